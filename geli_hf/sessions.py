@@ -1,0 +1,151 @@
+"""The Session row, the one data type that readers write and everything else reads.
+
+One row is one session seen by one rater: the `assistant` is the speaker whose turns are rewarded, the `user` is the
+rater who listens. Readers (`geli_hf.data`) make these rows; nothing here knows about a corpus or a model.
+
+Missing numbers are NaN in memory and in Arrow, and `null` in JSON lines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Features, List, Value
+
+Message = dict[str, str]
+Session = dict[str, Any]
+
+ROLES = ("user", "assistant")
+REQUIRED_COLUMNS = ("session_id", "conversation_id", "messages", "score")
+OPTIONAL_COLUMNS = ("rater_id", "feedback", "start", "stop", "behaviour", "turn_rating")
+
+
+class SessionError(ValueError):
+    """A Session row breaks the schema. The message names the row, the field, what was found and what is expected."""
+
+
+def session_features(
+    feedback: Sequence[str] = (), *, times: bool = False, behaviour: bool = False, turn_rating: bool = False
+) -> Features:
+    """The `datasets.Features` of Session rows.
+
+    Args:
+        feedback: names of the Local Implicit signals; each becomes a list of float32, one value per assistant turn.
+            Without a signal the column is left out, since Parquet cannot hold an empty struct.
+        times: add `start` and `stop`, in seconds, per message.
+        behaviour: add the listener's behaviour in words, per assistant turn.
+        turn_rating: add the human (or true) rating per assistant turn, for evaluation only.
+    """
+    features = {
+        "session_id": Value("string"),
+        "conversation_id": Value("string"),
+        "rater_id": Value("string"),
+        "messages": List({"role": Value("string"), "content": Value("string")}),
+        "score": Value("float32"),
+    }
+    if feedback:
+        features["feedback"] = {name: List(Value("float32")) for name in feedback}
+    if times:
+        features |= {"start": List(Value("float32")), "stop": List(Value("float32"))}
+    if behaviour:
+        features["behaviour"] = List(Value("string"))
+    if turn_rating:
+        features["turn_rating"] = List(Value("float32"))
+    return Features(features)
+
+
+def assistant_turns(messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """Indices of the messages that are rewarded, in order."""
+    return [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+
+
+def feedback_names(sessions: Dataset) -> list[str]:
+    """Names of the Local Implicit signals that `sessions` carries."""
+    feedback = sessions.features.get("feedback")
+    return list(feedback) if feedback else []
+
+
+def validate_sessions(sessions: Dataset | Iterable[Session]) -> None:
+    """Check every row against the Session schema.
+
+    Raises:
+        SessionError: at the first row that breaks it.
+    """
+    seen: dict[str, int] = {}
+    for row, session in enumerate(sessions):
+        _validate_row(row, session)
+        first = seen.setdefault(session["session_id"], row)
+        if first != row:
+            raise SessionError(
+                f"row {row}, field 'session_id': {session['session_id']!r} is also the id of row {first}; "
+                "every session needs an id of its own"
+            )
+
+
+def _validate_row(row: int, session: Session) -> None:
+    def fail(field: str, problem: str) -> None:
+        name = session.get("session_id")
+        raise SessionError(f"row {row}{f' ({name!r})' if name else ''}, field {field!r}: {problem}")
+
+    for column in REQUIRED_COLUMNS:
+        if session.get(column) is None:
+            fail(column, f"missing; a session needs {', '.join(REQUIRED_COLUMNS)}")
+    for column in ("session_id", "conversation_id"):
+        if not isinstance(session[column], str) or not session[column]:
+            fail(column, f"expected a non-empty string, found {session[column]!r}")
+
+    messages = session["messages"]
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        fail("messages", f"expected a non-empty list of {{role, content}}, found {messages!r}")
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
+            fail("messages", f"message {index} needs a role that is 'user' or 'assistant', found {message!r}")
+        if not isinstance(message.get("content"), str) or not message["content"].strip():
+            fail("messages", f"message {index} is empty; leave it out and merge its neighbours, or give it text")
+        if index and message["role"] == messages[index - 1]["role"]:
+            fail("messages", f"messages {index - 1} and {index} are both of the {message['role']}; merge them into one")
+    turns = len(assistant_turns(messages))
+    if not turns:
+        fail("messages", "no message of the assistant, so there is no turn to reward")
+
+    score = session["score"]
+    if isinstance(score, bool) or not isinstance(score, (int, float)) or math.isinf(score):
+        fail("score", f"expected a finite number (NaN if missing), found {score!r}")
+
+    per_turn = {f"feedback.{name}": values for name, values in (session.get("feedback") or {}).items()}
+    per_turn |= {column: session.get(column) for column in ("behaviour", "turn_rating")}
+    per_message = {column: session.get(column) for column in ("start", "stop")}
+    for columns, expected, unit in ((per_turn, turns, "assistant turn"), (per_message, len(messages), "message")):
+        for field, values in columns.items():
+            if values is None:
+                continue
+            if len(values) != expected:
+                fail(field, f"expected one value per {unit}, that is {expected}, found {len(values)}")
+            wanted, what = (str, "text") if field == "behaviour" else ((int, float), "a number (NaN if missing)")
+            for position, value in enumerate(values):
+                if not isinstance(value, wanted) or isinstance(value, bool):
+                    fail(field, f"{unit} {position}: expected {what}, found {value!r}")
+
+
+def split_sessions(sessions: Dataset, fractions: Mapping[str, float], *, seed: int = 0) -> dict[str, Dataset]:
+    """Split by conversation, so that all perspectives of a conversation stay on one side.
+
+    Args:
+        fractions: share of the conversations for each named part; they sum to 1.
+        seed: the shuffle of the conversations.
+
+    Returns:
+        The parts under their names, each in the original order.
+    """
+    if not math.isclose(sum(fractions.values()), 1.0, abs_tol=1e-6) or min(fractions.values()) < 0:
+        raise ValueError(f"fractions: expected shares that sum to 1, found {dict(fractions)}")
+    conversation_of = np.asarray(sessions["conversation_id"][:])
+    conversations = np.random.default_rng(seed).permutation(np.unique(conversation_of))
+    edges = np.round(np.cumsum([0.0, *fractions.values()]) * len(conversations)).astype(int)
+    return {
+        name: sessions.select(np.flatnonzero(np.isin(conversation_of, conversations[start:stop])))
+        for name, start, stop in zip(fractions, edges[:-1], edges[1:])
+    }
