@@ -106,7 +106,7 @@ def _validate_row(row: int, session: Session) -> None:
         if not isinstance(message.get("content"), str) or not message["content"].strip():
             fail("messages", f"message {index} is empty; leave it out and merge its neighbours, or give it text")
         if index and message["role"] == messages[index - 1]["role"]:
-            fail("messages", f"messages {index - 1} and {index} are both of the {message['role']}; merge them into one")
+            fail("messages", f"messages {index - 1} and {index} are both of the {message['role']}; merge them")
     turns = len(assistant_turns(messages))
     if not turns:
         fail("messages", "no message of the assistant, so there is no turn to reward")
