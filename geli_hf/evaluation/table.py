@@ -1,0 +1,170 @@
+"""One row of figures per way to reward turns, and the table that sets them side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from geli_hf.sessions import Session, assistant_turns
+
+from . import metrics
+from .metrics import Interval
+
+COLUMNS = {
+    "within_session_spearman": "Within-session Spearman",
+    "within_session_auc": "Within-session AUC",
+    "session_spearman": "Session Spearman",
+    "global_loss": "Global loss",
+    "global_loss_floor": "Floor of global loss",
+    "local_difference_sd": "Local difference (SD)",
+}
+MISSING = "–"
+
+
+def evaluate_rewards(
+    sessions: Dataset | Sequence[Session],
+    turn_rewards: metrics.PerTurn,
+    predicted_scores: Sequence[float] | None,
+    train_mean: float,
+    *,
+    feedback: str | None = None,
+    feedback_threshold: float = 0.0,
+    resamples: int = metrics.RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """All metrics of one way to reward turns, with 95 % intervals over conversations.
+
+    Args:
+        sessions: rows of the held-out sessions; `turn_rating`, `feedback` and scores may be absent.
+        turn_rewards: one array per session, one reward per assistant turn.
+        predicted_scores: (sessions,), in units of the score. None for a way that predicts none: it then has no global
+            loss, and its session Spearman is that of its mean reward.
+        train_mean: mean score of the training sessions, for the floor of the global loss.
+        feedback: name of the signal for the local difference; by default the first one that the sessions carry.
+        feedback_threshold: feedback above it is positive, see `metrics.local_difference`.
+
+    Returns:
+        `Interval`s for within_session_spearman, within_session_auc, session_spearman, global_loss, local_difference
+        and local_difference_sd, a float for global_loss_floor, `sessions` (their number), and `missing`, which says
+        why a figure is NaN.
+    """
+    turns = [len(assistant_turns(messages)) for messages in _column(sessions, "messages")]
+    if len(turn_rewards) != len(turns):
+        raise ValueError(f"turn_rewards: expected one array per session, {len(turns)}, found {len(turn_rewards)}")
+    for row, (rewards, count) in enumerate(zip(turn_rewards, turns)):
+        if len(rewards) != count:
+            raise ValueError(
+                f"turn_rewards, row {row} ({sessions[row]['session_id']!r}): expected one reward per assistant turn, "
+                f"{count}, found {len(rewards)}"
+            )
+    conversations = _column(sessions, "conversation_id")
+    scores = np.asarray(_column(sessions, "score"), float)
+    draw = {"resamples": resamples, "seed": seed}
+    row: dict[str, Any] = {"sessions": len(turns)}
+    missing: dict[str, str] = {}
+
+    ratings = _column(sessions, "turn_rating")
+    ratings = [np.full(count, np.nan) if values is None else values for values, count in zip(ratings, turns)]
+    row["within_session_spearman"] = metrics.bootstrap(
+        metrics.spearman_per_session(turn_rewards, ratings), conversations, **draw
+    )
+    row["within_session_auc"] = metrics.bootstrap(
+        metrics.auc_per_session(turn_rewards, ratings), conversations, **draw
+    )
+    why = "no session with two turns of different turn_rating"
+    missing |= dict.fromkeys(("within_session_spearman", "within_session_auc"), why)
+
+    if predicted_scores is None:
+        whole = [_nanmean(rewards) for rewards in turn_rewards]
+        row["global_loss"] = Interval(np.nan, np.nan, np.nan)
+        missing["global_loss"] = "predicts no session score"
+    else:
+        whole = predicted_scores
+        errors = metrics.squared_error_per_session(predicted_scores, scores)
+        row["global_loss"] = metrics.bootstrap(errors, conversations, **draw)
+        missing["global_loss"] = "no session with a score and a prediction"
+    row["global_loss_floor"] = metrics.global_loss_floor(scores, train_mean)
+    missing["global_loss_floor"] = "no session with a score, or no mean of training scores"
+    row["session_spearman"] = metrics.session_spearman_interval(whole, scores, conversations, **draw)
+    missing["session_spearman"] = "no two sessions with different scores"
+
+    signals = _column(sessions, "feedback")
+    name = feedback or next((name for signal in signals for name in signal or ()), None)
+    if feedback and not any(feedback in (signal or ()) for signal in signals):
+        known = sorted({name for signal in signals for name in signal or ()})
+        raise ValueError(f"feedback: expected one of {', '.join(known) or 'none at all'}, found {feedback!r}")
+    felt = [(signal or {}).get(name) for signal in signals]
+    felt = [np.full(count, np.nan) if values is None else values for values, count in zip(felt, turns)]
+    for key, in_deviations in (("local_difference", False), ("local_difference_sd", True)):
+        options = {"threshold": feedback_threshold, "in_deviations": in_deviations, **draw}
+        row[key] = metrics.local_difference_interval(turn_rewards, felt, conversations, **options)
+        missing[key] = f"no turns both with and without positive feedback {name!r}" if name else "no feedback"
+    if not math.isnan(row["local_difference"].estimate):
+        missing["local_difference_sd"] = "the reward is the same for every observed turn"
+
+    row["missing"] = {key: why for key, why in missing.items() if math.isnan(_estimate(row[key]))}
+    return row
+
+
+def markdown_table(rows: Mapping[str, Mapping[str, Any]], *, columns: Mapping[str, str] = COLUMNS) -> str:
+    """An aligned Markdown table of rows of `evaluate_rewards`, with a note for each kind of missing figure.
+
+    Args:
+        rows: name of the row -> its figures.
+        columns: key of the figure -> title, in order.
+    """
+    lines = [["", *columns.values()]]
+    notes: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        cells = [name.replace("|", "\\|")]
+        for key in columns:
+            value = row[key]
+            if math.isnan(_estimate(value)):
+                cells.append(MISSING)
+                notes.setdefault(f"{columns[key]}: {row['missing'][key]}", []).append(name)
+            else:
+                cells.append(str(value) if isinstance(value, Interval) else f"{value:.3f}")
+        lines.append(cells)
+    widths = [max(3, *(len(line[index]) for line in lines)) for index in range(len(columns) + 1)]
+    lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    text = [
+        "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in lines
+    ]
+    text += [""] if notes else []
+    for reason, names in notes.items():
+        whose = "" if len(names) == len(rows) else f" ({'; '.join(names)})"
+        text.append(f"{MISSING} {reason}{whose}.  ")
+    return "\n".join(text) + "\n"
+
+
+def as_json(value: Any) -> Any:
+    """The figures of a row, or of a dict of rows, as plain JSON: intervals by name, NaN (which JSON lacks) as null."""
+    if isinstance(value, Interval):
+        return as_json(value._asdict())
+    if isinstance(value, Mapping):
+        return {key: as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [as_json(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _column(sessions: Dataset | Iterable[Session], name: str) -> list[Any]:
+    if isinstance(sessions, Dataset):
+        return sessions[name][:] if name in sessions.column_names else [None] * len(sessions)
+    return [session.get(name) for session in sessions]
+
+
+def _nanmean(values: Sequence[float]) -> float:
+    values = np.asarray(values, float)
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else np.nan
+
+
+def _estimate(value: Interval | float) -> float:
+    return value.estimate if isinstance(value, Interval) else value
