@@ -1,0 +1,142 @@
+"""The policy: any causal language model, or a small one made from scratch where there is no Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from geli_hf.alignment.dialogue import OPENING
+from geli_hf.sessions import Session
+
+USER_TOKEN, ASSISTANT_TOKEN, END_TOKEN, PAD_TOKEN = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
+
+# Either role may begin. What opens and ends a message is taken out of the text, so that nobody can open a turn by
+# typing it. The end token is within the generation tags: a policy that isn't trained on it never learns to stop.
+SMALL_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- set content = message['content'] | replace('<|user|>', ' ') | replace('<|assistant|>', ' ')"
+    " | replace('<|end|>', ' ') | replace('<|pad|>', ' ') | trim -%}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{{- '<|assistant|>' -}}{%- generation -%}{{- content + '<|end|>' -}}{%- endgeneration -%}"
+    "{%- elif message['role'] == 'user' -%}{{- '<|user|>' + content + '<|end|>' -}}{%- endif -%}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
+)
+
+# For a pretrained model whose tokenizer has no template: plain text, no new tokens.
+PLAIN_TEMPLATE = (
+    "{{- bos_token or '' -}}{%- for message in messages -%}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{{- 'Assistant:' -}}{%- generation -%}{{- ' ' + message['content'] | trim + eos_token -}}{%- endgeneration -%}"
+    "{{- '\\n' -}}"
+    "{%- elif message['role'] == 'user' -%}{{- 'User: ' + message['content'] | trim + '\\n' -}}"
+    "{%- else -%}{{- message['content'] | trim + '\\n' -}}{%- endif -%}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}"
+)
+
+
+def load_policy(name_or_path: str | Path, **model_kwargs) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model and its tokenizer, ready for chat.
+
+    Args:
+        name_or_path: on the Hub or on disk.
+        model_kwargs: for `AutoModelForCausalLM.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
+    """
+    return AutoModelForCausalLM.from_pretrained(name_or_path, **model_kwargs), load_policy_tokenizer(name_or_path)
+
+
+def load_policy_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
+    """A policy's tokenizer; without a chat template it gets a plain one, without a pad token it pads with the end."""
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    if tokenizer.eos_token is None:
+        raise ValueError(
+            f"{name_or_path}: the tokenizer has no eos_token, so its policy could not end a reply; set one and save it"
+        )
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def small_policy(
+    sessions: Iterable[Session],
+    *,
+    hidden_size: int = 192,
+    layers: int = 4,
+    vocab_size: int = 2048,
+    max_position_embeddings: int = 2048,
+    seed: int = 0,
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """An untrained decoder of Llama's architecture, with a tokenizer learned from the sessions' text.
+
+    Args:
+        sessions: Session rows; all their messages are read, both roles'.
+        hidden_size: a multiple of 32, the width of a head.
+        layers: number of layers.
+        vocab_size: of the byte-level BPE, at least 261 (all bytes and more); common words become one token each.
+        max_position_embeddings: longest dialogue, in tokens.
+        seed: of the weights; the caller's random state is left alone.
+    """
+    if hidden_size % 32:
+        raise ValueError(f"hidden_size: expected a multiple of 32 (the width of a head), found {hidden_size}")
+    tokenizer = _train_tokenizer(sessions, vocab_size)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=-(-hidden_size * 8 // 3 // 32) * 32,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden_size // 32,
+        num_key_value_heads=hidden_size // 32,
+        max_position_embeddings=max_position_embeddings,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    return model, tokenizer
+
+
+def _train_tokenizer(sessions: Iterable[Session], vocab_size: int) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    # Role tokens are not "special": TRL decodes completions without special tokens, and a role token that a policy
+    # samples has to stay visible to be cut.
+    roles = [AddedToken(token, special=False, normalized=False) for token in (USER_TOKEN, ASSISTANT_TOKEN)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(roles),
+        special_tokens=[PAD_TOKEN, END_TOKEN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(sessions), trainer)
+    tokenizer.add_tokens(roles)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD_TOKEN,
+        eos_token=END_TOKEN,
+        chat_template=SMALL_TEMPLATE,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _texts(sessions: Iterable[Session]) -> Iterator[str]:
+    yield OPENING
+    for session in sessions:
+        yield from (message["content"] for message in session["messages"])

@@ -1,0 +1,217 @@
+"""The stages of a policy: fine-tuning on the sessions, then reinforcement learning against the reward model.
+
+Both are TRL's own trainers; what is here prepares their rows, holds them to the method (loss on the agent's turns, a
+KL penalty against the fine-tuned policy), and writes one plain model folder in the end.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from datasets import Dataset, Features, List, Value
+from peft import PeftConfig, PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
+from trl.chat_template_utils import get_training_chat_template
+
+from geli_hf.alignment.dialogue import context_window, open_with_user
+from geli_hf.alignment.policy import load_policy_tokenizer
+
+_MESSAGES = List({"role": Value("string"), "content": Value("string")})
+
+
+def dialogue_prompts(sessions: Dataset, *, context_messages: int = 8) -> Dataset:
+    """A prompt for every turn of the agent that answers something: what was said before it.
+
+    Args:
+        sessions: Session rows.
+        context_messages: longest prompt, in messages; see `context_window`. The first turn of an agent that begins the
+            session answers nothing and gives no prompt.
+
+    Returns:
+        Rows with `prompt` (messages that end with the user's), `session_id`, `conversation_id`, `position` (index in
+        the session's messages of the reply that the person gave) and `reply` (that reply).
+    """
+
+    def prompts(batch: dict[str, list]) -> dict[str, list]:
+        rows = {"prompt": [], "session_id": [], "conversation_id": [], "position": [], "reply": []}
+        for messages, session, conversation in zip(batch["messages"], batch["session_id"], batch["conversation_id"]):
+            for position, message in enumerate(messages):
+                if message["role"] == "assistant" and position:
+                    rows["prompt"].append(context_window(messages[:position], context_messages))
+                    rows["session_id"].append(session)
+                    rows["conversation_id"].append(conversation)
+                    rows["position"].append(position)
+                    rows["reply"].append(message["content"])
+        return rows
+
+    features = Features(
+        {
+            "prompt": _MESSAGES,
+            "session_id": Value("string"),
+            "conversation_id": Value("string"),
+            "position": Value("int32"),
+            "reply": Value("string"),
+        }
+    )
+    return sessions.map(
+        prompts, batched=True, remove_columns=sessions.column_names, features=features, desc="Making prompts"
+    )
+
+
+def sft_rows(sessions: Dataset, tokenizer: PreTrainedTokenizerBase, *, window_messages: int = 20) -> Dataset:
+    """Rows for SFTTrainer: successive pieces of the sessions, each beginning with the user and ending with the agent.
+
+    Args:
+        sessions: Session rows.
+        tokenizer: of the policy. If its chat template can tell the agent's turns (by `{% generation %}` tags, its own
+            or those that TRL knows for it), a row is a piece under `messages`, all of whose turns are learned at once.
+            If not, a row is one turn of a piece as `prompt` and `completion`: dearer, but it works with any template.
+        window_messages: longest piece, in messages; even, because pieces are made of exchanges.
+    """
+    if window_messages < 2 or window_messages % 2:
+        raise ValueError(f"window_messages: expected an even number, 2 or more, found {window_messages}")
+    whole = _marks_turns(tokenizer)
+
+    def pieces(batch: dict[str, list]) -> dict[str, list]:
+        rows = {"messages": []} if whole else {"prompt": [], "completion": []}
+        for messages in batch["messages"]:
+            messages = open_with_user(messages)
+            if messages[-1]["role"] == "user":  # nothing to learn from it
+                messages = messages[:-1]
+            for first in range(0, len(messages), window_messages):
+                piece = messages[first : first + window_messages]
+                if whole:
+                    rows["messages"].append(piece)
+                    continue
+                for turn in range(1, len(piece), 2):
+                    rows["prompt"].append(piece[:turn])
+                    rows["completion"].append(piece[turn : turn + 1])
+        return rows
+
+    return sessions.map(
+        pieces,
+        batched=True,
+        remove_columns=sessions.column_names,
+        features=Features({"messages": _MESSAGES} if whole else {"prompt": _MESSAGES, "completion": _MESSAGES}),
+        desc="Cutting sessions",
+    )
+
+
+def _marks_turns(tokenizer: PreTrainedTokenizerBase) -> bool:
+    try:
+        get_training_chat_template(tokenizer)
+    except ValueError:
+        return False
+    return True
+
+
+def sft(
+    model: PreTrainedModel | str,
+    tokenizer: PreTrainedTokenizerBase,
+    sessions: Dataset,
+    args: SFTConfig,
+    *,
+    eval_sessions: Dataset | None = None,
+    window_messages: int = 20,
+    peft_config: PeftConfig | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    resume: bool = False,
+) -> SFTTrainer:
+    """Fine-tune a policy on the agent's turns of the sessions.
+
+    Args:
+        model: the policy, or its name or path.
+        tokenizer: its tokenizer.
+        sessions: Session rows; scores are not looked at.
+        args: of TRL. The loss is on the agent's turns whatever they say.
+        eval_sessions: if given, evaluated as `args` say.
+        window_messages: sessions are cut into pieces of so many messages.
+        peft_config: adapter to train instead of the whole model.
+        callbacks: for the trainer.
+        resume: continue from the last checkpoint in `args.output_dir`, if there is one.
+
+    Returns:
+        The trainer, after training. `save_policy(trainer, folder)` writes the policy.
+    """
+    args = copy.copy(args)
+    train = sft_rows(sessions, tokenizer, window_messages=window_messages)
+    evaluation = sft_rows(eval_sessions, tokenizer, window_messages=window_messages) if eval_sessions else None
+    args.assistant_only_loss = "messages" in train.column_names
+    args.completion_only_loss = not args.assistant_only_loss
+    trainer = SFTTrainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=evaluation,
+        processing_class=tokenizer,
+        peft_config=peft_config,
+        callbacks=list(callbacks),
+    )
+    trainer.train(resume_from_checkpoint=_checkpoint(args.output_dir, resume))
+    return trainer
+
+
+def align(
+    policy: str | Path,
+    reward: Callable | list[Callable],
+    prompts: Dataset,
+    args: GRPOConfig | RLOOConfig,
+    peft_config: PeftConfig | None,
+    *,
+    callbacks: Sequence[TrainerCallback] = (),
+    resume: bool = False,
+) -> GRPOTrainer | RLOOTrainer:
+    """Reinforcement learning of a policy against rewards, by GRPO or, if `args` is an `RLOOConfig`, by RLOO.
+
+    Args:
+        policy: folder or name of the fine-tuned policy. It is also the reference of the KL penalty.
+        reward: `GeliReward`, or several reward functions, which are added up.
+        prompts: rows of `dialogue_prompts`.
+        args: of TRL. `beta`, the weight of the KL penalty, must not be 0, which is GRPO's default.
+        peft_config: adapter to train. Without one the whole policy is trained, beside a copy for reference.
+        callbacks: for the trainer.
+        resume: continue from the last checkpoint in `args.output_dir`, if there is one.
+
+    Returns:
+        The trainer, after training. `save_policy(trainer, folder)` writes the policy.
+    """
+    if not args.beta > 0:
+        raise ValueError(
+            f"args.beta: expected a positive weight of the KL penalty, found {args.beta}. Without it nothing keeps "
+            "the policy near the one that was fine-tuned, and it learns to please the reward model in no language. "
+            "Try 0.05"
+        )
+    trainer_class = RLOOTrainer if isinstance(args, RLOOConfig) else GRPOTrainer
+    trainer = trainer_class(
+        model=str(policy),
+        reward_funcs=reward,
+        args=args,
+        train_dataset=prompts,
+        processing_class=load_policy_tokenizer(policy),
+        peft_config=peft_config,
+        callbacks=list(callbacks),
+    )
+    trainer.train(resume_from_checkpoint=_checkpoint(args.output_dir, resume))
+    return trainer
+
+
+def save_policy(trainer: SFTTrainer | GRPOTrainer | RLOOTrainer, folder: str | Path) -> None:
+    """Write the trained policy as a plain model folder, with its tokenizer; adapters are merged into the weights.
+
+    The trainer's model is merged in place, so this is the last thing to do with the trainer.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if isinstance(model, PeftModel):
+        model = model.merge_and_unload()
+    model.config.use_cache = True  # the Trainer has switched it off
+    if trainer.is_world_process_zero():
+        model.save_pretrained(folder)
+        trainer.processing_class.save_pretrained(folder)
+
+
+def _checkpoint(output_dir: str | None, resume: bool) -> str | None:
+    return get_last_checkpoint(output_dir) if resume and output_dir and Path(output_dir).is_dir() else None

@@ -1,0 +1,228 @@
+"""Fine-tuning and reinforcement learning with TRL's real trainers, on tiny models."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOConfig, RLOOConfig, SFTConfig
+
+from geli_hf.alignment import (
+    OPENING,
+    GeliReward,
+    align,
+    dialogue_prompts,
+    generate_replies,
+    load_policy,
+    save_policy,
+    sft,
+    sft_rows,
+)
+
+# TRL asks transformers for a name that transformers is about to change.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+QUIET = {
+    "report_to": "none",
+    "dataloader_pin_memory": False,
+    "disable_tqdm": True,
+    "activation_checkpointing": False,
+    "bf16": False,
+}
+
+
+def lora() -> LoraConfig:
+    return LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def sft_args(folder: Path, **kwargs) -> SFTConfig:
+    return SFTConfig(
+        str(folder), **QUIET | {"per_device_train_batch_size": 8, "learning_rate": 1e-2, "logging_steps": 1} | kwargs
+    )
+
+
+def rl_args(config: type, folder: Path, **kwargs):
+    defaults = QUIET | {
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 8,
+        "learning_rate": 1e-2,
+        "logging_steps": 1,
+        "max_steps": 2,
+        "beta": 0.05,
+    }
+    return config(str(folder), **defaults | kwargs)
+
+
+def logged(trainer, key: str) -> list[float]:
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+class TestRows:
+    def test_pieces_hold_every_turn_of_the_agent_once(self, sessions, policy_folder):
+        rows = sft_rows(sessions, AutoTokenizer.from_pretrained(policy_folder), window_messages=4)
+        learned = [m["content"] for row in rows for m in row["messages"] if m["role"] == "assistant"]
+        assert learned == [m["content"] for s in sessions for m in s["messages"] if m["role"] == "assistant"]
+        for row in rows:
+            assert len(row["messages"]) <= 4
+            assert [m["role"] for m in row["messages"]] == ["user", "assistant"] * (len(row["messages"]) // 2)
+        assert sum(row["messages"][0]["content"] == OPENING for row in rows) == len(sessions) / 2
+
+    def test_a_template_that_cannot_mark_turns_gets_a_row_per_turn(self, sessions, policy_folder):
+        tokenizer = AutoTokenizer.from_pretrained(policy_folder)
+        tokenizer.chat_template = tokenizer.chat_template.replace("{%- generation -%}", "").replace(
+            "{%- endgeneration -%}", ""
+        )
+        whole = sft_rows(sessions, AutoTokenizer.from_pretrained(policy_folder), window_messages=4)
+        rows = sft_rows(sessions, tokenizer, window_messages=4)
+        assert rows.column_names == ["prompt", "completion"]
+        pieces = [row["messages"] for row in whole]
+        assert [r["prompt"] + r["completion"] for r in rows] == [
+            p[: t + 1] for p in pieces for t in range(1, len(p), 2)
+        ]
+        assert all([m["role"] for m in row["completion"]] == ["assistant"] for row in rows)
+
+    @pytest.mark.parametrize("window", [0, 3])
+    def test_a_piece_is_made_of_exchanges(self, sessions, policy_folder, window):
+        with pytest.raises(ValueError, match="window_messages: expected an even number"):
+            sft_rows(sessions, AutoTokenizer.from_pretrained(policy_folder), window_messages=window)
+
+
+class TestSft:
+    def test_it_learns_the_agents_turns_and_only_those(self, sessions, policy_folder, tmp_path):
+        model, tokenizer = load_policy(policy_folder)
+        trainer = sft(model, tokenizer, sessions, sft_args(tmp_path, max_steps=12), eval_sessions=sessions.select([0]))
+        batch = next(iter(trainer.get_eval_dataloader()))
+        learned = tokenizer.decode(batch["labels"][0][batch["labels"][0] != -100])
+        turns = [m["content"] for m in sessions[0]["messages"] if m["role"] == "assistant"]
+        assert learned == "".join(turn + "<|end|>" for turn in turns)
+        losses = logged(trainer, "loss")
+        assert losses[-1] < losses[0] - 1
+
+    def test_it_works_with_any_template(self, sessions, policy_folder, tmp_path):
+        model, tokenizer = load_policy(policy_folder)
+        tokenizer.chat_template = tokenizer.chat_template.replace("{%- generation -%}", "").replace(
+            "{%- endgeneration -%}", ""
+        )
+        trainer = sft(model, tokenizer, sessions, sft_args(tmp_path, max_steps=2))
+        batch = next(iter(trainer.get_train_dataloader()))
+        for labels in batch["labels"]:
+            assert tokenizer.decode(labels[labels != -100]).count("<|end|>") == 1
+
+    def test_a_resumed_run_ends_where_an_unbroken_one_does(self, sessions, policy_folder, tmp_path):
+        def run(folder, **kwargs):
+            model, tokenizer = load_policy(policy_folder)
+            args = sft_args(folder, max_steps=4, save_steps=2, save_strategy="steps", learning_rate=1e-3)
+            return sft(model, tokenizer, sessions, args, **kwargs)
+
+        unbroken = run(tmp_path)
+        for file in sorted((tmp_path / "checkpoint-4").iterdir()):
+            file.unlink()
+        (tmp_path / "checkpoint-4").rmdir()  # as if it had been stopped after step 3
+        resumed = run(tmp_path, resume=True)
+        assert resumed.state.global_step == 4
+        for before, after in zip(unbroken.model.parameters(), resumed.model.parameters()):
+            torch.testing.assert_close(before, after)
+
+    def test_resuming_what_never_began_begins(self, sessions, policy_folder, tmp_path):
+        model, tokenizer = load_policy(policy_folder)
+        trainer = sft(model, tokenizer, sessions, sft_args(tmp_path / "new", max_steps=1), resume=True)
+        assert trainer.state.global_step == 1
+
+
+class TestAlign:
+    @pytest.mark.parametrize("config", [GRPOConfig, RLOOConfig])
+    def test_the_reward_model_drives_trls_trainers(self, config, sessions, policy_folder, reward_model, tmp_path):
+        prompts = dialogue_prompts(sessions, context_messages=3)
+        trainer = align(policy_folder, GeliReward(reward_model), prompts, rl_args(config, tmp_path), lora())
+        assert trainer.state.global_step == 2
+        for key in ("rewards/geli/mean", "geli/turn_reward_mean", "geli/turn_reward_max", "geli/empty_share", "kl"):
+            assert len(logged(trainer, key)) == 2, key
+        assert logged(trainer, "rewards/geli/mean") == pytest.approx(
+            logged(trainer, "geli/turn_reward_mean"), abs=1e-4
+        )
+        assert logged(trainer, "reward_std")[0] > 0
+
+    def test_the_policy_moves_towards_the_reward(self, sessions, policy_folder, tmp_path):
+        def asks(prompts, completions, **kwargs):
+            return [float("?" in completion[0]["content"]) for completion in completions]
+
+        model, tokenizer = load_policy(policy_folder)
+        args = sft_args(tmp_path / "sft", max_steps=60, save_strategy="no")
+        save_policy(sft(model, tokenizer, sessions, args), tmp_path / "sft")
+        args = rl_args(
+            GRPOConfig,
+            tmp_path,
+            max_steps=15,
+            per_device_train_batch_size=32,
+            max_completion_length=24,
+            learning_rate=0.03,
+            save_strategy="no",
+        )
+        trainer = align(tmp_path / "sft", asks, dialogue_prompts(sessions, context_messages=3), args, lora())
+        rewards = logged(trainer, "reward")
+        assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.2
+
+    def test_the_reference_is_the_policy_before_alignment(self, sessions, policy_folder, reward_model, tmp_path):
+        prompts = dialogue_prompts(sessions, context_messages=3)
+        trainer = align(policy_folder, GeliReward(reward_model), prompts, rl_args(GRPOConfig, tmp_path), lora())
+        assert trainer.beta == 0.05
+        kl = logged(trainer, "kl")
+        assert kl[0] == pytest.approx(0, abs=1e-6)
+        assert kl[1] > 1e-5
+        trainer.model.eval()
+        ids = torch.arange(20, 40)[None]
+        with torch.no_grad(), trainer.model.disable_adapter():
+            reference = trainer.model(input_ids=ids).logits
+        torch.testing.assert_close(
+            reference, AutoModelForCausalLM.from_pretrained(policy_folder)(input_ids=ids).logits
+        )
+
+    def test_alignment_without_a_kl_penalty_is_refused(self, sessions, policy_folder, tmp_path):
+        prompts = dialogue_prompts(sessions)
+        with pytest.raises(ValueError, match=r"args\.beta: expected a positive weight of the KL penalty, found 0"):
+            align(policy_folder, lambda **_: [], prompts, rl_args(GRPOConfig, tmp_path, beta=0.0), lora())
+
+    def test_a_stopped_run_is_resumed(self, sessions, policy_folder, reward_model, tmp_path):
+        prompts = dialogue_prompts(sessions, context_messages=3)
+        args = {"save_steps": 1, "save_strategy": "steps"}
+        align(
+            policy_folder,
+            GeliReward(reward_model),
+            prompts,
+            rl_args(GRPOConfig, tmp_path, max_steps=1, **args),
+            lora(),
+        )
+        resumed = align(
+            policy_folder,
+            GeliReward(reward_model),
+            prompts,
+            rl_args(GRPOConfig, tmp_path, **args),
+            lora(),
+            resume=True,
+        )
+        steps = [entry["step"] for entry in resumed.state.log_history if "kl" in entry]
+        assert steps == [1, 2]
+        assert logged(resumed, "kl")[1] > 1e-5  # the adapter of step 1 was there, not a new one
+
+
+def test_the_aligned_policy_is_saved_as_one_plain_folder(sessions, policy_folder, reward_model, tmp_path):
+    prompts = dialogue_prompts(sessions, context_messages=3)
+    trainer = align(policy_folder, GeliReward(reward_model), prompts, rl_args(GRPOConfig, tmp_path / "run"), lora())
+    ids = torch.arange(20, 40)[None]
+    trainer.model.eval()
+    with torch.no_grad():
+        adapted = trainer.model(input_ids=ids).logits
+    save_policy(trainer, tmp_path / "policy")
+
+    assert not (tmp_path / "policy" / "adapter_config.json").exists()
+    assert json.loads((tmp_path / "policy" / "config.json").read_text())["use_cache"] is True
+    model, tokenizer = load_policy(tmp_path / "policy")
+    with torch.no_grad():
+        merged = model(input_ids=ids).logits
+        base = AutoModelForCausalLM.from_pretrained(policy_folder)(input_ids=ids).logits
+    torch.testing.assert_close(merged, adapted, atol=1e-4, rtol=1e-4)
+    assert (merged - base).abs().max() > 1e-3
+    assert len(generate_replies(model, tokenizer, prompts["prompt"][:3], max_new_tokens=4)) == 3
