@@ -68,6 +68,13 @@ def test_within_session_figures_by_hand():
     assert metrics.within_session_auc(rewards, ratings) == 0.5
 
 
+def test_a_missing_reward_is_left_out_like_a_missing_rating():
+    rewards, ratings = [[1.0, NAN, 3.0], [NAN, 1.0]], [[1.0, 9.0, 2.0], [1.0, 2.0]]
+    np.testing.assert_array_equal(metrics.spearman_per_session(rewards, ratings), [1, NAN])
+    np.testing.assert_array_equal(metrics.auc_per_session(rewards, ratings), [1, NAN])
+    assert metrics.local_difference(rewards, ratings, threshold=1.5) == pytest.approx((3 + 1) / 2 - 1)
+
+
 @given(corpora())
 def test_monotone_transforms_change_nothing(corpus):
     rewards, ratings = corpus
