@@ -18,7 +18,7 @@ from geli_hf.evaluation.plots import (
 SESSION = {
     "session_id": "s1",
     "messages": [
-        {"role": "user", "content": r"It cost $5 and then $6, \frac{ of $7, _really_ 😀👩‍👩‍👧"},
+        {"role": "user", "content": r"It cost $5 \frac{ and then $6, _really_ 😀👩‍👩‍👧"},
         {"role": "assistant", "content": "That sounds frustrating. What happened next?"},
         {"role": "user", "content": "MMMM WWWW " * 40},
         {"role": "assistant", "content": "你好，很高兴见到你。" * 12},
@@ -50,7 +50,7 @@ def test_a_session_reads_as_a_dialogue_with_a_bar_per_turn(picture):
     assert_drawn(picture)
     words = texts(figure)
     assert {"Session s1", "score 4", "User", "Assistant", "+0.40", "−1.20", "no reward"} <= set(words)
-    assert any(text.startswith(r"It cost $5 and then $6, \frac{ of $7, _really_") for text in words)
+    assert any(text.startswith(r"It cost $5 \frac{ and then $6, _really_") for text in words)
     assert any(text.endswith("…") for text in words)  # the thousand words
 
     positive, negative = (bar.get_facecolor() for bar in figure.axes[0].patches)
