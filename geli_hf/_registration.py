@@ -1,7 +1,7 @@
 """Tell transformers' Auto classes of our models, without importing torch before somebody needs it.
 
-Importing `AutoModel` takes seconds, `import geli_hf` must not. So once the module of an Auto class has been imported, ours
-is imported too; and once ours has been imported, by whichever way, it is registered.
+Importing `AutoModel` takes seconds, `import geli_hf` must not. So once the module of an Auto class has been imported,
+ours is imported too; and once ours has been imported, by whichever way, it is registered.
 """
 
 import sys

@@ -19,15 +19,15 @@ class GeliRewardConfig(PreTrainedConfig):
         text_config (`PreTrainedConfig` or `dict`, *optional*):
             Configuration of the backbone.
         head (`str`, *optional*, defaults to `"linear"`):
-            `"linear"`; `"mlp"`, the paper's two layers with a final tanh (rewards within -1..1); or `"rudder"`, an LSTM
-            over the turns of the session whose predictions are differenced (arXiv 1806.07857).
+            `"linear"`; `"mlp"`, the paper's two layers with a final tanh (rewards within -1..1); or `"rudder"`, an
+            LSTM over the turns of the session whose predictions are differenced (arXiv 1806.07857).
         head_hidden_size (`int`, *optional*, defaults to 128):
             Width of the `mlp` and `rudder` heads.
         head_dropout (`float`, *optional*, defaults to 0.0):
             Dropout on the head's input (`linear`, `rudder`) or between its two layers (`mlp`); never after the last.
         pooling (`str`, *optional*, defaults to `"turn"`):
-            What represents a turn: `"turn"`, the mean of the hidden states of its tokens, or `"last"`, the hidden state
-            at its end token (the paper).
+            What represents a turn: `"turn"`, the mean of the hidden states of its tokens, or `"last"`, the hidden
+            state at its end token (the paper).
         causal (`bool`, *optional*, defaults to `False`):
             Whether the backbone is a decoder, so that one pass over a session yields every turn's reward.
         context_messages (`int`, *optional*):

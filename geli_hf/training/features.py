@@ -1,0 +1,90 @@
+"""Turn features of a frozen backbone, computed once and kept on disk, so that an epoch costs seconds.
+
+A cache is named by what it depends on: the backbone's weights, how turns are read, and the dialogues themselves. It is
+written under another name and renamed when whole, so a half-written one is never read.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from ..cache import cache_root
+from ..modeling_geli import GeliRewardModel
+from ..sessions import assistant_turns
+
+logger = logging.get_logger(__name__)
+
+READING_FIELDS = ("pooling", "causal", "context_messages", "max_length", "prefix_token_ids")
+
+
+class TurnFeatureCache:
+    """Features of the assistant turns of every session, memory-mapped: `cache[i]` is `(turns, hidden)`, float32."""
+
+    def __init__(self, folder: Path):
+        self.features = np.load(folder / "features.npy", mmap_mode="r")  # (all turns, hidden)
+        self.first = np.load(folder / "first.npy")  # (sessions + 1,): where each session's turns begin
+
+    def __len__(self) -> int:
+        return len(self.first) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return np.array(self.features[self.first[index] : self.first[index + 1]])
+
+
+def cached_turn_features(
+    model: GeliRewardModel, sessions: Dataset, *, cache_dir: str | Path | None = None, batch_size: int = 32
+) -> TurnFeatureCache:
+    """The features that `model`'s backbone gives the assistant turns of `sessions`.
+
+    Args:
+        cache_dir: default `features` under `geli_hf.cache.cache_root()`.
+        batch_size: sessions that are encoded together.
+    """
+    folder = Path(cache_dir or cache_root() / "features") / _key(model, sessions)
+    if not (folder / "first.npy").exists():
+        partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+        partial.mkdir(parents=True)
+        try:
+            _write(model, sessions, partial, batch_size)
+            if not folder.exists():  # another process may have been faster; its features are the same
+                os.replace(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return TurnFeatureCache(folder)
+
+
+@torch.inference_mode()
+def _write(model: GeliRewardModel, sessions: Dataset, folder: Path, batch_size: int) -> None:
+    turns = [len(assistant_turns(messages)) for messages in sessions["messages"]]
+    first = np.cumsum([0, *turns])
+    shape = (int(first[-1]), model.config.get_text_config().hidden_size)
+    features = np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float32, shape=shape)
+    training = model.training
+    model.eval()  # dropout would be frozen into the cache
+    for start in tqdm(range(0, len(sessions), batch_size), desc="Encoding turns", unit="batch"):
+        encoded = model.encode_turns(**model.tokenize(sessions[start : start + batch_size]["messages"]))
+        for row, (vectors, mask) in enumerate(zip(encoded.features, encoded.mask), start):
+            features[first[row] : first[row + 1]] = vectors[mask].float().cpu().numpy()
+    model.train(training)
+    features.flush()
+    np.save(folder / "first.npy", first)
+
+
+def _key(model: GeliRewardModel, sessions: Dataset) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps({name: getattr(model.config, name) for name in READING_FIELDS}).encode())
+    digest.update(model.tokenizer.chat_template.encode())
+    for name, tensor in model.model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    for messages in sessions["messages"]:
+        digest.update(json.dumps(messages, sort_keys=True).encode())
+    return digest.hexdigest()

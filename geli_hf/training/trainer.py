@@ -1,0 +1,160 @@
+"""Learns turn rewards from session scores (Global Explicit) and listeners' reactions (Local Implicit).
+
+The Trainer of transformers does the training; what is ours is the data it sees, the loss, the metrics of an evaluation
+and, at the end, the calibration.
+"""
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import Trainer
+
+from ..decomposition import GLOBAL_EXPLICIT, geli_loss, li_loss
+from ..evaluation.metrics import global_loss, global_loss_floor, local_difference, within_session_spearman
+from ..modeling_geli import GeliRewardModel
+from .arguments import GeliRewardArguments
+from .dataset import Scale, SessionCollator, SessionData
+from .features import TurnFeatureCache, cached_turn_features
+
+
+class GeliRewardTrainer(Trainer):
+    """Trains a [`GeliRewardModel`] on rated sessions.
+
+    Args:
+        model: the reward model. Its configuration receives the scale of the scores and, after training, the quantiles
+            of the rewards and the deviation of the residuals.
+        args: see [`GeliRewardArguments`].
+        train_dataset, eval_dataset: Session rows. Every training session needs a score and, if `args.li_weight > 0`,
+            the signal `args.li` (NaN where nothing was observed).
+        peft_config (`peft.PeftConfig`, *optional*): learn an adapter of the backbone in place of all its weights;
+            needs `args.freeze_backbone=False`.
+        kwargs: of `transformers.Trainer`.
+
+    Every evaluation reports `global_loss`, the squared error of the predicted session score in squared units of the
+    rating, beside `global_floor`, that of predicting the training mean; `local_difference`, the mean reward where the
+    signal is above its training mean minus where it is not; and `within_session_spearman` where sessions carry a
+    `turn_rating`.
+    """
+
+    def __init__(
+        self,
+        model: GeliRewardModel,
+        args: GeliRewardArguments,
+        train_dataset: Dataset,
+        eval_dataset: Dataset | None = None,
+        peft_config=None,
+        **kwargs,
+    ):
+        _check_arguments(model, args, peft_config)
+        self.scale = Scale.of(train_dataset, args)
+        self.train_mean = float(np.mean(train_dataset["score"]))
+        self.reward_model = model
+        model.config.score_mean, model.config.score_std = self.scale.score_mean, self.scale.score_std
+        model.config.aggregation = "sum" if args.ge == "rudder" else model.config.aggregation
+        model.model.requires_grad_(not args.freeze_backbone)
+
+        rows = {"train": train_dataset, "eval": eval_dataset}
+        data = {"eval": None}
+        for part in [part for part in rows if rows[part] is not None]:
+            features = None
+            if args.freeze_backbone:
+                with args.main_process_first(desc="encoding turns"):  # one process encodes, the others read
+                    features = cached_turn_features(model, rows[part], cache_dir=args.features_dir)
+                if part == "train":
+                    _standardise(model, features)
+            data[part] = SessionData(rows[part], args, features)
+        if peft_config is not None:
+            from peft import get_peft_model
+
+            model = get_peft_model(model, peft_config)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=data["train"],
+            eval_dataset=data["eval"],
+            data_collator=SessionCollator(self.reward_model),
+            compute_metrics=self._session_metrics,
+            processing_class=self.reward_model.tokenizer,
+            **kwargs,
+        )
+        # Ours is a mean over sessions: the losses of accumulated steps have to be averaged.
+        self.model_accepts_loss_kwargs = False
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        targets = {name: inputs.pop(name) for name in ("score", "feedback", "turn_rating")}
+        output = model(**inputs)
+        rewards, mask, scale = output.turn_rewards, output.turn_mask, self.scale
+        global_explicit = self._global_explicit(rewards, mask, (targets["score"] - scale.score_mean) / scale.score_std)
+        local_implicit = li_loss(rewards, mask, (targets["feedback"] - scale.feedback_mean) / scale.feedback_std)
+        loss = geli_loss(global_explicit, local_implicit, self.args.li_weight)
+        return (loss, output) if return_outputs else loss
+
+    def _global_explicit(self, rewards: torch.Tensor, mask: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+        args, options = self.args, {}
+        if args.ge != "rudder":  # which is a sum by nature
+            options["aggregation"] = self.reward_model.config.aggregation
+        if args.ge == "rrd" and self.model.training:  # sampling would only add noise to an evaluation
+            options |= {"num_samples": args.rrd_turns, "replacement": args.rrd_replacement}
+        return GLOBAL_EXPLICIT[args.ge](rewards, mask, score, **options)
+
+    @torch.no_grad()
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        inputs = self._prepare_inputs(inputs)
+        targets = tuple(inputs[name] for name in ("score", "feedback", "turn_rating"))
+        with self.compute_loss_context_manager():
+            loss, output = self.compute_loss(model, inputs, return_outputs=True)
+        if prediction_loss_only:
+            return loss, None, None
+        return loss, (output.turn_rewards.float(), output.turn_mask.float()), targets
+
+    def _session_metrics(self, prediction) -> dict[str, float]:
+        score, feedback, rating = prediction.label_ids
+        rewards, predicted, mask = self._unpad(prediction.predictions)
+        feedback, rating = ([row[m] for row, m in zip(values, mask)] for values in (feedback, rating))
+        metrics = {
+            "global_loss": global_loss(predicted, score),
+            "global_floor": global_loss_floor(score, self.train_mean),
+            "local_difference": local_difference(rewards, feedback, threshold=self.scale.feedback_mean),
+            "within_session_spearman": within_session_spearman(rewards, rating),
+        }
+        return {name: value for name, value in metrics.items() if not np.isnan(value)}
+
+    def _unpad(self, predictions) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """Turn rewards of each session, its predicted score, and the mask: batches are padded with -100."""
+        rewards, mask = predictions[0], predictions[1] == 1
+        rewards = np.where(mask, rewards, 0)
+        predicted = self.reward_model.predict_score(torch.from_numpy(rewards), torch.from_numpy(mask)).numpy()
+        return [row[m] for row, m in zip(rewards, mask)], predicted, mask
+
+    def train(self, *args, **kwargs):
+        """As every trainer's; then the configuration is told what a reward means (see [`GeliRewardConfig`])."""
+        result = super().train(*args, **kwargs)
+        config = self.reward_model.config
+        rewards, *_ = self._unpad(self._predict(self.train_dataset).predictions)
+        config.reward_quantiles = np.quantile(np.concatenate(rewards), np.linspace(0, 1, 101)).round(6).tolist()
+        if self.eval_dataset is not None:
+            held_out = self._predict(self.eval_dataset)
+            residual = held_out.label_ids[0] - self._unpad(held_out.predictions)[1]
+            config.residual_std = float(np.nanstd(residual)) if np.isfinite(residual).any() else None
+        return result
+
+    def _predict(self, data: SessionData):
+        return self.evaluation_loop(self.get_eval_dataloader(data), "Calibration", prediction_loss_only=False)
+
+
+def _check_arguments(model: GeliRewardModel, args: GeliRewardArguments, peft_config) -> None:
+    if (args.ge == "rudder") != (model.config.head == "rudder"):
+        raise ValueError(
+            f"ge={args.ge!r} with head={model.config.head!r}: RUDDER's loss and its recurrent head go together; "
+            "use both or neither"
+        )
+    if peft_config is not None and args.freeze_backbone:
+        raise ValueError("peft_config: an adapter trains the backbone; set freeze_backbone=False")
+
+
+@torch.no_grad()
+def _standardise(model: GeliRewardModel, features: TurnFeatureCache) -> None:
+    """Set the head's shift and scale from the training turns; a feature that never changes is left unscaled."""
+    mean, std = features.features.mean(0, dtype=np.float64), features.features.std(0, dtype=np.float64)
+    model.score.standardise.mean.copy_(torch.from_numpy(mean))
+    model.score.standardise.std.copy_(torch.from_numpy(np.where(std > 1e-6, std, 1.0)))
