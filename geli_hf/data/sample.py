@@ -35,9 +35,9 @@ PAUSE = (0.2, 1.0)  # seconds between turns, uniform
 # flatter every method that uses it. Target prevalence of happiness: 15 to 30 % of the utterances.
 DELAY = (1.0, 2.0)  # seconds from the start of a turn until the face answers it
 LINGER = (1.0, 2.5)  # seconds that the face still answers it after its end
-SMILE_LEVEL = -1.9  # log odds of a smile over no smile at a turn of no worth
+SMILE_LEVEL = -2.0  # log odds of a smile over no smile at a turn of no worth
 SMILE_LEVEL_SD = 1.0  # between people
-EXPRESSIVENESS = (0.0, 3.0)  # log odds per unit of value, uniform between people: some faces show nothing
+EXPRESSIVENESS = (0.0, 3.3)  # log odds per unit of value, uniform between people: some faces show nothing
 TURN_NOISE = 1.6  # moods and thoughts that last for a turn
 SECOND_NOISE = 0.9
 POLITE_SMILES = 0.06  # share of turns that are met with a smile whatever they are worth
@@ -49,7 +49,7 @@ UNSEEN_SPELL = 3.0  # mean length of a spell in seconds
 # correlation with the truth is .65 to .70: the reliability of real session labels is .43 to .55, and the root of that
 # is .66 to .74.
 SCORE_MEAN, SCORE_PER_SD = 6.4, 1.06
-VALUE_SUM = (0.55, 1.6)  # mean and deviation of the sum of a speaker's true values over this corpus
+VALUE_SUM = (0.5, 1.6)  # mean and deviation of the sum of a speaker's true values over this corpus
 RATER_LEVEL_SD = 0.75  # a person's habit of rating; a person takes part in two conversations on average
 SCORE_NOISE_SD = 0.75
 
@@ -71,17 +71,27 @@ def write_sample(folder: str | Path, *, conversations: int = 400, seed: int = 0)
 
     Returns:
         `folder`.
+
+    Raises:
+        FileExistsError: if `folder` holds anything else, since a reader would take it for a part of the corpus.
     """
     if conversations < 1:
         raise ValueError(f"conversations: expected at least 1, found {conversations}")
     if seed < 0:
         raise ValueError(f"seed: expected 0 or more, found {seed}")
     folder = Path(folder)
+    names = [_identifier(np.random.default_rng([seed, 2, conversations, index])) for index in range(conversations)]
+    others = {path.name for path in folder.iterdir()} - set(names) if folder.exists() else set()
+    if others:
+        raise FileExistsError(
+            f"{folder}: holds {len(others)} entries that are not of this corpus, such as {min(others)!r}; "
+            "write the sample to an empty folder"
+        )
     people = [_Person(np.random.default_rng([seed, 0, index])) for index in range(conversations + 1)]
     for index in range(conversations):
         rng = np.random.default_rng([seed, 1, index])
         first, second = rng.choice(len(people), size=2, replace=False)
-        _write_conversation(folder, index, (people[first], people[second]), rng)
+        _write_conversation(folder / names[index], index, (people[first], people[second]), rng)
     return folder
 
 
@@ -94,12 +104,11 @@ class _Person:
         self.expressiveness = rng.uniform(*EXPRESSIVENESS)
 
 
-def _write_conversation(folder: Path, index: int, pair: Sequence[_Person], rng: np.random.Generator) -> None:
-    identifier = _identifier(rng)
+def _write_conversation(home: Path, index: int, pair: Sequence[_Person], rng: np.random.Generator) -> None:
+    identifier = home.name
     messages = converse([person.traits for person in pair], rng)
     start, stop = _clock(messages, rng)
     day = (date(2020, 1, 6) + timedelta(days=index % 300)).isoformat()
-    home = folder / identifier
     (home / "transcription").mkdir(parents=True, exist_ok=True)
 
     survey = [_survey_row(identifier, day, messages, pair, rater, rng) for rater in (0, 1)]

@@ -11,14 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from geli_hf.data.sample_grammar import (
+from geli_hf.data.sample_frames import (
     ACKNOWLEDGEMENT,
     ADVICE,
     ANSWER,
     ASK_ADVICE,
     CHANGE,
     CONGRATULATION,
-    DETAILS,
     DISMISSAL,
     EMPATHY,
     FOLLOW_UP,
@@ -29,10 +28,8 @@ from geli_hf.data.sample_grammar import (
     SHARE,
     STATEMENTS,
     THANKS,
-    Parse,
-    normalise,
-    parse,
 )
+from geli_hf.data.sample_grammar import DETAILS, Parse, normalise, parse
 from geli_hf.data.sample_text import GOOD, NEUTRAL
 
 # ---------------------------------------------------------------------------------------------------------------------

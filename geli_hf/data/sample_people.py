@@ -12,18 +12,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geli_hf.data.sample_grammar import (
+from geli_hf.data.sample_frames import (
     ACKNOWLEDGEMENT,
     ADVICE,
     ANSWER,
     ASK_ADVICE,
     CHANGE,
     CONGRATULATION,
-    DETAILS,
     DISMISSAL,
     EMPATHY,
     FOLLOW_UP,
     GENERIC,
+    GREETED,
     GREETINGS,
     ONE_UP,
     QUESTIONS,
@@ -31,12 +31,9 @@ from geli_hf.data.sample_grammar import (
     SHARE,
     STATEMENTS,
     THANKS,
-    Parse,
-    cores_of,
-    leads,
-    render,
-    tails,
+    WHEN_ASKED,
 )
+from geli_hf.data.sample_grammar import DETAILS, Parse, cores_of, leads, render, tails
 from geli_hf.data.sample_oracle import Turn, judge, read_turn
 from geli_hf.data.sample_text import BAD, GOOD, NEUTRAL, TOPICS
 
@@ -49,19 +46,21 @@ TRAITS = ("warmth", "curiosity", "openness", "attention")
 TRAIT_SD = 0.5
 FEELING_SHARES = {GOOD: 0.33, BAD: 0.33, NEUTRAL: 0.34}  # of what people tell
 MESSAGES = (10, 22)  # per conversation
-GREETING_SHARE = 0.4  # of first messages that can carry one
+GREETING_SHARE = 0.75  # of first messages that can carry one
+STRAY_DETAILS = 0.1  # of sympathy, joy and advice by name: about a thing that the partner never spoke of
+BY_NAME = 0.5  # of sympathy, joy and dismissals: the detail is named
 
 INTENTIONS: dict[str, dict[str, float]] = {
     "opening": {"share": 2.0, "generic": 2.0},
     "feeling": {
-        **{"follow_up": 2.6, "fitting": 2.6, "misfitting": 0.8, "share": 1.0, "reciprocal": 0.5, "generic": 0.5},
+        **{"follow_up": 2.6, "fitting": 3.0, "misfitting": 0.8, "share": 1.0, "reciprocal": 0.5, "generic": 0.5},
         **{"acknowledge": 1.2, "advise": 1.0, "change": 0.8, "one_up": 1.0, "dismiss": 0.9, "repeat": 0.5},
-        **{"wrong_question": 0.5, "earlier_question": 0.4, "seek_advice": 0.2},
+        **{"wrong_question": 0.5, "earlier_question": 0.4, "seek_advice": 0.2, "thank_for_nothing": 0.15},
     },
     "neutral": {
         **{"follow_up": 2.6, "misfitting": 0.5, "share": 2.0, "reciprocal": 1.6, "generic": 0.5, "acknowledge": 1.2},
         **{"advise": 0.8, "change": 0.8, "one_up": 0.6, "dismiss": 0.8, "repeat": 0.5, "wrong_question": 0.5},
-        **{"earlier_question": 0.5, "seek_advice": 0.4, "tell_more": 0.3},
+        **{"earlier_question": 0.5, "seek_advice": 0.4, "tell_more": 0.3, "thank_for_nothing": 0.15},
     },
     "question": {
         **{"answer": 6.5, "beside": 0.8, "acknowledge": 0.5, "change": 0.6, "generic": 0.4, "dismiss": 0.4},
@@ -90,6 +89,7 @@ TENDENCIES: dict[str, dict[str, float]] = {
     "misfitting": {"attention": -1},
     "wrong_question": {"attention": -1},
     "beside": {"attention": -1},
+    "thank_for_nothing": {"attention": -1},
     "repeat": {"attention": -1},
 }
 WORDS = (13.0, 4.0, 5, 24)  # wanted length of an utterance, whatever its act: mean, deviation, least, most
@@ -189,10 +189,13 @@ class _Conversation:
         mean, deviation, least, most = WORDS
         wanted = min(most, max(least, mean + deviation * self.rng.standard_normal()))
         greet = len(self.turns) < 2 and self.rng.random() < GREETING_SHARE
+        asked = self.turns and self.turns[-1][1].parse.act in QUESTIONS
         drafts = []
         for _ in range(DRAFTS):
             core = self._pick(cores)
-            openings = GREETINGS if greet and core.act in (SHARE, GENERIC) else leads(core.act)
+            openings = GREETINGS if greet and core.act in GREETED else leads(core.act)
+            if not asked:
+                openings = [lead for lead in openings if lead not in WHEN_ASKED]
             drafts.append(render(self._pick(openings), core.core, self._pick(tails(core.act, core.valence))))
         return min(drafts, key=lambda text: abs(text.count(" ") + 1 - wanted))
 
@@ -237,7 +240,7 @@ class _Conversation:
         if intention == "dismiss":
             return self._feelings(DISMISSAL, last if told else None)
         if intention == "advise":
-            return _cores_by(ADVICE, "detail")[last.detail] if told else ()
+            return _cores_by(ADVICE, "detail")[self._named(last.detail)] if told else ()
         if intention in ("seek_advice", "tell_more"):
             name = next(iter(self._details(me)), None)
             if name is None:
@@ -249,7 +252,8 @@ class _Conversation:
             return _cores_by(RECIPROCAL, "topic")[self.topic]
         if intention == "thank":
             return cores_of(THANKS) if last.act in (EMPATHY, CONGRATULATION, ADVICE) else ()
-        return cores_of({"generic": GENERIC, "acknowledge": ACKNOWLEDGEMENT}[intention])
+        acts = {"generic": GENERIC, "acknowledge": ACKNOWLEDGEMENT, "thank_for_nothing": THANKS}
+        return cores_of(acts[intention])
 
     def _events(self, act: str, topic: str) -> Sequence[Parse]:
         names = self._details(None, topic=topic)
@@ -259,9 +263,12 @@ class _Conversation:
         return [core for core in _cores_by(act, "detail")[name] if core.valence == valence]
 
     def _feelings(self, act: str, last: Parse | None) -> Sequence[Parse]:
-        """Half of the time about the detail by name."""
-        by_detail = _cores_by(act, "detail")
-        return by_detail[last.detail if last is not None and self.rng.random() < 0.5 else ""]
+        by_name = last is not None and self.rng.random() < BY_NAME
+        return _cores_by(act, "detail")[self._named(last.detail) if by_name else ""]
+
+    def _named(self, detail: str) -> str:
+        strays = self._details(None) if self.rng.random() < STRAY_DETAILS else ()
+        return self._pick(strays) if strays else detail
 
     def _answers(self, question: Parse, *, fitting: bool) -> Sequence[Parse]:
         if question.act == ASK_ADVICE:

@@ -21,22 +21,22 @@ TOPICS = {
     """,
     "starting a new job": """
         p s my boss | my boss told everyone how good my work was | my boss shouted at me in front of everyone | my boss asked me to sit near the door
-        p p my colleagues | my colleagues took me out to a lovely lunch | my colleagues went to lunch without me again | my colleagues showed me where the paper is kept
-        e s my first meeting | my first meeting ended with people clapping | my first meeting went completely wrong | my first meeting was moved to the afternoon
-        t p my hours | I was finally given my hours as I wanted them | my hours were cut without a word | I wrote my hours into the new book
+        p p my colleagues | my colleagues took me out to a lovely lunch | my colleagues went to lunch without me again | my colleagues showed me where to find paper
+        e s my first meeting | my first meeting ended with people clapping | my first meeting went completely wrong | I took some notes at my first meeting
+        t p my hours | I got my hours as I wanted them | my hours were cut without a word | I wrote my hours into the new book
         t s my desk | I came in and found flowers on my desk | somebody stole the money from my desk | I moved my desk closer to the window
     """,
     "keeping a dog": """
-        p s my dog | my dog learned to come when I call | my dog got very ill and could hardly stand | I took my dog along the river
+        p s my dog | my dog learned to come when called | my dog got very ill and could hardly stand | I took my dog along the river
         p s my puppy | my puppy slept through the whole night | my puppy ran away and got lost | I bought a red collar for my puppy
-        p s my vet | my vet said that everything has healed | my vet found something bad on the scan | my vet moved to a bigger place
+        p s my vet | my vet said that everything had healed | my vet found something bad on the scan | my vet moved to a bigger place
         e s my morning walk | I made three new friends on my morning walk | a car nearly hit us on my morning walk | I took the other path on my morning walk
         t s my lead | I finally found my lead after a month | my lead broke in the middle of the road | I swapped my lead for a longer one
     """,
     "moving house": """
         t s my new flat | I got the keys to my new flat | water came through the roof of my new flat | I measured the rooms of my new flat
         t p my boxes | friends helped me carry all of my boxes | the van left with half of my boxes | I put labels on my boxes
-        p s my landlord | my landlord gave me all of the money back | my landlord told me to be out in a week | my landlord sent me a letter about the bins
+        p s my landlord | my landlord gave me all of the money back | my landlord told me to get out | my landlord sent me a letter about the bins
         t s my old place | somebody lovely took over my old place | I cried when I locked up my old place | I painted the hall of my old place
         t s my sofa | my sofa fitted through the door at the first try | my sofa got ruined on the stairs | I put my sofa under the window
     """,
@@ -49,7 +49,7 @@ TOPICS = {
     """,
     "baking": """
         t s my sourdough | my sourdough came out perfect for the first time | my sourdough came out as flat as a stone | I fed my sourdough before breakfast
-        t s my oven | my oven works again after a long wait | my oven broke down in the middle of a cake | I cleaned my oven from top to bottom
+        t s my oven | my oven was repaired after a long wait | my oven broke down in the middle of a cake | I cleaned my oven from top to bottom
         e s my cake stall | I sold everything at my cake stall | nobody came to my cake stall | I set up my cake stall at the church
         p s my grandmother | my grandmother taught me her secret recipe | my grandmother was too ill to bake with me | my grandmother lent me her old bowl
         t p my biscuits | everyone at the party loved my biscuits | I burned my biscuits and filled the house with smoke | I put nuts in my biscuits
@@ -63,27 +63,27 @@ TOPICS = {
     """,
     "travelling": """
         e s my trip to the sea | my trip to the sea was pure joy | it rained every day on my trip to the sea | I took the slow train on my trip to the sea
-        t s my suitcase | my suitcase was found with everything inside | my suitcase got lost on the way | I packed my suitcase the night before
+        t s my suitcase | my suitcase was found with everything inside | my suitcase got lost on the way | I packed my suitcase in an hour
         t s my hotel | my hotel gave me the best room for free | there were insects in every bed at my hotel | my hotel was close to the station
         p s my travel friend | my travel friend planned a surprise for me | my travel friend walked out on me | my travel friend read the map on the bus
         t p my photos | a magazine asked to print my photos | I lost my phone with all of my photos | I put my photos in order
     """,
     "learning music": """
         t s my guitar | I played my guitar in front of people and they cheered | my guitar fell down and broke | I put new strings on my guitar
-        p s my teacher | my teacher said I have real talent | my teacher told me I should give up | my teacher changed the day of the lesson
+        p s my teacher | my teacher said I had real talent | my teacher told me I should give up | my teacher changed the day of the lesson
         e s my concert | my concert ended with the whole room on its feet | I forgot every note at my concert | I wore a blue shirt at my concert
         p s my band | my band was asked to play at a wedding | my band broke up after a fight | my band tried out a slower song
         t s my piano | my uncle paid to have my piano repaired | I had to sell my piano to pay the rent | I had my piano moved to the back room
     """,
     "family": """
-        p s my sister | my sister told me that she is having a baby | my sister stopped speaking to me | my sister rang me about the summer
+        p s my sister | my sister told me she was having a baby | my sister stopped speaking to me | my sister rang me about the summer
         p s my father | my father came home from hospital fit and well | my father was taken to hospital | my father cleared out the garage
         p p my children | my children made me breakfast in bed | my children were bullied at school | my children started at the swimming club
         p s my grandson | my grandson took his very first steps | my grandson had a bad fall | my grandson came to us for tea
         e s my family party | everybody I love came to my family party | my family party ended in a terrible fight | I made the list for my family party
     """,
     "cooking": """
-        t s my kitchen | my kitchen was finished and it looks lovely | there was a fire in my kitchen | I painted my kitchen a light green
+        t s my kitchen | my kitchen was finished and looked lovely | there was a fire in my kitchen | I painted my kitchen a light green
         e s my dinner party | my dinner party was the best night in years | all of my guests were sick after my dinner party | I laid the table for my dinner party
         t s my fish soup | my son asked for more of my fish soup | nobody could eat my fish soup | I tried less salt in my fish soup
         e s my cooking class | I made a good friend at my cooking class | I cut my hand badly at my cooking class | we made fresh pasta at my cooking class
@@ -107,13 +107,13 @@ TOPICS = {
         p s my book club | my book club loved the story I chose | my book club asked me to leave | my book club met on a different day
         t s my library | my library was saved at the last minute | my library closed its doors for ever | my library got a new front door
         t s my novel | a publisher said yes to my novel | the tenth publisher said no to my novel | I changed the name of a person in my novel
-        t p my glasses | I can read again for hours thanks to my glasses | I sat on my glasses and broke them | I picked a brown frame for my glasses
+        t p my glasses | I read for hours thanks to my glasses | I sat on my glasses and broke them | I picked a brown frame for my glasses
         t p my old books | I found a letter from my mother in my old books | the flood ruined my old books | I put my old books in the hall
     """,
     "swimming": """
         e s my swimming lesson | I swam a whole length at my swimming lesson | I nearly drowned at my swimming lesson | I practised my legs at my swimming lesson
-        t s my pool | my pool opened again and I was the first one in | my pool was shut because of a leak | my pool changed its opening times
-        t s my shoulder | my shoulder healed and I can move it freely | I tore something in my shoulder | I had a massage on my shoulder
+        t s my pool | I was the first one in when my pool opened again | my pool was shut because of a leak | my pool changed its opening times
+        t s my shoulder | my shoulder healed and I could move it freely | I tore something in my shoulder | I had a massage on my shoulder
         p s my coach | my coach put me in the first team | my coach dropped me from the team | my coach gave me a plan to follow
         e s my sea swim | I saw a seal right beside me on my sea swim | I was stung all over on my sea swim | I wore a thick suit on my sea swim
     """,
@@ -149,7 +149,7 @@ TOPICS = {
         p s my team | my team won the cup | my team lost six to nothing | my team played at the other ground
         p s my daughter | my daughter scored the winning goal | my daughter broke her leg in the game | my daughter played on the left side
         t p my season tickets | I won my season tickets in a draw | I had to give away my season tickets | I kept my season tickets in a drawer
-        t s my old ankle injury | my old ankle injury is gone for good | my old ankle injury came back worse than ever | I showed a doctor my old ankle injury
+        t s my old ankle injury | my old ankle injury healed for good | my old ankle injury came back worse than ever | I showed a doctor my old ankle injury
         e s my last match | they carried me off on their shoulders after my last match | I was sent off in my last match | I played in goal in my last match
     """,
     "fixing up an old house": """
@@ -160,7 +160,7 @@ TOPICS = {
         t s my cellar | I found a box of old silver in my cellar | I found rats all over my cellar | I swept the floor of my cellar
     """,
     "helping others": """
-        p s my old friend | my old friend got out of her bed and danced with me | my old friend forgot who I am | my old friend told me about the war
+        p s my old friend | my old friend got out of her bed and danced with me | my old friend forgot who I was | my old friend told me about the war
         e s my reading hour | a shy boy read a whole page in my reading hour | nobody turned up to my reading hour | I brought some cushions to my reading hour
         t s my food bank | my food bank got a big gift from the town | my food bank ran out of food | my food bank moved to a side street
         p p my volunteers | my volunteers gave me a card with all their names | my volunteers left one after the other | my volunteers met to plan the month
