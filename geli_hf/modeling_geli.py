@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, initialization
 from transformers.utils import ModelOutput, logging
 
 from .configuration_geli import GeliRewardConfig
@@ -163,11 +163,11 @@ class GeliRewardModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
         if isinstance(module, _Standardise):
-            module.mean.zero_()
-            module.std.fill_(1.0)
+            initialization.zeros_(module.mean)
+            initialization.ones_(module.std)
         elif isinstance(module, LinearHead):
-            module.out.weight.zero_()  # no reward is better than another before anything was learned
-            module.out.bias.zero_()
+            initialization.zeros_(module.out.weight)  # no reward is better than another before anything was learned
+            initialization.zeros_(module.out.bias)
 
     # ---------------------------------------------------------------- making, saving
 
@@ -195,7 +195,7 @@ class GeliRewardModel(PreTrainedModel):
         # The name of a repository is worth keeping, a folder of this machine is nobody's business.
         text_config._name_or_path = "" if Path(path).exists() else str(path)
         text_config.vocab_size = backbone.get_input_embeddings().num_embeddings
-        limits = (tokenizer.model_max_length, getattr(text_config, "max_position_embeddings", None))
+        limits = (tokenizer.model_max_length, _positions(backbone))
         config = {
             "causal": causal,
             "pooling": "last" if causal else "turn",
@@ -488,6 +488,14 @@ def _prepare_tokenizer(tokenizer) -> None:
         tokenizer.pad_token = end
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     tokenizer.chat_template = CHAT_TEMPLATE.format(prefix="".join(_prefix(tokenizer)), end=end)
+
+
+def _positions(backbone: PreTrainedModel) -> int | None:
+    """Tokens that the backbone has positions for. RoBERTa and its kin begin to count after the padding index."""
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    length = getattr(backbone.config, "max_position_embeddings", None)
+    return length if length is None or padding is None else length - padding - 1
 
 
 @torch.no_grad()
