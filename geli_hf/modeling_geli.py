@@ -25,12 +25,12 @@ USER_TOKEN, ASSISTANT_TOKEN = "<|user|>", "<|assistant|>"
 # Padded tokens that go through the backbone at once. Bounds memory whatever the number and length of the windows.
 TOKENS_PER_PASS = 16_384
 
-# The role tokens are taken out of the text, so that nobody can open a turn by typing one. System messages are left
+# The role and end tokens are taken out of the text, so that nobody can open or end a turn by typing one. System messages are left
 # out: rated sessions have none, so the model knows nothing of them.
 CHAT_TEMPLATE = (
     "{{{{ '{prefix}' }}}}{{% for message in messages %}}{{% if message['role'] in ['user', 'assistant'] %}}"
     "{{{{ '<|' + message['role'] + '|>' }}}}"
-    "{{{{ message['content'] | replace('<|user|>', ' ') | replace('<|assistant|>', ' ') | trim }}}}"
+    "{{{{ message['content'] | replace('<|user|>', ' ') | replace('<|assistant|>', ' ') | replace('{end}', ' ') | trim }}}}"
     "{{{{ '{end}' }}}}{{% endif %}}{{% endfor %}}"
 )
 
@@ -307,6 +307,8 @@ class GeliRewardModel(PreTrainedModel):
         whole dialogue so far or at least half of what fits.
         """
         config = self.config
+        if ids[-1:] == ids[-2:-1]:  # a tokenizer left to add its special tokens, as in pipelines, ends the text again
+            ids = ids[:-1]
         roles = (config.user_token_id, config.assistant_token_id)
         starts = [position for position, token in enumerate(ids) if token in roles] + [len(ids)]
         answered = [m for m in range(len(starts) - 1) if ids[starts[m]] == config.assistant_token_id]
