@@ -183,11 +183,11 @@ class GeliRewardModel(PreTrainedModel):
         """
         path = name_or_path if name_or_path is not None else default_backbone()
         tokenizer = AutoTokenizer.from_pretrained(path)
-        _prepare_tokenizer(tokenizer)
+        new_tokens = _prepare_tokenizer(tokenizer)
         backbone = AutoModel.from_pretrained(path, dtype=dtype or torch.float32)
         if backbone.config.is_encoder_decoder:
             backbone = backbone.get_encoder()
-        _add_role_embeddings(backbone, tokenizer)
+        _add_role_embeddings(backbone, tokenizer, new_tokens)
         causal = _is_causal(backbone)
 
         # A configuration read anew: the live one has been marked with this process's choices (attention kernel, ...).
@@ -480,16 +480,18 @@ def _prefix(tokenizer) -> list[str]:
     return [token] if token else []
 
 
-def _prepare_tokenizer(tokenizer) -> None:
-    """Give the tokenizer role tokens, padding, and the chat template that the model reads."""
+def _prepare_tokenizer(tokenizer) -> list[str]:
+    """Give the tokenizer role tokens, padding, and our chat template; return the role tokens it did not know."""
     end = tokenizer.sep_token or tokenizer.eos_token
     if end is None:
         raise ValueError("the backbone's tokenizer has neither a sep_token nor an eos_token to end a message with")
+    new_tokens = [token for token in (USER_TOKEN, ASSISTANT_TOKEN) if token not in tokenizer.get_vocab()]
     tokenizer.add_special_tokens({"extra_special_tokens": [USER_TOKEN, ASSISTANT_TOKEN]})
     if tokenizer.pad_token is None:
         tokenizer.pad_token = end
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     tokenizer.chat_template = CHAT_TEMPLATE.format(prefix="".join(_prefix(tokenizer)), end=end)
+    return new_tokens
 
 
 def _positions(backbone: PreTrainedModel) -> int | None:
@@ -501,12 +503,12 @@ def _positions(backbone: PreTrainedModel) -> int | None:
 
 
 @torch.no_grad()
-def _add_role_embeddings(backbone: PreTrainedModel, tokenizer) -> None:
-    """Start each role token as the mean of its word's embeddings, so that even a frozen backbone can read it."""
+def _add_role_embeddings(backbone: PreTrainedModel, tokenizer, new_tokens: list[str]) -> None:
+    """Start each new role token as the mean of its word's embeddings, so that even a frozen backbone can read it."""
     if backbone.get_input_embeddings().num_embeddings < len(tokenizer):
         backbone.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     embeddings = backbone.get_input_embeddings().weight
-    for token in (USER_TOKEN, ASSISTANT_TOKEN):
+    for token in new_tokens:
         word = tokenizer(f"{token.strip('<|>')}:", add_special_tokens=False)["input_ids"]
         embeddings[tokenizer.convert_tokens_to_ids(token)] = embeddings[word].mean(0)
 
