@@ -381,7 +381,9 @@ class GeliRewardModel(PreTrainedModel):
         ids = torch.tensor([window + [pad] * (length - len(window)) for window in windows], device=device)
         lengths = torch.tensor([len(window) for window in windows], device=device)
         mask = (torch.arange(length, device=device) < lengths[:, None]).long()
-        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        # Keys and values are for generation; a large decoder's would take more memory than all else here.
+        options = {"use_cache": False} if self.config.causal else {}
+        return self.model(input_ids=ids, attention_mask=mask, **options).last_hidden_state
 
     # ---------------------------------------------------------------- scoring dialogues
 
