@@ -7,7 +7,7 @@ states -> one feature vector per assistant turn -> head -> turn rewards.
 """
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -181,6 +181,9 @@ class GeliRewardModel(PreTrainedModel):
             dtype: of the backbone; the head is always float32.
             config: fields of [`GeliRewardConfig`]. `pooling`, `causal`, `max_length` and the tokens are found out.
         """
+        known = {field.name for field in fields(GeliRewardConfig)}
+        if not known.issuperset(config):
+            raise TypeError(f"from_backbone: no field of GeliRewardConfig is called {sorted(set(config) - known)}")
         path = name_or_path if name_or_path is not None else default_backbone()
         tokenizer = AutoTokenizer.from_pretrained(path)
         new_tokens = _prepare_tokenizer(tokenizer)
