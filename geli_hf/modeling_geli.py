@@ -25,13 +25,13 @@ USER_TOKEN, ASSISTANT_TOKEN = "<|user|>", "<|assistant|>"
 # Padded tokens that go through the backbone at once. Bounds memory whatever the number and length of the windows.
 TOKENS_PER_PASS = 16_384
 
-# The role and end tokens are taken out of the text, so that nobody can open or end a turn by typing one. System messages are left
-# out: rated sessions have none, so the model knows nothing of them.
+# The role and end tokens are taken out of the text, so that nobody can open or end a turn by typing one. System
+# messages are left out: rated sessions have none, so the model knows nothing of them.
 CHAT_TEMPLATE = (
     "{{{{ '{prefix}' }}}}{{% for message in messages %}}{{% if message['role'] in ['user', 'assistant'] %}}"
     "{{{{ '<|' + message['role'] + '|>' }}}}"
-    "{{{{ message['content'] | replace('<|user|>', ' ') | replace('<|assistant|>', ' ') | replace('{end}', ' ') | trim }}}}"
-    "{{{{ '{end}' }}}}{{% endif %}}{{% endfor %}}"
+    "{{{{ message['content'] | replace('<|user|>', ' ') | replace('<|assistant|>', ' ') | replace('{end}', ' ') | trim"
+    " }}}}{{{{ '{end}' }}}}{{% endif %}}{{% endfor %}}"
 )
 
 
