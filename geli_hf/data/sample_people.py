@@ -40,7 +40,8 @@ from geli_hf.data.sample_text import BAD, GOOD, NEUTRAL, TOPICS
 # ---------------------------------------------------------------------------------------------------------------------
 # Propensities, fixed before any training. Weight of each intention by what the partner has just done, and the traits
 # that multiply it: exp(sign * trait), traits ~ N(0, TRAIT_SD^2). Intentions are what a person wants to do; what that
-# is worth is for the oracle to say. About two turns in three are decent, as in small talk between strangers.
+# is worth is for the oracle to say. No real corpus counts these acts; the weights are chosen so that three turns in
+# five are worth something, that no act is rare beyond learning, and that worth does not depend on the position.
 
 TRAITS = ("warmth", "curiosity", "openness", "attention")
 TRAIT_SD = 0.5
@@ -212,11 +213,10 @@ class _Conversation:
         told = last is not None and last.act in STATEMENTS
         if intention == "share":
             return self._events(SHARE, self.topic)
-        if intention in ("change", "one_up"):
-            others = [topic for topic in TOPICS if topic != self.topic]
-            return (
-                self._events(CHANGE, self._pick(others)) if intention == "change" else self._events(ONE_UP, self.topic)
-            )
+        if intention == "one_up":
+            return self._events(ONE_UP, self.topic)
+        if intention == "change":
+            return self._events(CHANGE, self._pick([topic for topic in TOPICS if topic != self.topic]))
         if intention in ("answer", "beside"):
             return self._answers(last, fitting=intention == "answer")
         if intention in ("follow_up", "earlier_question", "wrong_question"):
@@ -274,11 +274,8 @@ class _Conversation:
         if question.act == ASK_ADVICE:
             return _cores_by(ADVICE, "detail")[question.detail] if fitting else ()
         if question.act != FOLLOW_UP:
-            return (
-                self._events(SHARE, self.topic if question.act == RECIPROCAL else self._pick(tuple(TOPICS)))
-                if fitting
-                else ()
-            )
+            topic = self.topic if question.act == RECIPROCAL else self._pick(tuple(TOPICS))
+            return self._events(SHARE, topic) if fitting else ()
         answers = [c for c in _cores_by(ANSWER, "detail")[question.detail] if (c.aspect == question.aspect) == fitting]
         return self._news(question.detail, answers)
 
