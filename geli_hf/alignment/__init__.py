@@ -4,7 +4,7 @@ from geli_hf.alignment.dialogue import OPENING, context_window, cut_reply, open_
 from geli_hf.alignment.policy import load_policy, load_policy_tokenizer, small_policy
 from geli_hf.alignment.replies import generate_replies
 from geli_hf.alignment.rewards import GeliReward
-from geli_hf.alignment.stages import align, dialogue_prompts, save_policy, sft, sft_rows
+from geli_hf.alignment.stages import align, dialogue_prompts, pretrain, save_policy, sft, sft_rows
 
 __all__ = [
     "OPENING",
@@ -17,6 +17,7 @@ __all__ = [
     "load_policy",
     "load_policy_tokenizer",
     "open_with_user",
+    "pretrain",
     "save_policy",
     "sft",
     "sft_rows",

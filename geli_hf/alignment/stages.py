@@ -1,4 +1,4 @@
-"""The stages of a policy: fine-tuning on the sessions, then reinforcement learning against the reward model.
+"""The stages of a policy: supervised training on the sessions, then reinforcement learning against the reward model.
 
 Both are TRL's own trainers; what is here prepares their rows, holds them to the method (loss on the agent's turns, a
 KL penalty against the fine-tuned policy), and writes one plain model folder in the end.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from datasets import Dataset, Features, List, Value
@@ -62,29 +63,31 @@ def dialogue_prompts(sessions: Dataset, *, context_messages: int = 8) -> Dataset
     )
 
 
-def sft_rows(sessions: Dataset, tokenizer: PreTrainedTokenizerBase, *, window_messages: int = 20) -> Dataset:
-    """Rows for SFTTrainer: successive pieces of the sessions, each beginning with the user and ending with the agent.
+def sft_rows(sessions: Dataset, *, window_messages: int = 20, per_turn: bool = False) -> Dataset:
+    """Rows for SFTTrainer: even pieces of the sessions, each beginning with the user and ending with the agent.
 
     Args:
         sessions: Session rows.
-        tokenizer: of the policy. If its chat template can tell the agent's turns (by `{% generation %}` tags, its own
-            or those that TRL knows for it), a row is a piece under `messages`, all of whose turns are learned at once.
-            If not, a row is one turn of a piece as `prompt` and `completion`: dearer, but it works with any template.
         window_messages: longest piece, in messages; even, because pieces are made of exchanges.
+        per_turn: make a row of every turn of a piece, instead of one of the whole piece.
+
+    Returns:
+        Rows with `messages`, or if `per_turn` with `prompt` and `completion`.
     """
     if window_messages < 2 or window_messages % 2:
         raise ValueError(f"window_messages: expected an even number, 2 or more, found {window_messages}")
-    whole = _marks_turns(tokenizer)
 
     def pieces(batch: dict[str, list]) -> dict[str, list]:
-        rows = {"messages": []} if whole else {"prompt": [], "completion": []}
+        rows = {"prompt": [], "completion": []} if per_turn else {"messages": []}
         for messages in batch["messages"]:
             messages = open_with_user(messages)
             if messages[-1]["role"] == "user":  # nothing to learn from it
                 messages = messages[:-1]
-            for first in range(0, len(messages), window_messages):
-                piece = messages[first : first + window_messages]
-                if whole:
+            # Even pieces rather than full ones and a rest: less context is lost, and less padding is computed.
+            exchanges, count = len(messages) // 2, max(1, -(-len(messages) // window_messages))
+            edges = [2 * (exchanges * index // count) for index in range(count + 1)]
+            for piece in (messages[start:stop] for start, stop in pairwise(edges)):
+                if not per_turn:
                     rows["messages"].append(piece)
                     continue
                 for turn in range(1, len(piece), 2):
@@ -96,17 +99,29 @@ def sft_rows(sessions: Dataset, tokenizer: PreTrainedTokenizerBase, *, window_me
         pieces,
         batched=True,
         remove_columns=sessions.column_names,
-        features=Features({"messages": _MESSAGES} if whole else {"prompt": _MESSAGES, "completion": _MESSAGES}),
+        features=Features({"prompt": _MESSAGES, "completion": _MESSAGES} if per_turn else {"messages": _MESSAGES}),
         desc="Cutting sessions",
     )
 
 
-def _marks_turns(tokenizer: PreTrainedTokenizerBase) -> bool:
-    try:
-        get_training_chat_template(tokenizer)
-    except ValueError:
-        return False
-    return True
+def pretrain(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sessions: Dataset,
+    args: SFTConfig,
+    *,
+    window_messages: int = 20,
+    callbacks: Sequence[TrainerCallback] = (),
+    resume: bool = False,
+) -> SFTTrainer:
+    """Teach a policy made from scratch the language: the loss is on everybody's words. Arguments as for `sft`.
+
+    A user's words teach language as well as an agent's do, so that a model that knows none learns it in half the time.
+    """
+    args = copy.copy(args)
+    args.assistant_only_loss = args.completion_only_loss = False
+    rows = sft_rows(sessions, window_messages=window_messages)
+    return _train(model, tokenizer, rows, None, args, None, callbacks, resume)
 
 
 def sft(
@@ -123,6 +138,9 @@ def sft(
 ) -> SFTTrainer:
     """Fine-tune a policy on the agent's turns of the sessions.
 
+    If the chat template can tell the agent's turns (by `{% generation %}` tags, its own or those that TRL knows for
+    it), all turns of a piece are learned at once. If not, each is a row of its own: dearer, but it works with any.
+
     Args:
         model: the policy, or its name or path.
         tokenizer: its tokenizer.
@@ -138,10 +156,18 @@ def sft(
         The trainer, after training. `save_policy(trainer, folder)` writes the policy.
     """
     args = copy.copy(args)
-    train = sft_rows(sessions, tokenizer, window_messages=window_messages)
-    evaluation = sft_rows(eval_sessions, tokenizer, window_messages=window_messages) if eval_sessions else None
-    args.assistant_only_loss = "messages" in train.column_names
+    args.assistant_only_loss = _marks_turns(tokenizer)
     args.completion_only_loss = not args.assistant_only_loss
+    train, evaluation = (
+        sft_rows(part, window_messages=window_messages, per_turn=args.completion_only_loss)
+        if part is not None
+        else None
+        for part in (sessions, eval_sessions)
+    )
+    return _train(model, tokenizer, train, evaluation, args, peft_config, callbacks, resume)
+
+
+def _train(model, tokenizer, train, evaluation, args, peft_config, callbacks, resume) -> SFTTrainer:
     trainer = SFTTrainer(
         model=model,
         args=args,
@@ -153,6 +179,14 @@ def sft(
     )
     trainer.train(resume_from_checkpoint=_checkpoint(args.output_dir, resume))
     return trainer
+
+
+def _marks_turns(tokenizer: PreTrainedTokenizerBase) -> bool:
+    try:
+        get_training_chat_template(tokenizer)
+    except ValueError:
+        return False
+    return True
 
 
 def align(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, RLOOConfig, SFTConfig
 
 from geli_hf.alignment import (
@@ -16,6 +16,7 @@ from geli_hf.alignment import (
     dialogue_prompts,
     generate_replies,
     load_policy,
+    pretrain,
     save_policy,
     sft,
     sft_rows,
@@ -61,8 +62,8 @@ def logged(trainer, key: str) -> list[float]:
 
 
 class TestRows:
-    def test_pieces_hold_every_turn_of_the_agent_once(self, sessions, policy_folder):
-        rows = sft_rows(sessions, AutoTokenizer.from_pretrained(policy_folder), window_messages=4)
+    def test_pieces_hold_every_turn_of_the_agent_once(self, sessions):
+        rows = sft_rows(sessions, window_messages=4)
         learned = [m["content"] for row in rows for m in row["messages"] if m["role"] == "assistant"]
         assert learned == [m["content"] for s in sessions for m in s["messages"] if m["role"] == "assistant"]
         for row in rows:
@@ -70,24 +71,25 @@ class TestRows:
             assert [m["role"] for m in row["messages"]] == ["user", "assistant"] * (len(row["messages"]) // 2)
         assert sum(row["messages"][0]["content"] == OPENING for row in rows) == len(sessions) / 2
 
-    def test_a_template_that_cannot_mark_turns_gets_a_row_per_turn(self, sessions, policy_folder):
-        tokenizer = AutoTokenizer.from_pretrained(policy_folder)
-        tokenizer.chat_template = tokenizer.chat_template.replace("{%- generation -%}", "").replace(
-            "{%- endgeneration -%}", ""
-        )
-        whole = sft_rows(sessions, AutoTokenizer.from_pretrained(policy_folder), window_messages=4)
-        rows = sft_rows(sessions, tokenizer, window_messages=4)
+    def test_pieces_of_a_session_are_of_even_length(self, sessions):
+        lengths = [len(row["messages"]) for row in sft_rows(sessions.select([0]), window_messages=6)]
+        whole = sum(lengths)
+        assert 6 < whole <= 8
+        assert lengths == [4, 4]
+
+    def test_a_row_can_be_made_of_every_turn(self, sessions):
+        pieces = sft_rows(sessions, window_messages=4)["messages"]
+        rows = sft_rows(sessions, window_messages=4, per_turn=True)
         assert rows.column_names == ["prompt", "completion"]
-        pieces = [row["messages"] for row in whole]
         assert [r["prompt"] + r["completion"] for r in rows] == [
             p[: t + 1] for p in pieces for t in range(1, len(p), 2)
         ]
         assert all([m["role"] for m in row["completion"]] == ["assistant"] for row in rows)
 
     @pytest.mark.parametrize("window", [0, 3])
-    def test_a_piece_is_made_of_exchanges(self, sessions, policy_folder, window):
+    def test_a_piece_is_made_of_exchanges(self, sessions, window):
         with pytest.raises(ValueError, match="window_messages: expected an even number"):
-            sft_rows(sessions, AutoTokenizer.from_pretrained(policy_folder), window_messages=window)
+            sft_rows(sessions, window_messages=window)
 
 
 class TestSft:
@@ -100,6 +102,12 @@ class TestSft:
         assert learned == "".join(turn + "<|end|>" for turn in turns)
         losses = logged(trainer, "loss")
         assert losses[-1] < losses[0] - 1
+
+    def test_before_that_a_policy_from_scratch_learns_everybodys_words(self, sessions, policy_folder, tmp_path):
+        model, tokenizer = load_policy(policy_folder)
+        trainer = pretrain(model, tokenizer, sessions, sft_args(tmp_path, max_steps=2))
+        batch = next(iter(trainer.get_train_dataloader()))
+        assert torch.equal(batch["labels"] != -100, batch["attention_mask"].bool())
 
     def test_it_works_with_any_template(self, sessions, policy_folder, tmp_path):
         model, tokenizer = load_policy(policy_folder)
