@@ -85,6 +85,38 @@ def test_a_second_question_in_a_row_is_worth_less_than_one_after_something_of_on
     assert after_question.value == pytest.approx(after_sharing.value - 0.3)
 
 
+def test_a_question_about_something_earlier_is_worth_less_than_one_about_the_last_message_and_more_than_none():
+    between = ["I see.", "I washed my car in the yard."]
+    now = value_of(SICK_DOG, "How is your dog now?")
+    earlier = value_of(SICK_DOG, *between, "How is your dog now?")
+    never = value_of("I took some notes at my first meeting.", *between, "How is your dog now?")
+    assert [now.act, earlier.act, never.act] == ["follow_up", "follow_up_on_earlier", "question_out_of_nowhere"]
+    assert now.value > earlier.value > never.value
+
+
+def test_a_greeting_belongs_in_ones_first_message():
+    story = "I washed my car in the yard."
+    early = value_of("How has your week been?", f"Hello, {story}")
+    late = value_of("I see.", "I see.", "How has your week been?", f"Hello, {story}")
+    assert early.act == late.act == "answer"
+    assert late.value == pytest.approx(early.value - 0.3)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("How are your tomatoes now?", "How is your tomatoes now?"),
+        ("How is your dog now?", "How are your dog now?"),
+        ("My roses are better than ever now.", "My roses is better than ever now."),
+        ("My roses have been on my mind for a month.", "My roses has been on my mind for a month."),
+        ("Is everything all right with your roses now?", "Are everything all right with your roses now?"),
+    ],
+)
+def test_verbs_agree_with_what_they_speak_of(right, wrong):
+    assert parse(right) is not None
+    assert parse(wrong) is None
+
+
 def test_a_question_that_is_not_answered_costs():
     assert value_of("How has your week been?", "Right, I see.").act == "ignored_question"
     assert value_of("How has your week been?", "How has your month been?").value < 0
