@@ -74,21 +74,26 @@ def validate_sessions(sessions: Dataset | Iterable[Session]) -> None:
     Raises:
         SessionError: at the first row that breaks it.
     """
-    seen: dict[str, int] = {}
+    seen: dict[str, str] = {}
     for row, session in enumerate(sessions):
-        _validate_row(row, session)
-        first = seen.setdefault(session["session_id"], row)
-        if first != row:
-            raise SessionError(
-                f"row {row}, field 'session_id': {session['session_id']!r} is also the id of row {first}; "
-                "every session needs an id of its own"
-            )
+        validate_session(session, f"row {row}", seen)
 
 
-def _validate_row(row: int, session: Session) -> None:
+def validate_session(session: Session, where: str, seen: dict[str, str]) -> None:
+    """Check one row against the Session schema.
+
+    Args:
+        session: the row.
+        where: what to call it in an error ("row 3", "sessions.jsonl, line 3").
+        seen: the ids met so far and where; the row's own is added.
+
+    Raises:
+        SessionError: it breaks the schema.
+    """
+
     def fail(field: str, problem: str) -> None:
         name = session.get("session_id")
-        raise SessionError(f"row {row}{f' ({name!r})' if name else ''}, field {field!r}: {problem}")
+        raise SessionError(f"{where}{f' ({name!r})' if name else ''}, field {field!r}: {problem}")
 
     for column in REQUIRED_COLUMNS:
         if session.get(column) is None:
@@ -128,6 +133,10 @@ def _validate_row(row: int, session: Session) -> None:
             for position, value in enumerate(values):
                 if not isinstance(value, wanted) or isinstance(value, bool):
                     fail(field, f"{unit} {position}: expected {what}, found {value!r}")
+
+    first = seen.setdefault(session["session_id"], where)
+    if first != where:
+        fail("session_id", f"this is also the id of {first}; every session needs an id of its own")
 
 
 def split_sessions(sessions: Dataset, fractions: Mapping[str, float], *, seed: int = 0) -> dict[str, Dataset]:
