@@ -1,0 +1,40 @@
+# Every target sets up what it needs: Python >= 3.11 is all that has to be there. PYTHON=python3.12 chooses another one.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+CORES := $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: quickstart test demo sample-figures lint benchmark clean
+
+quickstart: .venv/ready ## train a reward model and align a policy on the sample corpus, with a report (about 4 minutes)
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		examples/train_geli.py --config examples/configs/sample.yaml
+
+test: .venv/ready ## lint and run all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal $(PYTEST_ARGS)
+
+demo: .venv/ready ## score sessions of the sample corpus and draw them in the terminal
+	$(BIN)/python examples/demo.py
+
+sample-figures: .venv/ready ## the table of the README: three seeds of every method on the sample corpus
+	$(BIN)/python examples/sample_figures.py
+
+lint: .venv/ready ## format and check
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: .venv/ready ## speed and memory, see benchmarks/README.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks
+
+clean: ## remove the environment and what was trained
+	rm -rf .venv runs
+
+# The stamp is newer than the files that say what to install, so a second call starts at once.
+.venv/ready: setup.cfg pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "geli_hf needs Python 3.11 or newer: install it, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,text,dev]'
+	@touch .venv/ready
