@@ -3,7 +3,7 @@
 from geli_hf.alignment.dialogue import OPENING, context_window, cut_reply, open_with_user, without_opening
 from geli_hf.alignment.policy import load_policy, load_policy_tokenizer, small_policy
 from geli_hf.alignment.replies import generate_replies
-from geli_hf.alignment.rewards import GeliReward
+from geli_hf.alignment.rewards import GeliReward, without_length_slope
 from geli_hf.alignment.stages import align, dialogue_prompts, pretrain, save_policy, sft, sft_rows
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "sft",
     "sft_rows",
     "small_policy",
+    "without_length_slope",
     "without_opening",
 ]

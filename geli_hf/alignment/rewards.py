@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from geli_hf.alignment.dialogue import cut_reply, without_opening
 from geli_hf.sessions import Message
 
@@ -22,6 +24,31 @@ if TYPE_CHECKING:
 UNTRAINED_FLOOR = -3.0
 
 
+def without_length_slope(groups: Sequence[str], words: Sequence[int], rewards: Sequence[float]) -> list[float]:
+    """Rewards less their regression on the logarithm of the length, within the completions of each prompt.
+
+    r'_i = r_i - b (x_i - mean of x over the group of i), x = log(words), and b the slope of r on x, both taken as
+    deviations from their group's means, over the whole batch. Then no group's mean changes, and within the groups r'
+    is uncorrelated with x: at first order a policy gains nothing by talking more or less.
+
+    Args:
+        groups: of which prompt each completion is.
+        words: length of each completion, at least 1.
+        rewards: of each completion.
+    """
+    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    size = np.bincount(group)
+
+    def within(values: np.ndarray) -> np.ndarray:
+        return values - (np.bincount(group, weights=values) / size)[group]
+
+    rewards = np.asarray(rewards, dtype=np.float64)
+    length, reward = within(np.log(np.asarray(words, dtype=np.float64))), within(rewards)
+    spread = length @ length
+    slope = length @ reward / spread if spread > 1e-9 else 0.0
+    return (rewards - slope * length).tolist()
+
+
 class GeliReward:
     """Rewards each completion as a turn of the dialogue that its prompt is.
 
@@ -32,6 +59,8 @@ class GeliReward:
     Args:
         model: in whatever mode; it is put into eval mode, and scores on the device where it is.
         tokenizer: only if it is not the model's own.
+        length_neutral: take out of the returned rewards what length alone explains, see `without_length_slope`. A
+            policy that gets better turns by talking more, or less, has learned nothing about turns.
         name: heads the logged names, and tells rewards apart when a trainer has several.
 
     Example:
@@ -43,11 +72,17 @@ class GeliReward:
     """
 
     def __init__(
-        self, model: GeliRewardModel, tokenizer: PreTrainedTokenizerBase | None = None, *, name: str = "geli"
+        self,
+        model: GeliRewardModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        length_neutral: bool = False,
+        name: str = "geli",
     ):
         if tokenizer is not None:
             model.tokenizer = tokenizer
         self.model = model.eval()
+        self.length_neutral = length_neutral
         self.__name__ = name  # TRL logs `rewards/<name>/mean`
         self.floor = float(min(model.config.reward_quantiles, default=UNTRAINED_FLOOR))
 
@@ -95,6 +130,15 @@ class GeliReward:
         if log_extra is not None:
             log_extra(f"{name}/turn_reward", rewards)
             log_extra(f"{name}/reply", replies)
+        if self.length_neutral and spoken:
+            neutral = without_length_slope(
+                [repr(prompts[i]) for i in spoken],
+                [len(replies[i].split()) for i in spoken],
+                [rewards[i] for i in spoken],
+            )
+            rewards = rewards.copy()
+            for index, value in zip(spoken, neutral):
+                rewards[index] = value
         return rewards
 
     @staticmethod

@@ -1,11 +1,14 @@
 """GeliReward against the reward model itself, and at the edges of what a policy may say."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from geli_hf.alignment import OPENING, GeliReward
+from geli_hf.alignment import OPENING, GeliReward, without_length_slope
 
 HIKING = [
     {"role": "assistant", "content": "How was your weekend?"},
@@ -87,6 +90,45 @@ def test_it_logs_what_it_did(reward):
         "geli/empty_share": 0.25,
     }
     assert extras == {"geli/turn_reward": rewards, "geli/reply": ["Okay.", "Okay.", "", "What did you do?"]}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(1, 40), st.floats(-3, 3, allow_nan=False)),
+        min_size=1,
+        max_size=24,
+    )
+)
+def test_length_neutral_rewards_keep_each_prompts_mean_and_lose_the_slope(rows):
+    groups, words, rewards = map(list, zip(*rows))
+    neutral = without_length_slope(groups, words, rewards)
+    covariance = 0.0
+    for group in set(groups):
+        chosen = [i for i, g in enumerate(groups) if g == group]
+        assert sum(neutral[i] for i in chosen) == pytest.approx(sum(rewards[i] for i in chosen), abs=1e-6)
+        mean = sum(math.log(words[i]) for i in chosen) / len(chosen)
+        covariance += sum((math.log(words[i]) - mean) * neutral[i] for i in chosen)
+    assert covariance == pytest.approx(0, abs=1e-6)
+
+
+def test_of_replies_that_differ_in_length_alone_none_is_better():
+    words = [1, 5, 20, 2, 8]
+    neutral = without_length_slope(["a", "a", "a", "b", "b"], words, [0.3 * math.log(n) for n in words])
+    assert neutral[0] == pytest.approx(neutral[1]) == pytest.approx(neutral[2])
+    assert neutral[3] == pytest.approx(neutral[4])
+
+
+def test_a_length_neutral_reward_logs_what_the_model_said(reward_model):
+    extras = {}
+    replies = ["Okay.", "That sounds wet! What did you do when the rain began?", "I never know.", ""]
+    rewards = GeliReward(reward_model, length_neutral=True)(
+        [HIKING] * 4, [said(reply) for reply in replies], log_extra=extras.__setitem__
+    )
+    plain = GeliReward(reward_model)([HIKING] * 4, [said(reply) for reply in replies])
+    assert extras["geli/turn_reward"] == pytest.approx(plain, abs=1e-6)
+    assert rewards[:3] == pytest.approx(without_length_slope(["a"] * 3, [1, 11, 3], plain[:3]), abs=1e-6)
+    assert rewards[:3] != pytest.approx(plain[:3], abs=1e-3)
+    assert rewards[3] == reward_model.config.reward_quantiles[0]
 
 
 def test_a_name_tells_two_rewards_apart(reward_model):
