@@ -198,7 +198,10 @@ class GeliRewardModel(PreTrainedModel):
         # The name of a repository is worth keeping, a folder of this machine is nobody's business.
         text_config._name_or_path = "" if Path(path).exists() else str(path)
         text_config.vocab_size = backbone.get_input_embeddings().num_embeddings
-        limits = (tokenizer.model_max_length, _positions(backbone))
+        positions = _positions(backbone)
+        if positions is not None and config.get("max_length", 0) > positions:
+            raise ValueError(f"max_length: the backbone reads {positions} tokens, found {config['max_length']}")
+        limits = (tokenizer.model_max_length, positions)
         config = {
             "causal": causal,
             "pooling": "last" if causal else "turn",
