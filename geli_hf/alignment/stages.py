@@ -13,7 +13,14 @@ from pathlib import Path
 
 from datasets import Dataset, Features, List, Value
 from peft import PeftConfig, PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import (
+    DataCollatorForLanguageModeling,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 from trl.chat_template_utils import get_training_chat_template
@@ -108,20 +115,32 @@ def pretrain(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     sessions: Dataset,
-    args: SFTConfig,
+    args: TrainingArguments,
     *,
     window_messages: int = 20,
     callbacks: Sequence[TrainerCallback] = (),
     resume: bool = False,
-) -> SFTTrainer:
+) -> Trainer:
     """Teach a policy made from scratch the language: the loss is on everybody's words. Arguments as for `sft`.
 
     A user's words teach language as well as an agent's do, so that a model that knows none learns it in half the time.
+    This is transformers' plain Trainer: SFTTrainer's loss, made for large vocabularies, is slower on a small model.
     """
-    args = copy.copy(args)
-    args.assistant_only_loss = args.completion_only_loss = False
+
+    def tokenize(batch: dict[str, list]) -> dict[str, list]:
+        return {"input_ids": tokenizer.apply_chat_template(batch["messages"], return_dict=True)["input_ids"]}
+
     rows = sft_rows(sessions, window_messages=window_messages)
-    return _train(model, tokenizer, rows, None, args, None, callbacks, resume)
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=rows.map(tokenize, batched=True, remove_columns=["messages"], desc="Tokenizing"),
+        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        processing_class=tokenizer,
+        callbacks=list(callbacks),
+    )
+    trainer.train(resume_from_checkpoint=_checkpoint(args.output_dir, resume))
+    return trainer
 
 
 def sft(
@@ -164,10 +183,6 @@ def sft(
         else None
         for part in (sessions, eval_sessions)
     )
-    return _train(model, tokenizer, train, evaluation, args, peft_config, callbacks, resume)
-
-
-def _train(model, tokenizer, train, evaluation, args, peft_config, callbacks, resume) -> SFTTrainer:
     trainer = SFTTrainer(
         model=model,
         args=args,
@@ -233,7 +248,7 @@ def align(
     return trainer
 
 
-def save_policy(trainer: SFTTrainer | GRPOTrainer | RLOOTrainer, folder: str | Path) -> None:
+def save_policy(trainer: Trainer, folder: str | Path) -> None:
     """Write the trained policy as a plain model folder, with its tokenizer; adapters are merged into the weights.
 
     The trainer's model is merged in place, so this is the last thing to do with the trainer.

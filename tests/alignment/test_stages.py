@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainingArguments
 from trl import GRPOConfig, RLOOConfig, SFTConfig
 
 from geli_hf.alignment import (
@@ -105,9 +105,15 @@ class TestSft:
 
     def test_before_that_a_policy_from_scratch_learns_everybodys_words(self, sessions, policy_folder, tmp_path):
         model, tokenizer = load_policy(policy_folder)
-        trainer = pretrain(model, tokenizer, sessions, sft_args(tmp_path, max_steps=2))
+        args = TrainingArguments(
+            str(tmp_path), max_steps=2, report_to="none", disable_tqdm=True, dataloader_pin_memory=False
+        )
+        trainer = pretrain(model, tokenizer, sessions, args)
         batch = next(iter(trainer.get_train_dataloader()))
-        assert torch.equal(batch["labels"] != -100, batch["attention_mask"].bool())
+        words = batch["attention_mask"].bool()
+        assert torch.equal(batch["labels"] != -100, words)
+        assert torch.equal(batch["labels"][words], batch["input_ids"][words])
+        assert trainer.state.global_step == 2
 
     def test_it_works_with_any_template(self, sessions, policy_folder, tmp_path):
         model, tokenizer = load_policy(policy_folder)
