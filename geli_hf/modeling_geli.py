@@ -225,7 +225,7 @@ class GeliRewardModel(PreTrainedModel):
         if self._tokenizer is None:
             if not self.config._name_or_path:
                 raise ValueError("this model was made from a configuration alone: set `model.tokenizer` first")
-            self._tokenizer = AutoTokenizer.from_pretrained(self.config._name_or_path)
+            self._tokenizer = AutoTokenizer.from_pretrained(self.config._name_or_path, config=self.config)
         return self._tokenizer
 
     @tokenizer.setter
