@@ -120,13 +120,18 @@ def validate_session(session: Session, where: str, seen: dict[str, str]) -> None
     if isinstance(score, bool) or not isinstance(score, (int, float)) or math.isinf(score):
         fail("score", f"expected a finite number (NaN if missing), found {score!r}")
 
-    per_turn = {f"feedback.{name}": values for name, values in (session.get("feedback") or {}).items()}
+    feedback = session.get("feedback") or {}
+    if not isinstance(feedback, Mapping):
+        fail("feedback", f"expected one named list per signal, found {feedback!r}")
+    per_turn = {f"feedback.{name}": values for name, values in feedback.items()}
     per_turn |= {column: session.get(column) for column in ("behaviour", "turn_rating")}
     per_message = {column: session.get(column) for column in ("start", "stop")}
     for columns, expected, unit in ((per_turn, turns, "assistant turn"), (per_message, len(messages), "message")):
         for field, values in columns.items():
             if values is None:
                 continue
+            if not isinstance(values, Sequence) or isinstance(values, str):
+                fail(field, f"expected a list with one value per {unit}, found {values!r}")
             if len(values) != expected:
                 fail(field, f"expected one value per {unit}, that is {expected}, found {len(values)}")
             wanted, what = (str, "text") if field == "behaviour" else ((int, float), "a number (NaN if missing)")
