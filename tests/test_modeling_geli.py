@@ -664,7 +664,7 @@ def test_lora_trains_the_head_and_saves_it(name, targets, tmp_path):
     expected = peft(**model.tokenize([talk(6)])).turn_rewards.detach()
     peft.save_pretrained(tmp_path)
     again = PeftModel.from_pretrained(reward_model(name, seed=1), tmp_path)
-    # The buffers of the head are the untrained model's own: as in a checkpoint, features are standardised once.
+    # The other model's head has another standardisation too: all of ours must have come from the adapter's files.
     with torch.inference_mode():
         torch.testing.assert_close(again.eval()(**model.tokenize([talk(6)])).turn_rewards, expected, **CLOSE)
 

@@ -3,8 +3,8 @@
     from tiny import reward_model, talk
     reward_model("llama").score_messages([talk(6)])
 
-Each backbone is made once per test process. Weights are drawn ten times wider than for training, so that what a token says is
-far above rounding errors in every hidden state.
+Each backbone is made once per test process. Weights are drawn ten times wider than for training, so that what a token
+says is far above rounding errors in every hidden state.
 """
 
 import atexit
@@ -35,69 +35,11 @@ from transformers import (
 
 from geli_hf import GeliRewardModel
 
-WORDS = [
-    "i",
-    "you",
-    "we",
-    "they",
-    "it",
-    "this",
-    "what",
-    "why",
-    "when",
-    "how",
-    "really",
-    "maybe",
-    "never",
-    "always",
-    "yesterday",
-    "today",
-    "tomorrow",
-    "walked",
-    "talked",
-    "found",
-    "lost",
-    "made",
-    "saw",
-    "heard",
-    "think",
-    "feel",
-    "know",
-    "like",
-    "want",
-    "the",
-    "a",
-    "my",
-    "your",
-    "her",
-    "his",
-    "dog",
-    "river",
-    "garden",
-    "kitchen",
-    "letter",
-    "song",
-    "train",
-    "city",
-    "winter",
-    "summer",
-    "mother",
-    "friend",
-    "teacher",
-    "quiet",
-    "strange",
-    "lovely",
-    "broken",
-    "old",
-    "new",
-    "small",
-    "happy",
-    "sad",
-    "tired",
-    "and",
-    "but",
-    "so",
-]
+WORDS = """
+i you we they it this what why when how really maybe never always yesterday today tomorrow walked talked found
+lost made saw heard think feel know like want the a my your her his dog river garden kitchen letter song train
+city winter summer mother friend teacher quiet strange lovely broken old new small happy sad tired and but so
+""".split()  # noqa: SIM905
 
 # Tokens that fit: the length of every backbone's context but Llama's, which is left to `max_length`.
 CONTEXT = 64
