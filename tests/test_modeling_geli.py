@@ -330,11 +330,18 @@ def test_the_size_of_a_pass_changes_no_score(name, monkeypatch):
     model = reward_model(name, context_messages=2)
     dialogues = [talk(messages, seed=messages) for messages in (9, 2, 14)]
     expected = model.score_messages(dialogues, last_turn_only=False)
+    passes = []
+    model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: passes.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
     for size in (1, 70, 200):  # 1 is less than any window
         monkeypatch.setattr(modeling_geli, "TOKENS_PER_PASS", size)
+        passes.clear()
         torch.testing.assert_close(
             model.score_messages(dialogues, last_turn_only=False), expected, equal_nan=True, **CLOSE
         )
+        assert all(rows * length <= size or rows == 1 for rows, length in passes)
+        assert sum(rows for rows, _ in passes) == 12  # a window per turn
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
