@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from geli_hf.sentiment import NextTurnSentiment
 from geli_hf.sessions import Session, assistant_turns
 
 
@@ -37,21 +38,8 @@ def next_turn_sentiment(sessions: Iterable[Session]) -> list[np.ndarray]:
     Raises:
         ImportError: without the package vaderSentiment.
     """
-    try:
-        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-    except ImportError as error:
-        raise ImportError("next_turn_sentiment needs the package vaderSentiment: pip install geli-hf[text]") from error
-    analyser = SentimentIntensityAnalyzer()
-
-    def sentiment(messages: Sequence[dict[str, str]], turn: int) -> float:
-        if turn + 1 == len(messages):
-            return np.nan
-        return analyser.polarity_scores(messages[turn + 1]["content"])["compound"]
-
-    return [
-        np.array([sentiment(session["messages"], turn) for turn in assistant_turns(session["messages"])])
-        for session in sessions
-    ]
+    sentiment = NextTurnSentiment()
+    return [np.array(sentiment(session["messages"])) for session in sessions]
 
 
 def mean_score(scores: Sequence[float]) -> float:

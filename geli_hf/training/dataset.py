@@ -70,6 +70,20 @@ def signal(sessions: Dataset, args: GeliRewardArguments) -> list[np.ndarray]:
     return [np.full(len(assistant_turns(messages)), np.nan, np.float32) for messages in sessions["messages"]]
 
 
+def shuffle_feedback(sessions: Dataset, name: str, *, seed: int = 0) -> Dataset:
+    """The same sessions with the observed values of one signal dealt out anew over all turns: a control.
+
+    What a method still gains from a signal that says nothing, it did not gain from the signal.
+    """
+    values = [np.array(row[name], np.float64) for row in sessions["feedback"]]
+    flat = np.concatenate(values)
+    observed = ~np.isnan(flat)
+    flat[observed] = np.random.default_rng(seed).permutation(flat[observed])
+    dealt = iter(np.split(flat, np.cumsum([len(row) for row in values])[:-1]))
+    rows = [feedback | {name: next(dealt).tolist()} for feedback in sessions["feedback"]]
+    return sessions.remove_columns("feedback").add_column("feedback", rows, feature=sessions.features["feedback"])
+
+
 class SessionData(torch.utils.data.Dataset):
     """Sessions with what the reward model reads of them: features from a cache, or messages."""
 

@@ -62,6 +62,22 @@ def cached_turn_features(
 
 
 @torch.inference_mode()
+def score_cached(model: GeliRewardModel, sessions: Dataset, *, cache_dir: str | Path | None = None) -> list[dict]:
+    """`turn_rewards` and `score` of every session, as of `model.score_sessions`, from cached features.
+
+    For several heads on one backbone: only the first has to encode.
+    """
+    cache, scored = cached_turn_features(model, sessions, cache_dir=cache_dir), []
+    for index in range(len(sessions)):
+        features = torch.from_numpy(cache[index])[None].to(model.device)
+        mask = torch.ones(features.shape[:2], dtype=torch.bool, device=model.device)
+        output = model(turn_features=features, turn_mask=mask)
+        score = model.predict_score(output.turn_rewards, output.turn_mask).item()
+        scored.append({"turn_rewards": output.turn_rewards[0].tolist(), "score": score})
+    return scored
+
+
+@torch.inference_mode()
 def _write(model: GeliRewardModel, sessions: Dataset, folder: Path, batch_size: int) -> None:
     turns = [len(assistant_turns(messages)) for messages in sessions["messages"]]
     first = np.cumsum([0, *turns])

@@ -1,0 +1,398 @@
+"""From rated sessions to an aligned policy.
+
+    accelerate launch examples/train_geli.py --config examples/configs/sample.yaml
+
+Three stages, each of which leaves folders or files in `output_dir`:
+
+    reward    a reward for every turn, learned from session scores and listeners' reactions   -> reward_model/
+    policy    a chat model, fine-tuned on the sessions, then aligned with that reward         -> sft_policy/, policy/
+    evaluate  both on held-out conversations, beside baselines          -> metrics.json, report.md and its pictures
+
+Every setting stands in the YAML file, and the command line overrides it: `--seed 1 --reward.li_weight 0.3`.
+"""
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from geli_hf.data import load_sessions, read_report
+from geli_hf.evaluation import TURN_BASELINES, evaluate_rewards
+from geli_hf.evaluation.policies import JudgedReply, PolicyComparison
+from geli_hf.evaluation.report import THIS_MODEL, write_report
+from geli_hf.modeling_geli import GeliRewardModel
+from geli_hf.sessions import SessionError, feedback_names, split_sessions
+from geli_hf.settings import SettingsError, build, parse_settings
+from geli_hf.training import PAPER, GeliRewardArguments, GeliRewardTrainer, score_cached, shuffle_feedback
+
+logger = logging.get_logger("geli_hf.train_geli")
+
+STAGES = ("reward", "policy", "evaluate")
+
+
+@dataclass
+class RunSettings:
+    output_dir: str = field(metadata={"help": "Where everything goes."})
+    stages: list[str] = field(default_factory=lambda: list(STAGES), metadata={"help": "Which stages to run."})
+    seed: int = field(default=0, metadata={"help": "Seed of the split, of training and of generation."})
+    resume: bool = field(default=False, metadata={"help": "Go on with the run in output_dir; keep what is finished."})
+    push_to_hub: str | None = field(default=None, metadata={"help": "Namespace on the Hub to push both models to."})
+
+
+@dataclass
+class DataSettings:
+    corpus: str = field(default="sample", metadata={"help": "Name or path, see geli_hf.data.load_sessions."})
+    data_dir: str | None = field(default=None, metadata={"help": "Where the corpus lies."})
+    options: dict = field(default_factory=dict, metadata={"help": "Options of the corpus's reader."})
+    test_options: dict | None = field(default=None, metadata={"help": "Its options for a test set of its own."})
+    eval_share: float = field(default=0.15, metadata={"help": "Share of conversations to choose the checkpoint on."})
+    test_share: float = field(default=0.2, metadata={"help": "Share to evaluate on, without test_options."})
+
+
+@dataclass
+class ModelSettings:
+    backbone: str | None = field(default=None, metadata={"help": "Name or path; default all-MiniLM-L6-v2."})
+    preset: str = field(default="recommended", metadata={"help": "recommended, or paper: the published recipe."})
+    config: dict = field(default_factory=dict, metadata={"help": "Fields of GeliRewardConfig."})
+    lora: dict | None = field(default=None, metadata={"help": "peft.LoraConfig, with reward.freeze_backbone false."})
+    li_stage: dict | None = field(
+        default=None, metadata={"help": "Settings of a first stage on the Local Implicit loss alone, as published."}
+    )
+    compare: bool = field(default=True, metadata={"help": "Evaluate RRD, LI alone and GELI with shuffled LI too."})
+
+
+@dataclass
+class PolicySettings:
+    model_name_or_path: str | None = field(default=None, metadata={"help": "Default: a small one, made from scratch."})
+    small: dict = field(default_factory=dict, metadata={"help": "Options of geli_hf.alignment.small_policy."})
+    window_messages: int = field(default=8, metadata={"help": "Sessions are fine-tuned on in pieces of so many."})
+    context_messages: int = field(default=6, metadata={"help": "Messages of a dialogue that a reply may depend on."})
+    lora: dict = field(default_factory=lambda: {"r": 16, "lora_alpha": 32}, metadata={"help": "peft.LoraConfig."})
+    length_neutral: bool = field(default=True, metadata={"help": "Reward nobody for talking more or less."})
+    replies: int = field(default=400, metadata={"help": "Held-out dialogues that both policies answer."})
+    max_new_tokens: int = field(default=40, metadata={"help": "Longest of these replies, in tokens."})
+    temperature: float = field(default=0.8, metadata={"help": "At which these replies are sampled."})
+
+
+def main(argv: list[str]) -> None:
+    from trl import GRPOConfig, SFTConfig
+
+    sections = {
+        "data": DataSettings,
+        "model": ModelSettings,
+        "reward": GeliRewardArguments,
+        "policy": PolicySettings,
+        "pretrain": TrainingArguments,
+        "sft": SFTConfig,
+        "grpo": GRPOConfig,
+    }
+    settings = parse_settings(argv, RunSettings, sections)
+    run = build(RunSettings, settings[""])
+    if unknown := set(run.stages) - set(STAGES):
+        raise SettingsError(f"stages: expected some of {', '.join(STAGES)}, found {', '.join(sorted(unknown))}")
+    output = Path(run.output_dir)
+    if PartialState().is_main_process:
+        claim(output, settings, run.resume)
+    PartialState().wait_for_everyone()
+    set_seed(run.seed)
+    if (
+        not torch.cuda.is_available()
+    ):  # accelerate launch leaves one thread to each process unless it is told otherwise
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // PartialState().num_processes))
+    sessions = load_parts(build(DataSettings, settings["data"]), run.seed)
+
+    if "reward" in run.stages:
+        reward_stage(settings, sessions, output, run)
+    if "policy" in run.stages:
+        policy_stage(settings, sessions, output, run)
+    if "evaluate" in run.stages and PartialState().is_main_process:
+        evaluate_stage(settings, sessions, output, run)
+    if run.push_to_hub and PartialState().is_main_process:
+        push(output, run.push_to_hub)
+    PartialState().wait_for_everyone()
+
+
+def load_parts(data: DataSettings, seed: int) -> dict[str, Dataset]:
+    """Sessions to train on, to choose the checkpoint on, and to evaluate on; no conversation is in two of them."""
+
+    def load(options: dict) -> Dataset:
+        sessions = load_sessions(data.corpus, data_dir=data.data_dir, **options)
+        print(f"{data.corpus} {options or ''}\n{read_report(sessions)}")
+        return sessions.filter(lambda score: score == score, input_columns="score", desc="Keeping rated sessions")
+
+    with PartialState().main_process_first():
+        sessions = load(data.options)
+        if data.test_options is None:
+            shares = {"train": 1 - data.eval_share - data.test_share, "eval": data.eval_share, "test": data.test_share}
+            return split_sessions(sessions, shares, seed=seed)
+        parts = split_sessions(sessions, {"train": 1 - data.eval_share, "eval": data.eval_share}, seed=seed)
+        return parts | {"test": load(data.options | data.test_options)}
+
+
+# ------------------------------------------------------------------------------------------------ reward
+
+
+def reward_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings) -> None:
+    target = output / "reward_model"
+    if target.exists():
+        return kept(target)
+    model, trainer = train_reward(settings, sessions, output / "checkpoints" / "reward", run)
+    if trainer.is_world_process_zero():
+        write_whole(target, lambda folder: model.save_pretrained(folder))
+        history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
+        (output / "reward_history.json").write_text(json.dumps(history, indent=1))
+    PartialState().wait_for_everyone()
+
+
+def train_reward(
+    settings: dict, sessions: dict[str, Dataset], folder: Path, run: RunSettings, **changes
+) -> tuple[GeliRewardModel, GeliRewardTrainer]:
+    """A reward model as the settings say, with `changes` to those of the trainer."""
+    model_settings = build(ModelSettings, settings["model"])
+    presets = {"recommended": {"model": {}, "training": {}}, "paper": PAPER}
+    if model_settings.preset not in presets:
+        raise SettingsError(f"model.preset: expected one of {', '.join(presets)}, found {model_settings.preset!r}")
+    preset = presets[model_settings.preset]
+    set_seed(run.seed)
+    model = GeliRewardModel.from_backbone(model_settings.backbone, **preset["model"] | model_settings.config)
+    wanted = preset["training"] | settings["reward"] | {"seed": run.seed, "output_dir": str(folder)} | changes
+    if model_settings.li_stage is not None:
+        first = wanted | {"li_weight": 1.0, "output_dir": f"{folder}_li"} | model_settings.li_stage
+        train_once(model, build(GeliRewardArguments, first), sessions, None, run.resume)
+    lora = None
+    if model_settings.lora is not None:
+        from peft import LoraConfig
+
+        lora = LoraConfig(task_type="SEQ_CLS", **model_settings.lora)
+    return train_once(model, build(GeliRewardArguments, wanted), sessions, lora, run.resume)
+
+
+def train_once(model, args, sessions, lora, resume) -> tuple[GeliRewardModel, GeliRewardTrainer]:
+    trainer = GeliRewardTrainer(model, args, sessions["train"], sessions["eval"], peft_config=lora)
+    checkpoint = get_last_checkpoint(args.output_dir) if resume and os.path.isdir(args.output_dir) else None
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if lora is not None:
+        trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
+    return model, trainer
+
+
+# ------------------------------------------------------------------------------------------------ policy
+
+
+def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings) -> None:
+    from peft import LoraConfig
+    from trl import GRPOConfig, SFTConfig
+
+    from geli_hf.alignment import (
+        GeliReward,
+        align,
+        dialogue_prompts,
+        load_policy,
+        pretrain,
+        save_policy,
+        sft,
+        small_policy,
+    )
+
+    policy = build(PolicySettings, settings["policy"])
+
+    def arguments(cls: type, stage: str):
+        common = {"seed": run.seed, "report_to": "none", "output_dir": str(output / "checkpoints" / stage)}
+        return build(cls, common | settings[stage])
+
+    if (output / "sft_policy").exists():
+        kept(output / "sft_policy")
+    else:
+        set_seed(run.seed)
+        pieces = {"window_messages": policy.window_messages, "resume": run.resume}
+        if policy.model_name_or_path is None:
+            # A model made from scratch knows no language: it learns that first, from everybody's words.
+            model, tokenizer = small_policy(sessions["train"], **{"seed": run.seed} | policy.small)
+            pretrain(model, tokenizer, sessions["train"], arguments(TrainingArguments, "pretrain"), **pieces)
+        else:
+            model, tokenizer = load_policy(policy.model_name_or_path)
+        trainer = sft(model, tokenizer, sessions["train"], arguments(SFTConfig, "sft"), **pieces)
+        write_whole(output / "sft_policy", lambda folder: save_policy(trainer, folder))
+
+    if (output / "policy").exists():
+        return kept(output / "policy")
+    if not (output / "reward_model").exists():
+        raise SettingsError(f"stages: {output} holds no reward_model to align a policy with; run stage reward first")
+    set_seed(run.seed)
+    reward = GeliReward(GeliRewardModel.from_pretrained(output / "reward_model"), length_neutral=policy.length_neutral)
+    lora = LoraConfig(**{"target_modules": "all-linear", "task_type": "CAUSAL_LM"} | policy.lora)
+    prompts = dialogue_prompts(sessions["train"], context_messages=policy.context_messages)
+    trainer = align(output / "sft_policy", reward, prompts, arguments(GRPOConfig, "grpo"), lora, resume=run.resume)
+    if trainer.is_world_process_zero():
+        (output / "policy_history.json").write_text(json.dumps(trainer.state.log_history, indent=1))
+    write_whole(output / "policy", lambda folder: save_policy(trainer, folder))
+
+
+# ------------------------------------------------------------------------------------------------ evaluation
+
+
+def evaluate_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings) -> None:
+    test = sessions["test"]
+    args = build(GeliRewardArguments, settings["reward"] | {"output_dir": str(output)})
+    model = GeliRewardModel.from_pretrained(output / "reward_model")
+    train_mean = float(np.mean(sessions["train"]["score"]))
+
+    def figures(rewards: list, predicted: list | None = None) -> dict:
+        signal = args.li if args.li in feedback_names(test) else None
+        return evaluate_rewards(test, rewards, predicted, train_mean, feedback=signal)
+
+    def scored(model: GeliRewardModel) -> list[dict]:
+        if args.freeze_backbone:
+            return score_cached(model, test, cache_dir=args.features_dir)
+        return model.score_sessions(test, progress=True)
+
+    scores = {THIS_MODEL: scored(model)}
+    if build(ModelSettings, settings["model"]).compare:
+        for name, parts, changes in comparisons(sessions, args):
+            other, _ = train_reward(settings, parts, output / "checkpoints" / "compare", run, **changes)
+            scores[name] = scored(other)
+            shutil.rmtree(output / "checkpoints" / "compare")
+    rewards = {name: [row["turn_rewards"] for row in rows] for name, rows in scores.items()}
+    rows = {name: figures(rewards[name], [row["score"] for row in scores[name]]) for name in scores}
+    for name, baseline in TURN_BASELINES.items():
+        try:
+            rewards[name] = baseline(test)
+        except ImportError as error:
+            logger.warning(f"not evaluated: {error}")
+            continue
+        rows[name] = figures(rewards[name])
+
+    comparison = replies_of_both(settings, test, output, model, run.seed) if (output / "policy").exists() else None
+    write_report(
+        output, settings, {part: len(each) for part, each in sessions.items()}, test, model, rewards, rows, comparison
+    )
+    print((output / "summary.txt").read_text())
+
+
+def comparisons(sessions: dict[str, Dataset], args: GeliRewardArguments):
+    """The same model on the same data with one thing changed, to see which part of the loss does what."""
+    yield "RRD alone, all turns", sessions, {"li_weight": 0.0, "ge": "rrd", "rrd_turns": None}
+    if args.li_weight > 0:
+        yield "LI alone", sessions, {"li_weight": 1.0}
+        shuffled = shuffle_feedback(sessions["train"], args.li, seed=args.seed)
+        yield "GELI with its LI shuffled", sessions | {"train": shuffled}, {}
+
+
+def replies_of_both(
+    settings: dict, test: Dataset, output: Path, model: GeliRewardModel, seed: int
+) -> PolicyComparison:
+    """What the fine-tuned and the aligned policy answer to the same held-out dialogues, and what it is worth."""
+    from geli_hf.alignment import dialogue_prompts, generate_replies, load_policy
+
+    policy = build(PolicySettings, settings["policy"])
+    prompts = dialogue_prompts(test, context_messages=policy.context_messages).shuffle(seed=seed)
+    prompts = prompts.select(range(min(policy.replies, len(prompts))))
+    sessions = dict(zip(test["session_id"], test["messages"]))
+    dialogues = [sessions[row["session_id"]][: row["position"]] for row in prompts]
+    # Only the sample knows the truth. Elsewhere the reward model judges, whom the policy was trained to please.
+    known = settings["data"].get("corpus", "sample") == "sample"
+    judge = judge_by_truth if known else partial(judge_by_reward, model)
+    sides = {}
+    for name in ("sft_policy", "policy"):
+        replies = generate_replies(
+            *load_policy(output / name),
+            prompts["prompt"],
+            max_new_tokens=policy.max_new_tokens,
+            seed=seed,
+            progress=True,
+        )
+        sides[name] = judge(dialogues, replies)
+    return PolicyComparison(
+        dialogues, sides["sft_policy"], sides["policy"], prompts["conversation_id"][:], judge is judge_by_truth
+    )
+
+
+def judge_by_truth(dialogues: list, replies: list[str]) -> list[JudgedReply]:
+    from geli_hf.data.sample import true_turn_value
+
+    judged = []
+    for dialogue, reply in zip(dialogues, replies):
+        truth = true_turn_value([*dialogue, {"role": "assistant", "content": reply}])
+        judged.append(JudgedReply(reply, truth.value, truth.recognised))
+    return judged
+
+
+def judge_by_reward(model: GeliRewardModel, dialogues: list, replies: list[str]) -> list[JudgedReply]:
+    from geli_hf.alignment import GeliReward
+
+    values = GeliReward(model)(dialogues, [[{"role": "assistant", "content": reply}] for reply in replies])
+    return [JudgedReply(reply, value) for reply, value in zip(replies, values)]
+
+
+# ------------------------------------------------------------------------------------------------ the run's folder
+
+
+def claim(output: Path, settings: dict, resume: bool) -> None:
+    """Make the output folder this run's own, or go on with the run in it if that has the same settings.
+
+    Raises:
+        SettingsError: the folder holds something else.
+    """
+    record = output / "settings.yaml"
+    lasting = {name: {k: v for k, v in part.items() if name or k in ("seed",)} for name, part in settings.items()}
+    if record.exists():
+        before = yaml.safe_load(record.read_text())
+        if not resume:
+            raise SettingsError(f"output_dir: {output} holds a run already; --resume goes on with it")
+        changed = [
+            f"{name}.{key}".lstrip(".")
+            for name in lasting
+            for key in {*before.get(name, {}), *lasting[name]}
+            if before.get(name, {}).get(key) != lasting[name].get(key)
+        ]
+        if changed:
+            raise SettingsError(
+                f"output_dir: {output} holds a run with other settings ({', '.join(sorted(changed))}); "
+                "choose another folder, or give the settings that it was begun with"
+            )
+    elif output.exists() and any(output.iterdir()):
+        raise SettingsError(f"output_dir: {output} holds files of something else; choose an empty or a new folder")
+    output.mkdir(parents=True, exist_ok=True)
+    record.write_text(yaml.safe_dump(lasting))
+
+
+def write_whole(target: Path, write) -> None:
+    """Write a folder under another name and rename it, so that it is there when it is whole, and not before."""
+    partial_target = target.with_name(f".{target.name}.partial")
+    write(partial_target)
+    if PartialState().is_main_process:
+        os.replace(partial_target, target)
+    PartialState().wait_for_everyone()
+
+
+def kept(target: Path) -> None:
+    print(f"{target} is there already and is kept")
+
+
+def push(output: Path, namespace: str) -> None:
+    from geli_hf.alignment import load_policy
+
+    model = GeliRewardModel.from_pretrained(output / "reward_model")
+    print(model.push_to_hub(f"{namespace}/{output.name}-geli-reward"))
+    if (output / "policy").exists():
+        for part in load_policy(output / "policy"):
+            print(part.push_to_hub(f"{namespace}/{output.name}-geli-policy"))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (SettingsError, SessionError, FileNotFoundError) as error:
+        sys.exit(f"train_geli: {error}")

@@ -1,0 +1,68 @@
+"""What a policy gained by alignment, judged on replies to the same held-out dialogues before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..sessions import Message
+from .metrics import bootstrap, paired_bootstrap
+
+
+@dataclass(frozen=True)
+class JudgedReply:
+    """A reply and what a judge says of it.
+
+    Args:
+        text: the reply.
+        value: its worth as a turn of its dialogue, in the judge's units.
+        recognised: whether the judge understood it at all; one that it did not is worth the least.
+    """
+
+    text: str
+    value: float
+    recognised: bool = True
+
+
+@dataclass(frozen=True)
+class PolicyComparison:
+    """Replies to the same dialogues, in the same order, before and after alignment.
+
+    Args:
+        dialogues: what was said before each reply.
+        before, after: the replies.
+        conversation_ids: of the dialogues.
+        true: whether the judge knows the truth. If not, it is the reward model that the policy was trained to please,
+            and its praise proves nothing.
+    """
+
+    dialogues: Sequence[Sequence[Message]]
+    before: Sequence[JudgedReply]
+    after: Sequence[JudgedReply]
+    conversation_ids: Sequence[str]
+    true: bool
+
+    def figures(self) -> dict[str, Any]:
+        """Mean value before and after and their paired difference, with 95 % intervals over conversations.
+
+        Returns:
+            `before` and `after`, each with `value` (Interval), `recognised` (share), `words` (mean length) and
+            `distinct` (share of different replies); `difference` (Interval of the value); `length_ratio`, mean length
+            after over before; and `judge`.
+        """
+        result: dict[str, Any] = {"judge": "true turn values" if self.true else "its own reward model"}
+        for name in ("before", "after"):
+            side = getattr(self, name)
+            result[name] = {
+                "value": bootstrap([reply.value for reply in side], self.conversation_ids),
+                "recognised": float(np.mean([reply.recognised for reply in side])),
+                "words": float(np.mean([len(reply.text.split()) for reply in side])),
+                "distinct": len({reply.text for reply in side}) / len(side),
+            }
+        after, before = ([reply.value for reply in side] for side in (self.after, self.before))
+        result["difference"] = paired_bootstrap(after, before, self.conversation_ids)
+        result["length_ratio"] = result["after"]["words"] / max(result["before"]["words"], 1e-9)
+        return result

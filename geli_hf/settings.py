@@ -1,0 +1,114 @@
+"""Settings of a run: a YAML file with one section per dataclass, overridden on the command line.
+
+The fields of the first dataclass stand at the top of the file and are given as `--name value`; those of the others
+stand in a section of their own and are given as `--section.name value`. Values are read as YAML either way.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+
+class SettingsError(ValueError):
+    """A setting that does not exist or can't be read; the message names it and where it was given."""
+
+
+def parse_settings(argv: Sequence[str], main: type, sections: Mapping[str, type]) -> dict[str, Any]:
+    """Read `--config FILE` and the overrides after it.
+
+    Args:
+        argv: the command line without the program's name. `--config` may be given several times: later files override
+            earlier ones.
+        main: dataclass of the settings at the top.
+        sections: dataclasses of the sections, by name.
+
+    Returns:
+        The settings as given, for each section ("" for the top) a plain dict, checked to have known names only. They
+        become dataclasses by `build(cls, settings)`, when their time has come.
+
+    Raises:
+        SettingsError: an unknown setting, a value missing, a file that can't be read.
+    """
+    settings: dict[str, Any] = {"": {}} | {name: {} for name in sections}
+    for source, values in _sources(list(argv)):
+        for name, value in values.items():
+            if name in sections:
+                if not isinstance(value, Mapping):
+                    raise SettingsError(f"{source}: {name!r} is a section, found {value!r} in place of its settings")
+                for key, each in value.items():
+                    _known(source, f"{name}.{key}", key, sections[name])
+                    settings[name][key] = each
+                continue
+            section, _, key = name.rpartition(".")
+            if section not in settings:
+                raise SettingsError(f"{source}: no section {section!r} in {name!r}; there are {', '.join(sections)}")
+            _known(source, name, key, sections[section] if section else main, sections)
+            settings[section][key] = value
+    return settings
+
+
+def build(cls: type, settings: Mapping[str, Any]) -> Any:
+    """The dataclass with these settings; numbers written as YAML does not read them (`1e-3`) are taken as numbers."""
+    values = dict(settings)
+    for field in fields(cls):
+        value = values.get(field.name)
+        if isinstance(value, str) and "float" in str(field.type):
+            try:
+                values[field.name] = float(value)
+            except ValueError:
+                raise SettingsError(f"{field.name}: expected a number, found {value!r}") from None
+    try:
+        return HfArgumentParser(cls).parse_dict(values)[0]
+    except TypeError as error:
+        missing = [
+            field.name
+            for field in fields(cls)
+            if field.default is MISSING and field.default_factory is MISSING and field.name not in values
+        ]
+        raise SettingsError(f"not given: {', '.join(missing)}" if missing else str(error)) from error
+
+
+def _sources(argv: list[str]):
+    """The files and the command line, each as a name for messages and a dict, in the order in which they count."""
+    given, overrides = [], {}
+    while argv:
+        flag = argv.pop(0)
+        if not flag.startswith("--"):
+            raise SettingsError(f"command line: expected --name value, found {flag!r}")
+        name, equals, value = flag[2:].partition("=")
+        if not equals:
+            if argv and not argv[0].startswith("--"):
+                value = argv.pop(0)
+            elif name != "config":
+                value = "true"
+        if name == "config":
+            given.append((value, _read(Path(value))))
+        else:
+            overrides[name] = yaml.safe_load(value)
+    return [*given, ("command line", overrides)]
+
+
+def _read(path: Path) -> dict:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"--config: there is no file {path}") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: expected settings as `name: value`, found {values!r}")
+    return values
+
+
+def _known(source: str, name: str, key: str, cls: type, sections: Mapping[str, type] = {}) -> None:
+    from difflib import get_close_matches
+
+    names = [field.name for field in fields(cls)]
+    if key not in names:
+        close = get_close_matches(key, [*names, *sections], n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(names))}"
+        raise SettingsError(f"{source}: no setting {name!r}; {hint}")
