@@ -79,6 +79,33 @@ def validate_sessions(sessions: Dataset | Iterable[Session]) -> None:
         validate_session(session, f"row {row}", seen)
 
 
+def validate_messages(messages: Sequence[Message], where: str) -> None:
+    """Check that messages can be rewarded: alternating roles, no empty text, a turn of the assistant.
+
+    Args:
+        messages: a session's messages.
+        where: what to call the row in an error.
+
+    Raises:
+        SessionError: they are not.
+    """
+
+    def fail(problem: str) -> None:
+        raise SessionError(f"{where}, field 'messages': {problem}")
+
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        fail(f"expected a non-empty list of {{role, content}}, found {messages!r}")
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
+            fail(f"message {index} needs a role that is 'user' or 'assistant', found {message!r}")
+        if not isinstance(message.get("content"), str) or not message["content"].strip():
+            fail(f"message {index} is empty; leave it out and merge its neighbours, or give it text")
+        if index and message["role"] == messages[index - 1]["role"]:
+            fail(f"messages {index - 1} and {index} are both of the {message['role']}; merge them")
+    if not assistant_turns(messages):
+        fail("no message of the assistant, so there is no turn to reward")
+
+
 def validate_session(session: Session, where: str, seen: dict[str, str]) -> None:
     """Check one row against the Session schema.
 
@@ -102,19 +129,9 @@ def validate_session(session: Session, where: str, seen: dict[str, str]) -> None
         if not isinstance(session[column], str) or not session[column]:
             fail(column, f"expected a non-empty string, found {session[column]!r}")
 
-    messages = session["messages"]
-    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        fail("messages", f"expected a non-empty list of {{role, content}}, found {messages!r}")
-    for index, message in enumerate(messages):
-        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
-            fail("messages", f"message {index} needs a role that is 'user' or 'assistant', found {message!r}")
-        if not isinstance(message.get("content"), str) or not message["content"].strip():
-            fail("messages", f"message {index} is empty; leave it out and merge its neighbours, or give it text")
-        if index and message["role"] == messages[index - 1]["role"]:
-            fail("messages", f"messages {index - 1} and {index} are both of the {message['role']}; merge them")
-    turns = len(assistant_turns(messages))
-    if not turns:
-        fail("messages", "no message of the assistant, so there is no turn to reward")
+    name = session["session_id"]
+    validate_messages(session["messages"], f"{where} ({name!r})")
+    turns = len(assistant_turns(session["messages"]))
 
     score = session["score"]
     if isinstance(score, bool) or not isinstance(score, (int, float)) or math.isinf(score):
@@ -126,7 +143,8 @@ def validate_session(session: Session, where: str, seen: dict[str, str]) -> None
     per_turn = {f"feedback.{name}": values for name, values in feedback.items()}
     per_turn |= {column: session.get(column) for column in ("behaviour", "turn_rating")}
     per_message = {column: session.get(column) for column in ("start", "stop")}
-    for columns, expected, unit in ((per_turn, turns, "assistant turn"), (per_message, len(messages), "message")):
+    units = ((per_turn, turns, "assistant turn"), (per_message, len(session["messages"]), "message"))
+    for columns, expected, unit in units:
         for field, values in columns.items():
             if values is None:
                 continue

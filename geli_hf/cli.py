@@ -1,0 +1,128 @@
+"""The command `geli`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+DESCRIPTION = "One rating in, a reward for every turn out."
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="geli", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    score = commands.add_parser("score", help="reward every assistant turn of recorded sessions")
+    score.add_argument("sessions", help="JSON lines with `messages` (- for standard input), or a corpus")
+    score.add_argument("--model", required=True, help="reward model: a folder, or a name on the Hub")
+    score.add_argument("--format", choices=("jsonl", "table"), default="jsonl", help="default: jsonl")
+    score.add_argument("--limit", type=int, help="score the first so many sessions only")
+    score.add_argument("--batch-size", type=int, default=32, help="sessions at once; changes no score (default: 32)")
+    score.add_argument("--data-dir", help="where the corpus lies, if SESSIONS names one")
+    score.set_defaults(run=_score)
+
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.run(arguments, sys.stdout)
+    except BrokenPipeError:  # `geli score ... | head`
+        sys.stderr.close()
+    except (OSError, ValueError, ImportError) as error:
+        sys.exit(f"geli {arguments.command}: {error}")
+
+
+def _score(arguments: argparse.Namespace, out: TextIO) -> None:
+    sessions = _sessions(arguments)
+
+    from .modeling_geli import GeliRewardModel
+
+    if not Path(arguments.model).exists() and arguments.model.count("/") > 1:
+        raise FileNotFoundError(f"--model: there is no folder {arguments.model}")
+    model = GeliRewardModel.from_pretrained(arguments.model)
+    for first in range(0, len(sessions), arguments.batch_size):
+        batch = sessions[first : first + arguments.batch_size]
+        for session, scored in zip(batch, model.score_sessions(batch, batch_size=arguments.batch_size)):
+            if arguments.format == "table":
+                out.write("\n".join(_drawn(model, session, scored)) + "\n\n")
+            else:
+                named = {"session_id": session["session_id"]} if "session_id" in session else {}
+                out.write(json.dumps(named | scored, ensure_ascii=False) + "\n")
+        out.flush()
+
+
+def _sessions(arguments: argparse.Namespace) -> list[dict]:
+    """Rows to score: they need messages and nothing else."""
+    name, limit = arguments.sessions, arguments.limit
+    if name == "-":
+        rows = list(_lines(sys.stdin, "standard input"))
+    elif Path(name).suffix == ".jsonl" or Path(name).is_file():
+        with open(name, encoding="utf-8-sig") as file:
+            rows = list(_lines(file, name))
+    else:
+        from .data import load_sessions
+
+        dataset = load_sessions(name, data_dir=arguments.data_dir)
+        rows = dataset.select(range(min(limit or len(dataset), len(dataset)))).to_list()
+    if not rows:
+        raise ValueError(f"{name}: no session in it")
+    return rows[:limit]
+
+
+def _lines(file: TextIO, name: str) -> Iterator[dict]:
+    from .sessions import SessionError, validate_messages
+
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        where = f"{name}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            problem = f"not JSON ({error.msg} at column {error.colno})"
+            raise SessionError(f"{where}: {problem}; expected one session on every line") from None
+        if not isinstance(row, dict) or "messages" not in row:
+            raise SessionError(f"{where}: expected an object with `messages`, found {line.strip()[:60]!r}")
+        validate_messages(row["messages"], where)
+        yield row
+
+
+def _drawn(model, session: dict, scored: dict) -> list[str]:
+    """A session as text for a terminal: each assistant turn with a bar of its reward and its place among others."""
+    import shutil
+    import textwrap
+
+    width = max(60, min(shutil.get_terminal_size((100, 20)).columns, 120))
+    config, rewards = model.config, iter(scored["turn_rewards"])
+    scale = max(map(abs, [*config.reward_quantiles[1:-1], *scored["turn_rewards"]])) or 1.0
+    lines = [f"── {session.get('session_id', 'session')} ".ljust(width, "─")]
+    for message in session["messages"]:
+        assistant = message["role"] == "assistant"
+        bar, place = " " * 11, ""
+        if assistant:
+            reward = next(rewards)
+            bar = _bar(reward / scale)
+            share = model.percentile(reward)
+            place = f"{reward:+.2f}" + (f", better than {share:.0%} of turns" if share == share else "")
+        text = textwrap.wrap(" ".join(message["content"].split()), width - 20) or [""]
+        who = "agent" if assistant else "user "
+        lines.append(f"{bar} {who} {text[0]}")
+        lines += [f"{'':11}       {line}" for line in text[1:]]
+        if place:
+            lines.append(f"{'':11}       ({place})")
+    spread = f" ± {config.residual_std:.1f}" if config.residual_std else ""
+    given = session.get("score")
+    rated = f", rated {given:g}" if given is not None and given == given else ""
+    cropped = "; longer than the model's context" if scored["cropped"] else ""
+    lines.append(f"{'':11} predicted score {scored['score']:.1f}{spread}{rated}{cropped}")
+    return lines
+
+
+def _bar(share: float, half: int = 5) -> str:
+    """A bar around a middle line, to the right where positive; eleven columns."""
+    length = min(half, round(abs(share) * half))
+    return f"{'▒' * length if share < 0 else '':>{half}}│{'█' * length if share > 0 else '':<{half}}"
+
+
+if __name__ == "__main__":
+    main()
