@@ -58,5 +58,5 @@ def test_without_vader_the_error_says_what_to_install(monkeypatch):
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", no_vader)
-    with pytest.raises(ImportError, match=r"pip install geli-hf\[text\]"):
+    with pytest.raises(ImportError, match=r"pip install 'geli-hf\[text\]'"):
         baselines.next_turn_sentiment(SESSIONS)
