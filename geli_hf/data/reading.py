@@ -7,12 +7,13 @@ is memory-mapped. It is written under another name and renamed when whole.
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from datasets import Dataset, DatasetInfo, Features
 from datasets.arrow_writer import ArrowWriter
@@ -32,6 +33,68 @@ class Skipped(NamedTuple):
     """A session that a corpus holds and a reader can't give; the reason is counted, so keep names out of it."""
 
     reason: str
+
+
+class Turn(NamedTuple):
+    """What one speaker says until the other speaks, with the corpus's own entry of each of its rows."""
+
+    speaker: str
+    text: str
+    rows: list
+
+
+def merge_turns(rows: Iterable[tuple[str, str, Any]]) -> list[Turn]:
+    """Successive rows (speaker, text, entry) of one speaker as one turn; a row without text is no row."""
+    turns: list[Turn] = []
+    for speaker, text, entry in rows:
+        text = text.strip() if isinstance(text, str) else ""
+        if not text:
+            continue
+        if turns and turns[-1].speaker == speaker:
+            last = turns.pop()
+            turns.append(Turn(speaker, f"{last.text} {text}", [*last.rows, entry]))
+        else:
+            turns.append(Turn(speaker, text, [entry]))
+    return turns
+
+
+def split_files(data_dir: str | Path, split: str | Sequence[str], suffix: str) -> list[Path]:
+    """The files of the named splits of a corpus that keeps each split in a file of its own; or one given file.
+
+    Raises:
+        FileNotFoundError: one isn't there; the message names those that are.
+    """
+    folder = Path(data_dir)
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"data_dir: there is no folder {folder}")
+    files = [folder / f"{name}{suffix}" for name in ([split] if isinstance(split, str) else split)]
+    for file in files:
+        if not file.is_file():
+            there = ", ".join(sorted(path.stem for path in folder.glob(f"*{suffix}"))) or f"no {suffix} file at all"
+            raise FileNotFoundError(f"split: {folder} has no {file.name}; there is {there}")
+    return files
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        SessionError: it is no JSON, or breaks off; the message names the file and the line.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise SessionError(f"{path}, line {error.lineno}: no JSON ({error.msg}); was it downloaded whole?") from error
+    except UnicodeDecodeError as error:
+        raise SessionError(f"{path}: no UTF-8 text ({error})") from error
+
+
+def mean_known(values: Iterable[float]) -> float:
+    """The mean without NaN; NaN if nothing is left."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
 @dataclass(frozen=True)
