@@ -1,0 +1,223 @@
+"""Rows that have the Session columns already: JSON lines, Parquet, or a dataset on the Hub; and writing them."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from datasets import Dataset, load_dataset
+from datasets.features import Features
+from transformers.utils import logging
+
+from ..sessions import (
+    OPTIONAL_COLUMNS,
+    REQUIRED_COLUMNS,
+    Session,
+    SessionError,
+    assistant_turns,
+    session_features,
+    validate_session,
+)
+from .reading import Corpus
+
+logger = logging.get_logger(__name__)
+
+SUFFIXES = (".jsonl", ".parquet")
+# So many rows of JSON lines tell which optional columns there are.
+ROWS_LOOKED_AT = 100
+NUMBERS = ("start", "stop", "turn_rating")
+
+
+def open_corpus(path: str | Path, *, split: str = "train") -> Corpus:
+    """
+    Args:
+        path: a `.jsonl` or `.parquet` file, a folder of such files (`<split>*` if there are any by that name, or else
+            all), or the id of a dataset on the Hub.
+        split: of a folder or a dataset on the Hub.
+
+    The columns are those of `geli_hf.sessions`. Which of the optional ones a corpus has is told by the schema, or the
+    first rows of JSON lines. Other columns are left out.
+
+    Raises:
+        FileNotFoundError: nothing is there by this name.
+        SessionError: when the rows are read: one is no JSON or breaks the schema; the message names file, row and
+            field.
+    """
+    files = _files(Path(path), split)
+    if files is None:
+        dataset = _from_hub(str(path), split)
+        files = [Path(file["filename"]) for file in dataset.cache_files]
+        columns, feedback = dataset.column_names, dataset.features.get("feedback")
+    else:
+        dataset = None
+        columns, feedback = _columns(files)
+    features = session_features(
+        sorted(feedback or ()),
+        times=not {"start", "stop"}.isdisjoint(columns),
+        behaviour="behaviour" in columns,
+        turn_rating="turn_rating" in columns,
+    )
+    unknown = sorted(set(columns) - {*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS})
+    if unknown:
+        logger.warning(f"{path}: left out {', '.join(unknown)}, which a session has no column for")
+
+    def rows() -> Iterator[Session]:
+        if dataset is None:
+            located = _located(files)
+        else:
+            located = ((f"{path}, row {number}", row) for number, row in enumerate(dataset))
+        seen: dict[str, str] = {}
+        for where, row in located:
+            yield _session(row, features, where, seen)
+
+    return Corpus(files, features, rows, where=str(path))
+
+
+def write_jsonl(sessions: Dataset | Iterable[Session], path: str | Path) -> Path:
+    """Write Session rows as JSON lines, with `null` where a number is missing; the file appears when it is whole.
+
+    Returns:
+        `path`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            for session in sessions:
+                file.write(json.dumps(_nan_to_null(session), ensure_ascii=False, allow_nan=False) + "\n")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _nan_to_null(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _nan_to_null(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_nan_to_null(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _files(path: Path, split: str) -> list[Path] | None:
+    """The files to read; None if `path` may be the id of a dataset on the Hub."""
+    if path.is_file():
+        if path.suffix not in SUFFIXES:
+            raise ValueError(f"{path}: expected a file that ends in {' or '.join(SUFFIXES)}")
+        return [path]
+    if path.is_dir():
+        files = sorted(file for suffix in SUFFIXES for file in path.glob(f"*{suffix}"))
+        if not files:
+            raise FileNotFoundError(f"{path}: the folder holds no {' or '.join(SUFFIXES)} file")
+        return [file for file in files if file.name.startswith(split)] or files
+    if path.suffix in SUFFIXES or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path)):
+        raise FileNotFoundError(_nothing(path))
+    return None
+
+
+def _nothing(path: str | Path) -> str:
+    from . import CORPORA
+
+    return (
+        f"name_or_path: no file or folder {str(path)!r}, and no corpus of that name; there are {', '.join(CORPORA)}, "
+        f"paths to {' or '.join(SUFFIXES)} files, and the ids of datasets on the Hub (owner/name)"
+    )
+
+
+def _from_hub(name: str, split: str) -> Dataset:
+    try:
+        return load_dataset(name, split=split)
+    except (FileNotFoundError, ConnectionError) as error:
+        raise FileNotFoundError(f"{_nothing(name)}. The Hub says: {error}") from error
+
+
+def _columns(files: list[Path]) -> tuple[set[str], set[str]]:
+    """The names of the columns and of the feedback."""
+    columns, feedback = set(), set()
+    for file in files:
+        if file.suffix == ".parquet":
+            schema = pq.read_schema(file)
+            columns |= set(schema.names)
+            if "feedback" in schema.names:
+                feedback |= {field.name for field in schema.field("feedback").type}
+            continue
+        for _, row in islice(_located([file]), ROWS_LOOKED_AT):
+            columns |= {name for name, value in row.items() if value is not None}
+            if isinstance(row.get("feedback"), Mapping):
+                feedback |= set(row["feedback"])
+    return columns, feedback
+
+
+def _located(files: list[Path]) -> Iterator[tuple[str, dict]]:
+    """Each row with what to call it in an error."""
+    for file in files:
+        if file.suffix == ".parquet":
+            batches = pq.ParquetFile(file).iter_batches(batch_size=256)
+            rows = (row for batch in batches for row in batch.to_pylist())
+            yield from ((f"{file}, row {number}", row) for number, row in enumerate(rows))
+        else:
+            yield from _json_lines(file)
+
+
+def _json_lines(file: Path) -> Iterator[tuple[str, dict]]:
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            where = f"{file}, line {number}"
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except ValueError as error:  # broken UTF-8 too
+                raise SessionError(f"{where}: no JSON ({error}); expected one session per line") from error
+            if not isinstance(row, dict):
+                raise SessionError(f"{where}: expected a JSON object, found a {type(row).__name__}")
+            yield where, row
+
+
+def _session(row: Mapping, features: Features, where: str, seen: dict[str, str]) -> Session:
+    """A valid Session row with all columns of `features`, and NaN for null."""
+    session = {name: row[name] for name in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS) if row.get(name) is not None}
+    if "score" in row:
+        session["score"] = _null_to_nan(row["score"])
+    for column in (*NUMBERS, "feedback"):
+        if column in session:
+            session[column] = _null_to_nan(session[column])
+    if isinstance(session.get("behaviour"), list):
+        session["behaviour"] = ["" if text is None else text for text in session["behaviour"]]
+    if isinstance(session.get("feedback"), Mapping):  # of a struct, a signal that this session doesn't have is null
+        session["feedback"] = {name: values for name, values in session["feedback"].items() if _known(values)}
+    validate_session(session, where, seen)
+
+    known = {*features, *(f"feedback.{name}" for name in features.get("feedback", ()))}
+    late = {*session, *(f"feedback.{name}" for name in session.get("feedback", ()))} - known - {"feedback"}
+    if late:
+        raise SessionError(
+            f"{where}, field {min(late)!r}: none of the first {ROWS_LOOKED_AT} rows has it; move one that has it there"
+        )
+    turns, messages = len(assistant_turns(session["messages"])), session["messages"]
+    empty = {"rater_id": "", "behaviour": [""] * turns, "turn_rating": [math.nan] * turns}
+    empty |= {column: [math.nan] * len(messages) for column in ("start", "stop")}
+    filled = {name: session.get(name, empty.get(name)) for name in features if name != "feedback"}
+    filled["messages"] = [{"role": each["role"], "content": each["content"]} for each in messages]
+    if "feedback" in features:
+        given = session.get("feedback", {})
+        filled["feedback"] = {name: given.get(name, [math.nan] * turns) for name in features["feedback"]}
+    return filled
+
+
+def _null_to_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _null_to_nan(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_null_to_nan(entry) for entry in value]
+    return math.nan if value is None else value
+
+
+def _known(values: Any) -> bool:
+    return not isinstance(values, float) or not math.isnan(values)

@@ -1,0 +1,183 @@
+"""JSON lines, Parquet and folders of them as sessions, and writing JSON lines."""
+
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from geli_hf.data import load_sessions
+from geli_hf.data.rows import write_jsonl
+from geli_hf.sessions import SessionError, validate_sessions
+
+MESSAGES = [
+    {"role": "user", "content": "Hallo, wie geht's? 👋"},
+    {"role": "assistant", "content": "很好,你呢?"},
+    {"role": "user", "content": "مرحبا"},
+    {"role": "assistant", "content": "Tell me more."},
+]
+FULL = {
+    "session_id": "a",
+    "conversation_id": "a",
+    "rater_id": "r",
+    "messages": MESSAGES,
+    "score": 4.5,
+    "feedback": {"affect": [1, None]},
+    "start": [0, 1.5, 3, None],
+    "stop": [1, 2.5, 4, None],
+    "behaviour": ["smiles", None],
+    "turn_rating": [None, 2],
+}
+BARE = {"session_id": "b", "conversation_id": "b", "messages": MESSAGES, "score": None}
+
+
+def jsonl(tmp_path, *rows, name="sessions.jsonl"):
+    path = tmp_path / name
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+def load(path, **options):
+    return load_sessions(path, cache_dir=path.parent / "cache", **options)
+
+
+def test_null_is_nan_and_what_a_row_does_not_have_is_nan(tmp_path):
+    sessions = load(jsonl(tmp_path, FULL, "", BARE))
+    validate_sessions(sessions)
+    full, bare = sessions
+    assert full["messages"] == MESSAGES
+    assert (full["score"], full["rater_id"], full["behaviour"]) == (4.5, "r", ["smiles", ""])
+    np.testing.assert_array_equal(full["feedback"]["affect"], [1, math.nan])
+    np.testing.assert_array_equal(full["start"], [0, 1.5, 3, math.nan])
+    np.testing.assert_array_equal(full["turn_rating"], [math.nan, 2])
+    assert math.isnan(bare["score"])
+    assert (bare["rater_id"], bare["behaviour"]) == ("", ["", ""])
+    for values in (bare["feedback"]["affect"], bare["turn_rating"]):
+        np.testing.assert_array_equal(values, [math.nan] * 2)
+    np.testing.assert_array_equal(bare["stop"], [math.nan] * 4)
+
+
+def test_columns_that_no_row_has_are_absent(tmp_path):
+    assert list(load(jsonl(tmp_path, BARE)).features) == [
+        "session_id", "conversation_id", "rater_id", "messages", "score",
+    ]  # fmt: skip
+
+
+def test_jsonl_and_parquet_round_trip(tmp_path):
+    sessions = load(jsonl(tmp_path, FULL, BARE))
+    written = write_jsonl(sessions, tmp_path / "new" / "again.jsonl")
+    assert "NaN" not in written.read_text()
+    assert os.listdir(written.parent) == ["again.jsonl"]
+    sessions.to_parquet(tmp_path / "again.parquet")
+    for path in (written, tmp_path / "again.parquet"):
+        again = load(path)
+        assert again.features == sessions.features
+        assert again.data.table.equals(sessions.data.table) or str(again[:]) == str(sessions[:])
+
+
+def test_writing_that_fails_leaves_the_old_file(tmp_path):
+    path = write_jsonl([BARE], tmp_path / "sessions.jsonl")
+    with pytest.raises(TypeError):
+        write_jsonl([BARE, {"session_id": object()}], path)
+    assert os.listdir(tmp_path) == ["sessions.jsonl"]
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_a_folder_is_read_by_split_or_whole(tmp_path):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    jsonl(folder, FULL, name="train-0.jsonl")
+    jsonl(folder, {**BARE, "session_id": "c"}, name="train-1.jsonl")
+    jsonl(folder, BARE, name="test.jsonl")
+    assert load(folder)["session_id"][:] == ["a", "c"]
+    assert load(folder, split="test")["session_id"][:] == ["b"]
+    (folder / "train-0.jsonl").rename(folder / "one.jsonl")
+    (folder / "train-1.jsonl").rename(folder / "two.jsonl")
+    assert sorted(load(folder)["session_id"]) == ["a", "b", "c"]
+
+
+def test_unknown_columns_are_left_out_and_mentioned(tmp_path, caplog):
+    from transformers.utils import logging
+
+    logging.enable_propagation()
+    sessions = load(jsonl(tmp_path, {**BARE, "mood": "grey", "weather": 3}))
+    logging.disable_propagation()
+    assert "mood" not in sessions.features
+    assert "left out mood, weather" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"session_id": "x", ', r"sessions\.jsonl, line 2: no JSON"),
+        ("[1, 2]", r"sessions\.jsonl, line 2: expected a JSON object, found a list"),
+        ({**BARE, "session_id": "a"}, r"line 2 \('a'\), field 'session_id': this is also the id of .*line 1"),
+        ({**BARE, "messages": MESSAGES[:1]}, r"line 2 \('b'\), field 'messages': no message of the assistant"),
+        ({**BARE, "messages": MESSAGES[::2]}, "line 2 .*field 'messages': messages 0 and 1 are both of the user"),
+        ({**BARE, "messages": [{"role": "assistant", "content": " "}]}, "field 'messages': message 0 is empty"),
+        ({**BARE, "messages": [{"role": "bot", "content": "hi"}]}, "field 'messages': message 0 needs a role"),
+        ({**BARE, "messages": None}, "field 'messages': missing"),
+        ({**BARE, "score": "high"}, "field 'score': expected a finite number .* found 'high'"),
+        ({**BARE, "score": 1e999}, "field 'score': expected a finite number .* found inf"),
+        ({"session_id": "b", "conversation_id": "b", "messages": MESSAGES}, "field 'score': missing"),
+        ({**BARE, "feedback": {"affect": [1]}}, "field 'feedback.affect': expected one value per assistant turn"),
+        ({**BARE, "feedback": [1, 0]}, "field 'feedback': expected one named list"),
+        ({**BARE, "turn_rating": [1, "x"]}, "field 'turn_rating': assistant turn 1: expected a number"),
+        ({**BARE, "start": 3}, "field 'start': expected a list"),
+        ({**BARE, "session_id": 7}, "field 'session_id': expected a non-empty string, found 7"),
+    ],
+)
+def test_a_line_that_breaks_the_schema_is_named_with_file_line_and_field(tmp_path, line, message):
+    with pytest.raises(SessionError, match=message):
+        load(jsonl(tmp_path, FULL, line))
+    assert not list((tmp_path / "cache").glob("*"))  # nothing half-read is kept
+
+
+def test_a_signal_that_comes_late_is_refused_rather_than_dropped(tmp_path):
+    rows = [{**BARE, "session_id": str(number)} for number in range(100)]
+    with pytest.raises(SessionError, match=r"line 101, field 'feedback.affect': none of the first 100 rows has it"):
+        load(jsonl(tmp_path, *rows, {**BARE, "feedback": {"affect": [1, 0]}}))
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    path = tmp_path / "sessions.jsonl"
+    path.write_bytes(b'{"session_id": "\xff"}\n')
+    with pytest.raises(SessionError, match=r"line 1: no JSON \('utf-8' codec"):
+        load(path)
+
+
+def test_parquet_row_that_breaks_the_schema(tmp_path):
+    Dataset.from_list([BARE | {"score": 1.0}, BARE | {"score": 2.0}]).to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(SessionError, match=r"rows\.parquet, row 1 \('b'\), field 'session_id'"):
+        load(tmp_path / "rows.parquet")
+
+
+def test_nothing_there_says_what_could_be(tmp_path):
+    for name in ("candour", tmp_path / "no.jsonl", tmp_path / "folder"):
+        with pytest.raises(FileNotFoundError, match="there are sample, candor, topical_chat, uss, esconv, paths to"):
+            load_sessions(name, cache_dir=tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"holds no \.jsonl or \.parquet file"):
+        load_sessions(tmp_path / "empty", cache_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"ends in \.jsonl or \.parquet"):
+        load_sessions(__file__, cache_dir=tmp_path)
+
+
+def test_an_id_that_the_hub_does_not_have(tmp_path, monkeypatch):
+    def gone(name, split):
+        raise ConnectionError(f"could not reach {name}")
+
+    monkeypatch.setattr("geli_hf.data.rows.load_dataset", gone)
+    with pytest.raises(FileNotFoundError, match=r"no file or folder 'someone/talks'.* The Hub says: could not reach"):
+        load_sessions("someone/talks", cache_dir=tmp_path)
+
+
+def test_a_dataset_on_the_hub_is_read_through_datasets(tmp_path, monkeypatch):
+    dataset = load(jsonl(tmp_path, FULL, BARE))
+    asked = []
+    monkeypatch.setattr("geli_hf.data.rows.load_dataset", lambda name, split: asked.append((name, split)) or dataset)
+    again = load_sessions("someone/talks", split="test", cache_dir=tmp_path / "other")
+    assert asked == [("someone/talks", "test")]
+    assert str(again[:]) == str(dataset[:])
