@@ -18,9 +18,9 @@ def affect_of_turns(
     """The listener's affect over each utterance (GELI, EMNLP 2024, arXiv 2403.11330).
 
     Args:
-        seconds: (n,), the time of each row of features, in seconds, in any order.
+        seconds: (n,), the time of each row of features, in any order; NaN if unknown.
         probabilities: (n, 8) in the order of `EMOTIONS`; NaN where no face was seen.
-        start, stop: (turns,), seconds. A second counts where start <= second <= stop.
+        start, stop: (turns,), seconds; NaN if unknown. A second counts where start <= second <= stop.
         words: (turns,), words of each utterance.
 
     Returns:
@@ -28,13 +28,14 @@ def affect_of_turns(
         one) is happiness, else 0; 0 for an utterance of `SHORT_WORDS` words or fewer. Of equally frequent emotions the
         first in the order of `EMOTIONS` counts.
         `affect_mean` (turns,): mean probability of happiness over the utterance's seconds.
-        Both are NaN where no face was seen during the utterance.
+        Both are NaN where no face was seen during the utterance, or nobody knows when that was.
     """
-    seen = ~np.isnan(probabilities).any(1)
+    seen = ~np.isnan(seconds) & ~np.isnan(probabilities).any(1)
     order = np.argsort(seconds[seen], kind="stable")
     seconds, probabilities = seconds[seen][order], probabilities[seen][order]
     first = np.searchsorted(seconds, start, side="left")
     past = np.maximum(np.searchsorted(seconds, stop, side="right"), first)
+    past = np.where(np.isnan(start) | np.isnan(stop), first, past)
 
     winners = np.zeros((len(seconds), len(EMOTIONS)))
     winners[np.arange(len(seconds)), probabilities.argmax(1)] = 1

@@ -1,0 +1,78 @@
+"""The face's rule against a loop that does what the paper says, one second at a time."""
+
+import math
+from collections import Counter
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from geli_hf.data.candor_affect import EMOTIONS, HAPPINESS, affect_of_turns
+
+
+def by_hand(seconds, probabilities, start, stop, words):
+    hard, graded = [], []
+    for begin, end, length in zip(start, stop, words):
+        rows = [
+            row
+            for second, row in zip(seconds, probabilities)
+            if begin <= second <= end and not any(map(math.isnan, row))
+        ]
+        winners = Counter(list(row).index(max(row)) for row in rows)
+        most_frequent = min(winners, key=lambda emotion: (-winners[emotion], emotion), default=None)
+        hard.append(math.nan if not rows else float(EMOTIONS[most_frequent] == "happiness" and length > 5))
+        graded.append(math.nan if not rows else sum(row[HAPPINESS] for row in rows) / len(rows))
+    return hard, graded
+
+
+# Coarse numbers make ties, and borders on the very second.
+time = st.integers(0, 24).map(lambda half: half / 2) | st.just(math.nan)
+probability = st.integers(0, 3).map(lambda third: third / 3) | st.just(math.nan)
+
+
+@st.composite
+def faces_and_turns(draw):
+    n, turns = draw(st.integers(0, 12)), draw(st.integers(0, 6))
+    return (
+        draw(arrays(float, n, elements=time)),
+        draw(arrays(float, (n, len(EMOTIONS)), elements=probability, fill=st.just(0.0))),
+        draw(arrays(float, turns, elements=time)),
+        draw(arrays(float, turns, elements=time)),
+        draw(arrays(int, turns, elements=st.integers(1, 9))),
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(faces_and_turns())
+def test_as_one_second_at_a_time(case):
+    hard, graded = affect_of_turns(*case)
+    expected_hard, expected_graded = by_hand(*case)
+    np.testing.assert_array_equal(hard, expected_hard)
+    np.testing.assert_allclose(graded, expected_graded, atol=1e-12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(faces_and_turns(), st.randoms())
+def test_the_order_of_the_seconds_does_not_matter(case, random):
+    seconds, probabilities, *turns = case
+    order = list(range(len(seconds)))
+    random.shuffle(order)
+    for one, other in zip(affect_of_turns(*case), affect_of_turns(seconds[order], probabilities[order], *turns)):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+
+
+def one_turn(*emotions, words=6):
+    probabilities = np.array([[0.65 if each == emotion else 0.05 for each in EMOTIONS] for emotion in emotions])
+    span = np.array([0.0]), np.array([float(len(emotions))])
+    return affect_of_turns(np.arange(len(emotions), dtype=float), probabilities, *span, np.array([words]))[0][0]
+
+
+def test_the_rule_by_hand():
+    assert one_turn("happiness", "happiness", "neutral") == 1
+    assert one_turn("happiness", "neutral", "neutral") == 0
+    assert one_turn("happiness", "happiness", "sadness", "anger") == 1  # the most frequent one need be no majority
+    assert one_turn("happiness", words=6) == 1
+    assert one_turn("happiness", words=5) == 0  # too short for a face to answer
+    assert one_turn("happiness", "neutral") == 1  # of a tie the first of EMOTIONS
+    assert one_turn("happiness", "anger") == 0
