@@ -1,0 +1,143 @@
+"""What all corpora have in common: names, options, the count of what was read, and the cache."""
+
+import os
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from geli_hf.data import load_sessions, read_report, reading
+from geli_hf.data.reading import Corpus, ReadReport, Skipped, mean_known, merge_turns, read_corpus
+from geli_hf.sessions import SessionError, session_features, validate_sessions
+
+
+@pytest.fixture
+def reads(monkeypatch) -> list[Path]:
+    """The files that a reader wrote, in order: what comes from the cache is not among them."""
+    written = []
+    write = reading._write
+    monkeypatch.setattr(reading, "_write", lambda corpus, path: written.append(path) or write(corpus, path))
+    return written
+
+
+def test_the_second_load_comes_from_the_cache_with_its_count(candor, reads):
+    home = candor.add("good")
+    (candor.add("bad") / "survey.csv").unlink()
+    first = candor.load()
+    second = candor.load()
+    assert len(reads) == 1
+    assert second[:] == first[:] or str(second[:]) == str(first[:])
+    assert second.features == first.features
+    assert read_report(second) == read_report(first)
+    assert read_report(second) == ReadReport(2, {"survey.csv is missing (half-downloaded?)": 2})
+    assert second.cache_files  # memory-mapped, not in memory
+
+    candor.load(perspectives="first")
+    assert len(reads) == 2  # other options, other rows
+    os.utime(home / "survey.csv", ns=(1, 1))
+    candor.load()
+    assert len(reads) == 3  # a file that was touched may say something else
+    assert len(candor.load()) == 2
+    assert len(reads) == 3
+
+
+def test_a_new_conversation_and_a_file_that_came_late_are_read(candor, reads):
+    candor.add("one")
+    assert len(candor.load()) == 2
+    survey = (candor.add("two") / "survey.csv").rename(candor.path.parent / "survey.csv")
+    assert read_report(candor.load()).skipped == {"survey.csv is missing (half-downloaded?)": 2}
+    survey.rename(candor.path / "two" / "survey.csv")
+    assert len(candor.load()) == 4
+    assert len(reads) == 3
+
+
+def test_a_broken_off_read_leaves_nothing_that_would_be_read(tmp_path):
+    features = session_features()
+    whole = [False]
+
+    def rows():
+        for number in range(3):
+            if number == 2 and not whole[0]:
+                raise KeyboardInterrupt
+            yield {
+                "session_id": str(number),
+                "conversation_id": str(number),
+                "rater_id": "",
+                "messages": [{"role": "assistant", "content": "Hello"}],
+                "score": 1.0,
+            }
+
+    corpus = Corpus([], features, rows, where="here")
+    with pytest.raises(KeyboardInterrupt):
+        read_corpus(corpus, {}, tmp_path)
+    assert not list(tmp_path.iterdir())
+    whole[0] = True
+    assert len(read_corpus(corpus, {}, tmp_path)) == 3
+
+
+def test_a_partial_file_of_another_process_is_not_read(candor, reads):
+    candor.add()
+    candor.load()
+    (cached,) = (candor.path.parent / "cache").glob("*.arrow")
+    cached.rename(cached.with_suffix(".1.partial"))
+    assert len(candor.load()) == 2
+    assert len(reads) == 2
+
+
+def test_nothing_that_could_be_read_is_an_error_with_the_table(tmp_path):
+    corpus = Corpus(
+        [], session_features(), lambda: iter([Skipped("too sad")] * 12 + [Skipped("too long")]), where="here"
+    )
+    with pytest.raises(
+        SessionError,
+        match="here: no session could be read\n 0  sessions read\n12  skipped: too sad\n 1  skipped: too long",
+    ):
+        read_corpus(corpus, {}, tmp_path)
+    with pytest.raises(SessionError, match="it holds no session at all"):
+        read_corpus(Corpus([], session_features(), lambda: iter([]), where="here"), {}, tmp_path)
+
+
+def test_a_reader_that_breaks_the_schema_is_caught(tmp_path):
+    corpus = Corpus([], session_features(), lambda: iter([{"session_id": "a"}]), where="here")
+    with pytest.raises(SessionError, match=r"here, row 0 \('a'\), field 'conversation_id': missing"):
+        read_corpus(corpus, {}, tmp_path)
+
+
+def test_names_and_options_that_do_not_exist(tmp_path):
+    with pytest.raises(TypeError, match="uss: no option score, splits; there are split, sentiment"):
+        load_sessions("uss", data_dir=tmp_path, splits="MWOZ", score="OVERALL")
+    with pytest.raises(ValueError, match=r"say where candor lies, as in load_sessions\('candor', data_dir=\.\.\.\)"):
+        load_sessions("candor")
+    with pytest.raises(ValueError, match="'candour' is no corpus that is read from a data_dir; those are candor"):
+        load_sessions("candour", data_dir=tmp_path)
+    with pytest.raises(FileNotFoundError, match="no corpus of that name; there are sample, candor"):
+        load_sessions("candour", cache_dir=tmp_path)
+    with pytest.raises(ValueError, match="the sample is made, not read"):
+        load_sessions("sample", data_dir=tmp_path)
+
+
+def test_the_sample_is_made_once_and_read_like_candor(tmp_path, reads):
+    sessions = load_sessions("sample", conversations=4, seed=3, cache_dir=tmp_path)
+    validate_sessions(sessions)
+    assert len(sessions) == 8
+    assert {"feedback", "turn_rating", "start", "stop"} <= set(sessions.features)
+    again = load_sessions("sample", conversations=4, seed=3, cache_dir=tmp_path)
+    assert again["session_id"][:] == sessions["session_id"][:]
+    assert len(reads) == 1
+    assert (
+        load_sessions("sample", conversations=4, seed=4, cache_dir=tmp_path)["messages"][:] != sessions["messages"][:]
+    )
+    one_side = load_sessions("sample", conversations=4, seed=3, perspectives="first", cache_dir=tmp_path)
+    assert len(one_side) == 4
+
+
+def test_a_dataset_from_elsewhere_has_no_count():
+    with pytest.raises(ValueError, match="does not come from load_sessions"):
+        read_report(Dataset.from_list([{"a": 1}]))
+
+
+def test_successive_rows_of_a_speaker_are_one_turn():
+    rows = [("a", " Hi ", 1), ("a", "there", 2), ("b", "", 3), ("b", None, 4), ("a", "again", 5), ("b", "你好", 6)]
+    turns = merge_turns(rows)
+    assert turns == [("a", "Hi there again", [1, 2, 5]), ("b", "你好", [6])]
+    assert mean_known([1, float("nan"), 4]) == 2.5
