@@ -106,6 +106,7 @@ class Corpus:
     rows: Callable[[], Iterator[Session | Skipped]]
     unit: str = "session"
     where: str = ""  # for messages
+    version: str = ""  # of rows that come from no file
 
 
 @dataclass
@@ -180,7 +181,8 @@ def _write(corpus: Corpus, path: Path) -> ReadReport:
 
 def _fingerprint(corpus: Corpus, options: Mapping) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([READERS_VERSION, repr(corpus.features), dict(options)], default=str).encode())
+    parts = [READERS_VERSION, corpus.version, repr(corpus.features), dict(options)]
+    digest.update(json.dumps(parts, default=str).encode())
     for path in corpus.files:
         stat = path.stat()
         digest.update(f"\n{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode())

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset
 from datasets.features import Features
@@ -36,9 +37,9 @@ NUMBERS = ("start", "stop", "turn_rating")
 def open_corpus(path: str | Path, *, split: str = "train") -> Corpus:
     """
     Args:
-        path: a `.jsonl` or `.parquet` file, a folder of such files (`<split>*` if there are any by that name, or else
-            all), or the id of a dataset on the Hub.
-        split: of a folder or a dataset on the Hub.
+        path: a `.jsonl` or `.parquet` file, a folder of such files, or the id of a dataset on the Hub.
+        split: of a dataset on the Hub; of a folder, the files whose names begin with it. A folder that has none for
+            "train" is taken for one that knows no splits, and all its files are read.
 
     The columns are those of `geli_hf.sessions`. Which of the optional ones a corpus has is told by the schema, or the
     first rows of JSON lines. Other columns are left out.
@@ -75,7 +76,7 @@ def open_corpus(path: str | Path, *, split: str = "train") -> Corpus:
         for where, row in located:
             yield _session(row, features, where, seen)
 
-    return Corpus(files, features, rows, where=str(path))
+    return Corpus(files, features, rows, where=str(path), version=dataset._fingerprint if dataset else "")
 
 
 def write_jsonl(sessions: Dataset | Iterable[Session], path: str | Path) -> Path:
@@ -115,7 +116,13 @@ def _files(path: Path, split: str) -> list[Path] | None:
         files = sorted(file for suffix in SUFFIXES for file in path.glob(f"*{suffix}"))
         if not files:
             raise FileNotFoundError(f"{path}: the folder holds no {' or '.join(SUFFIXES)} file")
-        return [file for file in files if file.name.startswith(split)] or files
+        named = [file for file in files if file.name.startswith(split)]
+        if not named and split != "train":
+            raise FileNotFoundError(
+                f"split: {path} has no file that begins with {split!r}; there is "
+                + ", ".join(file.name for file in files)
+            )
+        return named or files
     if path.suffix in SUFFIXES or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path)):
         raise FileNotFoundError(_nothing(path))
     return None
@@ -142,7 +149,10 @@ def _columns(files: list[Path]) -> tuple[set[str], set[str]]:
     columns, feedback = set(), set()
     for file in files:
         if file.suffix == ".parquet":
-            schema = pq.read_schema(file)
+            try:
+                schema = pq.read_schema(file)
+            except (pa.ArrowInvalid, OSError) as error:
+                raise SessionError(f"{file}: no Parquet ({error}); was it downloaded whole?") from error
             columns |= set(schema.names)
             if "feedback" in schema.names:
                 feedback |= {field.name for field in schema.field("feedback").type}

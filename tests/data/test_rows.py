@@ -93,6 +93,8 @@ def test_a_folder_is_read_by_split_or_whole(tmp_path):
     jsonl(folder, BARE, name="test.jsonl")
     assert load(folder)["session_id"][:] == ["a", "c"]
     assert load(folder, split="test")["session_id"][:] == ["b"]
+    with pytest.raises(FileNotFoundError, match=r"no file that begins with 'valid'; there is test\.jsonl, train-0"):
+        load(folder, split="valid")  # and not the training sessions under another name
     (folder / "train-0.jsonl").rename(folder / "one.jsonl")
     (folder / "train-1.jsonl").rename(folder / "two.jsonl")
     assert sorted(load(folder)["session_id"]) == ["a", "b", "c"]
@@ -154,6 +156,14 @@ def test_parquet_row_that_breaks_the_schema(tmp_path):
         load(tmp_path / "rows.parquet")
 
 
+def test_parquet_that_broke_off(tmp_path):
+    path = tmp_path / "rows.parquet"
+    Dataset.from_list([BARE | {"score": 1.0}]).to_parquet(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(SessionError, match=r"rows\.parquet: no Parquet .* downloaded whole"):
+        load(path)
+
+
 def test_nothing_there_says_what_could_be(tmp_path):
     for name in ("candour", tmp_path / "no.jsonl", tmp_path / "folder"):
         with pytest.raises(FileNotFoundError, match="there are sample, candor, topical_chat, uss, esconv, paths to"):
@@ -181,3 +191,9 @@ def test_a_dataset_on_the_hub_is_read_through_datasets(tmp_path, monkeypatch):
     again = load_sessions("someone/talks", split="test", cache_dir=tmp_path / "other")
     assert asked == [("someone/talks", "test")]
     assert str(again[:]) == str(dataset[:])
+
+    # Rows that lie in no file are told apart too.
+    dataset = Dataset.from_list([BARE | {"score": 1.0}])
+    assert load_sessions("someone/talks", split="test", cache_dir=tmp_path / "other")["score"][:] == [1]
+    dataset = Dataset.from_list([BARE | {"score": 2.0}])
+    assert load_sessions("someone/talks", split="test", cache_dir=tmp_path / "other")["score"][:] == [2]
