@@ -30,8 +30,8 @@ def affect_of_turns(
         `affect_mean` (turns,): mean probability of happiness over the utterance's seconds.
         Both are NaN where no face was seen during the utterance, or nobody knows when that was.
     """
-    seen = ~np.isnan(seconds) & ~np.isnan(probabilities).any(1)
-    order = np.argsort(seconds[seen], kind="stable")
+    seen = ~np.isnan(probabilities).any(1)
+    order = np.argsort(seconds[seen], kind="stable")  # unknown times come last, where no turn ends
     seconds, probabilities = seconds[seen][order], probabilities[seen][order]
     first = np.searchsorted(seconds, start, side="left")
     past = np.maximum(np.searchsorted(seconds, stop, side="right"), first)
