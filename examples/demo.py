@@ -1,0 +1,95 @@
+"""Sessions of the sample corpus with a reward for every turn, drawn in the terminal, and one of them as a picture.
+
+    python examples/demo.py
+
+Takes the reward model that the quickstart has left in runs/sample. Without one it trains a small one first, about half
+a minute on two free cores, and keeps it in runs/demo.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from transformers import PrinterCallback
+from transformers.utils import logging
+
+from geli_hf import GeliRewardArguments, GeliRewardModel, GeliRewardTrainer, load_sessions, split_sessions
+from geli_hf.cli import main as geli
+from geli_hf.data.rows import write_jsonl
+from geli_hf.evaluation.plots import plot_session
+
+QUICKSTART = Path("runs/sample/reward_model")
+# Not the corpus that the quickstart trains on: of another seed, so no model here has seen these sessions.
+SHOWN = {"conversations": 20, "seed": 1}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", type=Path, help=f"reward model; default: {QUICKSTART}, or else one of its own")
+    parser.add_argument("--sessions", type=int, default=3, help="sessions to draw (default: 3)")
+    parser.add_argument("--output-dir", type=Path, default=Path("runs/demo"), help="default: runs/demo")
+    arguments = parser.parse_args(argv)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+
+    folder = arguments.model or QUICKSTART
+    if not folder.exists():
+        if arguments.model is not None:
+            sys.exit(f"demo: there is no folder {arguments.model}")
+        folder = arguments.output_dir / "reward_model"
+        if not folder.exists():
+            train(folder)
+    print(f"Scoring with {folder}\n", flush=True)
+
+    model = GeliRewardModel.from_pretrained(folder)
+    sessions = load_sessions("sample", **SHOWN)
+    rewards = [row["turn_rewards"] for row in model.score_sessions(sessions)]
+    order = telling(rewards)[: arguments.sessions]
+    chosen = write_jsonl((sessions[index] for index in order), arguments.output_dir / "sessions.jsonl")
+    geli(["score", str(chosen), "--model", str(folder), "--format", "table"])
+
+    picture = arguments.output_dir / "session.png"
+    plot_session(sessions[order[0]], rewards[order[0]], picture, model.config.reward_quantiles)
+    print(f"The first of them as a picture: {picture}")
+
+
+def telling(rewards: list[list[float]]) -> list[int]:
+    """Sessions of ordinary length, those first whose rewards vary most: there is something to see in them."""
+    lengths = np.array([len(each) for each in rewards])
+    ordinary = np.abs(lengths - np.median(lengths)) <= 2
+    spread = np.where(ordinary, [np.std(each) for each in rewards], -1)
+    return np.argsort(-spread, kind="stable").tolist()
+
+
+def train(folder: Path) -> None:
+    """A reward model as the quickstart's, on a third of the sessions, and no policy."""
+    print(f"There is no {QUICKSTART} (make quickstart makes it): training a small one, about half a minute on two free cores ...")
+    sessions: Dataset = load_sessions("sample", conversations=100)
+    parts = split_sessions(sessions, {"train": 0.8, "eval": 0.2})
+    with tempfile.TemporaryDirectory() as checkpoints:
+        args = GeliRewardArguments(
+            checkpoints,
+            li_weight=0.2,
+            learning_rate=3e-4,
+            report_to="none",
+            disable_tqdm=True,
+            logging_strategy="no",
+            save_strategy="best",
+            dataloader_pin_memory=False,
+        )
+        model = GeliRewardModel.from_backbone(context_messages=1)
+        trainer = GeliRewardTrainer(model, args, parts["train"], parts["eval"])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    partial = folder.with_name(f".{folder.name}.partial")
+    model.save_pretrained(partial)
+    os.replace(partial, folder)
+
+
+if __name__ == "__main__":
+    main()
