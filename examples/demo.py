@@ -68,7 +68,8 @@ def telling(rewards: list[list[float]]) -> list[int]:
 
 def train(folder: Path) -> None:
     """A reward model as the quickstart's, on a third of the sessions, and no policy."""
-    print(f"There is no {QUICKSTART} (make quickstart makes it): training a small one, about half a minute on two free cores ...")
+    print(f"There is no {QUICKSTART}, which make quickstart makes.")
+    print("Training a small reward model: about half a minute on two free cores ...", flush=True)
     sessions: Dataset = load_sessions("sample", conversations=100)
     parts = split_sessions(sessions, {"train": 0.8, "eval": 0.2})
     with tempfile.TemporaryDirectory() as checkpoints:
