@@ -1,0 +1,52 @@
+"""Offline, and with pairs: what a shared machine does to one side of a pair it does to the other."""
+
+import os
+from statistics import median
+from time import perf_counter
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+_PAIRS: list[str] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """As many threads as there are cores would measure who else is at work."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def pair(benchmark, request):
+    """`pair(ours, reference, rounds)`: run both in turn, and return the median of reference / ours over the rounds.
+
+    Ours is what pytest-benchmark reports; the ratio stands below its table and in `extra_info`.
+    """
+
+    def run(ours, reference, *, rounds: int = 5) -> float:
+        references = []
+
+        def before_each():
+            start = perf_counter()
+            reference()
+            references.append(perf_counter() - start)
+
+        benchmark.pedantic(ours, setup=before_each, rounds=rounds, warmup_rounds=1)
+        mine = benchmark.stats.stats.data
+        ratio = median(theirs / ours for theirs, ours in zip(references[1:], mine, strict=True))
+        benchmark.extra_info |= {"reference_median": median(references[1:]), "ratio": ratio}
+        line = f"ours {median(mine):.4f} s, reference {median(references[1:]):.4f} s, reference / ours {ratio:.2f}"
+        _PAIRS.append(f"{request.node.name}: {line}")
+        return ratio
+
+    return run
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _PAIRS:
+        terminalreporter.section("medians of pairs")
+        for line in _PAIRS:
+            terminalreporter.write_line(line)
