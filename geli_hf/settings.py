@@ -5,12 +5,24 @@ stand in a section of their own and are given as `--section.name value`. Values 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
+
+# What YAML can write, in words. A field of any other type is left to its own class to check.
+TYPES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text (numbers and dates in quotes)",
+    list: "a list",
+    dict: "a mapping",
+    NoneType: "null",
+}
 
 
 class SettingsError(ValueError):
@@ -36,10 +48,12 @@ def parse_settings(argv: Sequence[str], main: type, sections: Mapping[str, type]
     settings: dict[str, Any] = {"": {}} | {name: {} for name in sections}
     for source, values in _sources(list(argv)):
         for name, value in values.items():
+            name = str(name)
             if name in sections:
                 if not isinstance(value, Mapping):
                     raise SettingsError(f"{source}: {name!r} is a section, found {value!r} in place of its settings")
                 for key, each in value.items():
+                    key = str(key)  # YAML reads `1:` and `yes:` as what they look like
                     _known(source, f"{name}.{key}", key, sections[name])
                     settings[name][key] = each
                 continue
@@ -53,14 +67,10 @@ def parse_settings(argv: Sequence[str], main: type, sections: Mapping[str, type]
 
 def build(cls: type, settings: Mapping[str, Any]) -> Any:
     """The dataclass with these settings; numbers written as YAML does not read them (`1e-3`) are taken as numbers."""
-    values = dict(settings)
+    values, hints = dict(settings), get_type_hints(cls)
     for field in fields(cls):
-        value = values.get(field.name)
-        if isinstance(value, str) and "float" in str(field.type):
-            try:
-                values[field.name] = float(value)
-            except ValueError:
-                raise SettingsError(f"{field.name}: expected a number, found {value!r}") from None
+        if field.name in values:
+            values[field.name] = _typed(field, hints[field.name], values[field.name])
     try:
         return HfArgumentParser(cls).parse_dict(values)[0]
     except TypeError as error:
@@ -70,6 +80,23 @@ def build(cls: type, settings: Mapping[str, Any]) -> Any:
             if field.default is MISSING and field.default_factory is MISSING and field.name not in values
         ]
         raise SettingsError(f"not given: {', '.join(missing)}" if missing else str(error)) from error
+
+
+def _typed(field: Field, hint: Any, value: Any) -> Any:
+    """The value as its field wants it."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kinds = [get_origin(kind) or kind for kind in kinds]
+    if not set(kinds) <= set(TYPES) or (value is None and field.default is None):
+        return value
+    if isinstance(value, str) and float in kinds and str not in kinds:
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    accepted = {*kinds, int} if float in kinds else set(kinds)
+    if type(value) not in accepted:
+        raise SettingsError(f"{field.name}: expected {' or '.join(TYPES[kind] for kind in kinds)}, found {value!r}")
+    return value
 
 
 def _sources(argv: list[str]):
@@ -88,7 +115,10 @@ def _sources(argv: list[str]):
         if name == "config":
             given.append((value, _read(Path(value))))
         else:
-            overrides[name] = yaml.safe_load(value)
+            try:
+                overrides[name] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise SettingsError(f"command line: --{name} {value} is not YAML: {error}") from None
     return [*given, ("command line", overrides)]
 
 
@@ -97,7 +127,9 @@ def _read(path: Path) -> dict:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError(f"--config: there is no file {path}") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise SettingsError(f"--config: expected a file, found {str(path)!r}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not YAML: {error}") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: expected settings as `name: value`, found {values!r}")
