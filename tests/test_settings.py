@@ -1,0 +1,171 @@
+"""Settings of a run: a YAML file with one section per dataclass, overridden on the command line."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from geli_hf.settings import SettingsError, build, parse_settings
+from geli_hf.training import GeliRewardArguments
+
+
+@dataclass
+class Journey:
+    output_dir: str
+    days: int = 3
+    luggage: float = 7.5
+    tent: bool = False
+    stages: list[str] = field(default_factory=lambda: ["out", "back"])
+    guide: str | None = None
+
+
+@dataclass
+class Boat:
+    sails: int = 2
+    length: float = 9.0
+    paint: dict = field(default_factory=dict)
+
+
+SECTIONS = {"boat": Boat, "reward": GeliRewardArguments}
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write a YAML file and get its path."""
+
+    def write(text: str, name: str = "run.yaml") -> str:
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return write
+
+
+def parse(*argv: str) -> dict:
+    return parse_settings(argv, Journey, SECTIONS)
+
+
+def journey(*argv: str) -> tuple[Journey, Boat]:
+    settings = parse(*argv)
+    return build(Journey, settings[""]), build(Boat, settings["boat"])
+
+
+def problem(*argv: str) -> str:
+    """What is said of a command line that can't be parsed, or whose settings don't fit their dataclass."""
+    with pytest.raises(SettingsError) as caught:
+        journey(*argv)
+    return str(caught.value)
+
+
+def test_a_file_has_the_settings_of_the_run_at_the_top_and_sections_below(written):
+    config = written("output_dir: runs/1\ndays: 4\nboat:\n  sails: 3\n  paint: {hull: red}\n")
+    settings = parse("--config", config)
+    assert settings == {
+        "": {"output_dir": "runs/1", "days": 4},
+        "boat": {"sails": 3, "paint": {"hull": "red"}},
+        "reward": {},
+    }
+    assert build(Journey, settings[""]) == Journey("runs/1", days=4)
+    assert build(Boat, settings["boat"]) == Boat(sails=3, paint={"hull": "red"})
+
+
+def test_the_command_line_overrides_the_file_wherever_it_stands(written):
+    config = written("output_dir: runs/1\ndays: 4\nboat: {sails: 3, length: 12}\n")
+    trip, boat = journey("--days", "5", "--config", config, "--boat.sails=1", "--tent", "--stages", "[out]")
+    assert trip == Journey("runs/1", days=5, tent=True, stages=["out"])
+    assert boat == Boat(sails=1, length=12)
+
+
+def test_later_files_override_earlier_ones(written):
+    first = written("output_dir: a\nboat: {sails: 3, length: 12}\n", "first.yaml")
+    second = written("boat: {sails: 4}\n", "second.yaml")
+    settings = parse("--config", first, "--config", second)
+    assert settings["boat"] == {"sails": 4, "length": 12}
+    assert settings[""] == {"output_dir": "a"}
+
+
+def test_values_are_read_as_yaml():
+    trip, boat = journey(
+        "--output_dir=a=b", "--guide", "null", "--days", "-2", "--luggage", "1e-3", "--boat.paint={b: 1}"
+    )
+    assert trip == Journey("a=b", days=-2, luggage=0.001, guide=None)
+    assert boat.paint == {"b": 1}
+
+
+def test_sections_may_be_arguments_of_a_trainer(written):
+    config = written("reward: {li_weight: 0.3, learning_rate: 1e-4, report_to: none}\n")
+    settings = parse("--config", config, "--reward.ge", "ircr", "--reward.output_dir", "out")
+    args = build(GeliRewardArguments, settings["reward"])
+    assert (args.ge, args.li_weight, args.learning_rate, args.weight_decay) == ("ircr", 0.3, 0.0001, 0.1)
+
+
+# ------------------------------------------------------------------------------------------------ what goes wrong
+
+
+def test_an_unknown_setting(written):
+    assert problem("--luggge", "3") == "command line: no setting 'luggge'; did you mean luggage?"
+    known = "there are days, guide, luggage, output_dir, stages, tent"
+    assert problem("--xyz", "3") == f"command line: no setting 'xyz'; {known}"
+    assert problem("--boat.xyz", "3") == "command line: no setting 'boat.xyz'; there are length, paint, sails"
+    config = written("boat: {sail: 3}\n")
+    assert problem("--config", config) == f"{config}: no setting 'boat.sail'; did you mean sails?"
+    assert problem("--bat", "3").endswith("did you mean boat?")
+
+
+def test_an_unknown_section(written):
+    expected = "no section 'ship' in 'ship.sails'; there are boat, reward"
+    assert problem("--ship.sails", "3") == f"command line: {expected}"
+    config = written("ship.sails: 3\n")
+    assert problem("--config", config) == f"{config}: {expected}"
+
+
+@pytest.mark.parametrize(("text", "name"), [("1: 2\n", "'1'"), ("boat:\n  yes: 2\n", "'boat.True'")])
+def test_a_name_that_yaml_does_not_read_as_text(written, text, name):
+    assert f"no setting {name}; there are" in problem("--config", written(text))
+
+
+def test_a_section_without_settings(written):
+    config = written("boat: 3\n")
+    assert problem("--config", config) == f"{config}: 'boat' is a section, found 3 in place of its settings"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "expected"),
+    [
+        ("days", "many", "a whole number"),
+        ("days", "3.5", "a whole number"),
+        ("days", "true", "a whole number"),
+        ("days", "null", "a whole number"),
+        ("luggage", "heavy", "a number"),
+        ("luggage", "[1]", "a number"),
+        ("tent", "maybe", "true or false"),
+        ("stages", "out", "a list"),
+        ("guide", "7", "text (numbers and dates in quotes) or null"),
+        ("boat.paint", "red", "a mapping"),
+    ],
+)
+def test_a_value_of_the_wrong_type(flag, value, expected):
+    assert problem("--output_dir", "x", f"--{flag}", value).startswith(f"{flag.split('.')[-1]}: expected {expected}, ")
+
+
+def test_a_whole_number_is_a_number():
+    assert build(Journey, {"output_dir": "x", "luggage": 8}).luggage == 8
+
+
+def test_a_value_that_is_missing():
+    assert problem("--days", "3") == "not given: output_dir"
+
+
+def test_a_command_line_that_makes_no_sense():
+    assert problem("days", "3") == "command line: expected --name value, found 'days'"
+    assert problem("--stages", "[out").startswith("command line: --stages [out is not YAML: ")
+
+
+def test_a_file_that_cannot_be_read(written, tmp_path):
+    assert problem("--config", "nowhere.yaml") == "--config: there is no file nowhere.yaml"
+    assert problem("--config", str(tmp_path)) == f"--config: expected a file, found '{tmp_path}': Is a directory"
+    assert problem("--config").startswith("--config: expected a file, found")
+    config = written("boat: {sails: [\n")
+    assert problem("--config", config).startswith(f"{config}: not YAML: ")
+    (tmp_path / "picture.yaml").write_bytes(b"\xff\xd8\xff\xe0")
+    assert problem("--config", str(tmp_path / "picture.yaml")).startswith(f"{tmp_path}/picture.yaml: not YAML: ")
+    config = written("- boat\n")
+    assert problem("--config", config) == f"{config}: expected settings as `name: value`, found ['boat']"
