@@ -18,8 +18,9 @@ def main(argv: list[str] | None = None) -> None:
     score.add_argument("sessions", help="JSON lines with `messages` (- for standard input), or a corpus")
     score.add_argument("--model", required=True, help="reward model: a folder, or a name on the Hub")
     score.add_argument("--format", choices=("jsonl", "table"), default="jsonl", help="default: jsonl")
-    score.add_argument("--limit", type=int, help="score the first so many sessions only")
-    score.add_argument("--batch-size", type=int, default=32, help="sessions at once; changes no score (default: 32)")
+    score.add_argument("--limit", type=_count, help="score the first so many sessions only")
+    batch_help = "sessions at once; changes no score (default: 32)"
+    score.add_argument("--batch-size", type=_count, default=32, help=batch_help)
     score.add_argument("--data-dir", help="where the corpus lies, if SESSIONS names one")
     score.set_defaults(run=_score)
 
@@ -32,14 +33,15 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"geli {arguments.command}: {error}")
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a number from 1, found {text!r}")
+    return int(text)
+
+
 def _score(arguments: argparse.Namespace, out: TextIO) -> None:
     sessions = _sessions(arguments)
-
-    from .modeling_geli import GeliRewardModel
-
-    if not Path(arguments.model).exists() and arguments.model.count("/") > 1:
-        raise FileNotFoundError(f"--model: there is no folder {arguments.model}")
-    model = GeliRewardModel.from_pretrained(arguments.model)
+    model = _model(arguments.model)
     for first in range(0, len(sessions), arguments.batch_size):
         batch = sessions[first : first + arguments.batch_size]
         for session, scored in zip(batch, model.score_sessions(batch, batch_size=arguments.batch_size)):
@@ -51,14 +53,32 @@ def _score(arguments: argparse.Namespace, out: TextIO) -> None:
         out.flush()
 
 
+def _model(name: str):
+    from .configuration_geli import GeliRewardConfig
+    from .modeling_geli import GeliRewardModel
+
+    if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/"))):
+        raise FileNotFoundError(f"--model: there is no folder {name}")
+    try:
+        config, _ = GeliRewardConfig.get_config_dict(name)
+    except (OSError, ValueError) as error:
+        raise OSError(f"--model: no reward model {name!r}, neither as a folder nor on the Hub: {error}") from None
+    if config.get("model_type") != GeliRewardConfig.model_type:
+        raise ValueError(f"--model: {name} is no reward model of geli_hf (its type is {config.get('model_type')!r})")
+    return GeliRewardModel.from_pretrained(name)
+
+
 def _sessions(arguments: argparse.Namespace) -> list[dict]:
     """Rows to score: they need messages and nothing else."""
     name, limit = arguments.sessions, arguments.limit
     if name == "-":
         rows = list(_lines(sys.stdin, "standard input"))
-    elif Path(name).suffix == ".jsonl" or Path(name).is_file():
+    elif Path(name).suffix == ".jsonl" or (Path(name).is_file() and Path(name).suffix != ".parquet"):
         with open(name, encoding="utf-8-sig") as file:
-            rows = list(_lines(file, name))
+            try:
+                rows = list(_lines(file, name))
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{name}: not text in UTF-8 ({error.reason} at byte {error.start})") from None
     else:
         from .data import load_sessions
 
