@@ -42,7 +42,7 @@ class Scale:
             raise SessionError(
                 f"train_dataset: all {len(scores)} scores are {scores[0]}, so no turn can be told apart"
             )
-        felt = np.concatenate(signal(sessions, args))
+        felt = np.concatenate(signal(sessions, args)).astype(float)  # sums of float32 would be rounded
         felt = felt[~np.isnan(felt)]
         if args.li_weight > 0 and (not len(felt) or np.ptp(felt) == 0):
             found = f"the same value, {felt[0]}, for every observed turn" if len(felt) else "no observed turn"
