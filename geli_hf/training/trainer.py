@@ -4,6 +4,8 @@ The Trainer of transformers does the training; what is ours is the data it sees,
 and, at the end, the calibration.
 """
 
+import copy
+
 import numpy as np
 import torch
 from datasets import Dataset
@@ -26,8 +28,8 @@ class GeliRewardTrainer(Trainer):
         args: see [`GeliRewardArguments`].
         train_dataset, eval_dataset: Session rows. Every training session needs a score and, if `args.li_weight > 0`,
             the signal `args.li` (NaN where nothing was observed).
-        peft_config (`peft.PeftConfig`, *optional*): learn an adapter of the backbone in place of all its weights;
-            needs `args.freeze_backbone=False`.
+        peft_config (`peft.PeftConfig`, *optional*): learn an adapter of the backbone in place of all its weights,
+            and the head with it; needs `args.freeze_backbone=False`.
         kwargs: of `transformers.Trainer`.
 
     Every evaluation reports `global_loss`, the squared error of the predicted session score in squared units of the
@@ -66,7 +68,7 @@ class GeliRewardTrainer(Trainer):
         if peft_config is not None:
             from peft import get_peft_model
 
-            model = get_peft_model(model, peft_config)
+            model = get_peft_model(model, _with_head(peft_config))
         super().__init__(
             model=model,
             args=args,
@@ -150,6 +152,13 @@ def _check_arguments(model: GeliRewardModel, args: GeliRewardArguments, peft_con
         )
     if peft_config is not None and args.freeze_backbone:
         raise ValueError("peft_config: an adapter trains the backbone; set freeze_backbone=False")
+
+
+def _with_head(peft_config):
+    """The configuration with the head trained in full beside the adapter: a new one passes no gradient on."""
+    peft_config = copy.copy(peft_config)
+    peft_config.modules_to_save = sorted({*(getattr(peft_config, "modules_to_save", None) or ()), "score"})
+    return peft_config
 
 
 @torch.no_grad()
