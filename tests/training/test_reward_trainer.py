@@ -1,0 +1,283 @@
+"""Training a reward model from the first step to the checkpoint that is kept."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import concatenate_datasets
+from peft import LoraConfig
+from tiny import backbone, reward_model
+from toy import toy_sessions, with_column
+
+from geli_hf import GeliRewardModel
+from geli_hf.training import PAPER, GeliRewardArguments
+
+
+def state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def changed(before: dict, after: dict) -> set[str]:
+    assert before.keys() == after.keys()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def evaluations(trainer) -> list[dict]:
+    return [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+
+
+def new_model(name: str = "bert", **config) -> GeliRewardModel:
+    """One whose head has learned nothing."""
+    torch.manual_seed(0)
+    return GeliRewardModel.from_backbone(backbone(name), **config)
+
+
+# ------------------------------------------------------------------------------------------------ learning
+
+
+@pytest.mark.parametrize(
+    ("options", "config"),
+    [
+        ({"ge": "rrd"}, {}),
+        ({"ge": "rrd", "rrd_turns": 2}, {"head": "mlp", "aggregation": "sum"}),
+        ({"ge": "ircr", "li_weight": 0.5}, {}),
+        ({"ge": "rudder"}, {"head": "rudder", "head_hidden_size": 16}),
+    ],
+)
+def test_training_finds_out_which_turns_are_good(trainer, options, config):
+    """From the scores of 120 sessions and a weak signal, on sessions that it has not seen."""
+    sessions, held_out = toy_sessions(120, seed=2), toy_sessions(40, seed=3)
+    trained = trainer(
+        new_model(**config), train=sessions, held_out=held_out, num_train_epochs=12, learning_rate=2e-2, **options
+    )
+    before = trained.evaluate()
+    trained.train()
+    after = trained.evaluate()
+    assert after["eval_loss"] < 0.6 * before["eval_loss"]
+    assert after["eval_global_loss"] < 0.5 * after["eval_global_floor"]
+    assert after["eval_within_session_spearman"] > 0.7
+    assert after["eval_local_difference"] > 0.3
+    losses = [entry["loss"] for entry in trained.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0]
+
+
+def test_the_score_alone_is_enough(trainer):
+    """Without any signal of the listener: that is decomposition."""
+    sessions = toy_sessions(120, seed=2).remove_columns("feedback")
+    held_out = toy_sessions(40, seed=3)
+    options = {"li_weight": 0.0, "num_train_epochs": 12, "learning_rate": 2e-2}
+    trained = trainer(new_model(), train=sessions, held_out=held_out, **options)
+    trained.train()
+    assert trained.evaluate()["eval_within_session_spearman"] > 0.7
+
+
+def test_the_head_reads_standardised_features(trainer, train_sessions):
+    """In shift and scale of the training turns; a feature that never changes is left unscaled."""
+    model = new_model()
+    with torch.no_grad():  # the last layer norm of the backbone: feature 3 is always 1.5
+        model.model.encoder.layer[-1].output.LayerNorm.weight[3] = 0.0
+        model.model.encoder.layer[-1].output.LayerNorm.bias[3] = 1.5
+    trainer(model)
+    with torch.no_grad():
+        encoded = model.encode_turns(**model.tokenize(train_sessions["messages"][:]))
+    features = encoded.features[encoded.mask].double()
+    assert model.score.standardise.mean == pytest.approx(features.mean(0).numpy(), abs=1e-4)
+    expected = features.std(0, correction=0)
+    expected[3] = 1.0
+    assert model.score.standardise.std == pytest.approx(expected.numpy(), abs=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------ backbone
+
+
+def test_a_frozen_backbone_is_bit_for_bit_the_same(trainer):
+    model = reward_model("bert")
+    before = state(model)
+    trainer(model, num_train_epochs=2, learning_rate=0.1).train()
+    expected = {"score.out.weight", "score.out.bias", "score.standardise.mean", "score.standardise.std"}
+    assert changed(before, state(model)) == expected
+
+
+def test_a_backbone_that_is_not_frozen_learns(trainer, tmp_path):
+    model = reward_model("llama")
+    before = state(model)
+    trainer(model, num_train_epochs=1, freeze_backbone=False).train()
+    learned = changed(before, state(model))
+    # Features that change with the backbone have no fixed shift and scale.
+    assert learned == set(before) - {"score.standardise.mean", "score.standardise.std"}
+    assert not (tmp_path / "features").exists()
+
+
+def test_what_was_frozen_can_be_trained_afterwards(trainer):
+    model = reward_model("bert")
+    trainer(model, num_train_epochs=1).train()
+    before = state(model.model)
+    trainer(model, num_train_epochs=1, freeze_backbone=False).train()
+    assert changed(before, state(model.model))
+
+
+LORA = {
+    "plain": LoraConfig(r=4, target_modules=["query", "value"]),
+    "of a classifier": LoraConfig(r=4, target_modules=["query", "value"], task_type="SEQ_CLS"),
+    "everywhere": LoraConfig(r=4, target_modules="all-linear"),
+}
+
+
+@pytest.mark.parametrize("kind", LORA)
+def test_an_adapter_learns_and_is_merged(trainer, kind, eval_sessions, tmp_path):
+    """Around a new head, which has to learn too: as long as it is 0, no gradient goes through it."""
+    model = new_model()
+    before = state(model)
+    options = {"freeze_backbone": False, "num_train_epochs": 6, "learning_rate": 1e-2, "weight_decay": 0.0}
+    trained = trainer(model, peft_config=LORA[kind], **options)
+    trainable = {name for name, weight in trained.model.named_parameters() if weight.requires_grad}
+    assert all("lora_" in name or ".score." in name for name in trainable)
+    assert any("lora_A" in name for name in trainable)
+    assert any(".score." in name for name in trainable)
+    assert not any("lora" in name and ".score." in name for name in trainable)
+
+    first = trained.evaluate()
+    trained.train()
+    last = trained.evaluate()
+    assert last["eval_loss"] < 0.9 * first["eval_loss"]
+
+    merged = trained.accelerator.unwrap_model(trained.model).merge_and_unload()
+    assert merged is model
+    learned = changed(before, state(model))
+    assert "score.out.weight" in learned
+    assert "model.encoder.layer.0.attention.self.query.weight" in learned
+    assert "model.embeddings.word_embeddings.weight" not in learned
+    # The merged model scores as the adapted one did, and is saved as any other.
+    model.save_pretrained(tmp_path / "merged")
+    for each in (model.eval(), GeliRewardModel.from_pretrained(tmp_path / "merged")):
+        errors = [
+            (row["score"] - score) ** 2
+            for row, score in zip(each.score_sessions(eval_sessions), eval_sessions["score"])
+        ]
+        assert np.mean(errors) == pytest.approx(last["eval_global_loss"], rel=1e-3)
+
+
+def test_the_callers_adapter_configuration_is_left_alone(trainer):
+    config = LoraConfig(r=4, target_modules=["query"], modules_to_save=["pooler"])
+    trained = trainer(peft_config=config, freeze_backbone=False)
+    assert config.modules_to_save == ["pooler"]
+    trainable = [name for name, weight in trained.model.named_parameters() if weight.requires_grad]
+    assert any(".pooler." in name for name in trainable)
+    assert any(".score." in name for name in trainable)
+
+
+# ------------------------------------------------------------------------------------------------ checkpoints
+
+
+def test_the_best_checkpoint_is_kept(trainer):
+    """Held-out sessions are scored the other way round: what is learned makes it worse, so the first epoch is best."""
+    sessions = toy_sessions(60, seed=2)
+    upside_down = with_column(sessions, "score", [10 - score for score in sessions["score"]])
+    model = new_model()
+    trained = trainer(
+        model, train=sessions, held_out=upside_down, li_weight=0.0, num_train_epochs=5, learning_rate=1e-2
+    )
+    trained.train()
+    losses = [entry["eval_loss"] for entry in evaluations(trained)]
+    assert losses == sorted(losses)
+    assert losses[-1] > 1.2 * losses[0]
+    assert trained.evaluate()["eval_loss"] == pytest.approx(losses[0], rel=1e-5)
+    assert trained.state.best_metric == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_a_training_that_is_resumed_ends_where_it_would_have(trainer, tmp_path):
+    """With dropout and shuffled batches, so that the random state has to be taken up too."""
+    options = {
+        "num_train_epochs": 4,
+        "per_device_train_batch_size": 5,
+        "rrd_turns": 2,
+        "load_best_model_at_end": False,
+        "save_total_limit": None,
+    }
+    whole = trainer(reward_model("bert", head="mlp", head_dropout=0.2), **options)
+    whole.train()
+    checkpoints = sorted((tmp_path / "out").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert [path.name for path in checkpoints] == [f"checkpoint-{5 * epoch}" for epoch in (1, 2, 3, 4)]
+
+    # Another process would make the model anew; here the head even begins elsewhere.
+    resumed = trainer(reward_model("bert", head="mlp", head_dropout=0.2, seed=1), **options)
+    resumed.train(resume_from_checkpoint=str(checkpoints[1]))
+    assert resumed.state.global_step == 20
+    expected, found = state(whole.reward_model), state(resumed.reward_model)
+    for name in expected:
+        assert torch.allclose(expected[name], found[name], atol=1e-6), name
+    halfway = GeliRewardModel.from_pretrained(checkpoints[1])
+    assert not torch.allclose(halfway.score.out.weight, resumed.reward_model.score.out.weight, atol=1e-4)
+
+
+def test_a_saved_model_scores_as_the_trained_one(trainer, eval_sessions, tmp_path):
+    trained = trainer(num_train_epochs=1)
+    trained.train()
+    trained.save_model(tmp_path / "saved")
+    loaded = GeliRewardModel.from_pretrained(tmp_path / "saved")
+    for found, expected in zip(
+        loaded.score_sessions(eval_sessions), trained.reward_model.eval().score_sessions(eval_sessions)
+    ):
+        assert found["turn_rewards"] == pytest.approx(expected["turn_rewards"], abs=1e-5)
+        assert found["score"] == pytest.approx(expected["score"], abs=1e-4)
+
+
+def test_without_held_out_sessions(trainer):
+    options = {"eval_strategy": "no", "load_best_model_at_end": False, "num_train_epochs": 1}
+    trained = trainer(held_out=None, **options)
+    trained.train()
+    assert len(trained.reward_model.config.reward_quantiles) == 101
+    assert trained.reward_model.config.residual_std is None
+
+
+# ------------------------------------------------------------------------------------------------ what goes wrong
+
+
+def test_an_unknown_decomposition():
+    with pytest.raises(ValueError, match="ge: expected one of rrd, ircr, rudder, found 'rdr'"):
+        GeliRewardArguments(ge="rdr")
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
+def test_a_weight_out_of_range(weight):
+    with pytest.raises(ValueError, match=f"li_weight: expected a weight from 0 to 1, found {weight}"):
+        GeliRewardArguments(li_weight=weight)
+
+
+def test_an_unknown_signal(trainer):
+    with pytest.raises(ValueError, match="no feedback named 'smile'; they carry affect, noise"):
+        trainer(li="smile")
+
+
+def test_a_signal_that_held_out_sessions_lack(trainer, eval_sessions):
+    with pytest.raises(ValueError, match="no feedback named 'affect'; they carry none"):
+        trainer(held_out=eval_sessions.remove_columns("feedback"))
+
+
+@pytest.mark.parametrize(("ge", "head"), [("rudder", "linear"), ("rrd", "rudder")])
+def test_rudder_needs_its_head_and_the_head_needs_rudder(trainer, ge, head):
+    with pytest.raises(ValueError, match=f"ge='{ge}' with head='{head}': RUDDER's loss and its recurrent head go"):
+        trainer(reward_model("bert", head=head), ge=ge)
+
+
+def test_an_adapter_of_a_frozen_backbone(trainer):
+    with pytest.raises(ValueError, match="peft_config: an adapter trains the backbone; set freeze_backbone=False"):
+        trainer(peft_config=LORA["plain"])
+
+
+def test_a_training_session_without_a_score(trainer, train_sessions):
+    lacking = concatenate_datasets(
+        [train_sessions, with_column(train_sessions, "score", [float("nan")] * len(train_sessions))]
+    )
+    with pytest.raises(ValueError, match=r"24 of 48 sessions have no score \(the first is row 24\)"):
+        trainer(train=lacking)
+
+
+def test_the_presets_are_arguments_of_model_and_trainer(arguments):
+    """The published one: tanh head on the last 20 messages, K = 160 with replacement, both losses alike."""
+    model = new_model(**PAPER["model"])
+    assert model.score.dense.out_features == 128
+    assert (model.config.pooling, model.config.context_messages, model.config.aggregation) == ("last", 20, "sum")
+    args = arguments(**PAPER["training"])
+    assert (args.ge, args.rrd_turns, args.rrd_replacement, args.li_weight) == ("rrd", 160, True, 0.5)
+    recommended = arguments()
+    assert (recommended.ge, recommended.rrd_turns, recommended.standardise) == ("rrd", None, True)
