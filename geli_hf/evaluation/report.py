@@ -108,8 +108,8 @@ def _policy_section(policy: Mapping[str, Any], comparison: PolicyComparison) -> 
         heard = comparison.dialogues[index][-1]["content"]
         before, after = comparison.before[index], comparison.after[index]
         examples.append(
-            f"> **User:** {heard}  \n> **Before ({before.value:+.2f}):** {before.text or '(nothing)'}  \n"
-            f"> **After ({after.value:+.2f}):** {after.text or '(nothing)'}"
+            f"> **User:** {_one_line(heard)}  \n> **Before ({before.value:+.2f}):** {_one_line(before.text)}  \n"
+            f"> **After ({after.value:+.2f}):** {_one_line(after.text)}"
         )
     return [
         "## The policy",
@@ -121,13 +121,19 @@ def _policy_section(policy: Mapping[str, Any], comparison: PolicyComparison) -> 
     ]
 
 
+def _one_line(text: str) -> str:
+    return " ".join(text.split()) or "(nothing)"
+
+
 def _summary(folder: Path, rows: Mapping[str, Mapping[str, Any]], policy: Mapping[str, Any] | None) -> str:
     width = max(map(len, rows))
     lines = ["", f"{'':{width}}  within-session Spearman    global loss (floor)"]
     for name, row in rows.items():
         loss = row["global_loss"].estimate
         shown = f"{loss:.3f} ({row['global_loss_floor']:.3f})" if loss == loss else "-"
-        lines.append(f"{name:{width}}  {row['within_session_spearman']!s:25}  {shown}")
+        within = row["within_session_spearman"]
+        within = str(within) if within.estimate == within.estimate else "-"
+        lines.append(f"{name:{width}}  {within:25}  {shown}")
     if policy:
         before, after = policy["before"], policy["after"]
         lines += [
