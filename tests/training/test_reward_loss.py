@@ -101,6 +101,15 @@ def test_the_backbone_trains_with_the_same_loss(trainer, train_sessions, eval_se
     assert evaluated["eval_loss"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_an_evaluation_takes_all_turns_where_training_draws_some(trainer, train_sessions, eval_sessions):
+    """A draw would only add noise to the choice of a checkpoint."""
+    model = reward_model("bert")
+    evaluated = trainer(model, rrd_turns=1, li_weight=0.0).evaluate()
+    scores, feedback = standardised(train_sessions, eval_sessions)
+    expected = expected_loss("rrd", "mean", 0.0, rewards_of(model, eval_sessions), scores, feedback)
+    assert evaluated["eval_loss"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_accumulated_batches_make_the_step_of_one_large_batch(trainer, train_sessions):
     """The loss is a mean over sessions, so losses of accumulated batches are averaged."""
     watched = toy_sessions(8, unseen=0.0)  # an unobserved session would weigh its batch differently

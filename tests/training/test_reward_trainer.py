@@ -95,6 +95,7 @@ def test_a_frozen_backbone_is_bit_for_bit_the_same(trainer):
     trainer(model, num_train_epochs=2, learning_rate=0.1).train()
     expected = {"score.out.weight", "score.out.bias", "score.standardise.mean", "score.standardise.std"}
     assert changed(before, state(model)) == expected
+    assert not any(weight.requires_grad for weight in model.model.parameters())
 
 
 def test_a_backbone_that_is_not_frozen_learns(trainer, tmp_path):
