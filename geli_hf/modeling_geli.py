@@ -266,7 +266,9 @@ class GeliRewardModel(PreTrainedModel):
         if turn_features is None:
             encoded = self.encode_turns(input_ids, attention_mask, last_turn_only=last_turn_only)
             turn_features, turn_mask, cropped = encoded.features, encoded.mask, encoded.cropped
-        rewards = self.score(turn_features.to(self._score_dtype))
+        # A head costs nothing, and eight bits of a reward are not enough: mixed precision is for the backbone.
+        with torch.autocast(turn_features.device.type, enabled=False):
+            rewards = self.score(turn_features.to(self._score_dtype))
         rewards = torch.where(turn_mask, rewards, 0.0)
         last = turn_mask.sum(1, keepdim=True) - 1
         return GeliRewardOutput(

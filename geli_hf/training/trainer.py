@@ -61,7 +61,8 @@ class GeliRewardTrainer(Trainer):
             features = None
             if args.freeze_backbone:
                 with args.main_process_first(desc="encoding turns"):  # one process encodes, the others read
-                    features = cached_turn_features(model, rows[part], cache_dir=args.features_dir)
+                    dtype = torch.bfloat16 if args.bf16 else torch.float32
+                    features = cached_turn_features(model, rows[part], cache_dir=args.features_dir, dtype=dtype)
                 if part == "train":
                     _standardise(model, features)
             data[part] = SessionData(rows[part], args, features)
