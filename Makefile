@@ -8,7 +8,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 
 quickstart: .venv/ready ## train a reward model and align a policy on the sample corpus, with a report (about 4 minutes)
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-		examples/train_geli.py --config examples/configs/sample.yaml
+		examples/train_geli.py --config examples/configs/sample.yaml --resume
 
 test: .venv/ready ## lint and run all tests
 	$(BIN)/ruff check .

@@ -220,6 +220,8 @@ def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
         common = {"seed": run.seed, "report_to": "none", "output_dir": str(output / "checkpoints" / stage)}
         return build(cls, common | settings[stage])
 
+    # A new one for each use: PEFT writes into it.
+    lora = partial(LoraConfig, **{"target_modules": "all-linear", "task_type": "CAUSAL_LM"} | policy.lora)
     if (output / "sft_policy").exists():
         kept(output / "sft_policy")
     else:
@@ -231,6 +233,7 @@ def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
             pretrain(model, tokenizer, sessions["train"], arguments(TrainingArguments, "pretrain"), **pieces)
         else:
             model, tokenizer = load_policy(policy.model_name_or_path)
+            pieces["peft_config"] = lora()
         trainer = sft(model, tokenizer, sessions["train"], arguments(SFTConfig, "sft"), **pieces)
         write_whole(output / "sft_policy", lambda folder: save_policy(trainer, folder))
 
@@ -240,9 +243,8 @@ def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
         raise SettingsError(f"stages: {output} holds no reward_model to align a policy with; run stage reward first")
     set_seed(run.seed)
     reward = GeliReward(GeliRewardModel.from_pretrained(output / "reward_model"), length_neutral=policy.length_neutral)
-    lora = LoraConfig(**{"target_modules": "all-linear", "task_type": "CAUSAL_LM"} | policy.lora)
     prompts = dialogue_prompts(sessions["train"], context_messages=policy.context_messages)
-    trainer = align(output / "sft_policy", reward, prompts, arguments(GRPOConfig, "grpo"), lora, resume=run.resume)
+    trainer = align(output / "sft_policy", reward, prompts, arguments(GRPOConfig, "grpo"), lora(), resume=run.resume)
     if trainer.is_world_process_zero():
         (output / "policy_history.json").write_text(json.dumps(trainer.state.log_history, indent=1))
     write_whole(output / "policy", lambda folder: save_policy(trainer, folder))

@@ -48,10 +48,15 @@ def write_report(
     metrics = {"settings": settings, "sessions": sizes, "reward": rows, "policy": policy}
     (folder / "metrics.json").write_text(json.dumps(as_json(metrics), indent=1))
     # For figures over several runs: what the intervals were made of.
-    values = {name: spearman_per_session(each, test["turn_rating"]) for name, each in rewards.items()} if rated else {}
+    values: dict[str, dict] = {}
+    if rated:
+        each = {name: spearman_per_session(turns, test["turn_rating"]).tolist() for name, turns in rewards.items()}
+        values["within_session_spearman"] = {"conversation_id": test["conversation_id"][:], **each}
     if comparison:
-        values["policy difference"] = [a.value - b.value for a, b in zip(comparison.after, comparison.before)]
-    (folder / "values.json").write_text(json.dumps(as_json({name: list(each) for name, each in values.items()})))
+        values["policy"] = {"conversation_id": list(comparison.conversation_ids)}
+        for side in ("before", "after"):
+            values["policy"][side] = [reply.value for reply in getattr(comparison, side)]
+    (folder / "values.json").write_text(json.dumps(as_json(values)))
 
     pictures = {}
     shown = _telling_session(mine, test)

@@ -120,11 +120,14 @@ def test_the_metrics_are_those_of_the_rewards(metrics, held_out, rewards, compar
 
 def test_the_values_behind_the_intervals(written, metrics):
     values = json.loads((written / "values.json").read_text())
-    assert list(values) == [THIS_MODEL, "uniform", "policy difference"]
+    within, policy = values["within_session_spearman"], values["policy"]
+    assert list(within) == ["conversation_id", THIS_MODEL, "uniform"]
     expected = metrics["reward"][THIS_MODEL]["within_session_spearman"]["estimate"]
-    assert np.mean(values[THIS_MODEL]) == pytest.approx(expected)
-    assert values["uniform"] == [0] * 12
-    assert values["policy difference"] == pytest.approx([0, 0.25] * 3)
+    assert np.mean(within[THIS_MODEL]) == pytest.approx(expected)
+    assert within["uniform"] == [0] * 12
+    assert len(within["conversation_id"]) == 12
+    assert np.subtract(policy["after"], policy["before"]) == pytest.approx([0, 0.25] * 3)
+    assert len(policy["conversation_id"]) == 6
 
 
 def test_the_table_of_the_report_has_the_figures_of_the_metrics(written, metrics):
