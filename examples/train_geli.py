@@ -136,7 +136,10 @@ def load_parts(data: DataSettings, run: RunSettings) -> dict[str, Dataset]:
     """Sessions to train on, to choose the checkpoint on, and to evaluate on; no conversation is in two of them."""
 
     def load(options: dict) -> Dataset:
-        sessions = load_sessions(data.corpus, data_dir=run.data_dir, **options)
+        try:
+            sessions = load_sessions(data.corpus, data_dir=run.data_dir, **options)
+        except (TypeError, ValueError) as error:  # an option that does not exist, or that can't have this value
+            raise SettingsError(f"data: {error}") from error
         print(f"{data.corpus} {options or ''}\n{read_report(sessions)}")
         return sessions.filter(lambda score: score == score, input_columns="score", desc="Keeping rated sessions")
 

@@ -80,6 +80,8 @@ def build(cls: type, settings: Mapping[str, Any]) -> Any:
             if field.default is MISSING and field.default_factory is MISSING and field.name not in values
         ]
         raise SettingsError(f"not given: {', '.join(missing)}" if missing else str(error)) from error
+    except ValueError as error:  # what the dataclass itself has to say
+        raise SettingsError(str(error)) from error
 
 
 def _typed(field: Field, hint: Any, value: Any) -> Any:

@@ -1,0 +1,191 @@
+"""The training script, from configuration files to what a run leaves, with tiny models on the sample corpus."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from tiny import backbone
+from transformers import TrainingArguments
+from trl import GRPOConfig, SFTConfig
+
+from geli_hf import GeliRewardArguments, GeliRewardModel, load_sessions
+from geli_hf.alignment import load_policy
+from geli_hf.configuration_geli import GeliRewardConfig
+from geli_hf.evaluation import TURN_BASELINES
+from geli_hf.settings import SettingsError, build
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CONFIGS = sorted((EXAMPLES / "configs").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_geli", EXAMPLES / "train_geli.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    """A run of seconds: every stage, one or two steps each."""
+    trainer = {"per_device_train_batch_size": 4, "max_steps": 2, "dataloader_pin_memory": False}
+    policy_trainer = trainer | {"bf16": False, "activation_checkpointing": False}
+    settings = {
+        "data": {"options": {"conversations": 12}, "eval_share": 0.25, "test_share": 0.25},
+        "model": {"backbone": backbone("bert"), "config": {"context_messages": 1}},
+        "reward": {"num_train_epochs": 2, "per_device_train_batch_size": 4, "li_weight": 0.3},
+        "policy": {
+            "small": {"hidden_size": 32, "layers": 1, "vocab_size": 400},
+            "window_messages": 4,
+            "context_messages": 2,
+            "replies": 6,
+            "max_new_tokens": 8,
+            "lora": {"r": 2},
+        },
+        "pretrain": trainer,
+        "sft": policy_trainer,
+        "grpo": policy_trainer | {"num_generations": 2, "max_completion_length": 8, "beta": 0.05},
+    }
+    file = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return file
+
+
+def launch(config: Path, output: Path, caches: Path, *options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", str(EXAMPLES / "train_geli.py")]
+    return subprocess.run(
+        [*command, "--config", str(config), "--output_dir", str(output), *options],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"GELI_HF_CACHE": str(caches)},
+    )
+
+
+def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, tmp_path):
+    output = tmp_path / "run"
+    done = launch(config, output, tmp_path / "caches")
+    assert done.returncode == 0, done.stderr[-3000:]
+    model = GeliRewardModel.from_pretrained(output / "reward_model")
+    sessions = load_sessions("sample", conversations=2)
+    assert len(model.score_sessions(sessions)[0]["turn_rewards"]) == len(sessions[0]["turn_rating"])
+    for name in ("sft_policy", "policy"):
+        policy, tokenizer = load_policy(output / name)
+        assert policy.config.vocab_size == len(tokenizer)
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["sessions"] == {"train": 12, "eval": 6, "test": 6}
+    methods = ["this reward model", "RRD alone, all turns", "LI alone", "GELI with its LI shuffled"]
+    assert list(metrics["reward"]) == [*methods, *TURN_BASELINES]
+    for name in methods:
+        assert metrics["reward"][name]["global_loss"]["estimate"] > 0
+    assert metrics["reward"]["uniform, given the score"]["within_session_spearman"]["estimate"] == 0
+    assert metrics["policy"]["judge"] == "true turn values"
+    assert -1 <= metrics["policy"]["after"]["value"]["estimate"] <= 1
+    for name in ("session", "rewards_against_truth", "methods", "training", "replies"):
+        with Image.open(output / f"{name}.png") as picture:
+            assert min(picture.size) > 300
+    assert (output / "report.md").read_text().startswith("# run")
+    assert (output / "summary.txt").read_text() in done.stdout
+
+    settings = yaml.safe_load((output / "settings.yaml").read_text())
+    shutil.rmtree(output / "policy")
+    written = (output / "reward_model" / "model.safetensors").stat().st_mtime_ns
+    again = launch(config, output, tmp_path / "caches", "--resume", "--stages", "[reward, policy]")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert f"{output / 'reward_model'} is there already and is kept" in again.stdout
+    assert f"{output / 'sft_policy'} is there already and is kept" in again.stdout
+    assert (output / "policy" / "model.safetensors").is_file()
+    assert (output / "reward_model" / "model.safetensors").stat().st_mtime_ns == written
+    assert yaml.safe_load((output / "settings.yaml").read_text()) == settings
+
+
+def test_the_folder_of_another_run_is_refused(config, script, tmp_path):
+    output = tmp_path / "run"
+    script.main(["--config", str(config), "--output_dir", str(output), "--stages", "[]"])
+    with pytest.raises(SettingsError, match=r"holds a run already; --resume goes on with it"):
+        script.main(["--config", str(config), "--output_dir", str(output)])
+    other = ["--config", str(config), "--output_dir", str(output), "--resume", "--reward.li_weight", "0.7"]
+    with pytest.raises(SettingsError, match=r"a run with other settings \(reward.li_weight\)"):
+        script.main(other)
+
+
+def test_a_folder_of_something_else_is_refused(config, script, tmp_path):
+    (tmp_path / "thesis.tex").write_text("...")
+    with pytest.raises(SettingsError, match="holds files of something else"):
+        script.main(["--config", str(config), "--output_dir", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--reward.li_wieght", "0.3"], "li_wieght"),
+        (["--rewards.li_weight", "0.3"], "no section 'rewards'"),
+        (["--stages", "[reward, polish]"], "stages: expected some of reward, policy, evaluate, found polish"),
+        (["--reward.learning_rate", "fast"], "learning_rate: expected a number, found 'fast'"),
+    ],
+)
+def test_settings_that_do_not_exist_are_named(config, script, tmp_path, options, message):
+    with pytest.raises(SettingsError, match=message):
+        script.main(["--config", str(config), "--output_dir", str(tmp_path / "run"), *options])
+
+
+def test_an_error_of_the_user_is_one_line_without_a_traceback(config, tmp_path):
+    command = [sys.executable, str(EXAMPLES / "train_geli.py"), "--config", str(config)]
+    data = ["--data.corpus", "candor", "--data.options", "{}"]
+    done = subprocess.run(
+        [*command, "--output_dir", str(tmp_path / "run"), "--data_dir", "/nowhere", *data],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "train_geli: " in done.stderr
+    assert "/nowhere" in done.stderr
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_every_configuration_has_known_settings_of_known_types(file, script):
+    sections = {"data": script.DataSettings, "model": script.ModelSettings, "policy": script.PolicySettings}
+    trainers = {
+        "reward": GeliRewardArguments,
+        "pretrain": TrainingArguments,
+        "sft": SFTConfig,
+        "grpo": GRPOConfig,
+    }
+    settings = script.parse_settings(["--config", str(file)], script.RunSettings, sections | trainers)
+    script.fit_to_cpu(settings)  # so that bf16 of a GPU's configuration is one that this machine can have
+    build(script.RunSettings, settings[""])
+    for name, cls in sections.items():
+        build(cls, settings[name])
+    for name, cls in trainers.items():
+        offline = {"output_dir": "runs", "bf16": False, "use_cpu": True}
+        build(cls, settings[name] | offline)
+    model = build(script.ModelSettings, settings["model"])
+    assert model.preset in ("recommended", "paper")
+    GeliRewardConfig(**model.config)
+
+
+def test_the_published_recipe_runs_with_a_tiny_backbone(script, config, tmp_path):
+    """An unfrozen first stage on the reactions alone, then RRD with K = 160 on a frozen backbone."""
+    settings = yaml.safe_load(config.read_text()) | {"output_dir": str(tmp_path / "run"), "stages": ["reward"]}
+    published = yaml.safe_load((EXAMPLES / "configs" / "candor_paper.yaml").read_text())
+    first = published["model"]["li_stage"] | {"bf16": False, "use_cpu": True, "max_steps": 1}
+    settings["model"] = {"backbone": backbone("bert"), "preset": published["model"]["preset"], "li_stage": first}
+    settings["reward"] = published["reward"] | {"max_steps": 2}
+    file = tmp_path / "published.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    script.main(["--config", str(file)])
+    model = GeliRewardModel.from_pretrained(tmp_path / "run" / "reward_model")
+    assert (model.config.head, model.config.aggregation, model.config.pooling) == ("mlp", "sum", "last")
+    history = json.loads((tmp_path / "run" / "reward_history.json").read_text())
+    assert any("eval_loss" in entry for entry in history)
