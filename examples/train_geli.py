@@ -111,12 +111,10 @@ def main(argv: list[str]) -> None:
         fit_to_cpu(settings)
     sessions = load_parts(build(DataSettings, settings["data"]), run)
 
-    if "reward" in run.stages:
-        reward_stage(settings, sessions, output, run)
-    if "policy" in run.stages:
-        policy_stage(settings, sessions, output, run)
-    if "evaluate" in run.stages and PartialState().is_main_process:
-        evaluate_stage(settings, sessions, output, run)
+    stages = dict(zip(STAGES, (reward_stage, policy_stage, evaluate_stage)))
+    for name in (name for name in STAGES if name in run.stages):
+        PartialState().print(f"\nStage {name}: {stages[name].__doc__}", flush=True)
+        stages[name](settings, sessions, output, run)
     if run.push_to_hub and PartialState().is_main_process:
         push(output, run.push_to_hub)
     PartialState().wait_for_everyone()
@@ -127,9 +125,10 @@ def fit_to_cpu(settings: dict) -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // PartialState().num_processes))
     # Where a CPU has no instructions for bf16, it is many times slower than float32 instead of two times faster.
     native = any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
-    for section in settings.values():
-        if section.get("bf16"):
-            section |= {"bf16": native, "use_cpu": True}
+    for name in ("reward", "pretrain", "sft", "grpo"):
+        settings[name] = {"dataloader_pin_memory": False} | settings[name]
+        if settings[name].get("bf16"):
+            settings[name] |= {"bf16": native, "use_cpu": True}
 
 
 def load_parts(data: DataSettings, run: RunSettings) -> dict[str, Dataset]:
@@ -156,6 +155,7 @@ def load_parts(data: DataSettings, run: RunSettings) -> dict[str, Dataset]:
 
 
 def reward_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings) -> None:
+    """a reward for every turn, from session scores and listeners' reactions"""
     target = output / "reward_model"
     if target.exists():
         return kept(target)
@@ -203,6 +203,7 @@ def train_once(model, args, sessions, lora, resume) -> tuple[GeliRewardModel, Ge
 
 
 def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings) -> None:
+    """a chat model, fine-tuned on the sessions, then aligned with the rewards"""
     from peft import LoraConfig
     from trl import GRPOConfig, SFTConfig
 
@@ -257,6 +258,9 @@ def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
 
 
 def evaluate_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings) -> None:
+    """both on held-out conversations, beside baselines"""
+    if not PartialState().is_main_process:
+        return
     test = sessions["test"]
     args = build(GeliRewardArguments, settings["reward"] | {"output_dir": str(output)})
     model = GeliRewardModel.from_pretrained(output / "reward_model")

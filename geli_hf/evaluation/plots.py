@@ -163,8 +163,6 @@ def plot_training(history: Sequence[Mapping[str, float]], path: str | Path) -> F
     Args:
         history: `trainer.state.log_history` of one stage.
     """
-    figure = Figure(figsize=(9, 6), dpi=DPI, layout="constrained")
-    figure.suptitle("Training of the reward model", fontsize=12, fontweight="bold")
     panels = {
         "Loss": ({"loss": ("training", BLUE, "-"), "eval_loss": ("held out", RED, "-")}, "loss"),
         "Global loss, held out": (
@@ -174,11 +172,33 @@ def plot_training(history: Sequence[Mapping[str, float]], path: str | Path) -> F
         "Local difference, held out": ({"eval_local_difference": ("", BLUE, "-")}, "units of the standardised score"),
         "Within-session Spearman, held out": ({"eval_within_session_spearman": ("", BLUE, "-")}, "correlation"),
     }
-    for axes, (title, (curves, unit)) in zip(figure.subplots(2, 2).flat, panels.items()):
+    return _save(_curves("Training of the reward model", panels, history, "epoch"), path)
+
+
+def plot_alignment(history: Sequence[Mapping[str, float]], path: str | Path) -> Figure:
+    """Reward, distance from the fine-tuned policy, entropy and length of the replies, step by step.
+
+    Args:
+        history: `trainer.state.log_history` of TRL's GRPOTrainer or RLOOTrainer with a `GeliReward`.
+    """
+    panels = {
+        "Reward of a reply": ({"geli/turn_reward_mean": ("", BLUE, "-")}, "units of the standardised score"),
+        "KL from the fine-tuned policy": ({"kl": ("", BLUE, "-")}, "nats a token"),
+        "Entropy": ({"entropy": ("", BLUE, "-")}, "nats a token"),
+        "Length of a reply": ({"completions/mean_length": ("", BLUE, "-")}, "tokens"),
+    }
+    return _save(_curves("Alignment of the policy", panels, history, "step"), path)
+
+
+def _curves(title: str, panels: Mapping, history: Sequence[Mapping[str, float]], over: str) -> Figure:
+    """Two by two panels, {title: ({key of the log: (label, colour, style)}, unit)}, over the log's key `over`."""
+    figure = Figure(figsize=(9, 6), dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=12, fontweight="bold")
+    for axes, (name, (curves, unit)) in zip(figure.subplots(2, 2).flat, panels.items()):
         _style(axes)
-        axes.set(title=title, xlabel="epoch", ylabel=unit)
+        axes.set(title=name, xlabel=over, ylabel=unit)
         for key, (label, colour, style) in curves.items():
-            points = np.array([(log["epoch"], log[key]) for log in history if key in log], float)
+            points = np.array([(log[over], log[key]) for log in history if key in log], float)
             if len(points):
                 marker = "o" if len(points) <= 25 and style == "-" else ""
                 axes.plot(*points.T, style, color=colour, label=label, marker=marker, markersize=4)
@@ -186,9 +206,9 @@ def plot_training(history: Sequence[Mapping[str, float]], path: str | Path) -> F
             _say_nothing(figure, axes, "not measured")
         elif len(curves) > 1:
             axes.legend(frameon=False, fontsize=8)
-        else:
+        elif min(axes.lines[0].get_ydata()) < 0 < max(axes.lines[0].get_ydata()):
             axes.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
-    return _save(figure, path)
+    return figure
 
 
 def plot_comparison(

@@ -33,7 +33,7 @@ def write_report(
     """Write everything that there is to see of a run into its folder.
 
     Args:
-        folder: of the run; `reward_history.json` in it is drawn.
+        folder: of the run; `reward_history.json` and `policy_history.json` in it are drawn.
         settings: of the run.
         sizes: sessions in each part of the data.
         test: held-out Session rows.
@@ -71,6 +71,9 @@ def write_report(
     if (folder / "reward_history.json").exists():
         plots.plot_training(json.loads((folder / "reward_history.json").read_text()), folder / "training.png")
         pictures["training.png"] = "Training of the reward model"
+    if (folder / "policy_history.json").exists():
+        plots.plot_alignment(json.loads((folder / "policy_history.json").read_text()), folder / "alignment.png")
+        pictures["alignment.png"] = "Alignment of the policy"
     if comparison:
         before, after = ([reply.value for reply in side] for side in (comparison.before, comparison.after))
         plots.plot_replies(before, after, folder / "replies.png")

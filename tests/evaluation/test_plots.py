@@ -8,6 +8,7 @@ from matplotlib.text import Text
 
 from geli_hf.evaluation import Interval
 from geli_hf.evaluation.plots import (
+    plot_alignment,
     plot_comparison,
     plot_replies,
     plot_rewards_against_truth,
@@ -125,6 +126,16 @@ def test_training_curves_show_the_floor_and_what_was_not_measured(picture):
     _, global_loss, _, spearman = figure.axes
     assert global_loss.lines[1].get_ydata().tolist() == [0.4] * 5
     np.testing.assert_allclose(spearman.lines[0].get_xydata(), [[e, 0.1 * e] for e in range(1, 6)])
+
+
+def test_alignment_is_drawn_step_by_step(picture):
+    history = [{"step": step, "geli/turn_reward_mean": step / 10, "kl": 0.01 * step} for step in (5, 10, 15)]
+    figure = plot_alignment([*history, {"step": 15, "train_runtime": 1.0}], picture)
+    assert_drawn(picture)
+    reward, divergence, _, _ = figure.axes
+    assert reward.lines[0].get_xydata().tolist() == [[5, 0.5], [10, 1.0], [15, 1.5]]
+    np.testing.assert_allclose(divergence.lines[0].get_ydata(), [0.05, 0.1, 0.15])
+    assert texts(figure).count("not measured") == 2  # entropy and length
 
 
 def test_comparison_colours_what_stands_apart_from_the_reference(picture):

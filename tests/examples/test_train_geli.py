@@ -37,7 +37,7 @@ def script():
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
     """A run of seconds: every stage, one or two steps each."""
-    trainer = {"per_device_train_batch_size": 4, "max_steps": 2, "dataloader_pin_memory": False}
+    trainer = {"per_device_train_batch_size": 4, "max_steps": 2}
     policy_trainer = trainer | {"bf16": False, "activation_checkpointing": False}
     settings = {
         "data": {"options": {"conversations": 12}, "eval_share": 0.25, "test_share": 0.25},
@@ -53,7 +53,7 @@ def config(tmp_path_factory) -> Path:
         },
         "pretrain": trainer,
         "sft": policy_trainer,
-        "grpo": policy_trainer | {"num_generations": 2, "max_completion_length": 8, "beta": 0.05},
+        "grpo": policy_trainer | {"logging_steps": 1, "num_generations": 2, "max_completion_length": 8, "beta": 0.05},
     }
     file = tmp_path_factory.mktemp("config") / "tiny.yaml"
     file.write_text(yaml.safe_dump(settings))
@@ -90,7 +90,7 @@ def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, tmp_path):
     assert metrics["reward"]["uniform, given the score"]["within_session_spearman"]["estimate"] == 0
     assert metrics["policy"]["judge"] == "true turn values"
     assert -1 <= metrics["policy"]["after"]["value"]["estimate"] <= 1
-    for name in ("session", "rewards_against_truth", "methods", "training", "replies"):
+    for name in ("session", "rewards_against_truth", "methods", "training", "alignment", "replies"):
         with Image.open(output / f"{name}.png") as picture:
             assert min(picture.size) > 300
     assert (output / "report.md").read_text().startswith("# run")
