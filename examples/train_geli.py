@@ -352,7 +352,7 @@ def judge_by_reward(model: GeliRewardModel, dialogues: list, replies: list[str])
     from geli_hf.alignment import GeliReward
 
     values = GeliReward(model)(dialogues, [[{"role": "assistant", "content": reply}] for reply in replies])
-    return [JudgedReply(reply, value) for reply, value in zip(replies, values)]
+    return [JudgedReply(reply, value, recognised=None) for reply, value in zip(replies, values)]
 
 
 # ------------------------------------------------------------------------------------------------ the run's folder

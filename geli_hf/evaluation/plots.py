@@ -242,10 +242,12 @@ def plot_replies(
     path: str | Path,
     *,
     names: tuple[str, str] = ("before (SFT)", "after (aligned)"),
+    judge: str = "true turn values",
 ) -> Figure:
-    """Distribution of the true value of a policy's replies before and after alignment, with both means."""
+    """Distribution of the value of a policy's replies before and after alignment, with both means."""
     figure, axes = _figure(7, 4.2)
-    axes.set(title="True value of the policy's replies", xlabel="true value of a reply", ylabel="share of replies (%)")
+    title = f"The policy's replies, judged by {judge}"
+    axes.set(title=title, xlabel="value of a reply", ylabel="share of replies (%)")
     sides = [np.asarray(values, float) for values in (before, after)]
     sides = [values[np.isfinite(values)] for values in sides]
     if not all(map(len, sides)):

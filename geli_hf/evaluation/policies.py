@@ -19,12 +19,13 @@ class JudgedReply:
     Args:
         text: the reply.
         value: its worth as a turn of its dialogue, in the judge's units.
-        recognised: whether the judge understood it at all; one that it did not is worth the least.
+        recognised: whether the judge understood it at all; one that it did not is worth the least. None of a judge
+            that can't tell.
     """
 
     text: str
     value: float
-    recognised: bool = True
+    recognised: bool | None = True
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,10 @@ class PolicyComparison:
         result: dict[str, Any] = {"judge": "true turn values" if self.true else "its own reward model"}
         for name in ("before", "after"):
             side = getattr(self, name)
+            recognised = [reply.recognised for reply in side]
             result[name] = {
                 "value": bootstrap([reply.value for reply in side], self.conversation_ids),
-                "recognised": float(np.mean([reply.recognised for reply in side])),
+                "recognised": None if None in recognised else float(np.mean(recognised)),
                 "words": float(np.mean([len(reply.text.split()) for reply in side])),
                 "distinct": len({reply.text for reply in side}) / len(side),
             }

@@ -14,7 +14,7 @@ from ..modeling_geli import GeliRewardModel
 from . import plots
 from .metrics import spearman_per_session
 from .policies import PolicyComparison
-from .table import as_json, markdown_table
+from .table import MISSING, as_json, markdown_table
 
 THIS_MODEL = "this reward model"
 EXAMPLES = 4
@@ -76,7 +76,7 @@ def write_report(
         pictures["alignment.png"] = "Alignment of the policy"
     if comparison:
         before, after = ([reply.value for reply in side] for side in (comparison.before, comparison.after))
-        plots.plot_replies(before, after, folder / "replies.png")
+        plots.plot_replies(before, after, folder / "replies.png", judge=policy["judge"])
         pictures["replies.png"] = f"Value of the policy's replies, judged by {policy['judge']}"
 
     summary = _summary(folder, rows, policy)
@@ -106,9 +106,8 @@ def _telling_session(rewards: Sequence[Sequence[float]], test: Dataset) -> int:
 def _policy_section(policy: Mapping[str, Any], comparison: PolicyComparison) -> list[str]:
     table = ["| | value of a reply | recognised | words | distinct |", "| --- | ---: | ---: | ---: | ---: |"]
     for title, side in (("before (fine-tuned)", policy["before"]), ("after (aligned)", policy["after"])):
-        table.append(
-            f"| {title} | {side['value']} | {side['recognised']:.1%} | {side['words']:.1f} | {side['distinct']:.1%} |"
-        )
+        share = _share(side["recognised"])
+        table.append(f"| {title} | {side['value']} | {share} | {side['words']:.1f} | {side['distinct']:.1%} |")
     gains = np.array([a.value - b.value for a, b in zip(comparison.after, comparison.before)])
     order = np.random.default_rng(0).permutation(len(gains))[:EXAMPLES]
     examples = []
@@ -127,6 +126,10 @@ def _policy_section(policy: Mapping[str, Any], comparison: PolicyComparison) -> 
         f"{len(examples)} of them, drawn at random:",
         *examples,
     ]
+
+
+def _share(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.1%}"
 
 
 def _one_line(text: str) -> str:
@@ -148,8 +151,8 @@ def _summary(folder: Path, rows: Mapping[str, Mapping[str, Any]], policy: Mappin
             "",
             f"A reply of the policy, judged by {policy['judge']}: {before['value'].estimate:.3f} before, "
             f"{after['value'].estimate:.3f} after; difference {policy['difference']},",
-            f"at {policy['length_ratio']:.2f} of the length; recognised {before['recognised']:.1%} before, "
-            f"{after['recognised']:.1%} after.",
+            f"at {policy['length_ratio']:.2f} of the length; recognised {_share(before['recognised'])} before, "
+            f"{_share(after['recognised'])} after.",
         ]
     lines += [
         "",
