@@ -14,6 +14,7 @@ _EXPORTS = {
     "modeling_geli": ["GeliRewardModel", "GeliRewardOutput"],
     "sessions": ["SessionError", "session_features", "split_sessions", "validate_sessions"],
     "data": ["load_sessions", "read_report"],
+    "published_head": ["convert_head"],
     "training": ["PAPER", "GeliRewardArguments", "GeliRewardTrainer"],
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -23,6 +25,20 @@ def main(argv: list[str] | None = None) -> None:
     score.add_argument("--batch-size", type=_count, default=32, help=batch_help)
     score.add_argument("--data-dir", help="where the corpus lies, if SESSIONS names one")
     score.set_defaults(run=_score)
+
+    convert = commands.add_parser(
+        "convert-head",
+        help="make a reward model of the published GELI head",
+        description="Make a reward model of the published GELI head, without running anything that its file names. "
+        "The published encoder was trained too, and is not in the file; and its text format was another. So the "
+        "rewards are those of the head on the encoder that you name, and not those of the published system. "
+        "The head's licence is its authors' (CC BY-NC-SA 4.0).",
+    )
+    convert.add_argument("file", help="the published file, a pickled module as torch.save wrote it")
+    backbone_help = "encoder: a folder, or a name on the Hub (default: facebook/bart-large)"
+    convert.add_argument("--backbone", default="facebook/bart-large", help=backbone_help)
+    convert.add_argument("--output", required=True, help="folder for the reward model, new or empty")
+    convert.set_defaults(run=_convert_head)
 
     arguments = parser.parse_args(argv)
     try:
@@ -51,6 +67,21 @@ def _score(arguments: argparse.Namespace, out: TextIO) -> None:
                 named = {"session_id": session["session_id"]} if "session_id" in session else {}
                 out.write(json.dumps(named | scored, ensure_ascii=False) + "\n")
         out.flush()
+
+
+def _convert_head(arguments: argparse.Namespace, out: TextIO) -> None:
+    from .published_head import convert_head
+
+    output = Path(arguments.output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise FileExistsError(f"--output: {output} holds something; choose an empty or a new folder")
+    model = convert_head(arguments.file, arguments.backbone)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # Written under another name and renamed: it is there when it is whole, and not before.
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+        model.save_pretrained(Path(folder, "model"))
+        os.replace(Path(folder, "model"), output)
+    out.write(f"{output}: the published head on {arguments.backbone}; its rewards are not the published system's\n")
 
 
 def _model(name: str):

@@ -3,11 +3,12 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from tiny import backbone, reward_model
+from tiny import backbone, published_head, reward_model
 
 import geli_hf.data
 from geli_hf.alignment import small_policy
@@ -64,10 +65,15 @@ def test_the_python_blocks_run_in_order(after_quickstart, capsys):
 
 def test_the_commands_of_geli_run(after_quickstart, capsys):
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("geli ")]
-    assert len(commands) == 2
+    assert len(commands) == 3
+    shutil.copytree(backbone("bart"), "facebook/bart-large")
+    published_head("reward1_eager-glade-5")
     for command in commands:
         main(shlex.split(command.partition(">")[0])[1:])
     drawn, _, lines = capsys.readouterr().out.rpartition("\n\n")
+    lines, said, _ = lines.rpartition("runs/published_head: ")
+    assert said
+    assert Path("runs/published_head/model.safetensors").exists()
     assert drawn.count("predicted score") == 3
     assert [json.loads(line)["session_id"] for line in lines.splitlines()] == ["a-1", "b-1"]
 

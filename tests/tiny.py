@@ -10,9 +10,11 @@ says is far above rounding errors in every hidden state.
 import atexit
 import random
 import shutil
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import torch
 from transformers import (
@@ -117,3 +119,36 @@ def reward_model(name: str, *, seed: int = 0, dtype: torch.dtype | None = None, 
         model.score.standardise.mean.normal_(0.0, 0.1, generator=generator)
         model.score.standardise.std.uniform_(0.5, 2.0, generator=generator)
     return model
+
+
+def published_head(path: str | Path, *, hidden_size: int = 32, change=None, **saving) -> torch.nn.Module:
+    """Pickle a head as the authors of GELI published theirs, a module whose class was defined in a script.
+
+    Args:
+        change: what else to do to the module before it is pickled.
+        saving: of `torch.save`.
+
+    Returns:
+        The module, ready to compute with.
+    """
+
+    class RewardFunction(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1 = torch.nn.Linear(hidden_size, 128)
+            self.Relu = torch.nn.ReLU()
+            self.fc2 = torch.nn.Linear(128, 1)
+            self.Tanh = torch.nn.Tanh()
+            self.dropout = torch.nn.Dropout(0.2)
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return self.Tanh(self.dropout(self.fc2(self.Relu(self.dropout(self.fc1(features))))))
+
+    RewardFunction.__module__, RewardFunction.__qualname__ = "__main__", "reward_function"
+    torch.manual_seed(0)
+    module = RewardFunction()
+    if change:
+        change(module)
+    with mock.patch.object(sys.modules["__main__"], "reward_function", RewardFunction, create=True):
+        torch.save(module, path, **saving)
+    return module.eval()
