@@ -664,7 +664,7 @@ def test_what_is_no_archive(tmp_path):
 
 
 def test_a_file_of_something_larger(published, monkeypatch):
-    monkeypatch.setattr("geli_hf.published_head.LARGEST_FILE", published[0].stat().st_size - 1)
+    monkeypatch.setattr("geli_hf.torch_file.LARGEST_FILE", published[0].stat().st_size - 1)
     assert "bytes, expected a head of half a million" in problem(published[0])
 
 
