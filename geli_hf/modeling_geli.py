@@ -22,8 +22,9 @@ logger = logging.get_logger(__name__)
 
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 USER_TOKEN, ASSISTANT_TOKEN = "<|user|>", "<|assistant|>"
-# Padded tokens that go through the backbone at once. Bounds memory whatever the number and length of the windows.
-TOKENS_PER_PASS = 16_384
+# Padded tokens that go through the backbone at once. Bounds memory whatever the number and length of the windows. Few
+# keep a CPU core busy, and more only leave its cache.
+TOKENS_PER_PASS = {"cpu": 1_024, "accelerator": 16_384}
 
 # The role and end tokens are taken out of the text, so that nobody can open or end a turn by typing one. System
 # messages are left out: rated sessions have none, so the model knows nothing of them.
@@ -360,10 +361,11 @@ class GeliRewardModel(PreTrainedModel):
     def _read(self, windows: list[_Window], batch: int, turns: int, device: torch.device) -> torch.Tensor:
         """Run the windows through the backbone, similar lengths together, and average each span's hidden states."""
         windows = sorted(windows, key=lambda window: len(window.ids))
+        most = TOKENS_PER_PASS["cpu" if device.type == "cpu" else "accelerator"]
         places, vectors, first = [], [], 0
         while first < len(windows):
             past = first + 1
-            while past < len(windows) and len(windows[past].ids) * (past + 1 - first) <= TOKENS_PER_PASS:
+            while past < len(windows) and len(windows[past].ids) * (past + 1 - first) <= most:
                 past += 1
             chunk, first = windows[first:past], past
             hidden = self._hidden_states([window.ids for window in chunk], device)

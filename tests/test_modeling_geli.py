@@ -335,7 +335,7 @@ def test_the_size_of_a_pass_changes_no_score(name, monkeypatch):
         lambda module, args, kwargs: passes.append(kwargs["input_ids"].shape), with_kwargs=True
     )
     for size in (1, 70, 200):  # 1 is less than any window
-        monkeypatch.setattr(modeling_geli, "TOKENS_PER_PASS", size)
+        monkeypatch.setitem(modeling_geli.TOKENS_PER_PASS, "cpu", size)
         passes.clear()
         torch.testing.assert_close(
             model.score_messages(dialogues, last_turn_only=False), expected, equal_nan=True, **CLOSE
