@@ -7,6 +7,7 @@ states -> one feature vector per assistant turn -> head -> turn rewards.
 """
 
 import importlib.util
+from bisect import bisect_left
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -311,9 +312,10 @@ class GeliRewardModel(PreTrainedModel):
     def _windows(self, row: int, ids: list[int], last_turn_only: bool) -> tuple[list[_Window], int, bool]:
         """Cut one dialogue into inputs of the backbone that never exceed its context.
 
-        A turn's own window reaches `context_messages` back. A decoder without that limit shares windows between
-        turns: they are laid from the right, so that the last turn sees as much as fits, and each other turn sees the
-        whole dialogue so far or at least half of what fits.
+        A turn's own window reaches `context_messages` back. Turns of a decoder whose windows begin with the same
+        message share one. Without that limit they also share where they do not: windows are laid from the right, so
+        that the last turn sees as much as fits, and each other turn sees the whole dialogue so far or at least half
+        of what fits.
         """
         config = self.config
         if ids[-1:] == ids[-2:-1]:  # a tokenizer left to add its special tokens, as in pipelines, ends the text again
@@ -328,20 +330,20 @@ class GeliRewardModel(PreTrainedModel):
             )
         turn_of = {message: turn for turn, message in enumerate(answered[-1:] if last_turn_only else answered)}
         room = config.max_length - len(config.prefix_token_ids)
-        shared = config.causal and config.context_messages is None
+
+        def wanted(message: int) -> int:
+            return 0 if config.context_messages is None else max(0, message - config.context_messages)
 
         windows, cropped = [], False
         waiting = sorted(turn_of)
         while waiting:
             end = waiting.pop()
-            wanted = 0 if config.context_messages is None else max(0, end - config.context_messages)
-            begin = next((m for m in range(wanted, end + 1) if starts[end + 1] - starts[m] <= room), end)
+            begin = min(bisect_left(starts, starts[end + 1] - room, lo=wanted(end)), end)
             read = [end]
-            if shared:
-                enough = starts[begin] + room // 2 if begin > wanted else 0
-                while waiting and waiting[-1] >= begin and starts[waiting[-1]] >= enough:
-                    read.append(waiting.pop())
-            cropped |= begin > wanted
+            enough = starts[begin] + room // 2 if config.context_messages is None else len(ids)
+            while config.causal and waiting and (wanted(waiting[-1]) == begin or starts[waiting[-1]] >= enough):
+                read.append(waiting.pop())
+            cropped |= begin > wanted(end)
             body = ids[starts[begin] : starts[end + 1]]
             if len(body) > room:  # one message longer than the context: its role token and its end
                 cropped = True

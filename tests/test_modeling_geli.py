@@ -379,6 +379,20 @@ def test_the_last_turn_alone_is_rewarded_as_among_all(name, head):
     torch.testing.assert_close(model.score_messages(dialogues), expected, **CLOSE)
 
 
+def test_turns_of_a_decoder_whose_windows_begin_alike_share_one():
+    """The first turns of a session see all of it so far; a causal pass over the last of them has them all."""
+    messages = talk(14, words=2)
+    windows, turns, cropped = windows_of(reward_model("llama", context_messages=8), messages)
+    # Turns are messages 1, 3, ..., 13; of these 1..7 begin at message 0, and 9, 11, 13 at 1, 3 and 5.
+    assert sorted(sorted(turn for _, turn, *_ in window.spans) for window in windows) == [[0, 1, 2, 3], [4], [5], [6]]
+    assert turns == 7
+    assert not cropped
+    assert len(windows_of(reward_model("bert", context_messages=8), messages)[0]) == 7
+    model = reward_model("llama", context_messages=8)
+    alone = [model.score_messages([messages[max(0, turn - 8) : turn + 1]]).item() for turn in range(1, 14, 2)]
+    np.testing.assert_allclose(rewards_of(model, messages), alone, rtol=1e-5, atol=1e-5)
+
+
 def test_a_message_after_the_last_assistant_turn_does_not_matter():
     for name in ("bert", "llama"):
         model = reward_model(name)
@@ -723,7 +737,7 @@ def test_the_attention_kernel_can_be_chosen(tmp_path):
 def test_the_travelling_files_import_only_each_other_and_hugging_face():
     """They are copied beside each checkpoint, and must load where nothing else is installed."""
     allowed = {"configuration_geli", "huggingface_hub", "torch", "tqdm", "transformers"}
-    stdlib = {"dataclasses", "importlib", "pathlib", "typing"}
+    stdlib = {"bisect", "dataclasses", "importlib", "pathlib", "typing"}
     for file in ("modeling_geli.py", "configuration_geli.py"):
         source = (Path(modeling_geli.__file__).parent / file).read_text()
         found = set(re.findall(r"^\s*(?:from|import) \.?(\w+)", source, re.MULTILINE))
