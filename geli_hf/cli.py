@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TextIO
 
@@ -56,16 +57,18 @@ def _count(text: str) -> int:
 
 
 def _score(arguments: argparse.Namespace, out: TextIO) -> None:
-    sessions = _sessions(arguments)
+    sessions = islice(_sessions(arguments), arguments.limit)
+    first = next(sessions, None)  # a file that is wrong from the start is told before a model is loaded
+    if first is None:
+        raise ValueError(f"{arguments.sessions}: no session in it")
     model = _model(arguments.model)
-    for first in range(0, len(sessions), arguments.batch_size):
-        batch = sessions[first : first + arguments.batch_size]
-        for session, scored in zip(batch, model.score_sessions(batch, batch_size=arguments.batch_size)):
-            if arguments.format == "table":
-                out.write("\n".join(_drawn(model, session, scored)) + "\n\n")
-            else:
-                named = {"session_id": session["session_id"]} if "session_id" in session else {}
-                out.write(json.dumps(named | scored, ensure_ascii=False) + "\n")
+    read, shown = tee(chain([first], sessions))  # never more than a batch apart
+    for scored, session in zip(model.iter_scores(read, batch_size=arguments.batch_size), shown):
+        if arguments.format == "table":
+            out.write("\n".join(_drawn(model, session, scored)) + "\n\n")
+        else:
+            named = {"session_id": session["session_id"]} if "session_id" in session else {}
+            out.write(json.dumps(named | scored, ensure_ascii=False) + "\n")
         out.flush()
 
 
@@ -99,25 +102,21 @@ def _model(name: str):
     return GeliRewardModel.from_pretrained(name)
 
 
-def _sessions(arguments: argparse.Namespace) -> list[dict]:
-    """Rows to score: they need messages and nothing else."""
-    name, limit = arguments.sessions, arguments.limit
+def _sessions(arguments: argparse.Namespace) -> Iterator[dict]:
+    """Rows to score, read as they are asked for: they need messages and nothing else."""
+    name = arguments.sessions
     if name == "-":
-        rows = list(_lines(sys.stdin, "standard input"))
+        yield from _lines(sys.stdin, "standard input")
     elif Path(name).suffix == ".jsonl" or (Path(name).is_file() and Path(name).suffix != ".parquet"):
         with open(name, encoding="utf-8-sig") as file:
             try:
-                rows = list(_lines(file, name))
+                yield from _lines(file, name)
             except UnicodeDecodeError as error:
                 raise ValueError(f"{name}: not text in UTF-8 ({error.reason} at byte {error.start})") from None
     else:
         from .data import load_sessions
 
-        dataset = load_sessions(name, data_dir=arguments.data_dir)
-        rows = dataset.select(range(min(limit or len(dataset), len(dataset)))).to_list()
-    if not rows:
-        raise ValueError(f"{name}: no session in it")
-    return rows[:limit]
+        yield from load_sessions(name, data_dir=arguments.data_dir)
 
 
 def _lines(file: TextIO, name: str) -> Iterator[dict]:

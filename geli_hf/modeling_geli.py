@@ -8,7 +8,9 @@ states -> one feature vector per assistant turn -> head -> turn rewards.
 
 import importlib.util
 from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -412,7 +414,6 @@ class GeliRewardModel(PreTrainedModel):
             return output.logits[:, 0]
         return output.turn_rewards.masked_fill(~output.turn_mask, torch.nan)
 
-    @torch.inference_mode()
     def score_sessions(self, sessions, *, batch_size: int = 32, progress: bool = False) -> list[dict]:
         """Reward every assistant turn of every session.
 
@@ -426,22 +427,27 @@ class GeliRewardModel(PreTrainedModel):
             predicted session score, in the units of the ratings), and `cropped` (whether the session was longer than
             the context, so that some turn was rewarded without the beginning).
         """
-        scored = []
-        batches = range(0, len(sessions), batch_size)
-        for first in tqdm(batches, desc="Scoring", unit="batch", disable=not progress):
-            rows = [sessions[index] for index in range(first, min(first + batch_size, len(sessions)))]
-            output = self(**self.tokenize([row["messages"] for row in rows]))
-            scores = self.predict_score(output.turn_rewards, output.turn_mask)
-            for rewards, mask, score, cropped in zip(
-                output.turn_rewards, output.turn_mask, scores.tolist(), output.cropped.tolist()
-            ):
-                scored.append({"turn_rewards": rewards[mask].tolist(), "score": score, "cropped": cropped})
-        if any(row["cropped"] for row in scored):
+        scored = self.iter_scores(sessions, batch_size=batch_size)
+        return list(tqdm(scored, desc="Scoring", unit="session", total=len(sessions), disable=not progress))
+
+    def iter_scores(self, sessions: Iterable[dict], *, batch_size: int = 32) -> Iterator[dict]:
+        """What `score_sessions` returns, one session after the other and in memory that does not grow with their
+        number. Takes any iterable of rows, such as a generator or a streamed dataset, and reads a batch ahead.
+        """
+        sessions, number, cropped = iter(sessions), 0, 0
+        while rows := list(islice(sessions, batch_size)):
+            with torch.inference_mode():
+                output = self(**self.tokenize([row["messages"] for row in rows]))
+                scores = self.predict_score(output.turn_rewards, output.turn_mask)
+            rewards = [row[mask].tolist() for row, mask in zip(output.turn_rewards, output.turn_mask)]
+            for turn_rewards, score, crop in zip(rewards, scores.tolist(), output.cropped.tolist()):
+                yield {"turn_rewards": turn_rewards, "score": score, "cropped": crop}
+            number, cropped = number + len(rows), cropped + int(output.cropped.sum())
+        if cropped:
             logger.warning(
-                f"{sum(row['cropped'] for row in scored)} of {len(scored)} sessions are longer than the model's "
-                f"context of {self.config.max_length} tokens: some turns were rewarded without the beginning."
+                f"{cropped} of {number} sessions are longer than the model's context of {self.config.max_length} "
+                "tokens: some turns were rewarded without the beginning."
             )
-        return scored
 
     def predict_score(self, turn_rewards: torch.Tensor, turn_mask: torch.Tensor) -> torch.Tensor:
         """Session scores `(batch,)` in the units of the ratings, from turn rewards `(batch, turns)` and their mask."""

@@ -106,6 +106,14 @@ def test_limit_and_batch_size(geli, file, checkpoint, scored):
     assert [row["score"] for row in rows] == pytest.approx([row["score"] for row in scored[:2]], abs=1e-5)
 
 
+def test_a_file_is_read_as_it_is_scored(file, checkpoint, capsys):
+    """However long it is, no more than a batch of it is in memory; and what is good before a bad line is scored."""
+    path = file(*[SESSIONS[0]] * 5, "no JSON")
+    with pytest.raises(SystemExit, match="line 6: not JSON"):
+        main(["score", path, "--model", checkpoint, "--batch-size", "2"])
+    assert len(read(capsys.readouterr().out)) == 4
+
+
 @pytest.mark.parametrize("kind", ["folder", "parquet"])
 def test_a_corpus(geli, file, checkpoint, scored, kind, tmp_path, monkeypatch):
     monkeypatch.setenv("GELI_HF_CACHE", str(tmp_path / "cache"))

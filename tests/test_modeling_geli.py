@@ -379,6 +379,27 @@ def test_the_last_turn_alone_is_rewarded_as_among_all(name, head):
     torch.testing.assert_close(model.score_messages(dialogues), expected, **CLOSE)
 
 
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_scores_come_as_sessions_are_read(name, transformers_log):
+    model = reward_model(name)
+    rows, read = [tiny.session(messages, seed=messages) for messages in (3, 90, 2, 5, 3)], []
+
+    def stream():
+        for row in rows:
+            read.append(row)
+            yield row
+
+    scores = model.iter_scores(stream(), batch_size=2)
+    assert read == []
+    found = []
+    for ahead in (2, 2, 4, 4, 5):  # never more than a batch
+        found.append(next(scores))
+        assert len(read) == ahead
+    assert list(scores) == []
+    assert transformers_log.text.count("1 of 5 sessions are longer than the model's context") == 1
+    assert found == model.score_sessions(rows, batch_size=2)
+
+
 def test_turns_of_a_decoder_whose_windows_begin_alike_share_one():
     """The first turns of a session see all of it so far; a causal pass over the last of them has them all."""
     messages = talk(14, words=2)
@@ -737,7 +758,7 @@ def test_the_attention_kernel_can_be_chosen(tmp_path):
 def test_the_travelling_files_import_only_each_other_and_hugging_face():
     """They are copied beside each checkpoint, and must load where nothing else is installed."""
     allowed = {"configuration_geli", "huggingface_hub", "torch", "tqdm", "transformers"}
-    stdlib = {"bisect", "dataclasses", "importlib", "pathlib", "typing"}
+    stdlib = {"bisect", "collections", "dataclasses", "importlib", "itertools", "pathlib", "typing"}
     for file in ("modeling_geli.py", "configuration_geli.py"):
         source = (Path(modeling_geli.__file__).parent / file).read_text()
         found = set(re.findall(r"^\s*(?:from|import) \.?(\w+)", source, re.MULTILINE))
