@@ -23,6 +23,7 @@ from ..sessions import assistant_turns
 logger = logging.get_logger(__name__)
 
 READING_FIELDS = ("pooling", "causal", "context_messages", "max_length", "prefix_token_ids")
+TURNS_AT_ONCE = 4096  # that are read from a cache to compute with all of them
 
 
 class TurnFeatureCache:
@@ -37,6 +38,12 @@ class TurnFeatureCache:
 
     def __getitem__(self, index: int) -> np.ndarray:
         return np.array(self.features[self.first[index] : self.first[index + 1]])
+
+    def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation `(hidden,)` of each feature over all turns, in memory that does not grow with them."""
+        parts = [self.features[first : first + TURNS_AT_ONCE] for first in range(0, len(self.features), TURNS_AT_ONCE)]
+        mean = sum(part.sum(0, dtype=np.float64) for part in parts) / len(self.features)
+        return mean, np.sqrt(sum(np.square(part - mean).sum(0) for part in parts) / len(self.features))
 
 
 def cached_turn_features(

@@ -165,6 +165,6 @@ def _with_head(peft_config):
 @torch.no_grad()
 def _standardise(model: GeliRewardModel, features: TurnFeatureCache) -> None:
     """Set the head's shift and scale from the training turns; a feature that never changes is left unscaled."""
-    mean, std = features.features.mean(0, dtype=np.float64), features.features.std(0, dtype=np.float64)
+    mean, std = features.mean_and_std()
     model.score.standardise.mean.copy_(torch.from_numpy(mean))
     model.score.standardise.std.copy_(torch.from_numpy(np.where(std > 1e-6, std, 1.0)))

@@ -7,7 +7,7 @@ from tiny import reward_model
 from toy import toy_sessions
 
 from geli_hf import GeliRewardModel
-from geli_hf.training import cached_turn_features, score_cached
+from geli_hf.training import cached_turn_features, features, score_cached
 
 
 @pytest.fixture
@@ -51,6 +51,15 @@ def test_the_file_is_memory_mapped_and_an_item_is_a_copy(train_sessions, feature
     item = cache[0]
     item[:] = 0  # a batch may be changed; the cache may not
     assert cache[0].any()
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 10_000])
+def test_mean_and_deviation_of_all_turns(at_once, train_sessions, features_dir, monkeypatch):
+    monkeypatch.setattr(features, "TURNS_AT_ONCE", at_once)
+    cache = cached_turn_features(reward_model("bert"), train_sessions, cache_dir=features_dir)
+    mean, std = cache.mean_and_std()
+    np.testing.assert_allclose(mean, cache.features.astype(np.float64).mean(0), rtol=1e-12)
+    np.testing.assert_allclose(std, cache.features.astype(np.float64).std(0), rtol=1e-12)
 
 
 @pytest.mark.parametrize("change", ["weights", "dialogues", "context", "max_length"])
