@@ -1,0 +1,61 @@
+"""Time and peak memory of `geli score` in a process of its own.
+
+Run as a script, it is that process: it scores a file, and writes the seconds to the file that it is told.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from time import perf_counter
+
+
+def score_in_fresh_process(model: str, sessions: Path) -> tuple[float, float]:
+    """Seconds of `geli score` after the imports, and the peak memory of its process in MiB, imports included."""
+    told = sessions.with_suffix(".told")
+    subprocess.run(
+        [sys.executable, __file__, model, str(sessions), str(told)],
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        check=True,
+    )
+    seconds, peak = told.read_text().split()
+    return float(seconds), float(peak)
+
+
+def peak_memory() -> float:
+    """Of this process, in MiB. On Linux `ru_maxrss` would count what the process that started this one held."""
+    try:
+        [kib] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        return int(kib) / 1024
+    except OSError:
+        most = getrusage(RUSAGE_SELF).ru_maxrss
+        return most / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def write_sessions(path: Path, dialogues, copies: int = 1) -> Path:
+    """JSON lines of the dialogues, the whole of them so many times."""
+    lines = [
+        json.dumps({"session_id": str(number), "messages": messages}) for number, messages in enumerate(dialogues)
+    ]
+    with open(path, "w") as file:
+        for _ in range(copies):
+            file.write("\n".join(lines) + "\n")
+    return path
+
+
+if __name__ == "__main__":
+    import torch
+
+    from geli_hf.cli import main
+
+    model, sessions, told = sys.argv[1:]
+    torch.set_num_threads(1)
+    import_module("geli_hf.modeling_geli")  # not a part of the scoring
+    start = perf_counter()
+    main(["score", sessions, "--model", model])
+    Path(told).write_text(f"{perf_counter() - start} {peak_memory()}")
