@@ -20,7 +20,7 @@ Session = dict[str, Any]
 
 ROLES = ("user", "assistant")
 REQUIRED_COLUMNS = ("session_id", "conversation_id", "messages", "score")
-OPTIONAL_COLUMNS = ("rater_id", "feedback", "start", "stop", "behaviour", "turn_rating")
+OPTIONAL_COLUMNS = ("rater_id", "scores", "feedback", "start", "stop", "behaviour", "turn_rating")
 
 
 class SessionError(ValueError):
@@ -28,13 +28,20 @@ class SessionError(ValueError):
 
 
 def session_features(
-    feedback: Sequence[str] = (), *, times: bool = False, behaviour: bool = False, turn_rating: bool = False
+    feedback: Sequence[str] = (),
+    *,
+    scores: Sequence[str] = (),
+    times: bool = False,
+    behaviour: bool = False,
+    turn_rating: bool = False,
 ) -> Features:
     """The `datasets.Features` of Session rows.
 
     Args:
         feedback: names of the Local Implicit signals; each becomes a list of float32, one value per assistant turn.
             Without a signal the column is left out, since Parquet cannot hold an empty struct.
+        scores: names of the session's ratings, where it has several; each becomes a float32 in `scores`. `score` stays
+            the one to learn from.
         times: add `start` and `stop`, in seconds, per message.
         behaviour: add the listener's behaviour in words, per assistant turn.
         turn_rating: add the human (or true) rating per assistant turn, for evaluation only.
@@ -46,6 +53,8 @@ def session_features(
         "messages": List({"role": Value("string"), "content": Value("string")}),
         "score": Value("float32"),
     }
+    if scores:
+        features["scores"] = {name: Value("float32") for name in scores}
     if feedback:
         features["feedback"] = {name: List(Value("float32")) for name in feedback}
     if times:
@@ -133,9 +142,13 @@ def validate_session(session: Session, where: str, seen: dict[str, str]) -> None
     validate_messages(session["messages"], f"{where} ({name!r})")
     turns = len(assistant_turns(session["messages"]))
 
-    score = session["score"]
-    if isinstance(score, bool) or not isinstance(score, (int, float)) or math.isinf(score):
-        fail("score", f"expected a finite number (NaN if missing), found {score!r}")
+    scores = {} if session.get("scores") is None else session["scores"]
+    if not isinstance(scores, Mapping):
+        fail("scores", f"expected one named number per rating, found {scores!r}")
+    numbers = {"score": session["score"]} | {f"scores.{rating}": value for rating, value in scores.items()}
+    for field, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isinf(value):
+            fail(field, f"expected a finite number (NaN if missing), found {value!r}")
 
     feedback = session.get("feedback") or {}
     if not isinstance(feedback, Mapping):

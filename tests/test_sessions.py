@@ -27,6 +27,7 @@ def good_row(name: str = "c1-a") -> dict:
             {"role": "assistant", "content": "Lovely!"},
         ],
         "score": 4.0,
+        "scores": {"liking": 4.0, "fun": math.nan},
         "feedback": {"affect": [1.0, math.nan], "sentiment": [0.5, 0.1]},
         "start": [0.0, 1.5, 3.0, math.nan],
         "stop": [1.0, 2.5, 4.0, math.nan],
@@ -35,7 +36,9 @@ def good_row(name: str = "c1-a") -> dict:
     }
 
 
-ALL_FEATURES = session_features(["affect", "sentiment"], times=True, behaviour=True, turn_rating=True)
+ALL_FEATURES = session_features(
+    ["affect", "sentiment"], scores=["liking", "fun"], times=True, behaviour=True, turn_rating=True
+)
 
 
 def corpus(conversations: int, perspectives: int = 2) -> Dataset:
@@ -65,6 +68,8 @@ def test_rows_survive_parquet_with_their_missing_numbers(tmp_path):
     validate_sessions(rows)
     assert math.isnan(rows[0]["feedback"]["affect"][1])
     assert math.isnan(rows[3]["start"][3])
+    assert rows[0]["scores"]["liking"] == 4
+    assert math.isnan(rows[0]["scores"]["fun"])
     assert rows[1]["messages"] == good_row()["messages"]
 
 
@@ -97,6 +102,8 @@ BREAKS = [
     ("messages", lambda row: row["messages"].pop(1)),
     ("messages", put("messages", value=[{"role": "user", "content": "hello"}])),
     *(("score", put("score", value=value)) for value in ("4", math.inf, -math.inf, True, [4.0])),
+    *(("scores.fun", put("scores", "fun", value=value)) for value in ("4", math.inf, True, None, [4.0])),
+    *(("scores", put("scores", value=value)) for value in ([4.0], 4.0, "4")),
     *(("feedback.affect", put("feedback", "affect", value=value)) for value in ([], [1.0], [1.0] * 3)),
     *(("feedback.sentiment", put("feedback", "sentiment", 0, value=value)) for value in (None, "good", True, [1.0])),
     *((column, put(column, value=[0.0])) for column in ("start", "stop", "turn_rating")),

@@ -32,6 +32,7 @@ SUFFIXES = (".jsonl", ".parquet")
 # So many rows of JSON lines tell which optional columns there are.
 ROWS_LOOKED_AT = 100
 NUMBERS = ("start", "stop", "turn_rating")
+STRUCTS = ("scores", "feedback")  # columns with names of their own in them
 
 
 def open_corpus(path: str | Path, *, split: str = "train") -> Corpus:
@@ -53,12 +54,13 @@ def open_corpus(path: str | Path, *, split: str = "train") -> Corpus:
     if files is None:
         dataset = _from_hub(str(path), split)
         files = [Path(file["filename"]) for file in dataset.cache_files]
-        columns, feedback = dataset.column_names, dataset.features.get("feedback")
+        columns, names = dataset.column_names, {column: dataset.features.get(column) or () for column in STRUCTS}
     else:
         dataset = None
-        columns, feedback = _columns(files)
+        columns, names = _columns(files)
     features = session_features(
-        sorted(feedback or ()),
+        sorted(names["feedback"]),
+        scores=sorted(names["scores"]),
         times=not {"start", "stop"}.isdisjoint(columns),
         behaviour="behaviour" in columns,
         turn_rating="turn_rating" in columns,
@@ -144,9 +146,9 @@ def _from_hub(name: str, split: str) -> Dataset:
         raise FileNotFoundError(f"{_nothing(name)}. The Hub says: {error}") from error
 
 
-def _columns(files: list[Path]) -> tuple[set[str], set[str]]:
-    """The names of the columns and of the feedback."""
-    columns, feedback = set(), set()
+def _columns(files: list[Path]) -> tuple[set[str], dict[str, set[str]]]:
+    """The names of the columns, and the names in each of `STRUCTS`."""
+    columns, names = set(), {column: set() for column in STRUCTS}
     for file in files:
         if file.suffix == ".parquet":
             try:
@@ -154,14 +156,16 @@ def _columns(files: list[Path]) -> tuple[set[str], set[str]]:
             except (pa.ArrowInvalid, OSError) as error:
                 raise SessionError(f"{file}: no Parquet ({error}); was it downloaded whole?") from error
             columns |= set(schema.names)
-            if "feedback" in schema.names:
-                feedback |= {field.name for field in schema.field("feedback").type}
+            for column in set(STRUCTS) & set(schema.names):
+                if pa.types.is_struct(schema.field(column).type):  # if not, the rows say what is wrong
+                    names[column] |= {field.name for field in schema.field(column).type}
             continue
         for _, row in islice(_located([file]), ROWS_LOOKED_AT):
             columns |= {name for name, value in row.items() if value is not None}
-            if isinstance(row.get("feedback"), Mapping):
-                feedback |= set(row["feedback"])
-    return columns, feedback
+            for column in STRUCTS:
+                if isinstance(row.get(column), Mapping):
+                    names[column] |= set(row[column])
+    return columns, names
 
 
 def _located(files: list[Path]) -> Iterator[tuple[str, dict]]:
@@ -195,7 +199,7 @@ def _session(row: Mapping, features: Features, where: str, seen: dict[str, str])
     session = {name: row[name] for name in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS) if row.get(name) is not None}
     if "score" in row:
         session["score"] = _null_to_nan(row["score"])
-    for column in (*NUMBERS, "feedback"):
+    for column in (*NUMBERS, *STRUCTS):
         if column in session:
             session[column] = _null_to_nan(session[column])
     if isinstance(session.get("behaviour"), list):
@@ -204,8 +208,11 @@ def _session(row: Mapping, features: Features, where: str, seen: dict[str, str])
         session["feedback"] = {name: values for name, values in session["feedback"].items() if _known(values)}
     validate_session(session, where, seen)
 
-    known = {*features, *(f"feedback.{name}" for name in features.get("feedback", ()))}
-    late = {*session, *(f"feedback.{name}" for name in session.get("feedback", ()))} - known - {"feedback"}
+    known, late = set(features), set(session).difference(STRUCTS)
+    for column in STRUCTS:
+        known |= {f"{column}.{name}" for name in features.get(column, ())}
+        late |= {f"{column}.{name}" for name in session.get(column, ())}
+    late -= known
     if late:
         raise SessionError(
             f"{where}, field {min(late)!r}: none of the first {ROWS_LOOKED_AT} rows has it; move one that has it there"
@@ -213,11 +220,12 @@ def _session(row: Mapping, features: Features, where: str, seen: dict[str, str])
     turns, messages = len(assistant_turns(session["messages"])), session["messages"]
     empty = {"rater_id": "", "behaviour": [""] * turns, "turn_rating": [math.nan] * turns}
     empty |= {column: [math.nan] * len(messages) for column in ("start", "stop")}
-    filled = {name: session.get(name, empty.get(name)) for name in features if name != "feedback"}
+    filled = {name: session.get(name, empty.get(name)) for name in features if name not in STRUCTS}
     filled["messages"] = [{"role": each["role"], "content": each["content"]} for each in messages]
-    if "feedback" in features:
-        given = session.get("feedback", {})
-        filled["feedback"] = {name: given.get(name, [math.nan] * turns) for name in features["feedback"]}
+    for column, nothing in (("scores", math.nan), ("feedback", [math.nan] * turns)):
+        if column in features:
+            given = session.get(column, {})
+            filled[column] = {name: given.get(name, nothing) for name in features[column]}
     return filled
 
 

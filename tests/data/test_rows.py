@@ -24,6 +24,7 @@ FULL = {
     "rater_id": "r",
     "messages": MESSAGES,
     "score": 4.5,
+    "scores": {"liking": 4.5, "fun": None},
     "feedback": {"affect": [1, None]},
     "start": [0, 1.5, 3, None],
     "stop": [1, 2.5, 4, None],
@@ -49,6 +50,8 @@ def test_null_is_nan_and_what_a_row_does_not_have_is_nan(tmp_path):
     full, bare = sessions
     assert full["messages"] == MESSAGES
     assert (full["score"], full["rater_id"], full["behaviour"]) == (4.5, "r", ["smiles", ""])
+    np.testing.assert_array_equal([full["scores"][name] for name in ("liking", "fun")], [4.5, math.nan])
+    np.testing.assert_array_equal([bare["scores"][name] for name in ("liking", "fun")], [math.nan] * 2)
     np.testing.assert_array_equal(full["feedback"]["affect"], [1, math.nan])
     np.testing.assert_array_equal(full["start"], [0, 1.5, 3, math.nan])
     np.testing.assert_array_equal(full["turn_rating"], [math.nan, 2])
@@ -69,6 +72,7 @@ def test_jsonl_and_parquet_round_trip(tmp_path):
     sessions = load(jsonl(tmp_path, FULL, BARE))
     written = write_jsonl(sessions, tmp_path / "new" / "again.jsonl")
     assert "NaN" not in written.read_text()
+    assert '"scores": {"fun": null, "liking": 4.5}' in written.read_text()
     assert os.listdir(written.parent) == ["again.jsonl"]
     sessions.to_parquet(tmp_path / "again.parquet")
     for path in (written, tmp_path / "again.parquet"):
@@ -124,6 +128,8 @@ def test_unknown_columns_are_left_out_and_mentioned(tmp_path, caplog):
         ({**BARE, "score": "high"}, "field 'score': expected a finite number .* found 'high'"),
         ({**BARE, "score": 1e999}, "field 'score': expected a finite number .* found inf"),
         ({"session_id": "b", "conversation_id": "b", "messages": MESSAGES}, "field 'score': missing"),
+        ({**BARE, "scores": {"fun": "much"}}, "field 'scores.fun': expected a finite number .* found 'much'"),
+        ({**BARE, "scores": [1, 0]}, "field 'scores': expected one named number per rating, found"),
         ({**BARE, "feedback": {"affect": [1]}}, "field 'feedback.affect': expected one value per assistant turn"),
         ({**BARE, "feedback": [1, 0]}, "field 'feedback': expected one named list"),
         ({**BARE, "turn_rating": [1, "x"]}, "field 'turn_rating': assistant turn 1: expected a number"),
@@ -141,6 +147,12 @@ def test_a_signal_that_comes_late_is_refused_rather_than_dropped(tmp_path):
     rows = [{**BARE, "session_id": str(number)} for number in range(100)]
     with pytest.raises(SessionError, match=r"line 101, field 'feedback.affect': none of the first 100 rows has it"):
         load(jsonl(tmp_path, *rows, {**BARE, "feedback": {"affect": [1, 0]}}))
+
+
+def test_a_rating_that_comes_late_is_refused_too(tmp_path):
+    rows = [{**BARE, "session_id": str(number)} for number in range(100)]
+    with pytest.raises(SessionError, match=r"line 101, field 'scores.fun': none of the first 100 rows has it"):
+        load(jsonl(tmp_path, *rows, {**BARE, "scores": {"fun": 1}}))
 
 
 def test_bytes_that_are_no_text(tmp_path):
