@@ -18,7 +18,8 @@ def affect_of_turns(
     """The listener's affect over each utterance (GELI, EMNLP 2024, arXiv 2403.11330).
 
     Args:
-        seconds: (n,), the time of each row of features, in any order; NaN if unknown.
+        seconds: (n,), the time of each row of features, in any order; NaN if unknown. Rows of one time that show the
+            same count once. Rows of one time that show different faces contradict each other, and none of them counts.
         probabilities: (n, 8) in the order of `EMOTIONS`; NaN where no face was seen.
         start, stop: (turns,), seconds; NaN if unknown. A second counts where start <= second <= stop.
         words: (turns,), words of each utterance.
@@ -32,7 +33,7 @@ def affect_of_turns(
     """
     seen = ~np.isnan(probabilities).any(1)
     order = np.argsort(seconds[seen], kind="stable")  # unknown times come last, where no turn ends
-    seconds, probabilities = seconds[seen][order], probabilities[seen][order]
+    seconds, probabilities = _one_face_a_time(seconds[seen][order], probabilities[seen][order])
     first = np.searchsorted(seconds, start, side="left")
     past = np.maximum(np.searchsorted(seconds, stop, side="right"), first)
     past = np.where(np.isnan(start) | np.isnan(stop), first, past)
@@ -44,6 +45,17 @@ def affect_of_turns(
     affect = np.where((most_frequent == HAPPINESS) & (words > SHORT_WORDS), 1.0, 0.0)
     mean = _sums(probabilities[:, HAPPINESS, None], first, past)[:, 0] / np.maximum(count, 1)
     return np.where(count > 0, affect, np.nan), np.where(count > 0, mean, np.nan)
+
+
+def _one_face_a_time(seconds: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted times without repetition, and without those at which two faces are told of."""
+    new = np.diff(seconds, prepend=np.nan) != 0
+    if new.all():
+        return seconds, probabilities
+    which = np.cumsum(new) - 1
+    differs = (probabilities != probabilities[new][which]).any(1)
+    contradicted = np.bincount(which, weights=differs) > 0
+    return seconds[new][~contradicted], probabilities[new][~contradicted]
 
 
 def _sums(values: np.ndarray, first: np.ndarray, past: np.ndarray) -> np.ndarray:

@@ -14,11 +14,11 @@ from geli_hf.data.candor_affect import EMOTIONS, HAPPINESS, affect_of_turns
 def by_hand(seconds, probabilities, start, stop, words):
     hard, graded = [], []
     for begin, end, length in zip(start, stop, words):
-        rows = [
-            row
-            for second, row in zip(seconds, probabilities)
-            if begin <= second <= end and not any(map(math.isnan, row))
-        ]
+        told = {}  # the different faces of each second
+        for second, row in zip(seconds, probabilities):
+            if begin <= second <= end and not any(map(math.isnan, row)):
+                told.setdefault(second, set()).add(tuple(row))
+        rows = [faces.pop() for faces in told.values() if len(faces) == 1]
         winners = Counter(list(row).index(max(row)) for row in rows)
         most_frequent = min(winners, key=lambda emotion: (-winners[emotion], emotion), default=None)
         hard.append(math.nan if not rows else float(EMOTIONS[most_frequent] == "happiness" and length > 5))
@@ -28,15 +28,16 @@ def by_hand(seconds, probabilities, start, stop, words):
 
 # Coarse numbers make ties, and borders on the very second.
 time = st.integers(0, 24).map(lambda half: half / 2) | st.just(math.nan)
-probability = st.integers(0, 3).map(lambda third: third / 3) | st.just(math.nan)
+# Few different faces, so that a second may be told twice with the same one or another.
+faces = st.sampled_from([*np.random.default_rng(0).integers(0, 4, (6, len(EMOTIONS))) / 3, np.full(8, math.nan)])
 
 
 @st.composite
 def faces_and_turns(draw):
     n, turns = draw(st.integers(0, 12)), draw(st.integers(0, 6))
     return (
-        draw(arrays(float, n, elements=time)),
-        draw(arrays(float, (n, len(EMOTIONS)), elements=probability, fill=st.just(0.0))),
+        np.array(draw(st.lists(time, min_size=n, max_size=n))),
+        np.array(draw(st.lists(faces, min_size=n, max_size=n))).reshape(n, len(EMOTIONS)),
         draw(arrays(float, turns, elements=time)),
         draw(arrays(float, turns, elements=time)),
         draw(arrays(int, turns, elements=st.integers(1, 9))),
@@ -76,3 +77,15 @@ def test_the_rule_by_hand():
     assert one_turn("happiness", words=5) == 0  # too short for a face to answer
     assert one_turn("happiness", "neutral") == 1  # of a tie the first of EMOTIONS
     assert one_turn("happiness", "anger") == 0
+
+
+def test_a_second_told_twice_counts_once_and_a_contradicted_one_not_at_all():
+    smile, frown = (
+        np.array([0.65 if each == emotion else 0.05 for each in EMOTIONS]) for emotion in ("happiness", "anger")
+    )
+    unseen = np.full(len(EMOTIONS), math.nan)
+    seconds = np.array([1, 1, 2, 2, 3, 3, math.nan, math.nan])
+    probabilities = np.stack([smile, smile, frown, smile, frown, unseen, smile, frown])
+    hard, graded = affect_of_turns(seconds, probabilities, np.array([1.0, 2, 2]), np.array([3.0, 2, 3]), np.full(3, 6))
+    np.testing.assert_array_equal(hard, [0, math.nan, 0])  # smile and frown tie, and anger comes first; nothing; frown
+    np.testing.assert_allclose(graded, [(0.65 + 0.05) / 2, math.nan, 0.05])
