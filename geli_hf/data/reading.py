@@ -11,7 +11,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,13 +26,16 @@ from ..sessions import Session, SessionError, validate_session
 logger = logging.get_logger(__name__)
 
 # Part of the cache's name: raise it when a reader gives other rows for the same files.
-READERS_VERSION = 1
+READERS_VERSION = 2
+FILES_NAMED = 5  # of each reason, in the text of a report
 
 
 class Skipped(NamedTuple):
-    """A session that a corpus holds and a reader can't give; the reason is counted, so keep names out of it."""
+    """A session that a corpus holds and a reader can't give. The reason is counted, so keep names out of it; the name
+    of a file that somebody should look at stands beside it."""
 
     reason: str
+    file: str = ""
 
 
 class Turn(NamedTuple):
@@ -101,7 +104,7 @@ def mean_known(values: Iterable[float]) -> float:
 class Corpus:
     """What a reader offers: which files it reads, which columns its rows have, and the rows."""
 
-    files: Sequence[Path]
+    files: Sequence[Path]  # whatever changes the rows; one may be absent
     features: Features
     rows: Callable[[], Iterator[Session | Skipped]]
     unit: str = "session"
@@ -111,16 +114,22 @@ class Corpus:
 
 @dataclass
 class ReadReport:
-    """How many sessions were read, and how many were not, by reason."""
+    """How many sessions were read, and how many were not, by reason; and the names of the files that are the reason.
+
+    As text it names a few of the files, and `files` holds all.
+    """
 
     read: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
+    files: dict[str, list[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         rows = [(self.read, "sessions read")]
-        rows += [
-            (count, f"skipped: {reason}") for reason, count in sorted(self.skipped.items(), key=lambda kv: -kv[1])
-        ]
+        for reason, count in sorted(self.skipped.items(), key=lambda kv: -kv[1]):
+            files = self.files.get(reason, [])
+            more = f" and {len(files) - FILES_NAMED} more" if len(files) > FILES_NAMED else ""
+            named = f": {', '.join(files[:FILES_NAMED])}{more}" if files else ""
+            rows.append((count, f"skipped: {reason}{named}"))
         width = len(str(max(count for count, _ in rows)))
         return "\n".join(f"{count:>{width}}  {what}" for count, what in rows)
 
@@ -138,7 +147,7 @@ def read_corpus(corpus: Corpus, options: Mapping, cache_dir: str | Path | None =
         partial = path.with_suffix(f".{os.getpid()}.partial")
         try:
             report = _write(corpus, partial)
-            path.with_suffix(".json").write_text(json.dumps({"read": report.read, "skipped": report.skipped}))
+            path.with_suffix(".json").write_text(json.dumps(asdict(report)))
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -164,19 +173,22 @@ def read_report(sessions: Dataset) -> ReadReport:
 
 
 def _write(corpus: Corpus, path: Path) -> ReadReport:
-    skipped, ids = Counter(), {}
+    skipped, files, ids = Counter(), {}, {}
     with ArrowWriter(features=corpus.features, path=str(path), writer_batch_size=256) as writer:
         for row in tqdm(corpus.rows(), desc="Reading sessions", unit=f" {corpus.unit}s"):
             if isinstance(row, Skipped):
                 skipped[row.reason] += 1
+                if row.file:
+                    files.setdefault(row.reason, {})[row.file] = None
                 continue
             validate_session(row, f"{corpus.where}, row {len(ids)}", ids)
             writer.write(row)
+        report = ReadReport(len(ids), dict(skipped), {reason: list(names) for reason, names in files.items()})
         if not ids:
-            reasons = str(ReadReport(0, dict(skipped))) if skipped else "it holds no session at all"
+            reasons = str(report) if skipped else "it holds no session at all"
             raise SessionError(f"{corpus.where}: no session could be read\n{reasons}")
         writer.finalize()
-    return ReadReport(len(ids), dict(skipped))
+    return report
 
 
 def _fingerprint(corpus: Corpus, options: Mapping) -> str:
@@ -184,6 +196,10 @@ def _fingerprint(corpus: Corpus, options: Mapping) -> str:
     parts = [READERS_VERSION, corpus.version, repr(corpus.features), dict(options)]
     digest.update(json.dumps(parts, default=str).encode())
     for path in corpus.files:
-        stat = path.stat()
-        digest.update(f"\n{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode())
+        try:
+            stat = os.stat(path)
+            state = f"{stat.st_size} {stat.st_mtime_ns}"
+        except FileNotFoundError:
+            state = "absent"  # it may come
+        digest.update(f"\n{os.path.abspath(path)} {state}".encode())
     return digest.hexdigest()

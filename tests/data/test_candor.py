@@ -1,35 +1,14 @@
-"""CANDOR's layout: whose turns, whose score and whose face a session has, and what can't be read."""
+"""CANDOR's layout: whose turns, whose score and whose face a session has."""
 
 import math
-import shutil
-import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
+from candor_folder import ANN, BEN, FACES, TRANSCRIPT, edit, seconds, zipped
 
 from geli_hf.data import read_report
 from geli_hf.sessions import SessionError, validate_sessions
-
-ANN, BEN = "ann", "007"
-TRANSCRIPT = "transcription/transcript_cliffhanger.csv"
-
-
-def edit(path, change):
-    """Rewrite a CSV file by a function of its table."""
-    change(pd.read_csv(path, dtype=str, keep_default_na=False)).to_csv(path, index=False)
-
-
-def zipped(home, name=None, *, top="", extra=()):
-    """The conversation's folder as a zip beside it, and the folder gone."""
-    path = home.parent / (name or f"{home.name}.zip")
-    with zipfile.ZipFile(path, "w") as archive:
-        for file in sorted(file for file in home.rglob("*") if file.is_file()):
-            archive.write(file, f"{top}{file.relative_to(home)}")
-        for member in extra:
-            archive.writestr(member, "x")
-    shutil.rmtree(home)
-    return path
 
 
 def test_the_two_perspectives_are_two_sessions(candor):
@@ -122,144 +101,6 @@ def test_one_conversation_alone(candor):
     assert candor.load()["conversation_id"][:] == ["one", "one"]
 
 
-def break_half_downloaded(home):
-    (home / TRANSCRIPT).unlink()
-
-
-def break_empty_file(home):
-    (home / "survey.csv").write_text("")
-
-
-def break_binary(home):
-    (home / TRANSCRIPT).write_bytes(b"turn_id,speaker\n\xff\xfe\x00,\xff")
-
-
-def break_transcript_column(home):
-    edit(home / TRANSCRIPT, lambda table: table.drop(columns=["utterance", "stop"]))
-
-
-def break_features_column(home):
-    edit(home / "audio_video_features.csv", lambda table: table.drop(columns="prob_face_fear"))
-
-
-def break_score_column(home):
-    edit(home / "survey.csv", lambda table: table.drop(columns="overall_affect"))
-
-
-def break_scores(home):
-    edit(home / "survey.csv", lambda table: table.assign(overall_affect=["n/a", ""]))
-
-
-def break_range(home):
-    edit(home / "survey.csv", lambda table: table.assign(overall_affect=[0, 10]))
-
-
-def break_infinity(home):
-    edit(home / "survey.csv", lambda table: table.assign(overall_affect=["inf", "-inf"]))
-
-
-def break_survey_rows(home):
-    edit(home / "survey.csv", lambda table: table.head(0))
-
-
-def break_monologue(home):
-    edit(home / TRANSCRIPT, lambda table: table[table["speaker"] == ANN])
-
-
-def break_silence(home):
-    edit(home / TRANSCRIPT, lambda table: table.assign(utterance=" "))
-
-
-def break_crowd(home):
-    edit(home / TRANSCRIPT, lambda table: table.assign(speaker=[ANN, BEN, "eve", ANN, BEN, ANN, BEN]))
-
-
-def break_zip(home):
-    path = zipped(home)
-    path.write_bytes(path.read_bytes()[:200])
-
-
-def break_zip_member(home):
-    path = zipped(home)
-    data = bytearray(path.read_bytes())
-    at = data.index(b"overall_affect")
-    data[at : at + 4] = b"0000"
-    path.write_bytes(data)
-
-
-def break_zip_outside(home):
-    zipped(home, extra=["../evil.csv"])
-
-
-def break_zip_absolute(home):
-    zipped(home, extra=["/etc/evil.csv"])
-
-
-def break_zip_encrypted(home):
-    path = zipped(home)
-    data = bytearray(path.read_bytes())
-    at = 0
-    while (at := data.find(b"PK\x01\x02", at)) >= 0:  # the entries of the directory, whose flags stand at byte 8
-        data[at + 8] |= 1
-        at += 4
-    path.write_bytes(data)
-
-
-def break_zip_several(home):
-    zipped(home, top="one/", extra=["two/survey.csv"])
-
-
-def break_zip_nested(home):
-    (home / "survey.csv").unlink()
-    zipped(home, extra=["inner/one.zip"])
-
-
-BROKEN = {
-    break_half_downloaded: f"{TRANSCRIPT} is missing (half-downloaded?)",
-    break_empty_file: "survey.csv can't be read as CSV",
-    break_binary: f"{TRANSCRIPT} can't be read as CSV",
-    break_transcript_column: f"{TRANSCRIPT} has no column stop, utterance",
-    break_features_column: "audio_video_features.csv has no column prob_face_fear",
-    break_score_column: "survey.csv has no column overall_affect",
-    break_scores: "no overall_affect from the rater",
-    break_range: "overall_affect outside of 1..9",
-    break_infinity: "no overall_affect from the rater",
-    break_survey_rows: "no overall_affect from the rater",
-    break_monologue: "1 speaker in the transcript, not 2",
-    break_silence: "0 speakers in the transcript, not 2",
-    break_crowd: "3 speakers in the transcript, not 2",
-    break_zip: "the zip can't be read (half-downloaded?)",
-    break_zip_member: "survey.csv can't be read as CSV",
-    break_zip_outside: "the zip has members that point outside of it",
-    break_zip_absolute: "the zip has members that point outside of it",
-    break_zip_encrypted: "the zip is encrypted; unpack it with its password",
-    break_zip_several: "the zip holds several conversations; unpack it",
-    break_zip_nested: "the zip holds zips; unpack it",
-}
-
-
-@pytest.mark.parametrize("breaks", BROKEN, ids=lambda breaks: breaks.__name__)
-def test_what_cannot_be_read_is_skipped_and_counted_by_reason(candor, breaks):
-    candor.add("good")
-    breaks(candor.add("bad"))
-    sessions = candor.load()
-    assert set(sessions["conversation_id"]) == {"good"}
-    report = read_report(sessions)
-    assert (report.read, report.skipped) == (2, {BROKEN[breaks]: 2})
-    assert str(report) == f"2  sessions read\n2  skipped: {BROKEN[breaks]}"
-
-
-def test_a_refused_zip_is_named(candor, caplog):
-    from transformers.utils import logging
-
-    candor.add("good")
-    break_zip_outside(candor.add("bad"))
-    logging.enable_propagation()
-    candor.load()
-    logging.disable_propagation()
-    assert f"{candor.path / 'bad.zip'}: the zip has members that point outside" in caplog.text
-
-
 def test_one_participant_without_survey(candor):
     candor.add(survey=[{"user_id": BEN, "overall_affect": 3}])
     sessions = candor.load()
@@ -318,3 +159,106 @@ def test_three_thousand_turns(candor):
     sessions = candor.load()
     assert [len(messages) for messages in sessions["messages"]] == [3000, 3000]
     assert len(sessions[0]["feedback"]["affect"]) == 1500
+
+
+def same(one, other):
+    """Equal, NaN too."""
+    return str(one[:]) == str(other[:])
+
+
+def test_windows_line_ends_and_a_byte_order_mark_change_nothing(candor):
+    home = candor.add(ratings=[(0, 0.5), (6, 1)])
+    before = candor.load()
+    for file in home.rglob("*.csv"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert same(candor.load(), before)
+
+
+def test_lines_within_an_utterance(candor):
+    home = candor.add()
+    edit(home / TRANSCRIPT, lambda table: table.replace("What made you choose", 'What "made"\r\nyou, choose'))
+    assert candor.load()[0]["messages"][1]["content"] == 'What "made"\r\nyou, choose the sea, of all places?'
+
+
+def test_a_last_line_without_a_line_break_has_all_that_is_read(candor):
+    home = candor.add()
+    before = candor.load()
+    path = home / TRANSCRIPT
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))  # its last column, n_words, is not read
+    assert same(candor.load(), before)
+
+
+@pytest.mark.parametrize("bare", [b"", b"\n", b"heading"])
+def test_features_that_are_empty_are_none(candor, bare):
+    home = candor.add()
+    path = home / "audio_video_features.csv"
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0] if bare == b"heading" else bare)
+    for session in candor.load():
+        np.testing.assert_array_equal(session["feedback"]["affect"], [math.nan] * 2)
+
+
+def test_the_face_of_somebody_else_and_the_order_of_the_rows_do_not_matter(candor):
+    candor.add("one")
+    candor.add("two", faces=[*reversed(FACES), *seconds("eve", *["happiness"] * 30)])
+    one, two = candor.load(perspectives="first")
+    assert str(one["feedback"]) == str(two["feedback"])
+
+
+@pytest.mark.parametrize("form", ["00:00:{:02d}", "{}", "{}.0", "0 days 00:00:{:02d}.000000"])
+def test_the_forms_of_a_time(candor, form):
+    candor.add("one")
+    edit(
+        candor.add("two") / "audio_video_features.csv",
+        lambda table: table.assign(timedelta=[form.format(int(time[-2:])) for time in table["timedelta"]]),
+    )
+    one, _, two, _ = candor.load()
+    np.testing.assert_array_equal(one["feedback"]["affect"], [1, math.nan])
+    assert str(one["feedback"]) == str(two["feedback"])
+
+
+def test_what_is_no_time_or_no_probability_is_not_seen(candor):
+    # Ann's seconds 7 to 9 while Ben asks: the smile of 7 has no time, and that of 9 no number. What is left is a
+    # neutral face, the smile of 5, and a sad one: of equally frequent ones happiness comes first.
+    table = pd.DataFrame(FACES).astype(object)
+    at = {second: int(table.index[(table["user_id"] == ANN)][second]) for second in (7, 9)}
+    table.loc[at[7], "timedelta"] = "later"
+    table.loc[at[9], "prob_face_fear"] = "?"
+    candor.add(faces=table)
+    ann, _ = candor.load()
+    np.testing.assert_array_equal(ann["feedback"]["affect"], [1, math.nan])
+    np.testing.assert_allclose(ann["feedback"]["affect_mean"], [(0.65 + 2 * 0.05) / 3, math.nan], rtol=1e-6)
+
+
+def test_a_second_that_is_told_twice(candor):
+    # While Ben asks, Ann's 4 to 9: neutral, happiness, no face, happiness, sadness, happiness.
+    again = seconds(ANN, "happiness", first=5)
+    candor.add("again", faces=[*FACES, *again, *again])
+    candor.add("contradicted", faces=[*FACES, *seconds(ANN, "sadness", first=5)])
+    candor.add("unseen", faces=[*FACES, *seconds(ANN, None, first=5), *seconds(ANN, "happiness", first=6)])
+    found = {
+        row["conversation_id"]: row["feedback"]["affect_mean"][0] for row in candor.load() if row["rater_id"] == ANN
+    }
+    assert found["again"] == pytest.approx((3 * 0.65 + 2 * 0.05) / 5)  # as if it had been told once
+    assert found["contradicted"] == pytest.approx((2 * 0.65 + 2 * 0.05) / 4)  # without second 5
+    assert found["unseen"] == pytest.approx((4 * 0.65 + 2 * 0.05) / 6)  # no face is no contradiction
+
+
+def test_overlapping_negative_and_turned_times(candor):
+    turns = [
+        (BEN, -1.5, 1.2, "I am early, am I not, my dear?"),  # hears nothing of Ann; her seconds 0 and 1
+        (ANN, 0.5, 3.0, "Not at all, I was here before you."),  # while he still talks
+        (BEN, 9.0, 4.0, "This one was written down the wrong way."),
+        (ANN, 10.0, 14.0, "And so"),
+        (ANN, 11.0, 12.0, "did I, with that one."),
+        (BEN, 15.0, 16.0, "Row one tells its time,"),
+        (BEN, "", 17.0, "row two does not."),
+    ]
+    candor.add(turns=turns)
+    ben, ann = candor.load()
+    np.testing.assert_array_equal(ann["start"], [-1.5, 0.5, 9, 10, math.nan])
+    np.testing.assert_array_equal(ann["stop"], [np.float32(1.2), 3, 4, 14, 17])
+    # Ann's face: neutral at 0 and 1, nothing between 9 and 4, and nobody knows when the last turn was.
+    np.testing.assert_array_equal(ann["feedback"]["affect"], [0, math.nan, math.nan])
+    # Ben's: happiness, surprise, happiness at 1, 2, 3, and one smile at 14, within the longer one of two rows.
+    np.testing.assert_array_equal(ben["feedback"]["affect"], [1, 1])
+    np.testing.assert_allclose(ben["feedback"]["affect_mean"], [(2 * 0.65 + 0.05) / 3, 0.65], rtol=1e-6)

@@ -29,7 +29,8 @@ def test_the_second_load_comes_from_the_cache_with_its_count(candor, reads):
     assert second[:] == first[:] or str(second[:]) == str(first[:])
     assert second.features == first.features
     assert read_report(second) == read_report(first)
-    assert read_report(second) == ReadReport(2, {"survey.csv is missing (half-downloaded?)": 2})
+    reason = "survey.csv is missing (half-downloaded?)"
+    assert read_report(second) == ReadReport(2, {reason: 2}, {reason: ["bad"]})
     assert second.cache_files  # memory-mapped, not in memory
 
     candor.load(perspectives="first")
@@ -143,3 +144,13 @@ def test_successive_rows_of_a_speaker_are_one_turn():
     turns = merge_turns(rows)
     assert turns == [("a", "Hi there again", [1, 2, 5]), ("b", "你好", [6])]
     assert mean_known([1, float("nan"), 4]) == 2.5
+
+
+def test_a_report_names_a_few_files_and_holds_all():
+    files = [f"{number}.zip" for number in range(7)]
+    report = ReadReport(10, {"too sad": 14, "too long": 1}, {"too sad": files})
+    assert str(report).splitlines() == [
+        "10  sessions read",
+        "14  skipped: too sad: 0.zip, 1.zip, 2.zip, 3.zip, 4.zip and 2 more",
+        " 1  skipped: too long",
+    ]

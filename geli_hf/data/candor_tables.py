@@ -1,0 +1,163 @@
+"""The tables of a CANDOR conversation: who answered what, who said what when, and what the faces showed.
+
+A table that breaks off, or whose rows have too many or too few fields, is not read at all: nobody knows what stood in
+it. A single field that is no number is NaN.
+"""
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
+
+from .candor_affect import EMOTIONS
+from .candor_files import SURVEY, Folder, Unreadable, Zip
+from .reading import Turn, merge_turns
+
+FEATURES, RATINGS = "audio_video_features.csv", "turn_ratings.csv"
+FACE_COLUMNS = [f"prob_face_{emotion}" for emotion in EMOTIONS]
+MISSING = ["", "NA", "NaN", "nan", "null"]  # where a number should stand
+HEADER_BYTES = 2**18
+
+
+class Spoken(NamedTuple):
+    """A row of the transcript besides speaker and text. Seconds; NaN if unknown."""
+
+    start: float
+    stop: float
+    rating: float = math.nan
+
+
+def read_scores(source: Folder | Zip, columns: Sequence[str]) -> list[dict[str, float]]:
+    """For each survey column what each person answered; of several rows of one person the first with a number.
+
+    Raises:
+        Unreadable: there is no survey, or not the first of the columns; another one may be missing.
+    """
+    data = _bytes(source, SURVEY)
+    there = _header(data, SURVEY)
+    table = _table(data, SURVEY, ["user_id"], numbers=[columns[0], *(name for name in columns[1:] if name in there)])
+    answers: list[dict[str, float]] = []
+    for column in columns:
+        answers.append({})
+        for person, number in zip(table["user_id"], table.get(column, ())):
+            if not math.isnan(number):
+                answers[-1].setdefault(person, float(number))
+    return answers
+
+
+def number_columns(source: Folder | Zip) -> set[str]:
+    """The survey's columns that hold at least one number."""
+    data = _bytes(source, SURVEY)
+    there = Counter(_header(data, SURVEY))
+    table = _table(data, SURVEY, [], numbers=[column for column in there if column and there[column] == 1])
+    return {column for column, numbers in table.items() if not np.isnan(numbers).all()}
+
+
+def read_turns(source: Folder | Zip, segmentation: str, *, rated: bool) -> list[Turn]:
+    """What was said, the rows of one speaker in a row merged; the entry of a row is a `Spoken`."""
+    name = f"transcription/transcript_{segmentation}.csv"
+    data = _bytes(source, name)
+    table = _table(data, name, ["turn_id", "speaker", "utterance"], numbers=["start", "stop"])
+    entries = [Spoken(*times) for times in zip(table["start"].tolist(), table["stop"].tolist())]
+    if rated and source.has(RATINGS):
+        ratings = _table(_bytes(source, RATINGS), RATINGS, ["turn_id"], numbers=["rating"])
+        of_turn: dict[str, float] = {}
+        for turn, rating in zip(ratings["turn_id"], ratings["rating"].tolist()):
+            of_turn.setdefault(turn, rating)
+        entries = [
+            entry._replace(rating=of_turn.get(turn, math.nan)) for entry, turn in zip(entries, table["turn_id"])
+        ]
+    return merge_turns(
+        (speaker, utterance, entry)
+        for speaker, utterance, entry in zip(table["speaker"], table["utterance"], entries)
+        if speaker
+    )
+
+
+def read_faces(source: Folder | Zip) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Seconds (n,) and emotion probabilities (n, 8) of each person; nothing without features."""
+    data = source.read(FEATURES)
+    if data is None or not data.strip():
+        return {}
+    table = _table(data, FEATURES, ["timedelta", "user_id"], numbers=FACE_COLUMNS)
+    seconds = np.array([_seconds(time) for time in table["timedelta"]])
+    probabilities = np.stack([table[column] for column in FACE_COLUMNS], 1)
+    people = np.array(table["user_id"])
+    return {person: (seconds[people == person], probabilities[people == person]) for person in set(table["user_id"])}
+
+
+@lru_cache(maxsize=2**15)  # every conversation counts the same seconds
+def _seconds(time: str) -> float:
+    """Seconds in "0 days 00:00:01", "00:00:01" or "1"; NaN if it is no time."""
+    try:
+        seconds = float(time)
+    except ValueError:
+        seconds = pd.to_timedelta(time, errors="coerce").total_seconds()
+    return seconds if math.isfinite(seconds) else math.nan
+
+
+def _bytes(source: Folder | Zip, name: str) -> bytes:
+    data = source.read(name)
+    if data is None:
+        raise Unreadable(f"{name} is missing (half-downloaded?)")
+    return data
+
+
+def _header(data: bytes, name: str) -> list[str]:
+    try:
+        rows = csv.reader(io.StringIO(data[:HEADER_BYTES].decode("utf-8-sig", "replace")))
+        return next(row for row in rows if row)
+    except (StopIteration, csv.Error):
+        raise Unreadable(f"{name} can't be read as CSV") from None
+
+
+def _table(
+    data: bytes, name: str, text: Sequence[str], *, numbers: Sequence[str]
+) -> dict[str, list[str] | np.ndarray]:
+    """Columns of a CSV file: text as it stands, and numbers, NaN for what is none."""
+    there, needed = _header(data, name), [*text, *numbers]
+    if missing := sorted(set(needed).difference(there)):
+        raise Unreadable(f"{name} has no column {', '.join(missing)}")
+    if twice := [column for column in needed if there.count(column) > 1]:
+        raise Unreadable(f"{name} has two columns {', '.join(twice)}")
+    if data.count(b'"') % 2:
+        raise Unreadable(f"{name} ends within quotes (cut off?)")
+    try:
+        try:
+            table = _read_csv(data, dict.fromkeys(text, pa.string()) | dict.fromkeys(numbers, pa.float64()))
+        except pa.ArrowInvalid:  # perhaps for a single field that is no number
+            table = _read_csv(data, dict.fromkeys(needed, pa.string()))
+    except pa.ArrowInvalid as error:
+        if "columns, got" in str(error):
+            raise Unreadable(f"{name} has a row of too few or too many fields (cut off?)") from None
+        raise Unreadable(f"{name} can't be read as CSV") from None
+    if there[-1] in needed and not data.endswith((b"\n", b"\r")):
+        raise Unreadable(f"{name} ends without a line break after {there[-1]} (cut off?)")
+    return {column: table[column].to_pylist() for column in text} | {
+        column: _numbers(table[column]) for column in numbers
+    }
+
+
+def _read_csv(data: bytes, types: dict[str, pa.DataType]) -> pa.Table:
+    return read_csv(
+        pa.BufferReader(data),
+        read_options=ReadOptions(use_threads=False, block_size=len(data) + 1),
+        parse_options=ParseOptions(newlines_in_values=True),
+        convert_options=ConvertOptions(
+            include_columns=list(types), column_types=types, null_values=MISSING, strings_can_be_null=False
+        ),
+    )
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    numbers = column if pa.types.is_floating(column.type) else pd.to_numeric(column.to_pandas(), errors="coerce")
+    numbers = np.asarray(numbers, dtype=float)
+    return np.where(np.isfinite(numbers), numbers, np.nan)
