@@ -29,7 +29,7 @@ NO_RATINGS = {"user_id", "partner_id", "convo_id", "date", "sex", "age", "race",
 def open_corpus(
     data_dir: str | Path,
     *,
-    score: str = "overall_affect",
+    score: str | Sequence[str] = "overall_affect",
     segmentation: str = "cliffhanger",
     perspectives: str = "both",
     affect: bool = True,
@@ -39,6 +39,8 @@ def open_corpus(
         data_dir: holds one folder, or one zip, per conversation; or is itself one conversation's. A zip is not
             unpacked, and not read beside a folder of its name.
         score: survey column that is the session's score. Of several rows of one person the first with a score counts.
+            Several columns: the first is the score, and `scores` holds all of them, NaN where one of the others was
+            not answered.
         segmentation: how speech was cut into turns: "cliffhanger", "backbiter" or "audiophile".
         perspectives: "both", or "first" or "second", in the order in which the two first speak, for the rater.
         affect: read the listener's face as feedback `affect` and `affect_mean` (see `candor_affect`). Where a
@@ -56,20 +58,24 @@ def open_corpus(
     ):
         if value not in known:
             raise ValueError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
-    if score in NO_RATINGS:
-        raise ValueError(f"score: {score!r} describes a person or the talk and is no rating of it")
+    scores = [score] if isinstance(score, str) else list(score)
+    if not scores or len(set(scores)) < len(scores):
+        raise ValueError(f"score: expected a column of the survey, or several different ones, found {score!r}")
+    if described := NO_RATINGS.intersection(scores):
+        raise ValueError(f"score: {min(described)!r} describes a person or the talk and is no rating of it")
 
     homes = conversations(Path(data_dir))
     rated = any(_rated(home) for home in homes)
-    reader = _Reader([score], segmentation, perspectives, affect, rated)
+    reader = _Reader(scores, not isinstance(score, str), segmentation, perspectives, affect, rated)
     features = session_features(
         ["affect", "affect_mean"] if affect else [],
+        scores=scores if reader.several else [],
         times=True,
         turn_rating=rated,
     )
 
     def rows() -> Iterator[Session | Skipped]:
-        _check_scores(data_dir, homes, [score])
+        _check_scores(data_dir, homes, scores)
         for home in homes:
             yield from reader.sessions(home)
 
@@ -105,6 +111,7 @@ class _Reader:
     """The options."""
 
     scores: Sequence[str]
+    several: bool
     segmentation: str
     perspectives: str
     affect: bool
@@ -165,6 +172,8 @@ class _Reader:
             "start": start.tolist(),
             "stop": stop.tolist(),
         }
+        if self.several:
+            session["scores"] = scores
         rewarded = [turn for turn in turns if turn.speaker != rater]
         if self.rated:
             session["turn_rating"] = [float(mean_known(row.rating for row in turn.rows)) for turn in rewarded]

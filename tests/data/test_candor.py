@@ -262,3 +262,40 @@ def test_overlapping_negative_and_turned_times(candor):
     # Ben's: happiness, surprise, happiness at 1, 2, 3, and one smile at 14, within the longer one of two rows.
     np.testing.assert_array_equal(ben["feedback"]["affect"], [1, 1])
     np.testing.assert_allclose(ben["feedback"]["affect_mean"], [(2 * 0.65 + 0.05) / 3, 0.65], rtol=1e-6)
+
+
+# -- several scores
+
+
+def test_several_scores(candor):
+    candor.add(
+        survey=[
+            {"user_id": ANN, "overall_affect": 8, "how_enjoyable": 5.5, "good_for_advice": 101},
+            {"user_id": BEN, "overall_affect": 3, "how_enjoyable": "", "good_for_advice": 20},
+        ]
+    )
+    candor.add("two", survey=[{"user_id": ANN, "overall_affect": 4}, {"user_id": BEN, "how_enjoyable": 2}])
+    names = ["overall_affect", "how_enjoyable", "good_for_advice"]
+    sessions = candor.load(score=names)
+    validate_sessions(sessions)
+    assert sessions["score"][:] == [8, 3, 4]
+    np.testing.assert_array_equal(
+        [[row["scores"][name] for name in names] for row in sessions],
+        [[8, 5.5, math.nan], [3, math.nan, 20], [4, math.nan, math.nan]],  # 101 is none of 0..100
+    )
+    assert read_report(sessions).skipped == {"no overall_affect from the rater": 1}
+    assert "scores" not in candor.load(score="how_enjoyable").features
+    assert candor.load(score=["how_enjoyable"])[0]["scores"] == {"how_enjoyable": 5.5}
+
+
+@pytest.mark.parametrize("score", [[], ["overall_affect", "overall_affect"], ["overall_affect", "age"]])
+def test_scores_that_cannot_be(candor, score):
+    candor.add()
+    with pytest.raises(ValueError, match=r"^score: "):
+        candor.load(score=score)
+
+
+def test_a_further_score_that_no_survey_has(candor):
+    candor.add()
+    with pytest.raises(SessionError, match=r"has a column 'how_enjoable' of numbers; there are good_for_advice, over"):
+        candor.load(score=["overall_affect", "how_enjoable"])
