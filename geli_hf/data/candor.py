@@ -33,6 +33,7 @@ def open_corpus(
     segmentation: str = "cliffhanger",
     perspectives: str = "both",
     affect: bool = True,
+    backchannels: bool = False,
 ) -> Corpus:
     """
     Args:
@@ -45,6 +46,8 @@ def open_corpus(
         perspectives: "both", or "first" or "second", in the order in which the two first speak, for the rater.
         affect: read the listener's face as feedback `affect` and `affect_mean` (see `candor_affect`). Where a
             conversation has no features, nothing was observed.
+        backchannels: what the listener threw in during a turn ("mhm") as `behaviour`, such as 'said "Yeah", "Mhm"';
+            only "backbiter" tells.
 
     A turn lasts from the least start of its rows to the greatest stop, as the transcript has them: turns may overlap,
     and one that stops before it starts keeps its times and has no feedback.
@@ -58,6 +61,8 @@ def open_corpus(
     ):
         if value not in known:
             raise ValueError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
+    if backchannels and segmentation != "backbiter":
+        raise ValueError(f"backchannels: only segmentation='backbiter' marks them, not {segmentation!r}")
     scores = [score] if isinstance(score, str) else list(score)
     if not scores or len(set(scores)) < len(scores):
         raise ValueError(f"score: expected a column of the survey, or several different ones, found {score!r}")
@@ -66,11 +71,12 @@ def open_corpus(
 
     homes = conversations(Path(data_dir))
     rated = any(_rated(home) for home in homes)
-    reader = _Reader(scores, not isinstance(score, str), segmentation, perspectives, affect, rated)
+    reader = _Reader(scores, not isinstance(score, str), segmentation, perspectives, affect, backchannels, rated)
     features = session_features(
         ["affect", "affect_mean"] if affect else [],
         scores=scores if reader.several else [],
         times=True,
+        behaviour=backchannels,
         turn_rating=rated,
     )
 
@@ -115,6 +121,7 @@ class _Reader:
     segmentation: str
     perspectives: str
     affect: bool
+    backchannels: bool
     rated: bool
 
     def files(self, home: Path) -> list[Path]:
@@ -129,7 +136,7 @@ class _Reader:
         try:
             source = open_conversation(home)
             answers = read_scores(source, self.scores)
-            turns = read_turns(source, self.segmentation, rated=self.rated)
+            turns = read_turns(source, self.segmentation, rated=self.rated, backchannels=self.backchannels)
             faces = read_faces(source) if self.affect else {}
             speakers = list(dict.fromkeys(turn.speaker for turn in turns))
             if len(speakers) != 2:
@@ -177,6 +184,8 @@ class _Reader:
         rewarded = [turn for turn in turns if turn.speaker != rater]
         if self.rated:
             session["turn_rating"] = [float(mean_known(row.rating for row in turn.rows)) for turn in rewarded]
+        if self.backchannels:
+            session["behaviour"] = [_behaviour(turn.rows, rater) for turn in rewarded]
         if self.affect:
             seconds, probabilities = face or (np.zeros(0), np.zeros((0, len(FACE_COLUMNS))))
             spoken = np.array([turn.speaker != rater for turn in turns])
@@ -195,3 +204,15 @@ def _span(rows: Sequence[Spoken]) -> tuple[float, float]:
         math.nan if any(map(math.isnan, starts)) else min(starts),
         math.nan if any(map(math.isnan, stops)) else max(stops),
     )
+
+
+def _behaviour(rows: Sequence[Spoken], listener: str) -> str:
+    """The listener's back-channels in words; "" if there was none."""
+    heard = [row for row in rows if row.listener in ("", listener)]
+    said = [words for row in heard for words in row.backchannels]
+    count = sum(row.backchannel_count for row in heard)
+    spelled = "said " + ", ".join(f'"{words}"' for words in said) if said else ""
+    if count <= len(said):
+        return spelled
+    counted = f"{count} back-channel{'s' * (count > 1)}"
+    return f"{spelled} ({counted})" if said else counted

@@ -7,6 +7,7 @@ it. A single field that is no number is NaN.
 import csv
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -33,6 +34,9 @@ class Spoken(NamedTuple):
     start: float
     stop: float
     rating: float = math.nan
+    backchannels: tuple[str, ...] = ()
+    backchannel_count: int = 0
+    listener: str = ""  # who gave the back-channels; "" if the corpus doesn't say
 
 
 def read_scores(source: Folder | Zip, columns: Sequence[str]) -> list[dict[str, float]]:
@@ -61,11 +65,16 @@ def number_columns(source: Folder | Zip) -> set[str]:
     return {column for column, numbers in table.items() if not np.isnan(numbers).all()}
 
 
-def read_turns(source: Folder | Zip, segmentation: str, *, rated: bool) -> list[Turn]:
+def read_turns(source: Folder | Zip, segmentation: str, *, rated: bool, backchannels: bool) -> list[Turn]:
     """What was said, the rows of one speaker in a row merged; the entry of a row is a `Spoken`."""
     name = f"transcription/transcript_{segmentation}.csv"
     data = _bytes(source, name)
-    table = _table(data, name, ["turn_id", "speaker", "utterance"], numbers=["start", "stop"])
+    text, numbers = ["turn_id", "speaker", "utterance"], ["start", "stop"]
+    if backchannels:
+        there = _header(data, name)
+        text += ["backchannel", *({"backchannel_speaker"} & set(there))]
+        numbers += {"backchannel_count"} & set(there)
+    table = _table(data, name, text, numbers=numbers)
     entries = [Spoken(*times) for times in zip(table["start"].tolist(), table["stop"].tolist())]
     if rated and source.has(RATINGS):
         ratings = _table(_bytes(source, RATINGS), RATINGS, ["turn_id"], numbers=["rating"])
@@ -75,11 +84,35 @@ def read_turns(source: Folder | Zip, segmentation: str, *, rated: bool) -> list[
         entries = [
             entry._replace(rating=of_turn.get(turn, math.nan)) for entry, turn in zip(entries, table["turn_id"])
         ]
+    if backchannels:
+        nobody = [""] * len(entries)
+        counts = table.get("backchannel_count", np.zeros(len(entries))).tolist()
+        heard = zip(entries, table["backchannel"], counts, table.get("backchannel_speaker", nobody))
+        entries = [_with_backchannels(*row) for row in heard]
     return merge_turns(
         (speaker, utterance, entry)
         for speaker, utterance, entry in zip(table["speaker"], table["utterance"], entries)
         if speaker
     )
+
+
+def _with_backchannels(entry: Spoken, words: str, count: float, speaker: str) -> Spoken:
+    said = split_backchannels(words, count)
+    count = len(said) if math.isnan(count) else max(len(said), int(count))
+    return entry._replace(backchannels=said, backchannel_count=count, listener=speaker)
+
+
+def split_backchannels(words: str, count: float) -> tuple[str, ...]:
+    """Single back-channels out of the text of all, which the corpus joins by spaces.
+
+    "Oh yeah. Mhm" is two if the count says two, and so is "Yeah Mhm", since each has a word at least. Where the count
+    doesn't settle it, the text stays whole.
+    """
+    words = " ".join(words.split())
+    for parts in (re.findall(r"[^.!?]+[.!?]*", words), words.split()):
+        if len(parts) == count:
+            return tuple(part.strip(" .,") for part in parts)
+    return (words.rstrip(".,"),) if words else ()
 
 
 def read_faces(source: Folder | Zip) -> dict[str, tuple[np.ndarray, np.ndarray]]:

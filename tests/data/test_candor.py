@@ -299,3 +299,52 @@ def test_a_further_score_that_no_survey_has(candor):
     candor.add()
     with pytest.raises(SessionError, match=r"has a column 'how_enjoable' of numbers; there are good_for_advice, over"):
         candor.load(score=["overall_affect", "how_enjoable"])
+
+
+# -- back-channels
+
+
+def test_backchannels_are_what_the_listener_does(candor):
+    home = candor.add()
+    columns = "turn_id,speaker,start,stop,utterance,backchannel,backchannel_count,backchannel_speaker"
+    rows = [
+        "0,ann,0,3,I have moved.,Mhm.,1,007",
+        "1,007,4,6,What made you,Yeah Oh,2,ann",  # two words, two back-channels
+        "2,007,6,9,choose the sea?,,0,",
+        "3,007,9,9.5,All of it?,Oh yeah. Right?,2,ann",
+        "4,ann,10,14,I like it.,,0,",
+        "5,007,20,23,Well then.,oh yeah mhm right,3,ann",  # nobody knows which words are one
+        "6,ann,24,25,Then.,,2,007",
+        "7,007,26,27,I said mhm myself.,Mhm,1,007",
+        "8,ann,28,29,Null.,null,,",
+    ]
+    (home / "transcription" / "transcript_backbiter.csv").write_text("\n".join([columns, *rows, ""]))
+    sessions = candor.load(segmentation="backbiter", backchannels=True)
+    validate_sessions(sessions)
+    ann, ben = sessions
+    assert ann["behaviour"] == [
+        'said "Yeah", "Oh", "Oh yeah", "Right?"',
+        'said "oh yeah mhm right" (3 back-channels)',
+        "",
+    ]
+    assert ben["behaviour"] == ['said "Mhm"', "", "2 back-channels", 'said "null"']
+    assert "behaviour" not in candor.load(segmentation="backbiter").features
+
+
+def test_backchannels_of_a_transcript_with_the_words_alone(candor):
+    home = candor.add()
+    edit(
+        home / "transcription" / "transcript_backbiter.csv",
+        lambda table: table.assign(backchannel=["", "Uh huh", "", "", "Mhm", "", "Wow"]),
+    )
+    ann, ben = candor.load(segmentation="backbiter", backchannels=True)
+    assert ann["behaviour"] == ['said "Uh huh"', 'said "Wow"']
+    assert ben["behaviour"] == ["", ""]  # the empty row 4 is no turn
+
+
+def test_backchannels_where_there_are_none(candor):
+    candor.add()
+    with pytest.raises(ValueError, match="backchannels: only segmentation='backbiter' marks them, not 'cliffhanger'"):
+        candor.load(backchannels=True)
+    with pytest.raises(SessionError, match=r"transcript_backbiter\.csv has no column backchannel: one"):
+        candor.load(segmentation="backbiter", backchannels=True)
