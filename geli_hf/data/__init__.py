@@ -60,7 +60,9 @@ def load_sessions(
     known = list(signature(open_corpus).parameters)[1:]
     if unknown := set(options) - set(known):
         raise TypeError(f"{name}: no option {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    return read_corpus(open_corpus(data_dir, **options), {"reader": module, **options}, cache_dir)
+    corpus = open_corpus(data_dir, **options)
+    options.pop("num_proc", None)  # the same rows, whoever reads them
+    return read_corpus(corpus, {"reader": module, **options}, cache_dir)
 
 
 def _sample(cache_dir, *, conversations: int = SAMPLE_CONVERSATIONS, seed: int = 0, **options) -> tuple[Path, dict]:

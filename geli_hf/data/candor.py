@@ -16,7 +16,7 @@ from ..sessions import Session, SessionError, session_features
 from .candor_affect import affect_of_turns
 from .candor_files import SURVEY, Unreadable, conversations, open_conversation
 from .candor_tables import FACE_COLUMNS, FEATURES, RATINGS, Spoken, number_columns, read_faces, read_scores, read_turns
-from .reading import Corpus, Skipped, Turn, mean_known
+from .reading import Corpus, Skipped, Turn, in_order, mean_known
 
 SEGMENTATIONS = ("cliffhanger", "backbiter", "audiophile")
 PERSPECTIVES = ("both", "first", "second")
@@ -34,6 +34,7 @@ def open_corpus(
     perspectives: str = "both",
     affect: bool = True,
     backchannels: bool = False,
+    num_proc: int = 1,
 ) -> Corpus:
     """
     Args:
@@ -48,6 +49,8 @@ def open_corpus(
             conversation has no features, nothing was observed.
         backchannels: what the listener threw in during a turn ("mhm") as `behaviour`, such as 'said "Yeah", "Mhm"';
             only "backbiter" tells.
+        num_proc: processes that read. It changes no row and not their order. Where Python starts processes afresh
+            (macOS, Windows), a script has to call this under `if __name__ == "__main__":`.
 
     A turn lasts from the least start of its rows to the greatest stop, as the transcript has them: turns may overlap,
     and one that stops before it starts keeps its times and has no feedback.
@@ -63,6 +66,8 @@ def open_corpus(
             raise ValueError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
     if backchannels and segmentation != "backbiter":
         raise ValueError(f"backchannels: only segmentation='backbiter' marks them, not {segmentation!r}")
+    if isinstance(num_proc, bool) or not isinstance(num_proc, int) or num_proc < 1:
+        raise ValueError(f"num_proc: expected a number of processes from 1, found {num_proc!r}")
     scores = [score] if isinstance(score, str) else list(score)
     if not scores or len(set(scores)) < len(scores):
         raise ValueError(f"score: expected a column of the survey, or several different ones, found {score!r}")
@@ -82,8 +87,8 @@ def open_corpus(
 
     def rows() -> Iterator[Session | Skipped]:
         _check_scores(data_dir, homes, scores)
-        for home in homes:
-            yield from reader.sessions(home)
+        for sessions in in_order(reader.sessions, homes, num_proc):
+            yield from sessions
 
     return Corpus([file for home in homes for file in reader.files(home)], features, rows, where=str(data_dir))
 
@@ -114,7 +119,7 @@ def _check_scores(data_dir: str | Path, homes: Sequence[Path], scores: Sequence[
 
 @dataclass(frozen=True)
 class _Reader:
-    """The options."""
+    """The options; it travels to the processes that read."""
 
     scores: Sequence[str]
     several: bool

@@ -9,8 +9,9 @@ import hashlib
 import json
 import math
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ logger = logging.get_logger(__name__)
 # Part of the cache's name: raise it when a reader gives other rows for the same files.
 READERS_VERSION = 2
 FILES_NAMED = 5  # of each reason, in the text of a report
+TASKS_AHEAD = 4  # for each process: as many results at most wait in memory
 
 
 class Skipped(NamedTuple):
@@ -92,6 +94,28 @@ def read_json(path: Path) -> Any:
         raise SessionError(f"{path}, line {error.lineno}: no JSON ({error.msg}); was it downloaded whole?") from error
     except UnicodeDecodeError as error:
         raise SessionError(f"{path}: no UTF-8 text ({error})") from error
+
+
+def in_order(function: Callable[[Any], Any], items: Iterable, num_proc: int = 1) -> Iterator:
+    """`map`, by several processes: the same results in the same order, and never more than a few of them in memory.
+
+    Args:
+        function, items: both, and the results, have to travel to another process and back.
+        num_proc: 1 for none but this one.
+    """
+    if num_proc == 1:
+        yield from map(function, items)
+        return
+    pool, waiting = ProcessPoolExecutor(num_proc), deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= TASKS_AHEAD * num_proc:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def mean_known(values: Iterable[float]) -> float:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from candor_folder import ANN, BEN, FACES, TRANSCRIPT, edit, seconds, zipped
 
-from geli_hf.data import read_report
+from geli_hf.data import load_sessions, read_report
 from geli_hf.sessions import SessionError, validate_sessions
 
 
@@ -348,3 +348,34 @@ def test_backchannels_where_there_are_none(candor):
         candor.load(backchannels=True)
     with pytest.raises(SessionError, match=r"transcript_backbiter\.csv has no column backchannel: one"):
         candor.load(segmentation="backbiter", backchannels=True)
+
+
+# -- several processes
+
+
+def test_two_processes_give_what_one_gives(candor, tmp_path):
+    for number in range(12):
+        candor.add(f"{number:02d}")
+    (candor.path / "03" / "survey.csv").unlink()
+    zipped(candor.path / "07", extra=["../evil.csv"])
+    one, two = (load_sessions("candor", data_dir=candor.path, cache_dir=tmp_path / str(n), num_proc=n) for n in (1, 2))
+    assert len(one) == 20
+    assert same(one, two)
+    assert one.features == two.features
+    assert read_report(one) == read_report(two)
+    assert len(read_report(two).files) == 2
+    # One cache for all of them.
+    assert [path.name for path in (tmp_path / "1").iterdir()] == [path.name for path in (tmp_path / "2").iterdir()]
+
+
+def test_two_processes_on_the_sample(tmp_path):
+    one, two = (load_sessions("sample", conversations=24, cache_dir=tmp_path / str(n), num_proc=n) for n in (1, 2))
+    assert len(one) == 48
+    assert same(one, two)
+
+
+@pytest.mark.parametrize("processes", [0, -1, 1.5, True])
+def test_a_number_of_processes_that_cannot_be(candor, processes):
+    candor.add()
+    with pytest.raises(ValueError, match="num_proc: expected a number of processes from 1"):
+        candor.load(num_proc=processes)

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from geli_hf.data import load_sessions, read_report, reading
-from geli_hf.data.reading import Corpus, ReadReport, Skipped, mean_known, merge_turns, read_corpus
+from geli_hf.data.reading import Corpus, ReadReport, Skipped, in_order, mean_known, merge_turns, read_corpus
 from geli_hf.sessions import SessionError, session_features, validate_sessions
 
 
@@ -144,6 +144,28 @@ def test_successive_rows_of_a_speaker_are_one_turn():
     turns = merge_turns(rows)
     assert turns == [("a", "Hi there again", [1, 2, 5]), ("b", "你好", [6])]
     assert mean_known([1, float("nan"), 4]) == 2.5
+
+
+def square(number: int) -> int:
+    if number == 13:
+        raise ValueError("13 is no number to square")
+    return number * number
+
+
+def test_processes_give_results_in_order_and_only_a_few_ahead():
+    taken = []
+    squares = in_order(square, (taken.append(number) or number for number in [*range(13), *range(14, 60)]), 2)
+    for count, number in enumerate([*range(13), *range(14, 60)], 1):
+        assert next(squares) == number**2
+        assert len(taken) <= count + reading.TASKS_AHEAD * 2
+    assert list(squares) == []
+
+
+def test_an_error_in_a_process_is_an_error_here():
+    squares = in_order(square, range(20), 2)
+    assert [next(squares) for _ in range(13)] == [number**2 for number in range(13)]
+    with pytest.raises(ValueError, match="13 is no number"):
+        next(squares)
 
 
 def test_a_report_names_a_few_files_and_holds_all():
