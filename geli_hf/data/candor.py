@@ -6,7 +6,7 @@ Data: Reece et al., "The CANDOR corpus", Science Advances 2023; access on reques
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,19 +102,23 @@ def _rated(home: Path) -> bool:
 
 def _check_scores(data_dir: str | Path, homes: Sequence[Path], scores: Sequence[str]) -> None:
     """Before minutes of reading: is each of them a column of numbers in any survey? Mostly the first one tells."""
-    columns, wanted = set(), set(scores)
+    wanted = set(scores)
     for home in homes:
-        try:
-            columns |= number_columns(open_conversation(home))
-        except Unreadable:  # counted when it is read
-            continue
-        if wanted <= columns:
+        wanted -= _number_columns(home, wanted)
+        if not wanted:
             return
-    if columns:
+    if columns := set().union(*map(_number_columns, homes)):
         raise SessionError(
-            f"score: no survey in {data_dir} has a column {min(wanted - columns)!r} of numbers; "
+            f"score: no survey in {data_dir} has a column {min(wanted)!r} of numbers; "
             f"there are {', '.join(sorted(columns - NO_RATINGS))}"
         )
+
+
+def _number_columns(home: Path, among: Collection[str] | None = None) -> set[str]:
+    try:
+        return number_columns(open_conversation(home), among)
+    except Unreadable:  # counted when it is read
+        return set()
 
 
 @dataclass(frozen=True)

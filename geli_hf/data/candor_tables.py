@@ -9,7 +9,7 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from .reading import Turn, merge_turns
 FEATURES, RATINGS = "audio_video_features.csv", "turn_ratings.csv"
 FACE_COLUMNS = [f"prob_face_{emotion}" for emotion in EMOTIONS]
 MISSING = ["", "NA", "NaN", "nan", "null"]  # where a number should stand
-HEADER_BYTES = 2**18
+HEADER_BYTES = 2**18  # more than any heading has
 
 
 class Spoken(NamedTuple):
@@ -57,11 +57,12 @@ def read_scores(source: Folder | Zip, columns: Sequence[str]) -> list[dict[str, 
     return answers
 
 
-def number_columns(source: Folder | Zip) -> set[str]:
-    """The survey's columns that hold at least one number."""
+def number_columns(source: Folder | Zip, among: Collection[str] | None = None) -> set[str]:
+    """The survey's columns, or those among some, that hold a number."""
     data = _bytes(source, SURVEY)
     there = Counter(_header(data, SURVEY))
-    table = _table(data, SURVEY, [], numbers=[column for column in there if column and there[column] == 1])
+    asked = [name for name in there if name and there[name] == 1 and (among is None or name in among)]
+    table = _table(data, SURVEY, [], numbers=asked) if asked else {}
     return {column for column, numbers in table.items() if not np.isnan(numbers).all()}
 
 
@@ -109,10 +110,9 @@ def split_backchannels(words: str, count: float) -> tuple[str, ...]:
     doesn't settle it, the text stays whole.
     """
     words = " ".join(words.split())
-    for parts in (re.findall(r"[^.!?]+[.!?]*", words), words.split()):
-        if len(parts) == count:
-            return tuple(part.strip(" .,") for part in parts)
-    return (words.rstrip(".,"),) if words else ()
+    sentences = re.findall(r"[^.!?]+[.!?]*", words)
+    parts = next((parts for parts in (sentences, words.split()) if len(parts) == count), [words])
+    return tuple(part.strip(" .,") for part in parts if part.strip(" .,"))
 
 
 def read_faces(source: Folder | Zip) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -172,6 +172,7 @@ def _table(
         if "columns, got" in str(error):
             raise Unreadable(f"{name} has a row of too few or too many fields (cut off?)") from None
         raise Unreadable(f"{name} can't be read as CSV") from None
+    # Rows of too few fields are caught above, but who can say whether a last "1" was to become "12"?
     if there[-1] in needed and not data.endswith((b"\n", b"\r")):
         raise Unreadable(f"{name} ends without a line break after {there[-1]} (cut off?)")
     return {column: table[column].to_pylist() for column in text} | {

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from candor_folder import ANN, BEN, FACES, TRANSCRIPT, edit, seconds, zipped
+from candor_folder import ANN, BEN, FACES, TRANSCRIPT, edit, same, seconds, zipped
 
-from geli_hf.data import load_sessions, read_report
+from geli_hf.data import read_report
 from geli_hf.sessions import SessionError, validate_sessions
 
 
@@ -161,11 +161,6 @@ def test_three_thousand_turns(candor):
     assert len(sessions[0]["feedback"]["affect"]) == 1500
 
 
-def same(one, other):
-    """Equal, NaN too."""
-    return str(one[:]) == str(other[:])
-
-
 def test_windows_line_ends_and_a_byte_order_mark_change_nothing(candor):
     home = candor.add(ratings=[(0, 0.5), (6, 1)])
     before = candor.load()
@@ -262,120 +257,3 @@ def test_overlapping_negative_and_turned_times(candor):
     # Ben's: happiness, surprise, happiness at 1, 2, 3, and one smile at 14, within the longer one of two rows.
     np.testing.assert_array_equal(ben["feedback"]["affect"], [1, 1])
     np.testing.assert_allclose(ben["feedback"]["affect_mean"], [(2 * 0.65 + 0.05) / 3, 0.65], rtol=1e-6)
-
-
-# -- several scores
-
-
-def test_several_scores(candor):
-    candor.add(
-        survey=[
-            {"user_id": ANN, "overall_affect": 8, "how_enjoyable": 5.5, "good_for_advice": 101},
-            {"user_id": BEN, "overall_affect": 3, "how_enjoyable": "", "good_for_advice": 20},
-        ]
-    )
-    candor.add("two", survey=[{"user_id": ANN, "overall_affect": 4}, {"user_id": BEN, "how_enjoyable": 2}])
-    names = ["overall_affect", "how_enjoyable", "good_for_advice"]
-    sessions = candor.load(score=names)
-    validate_sessions(sessions)
-    assert sessions["score"][:] == [8, 3, 4]
-    np.testing.assert_array_equal(
-        [[row["scores"][name] for name in names] for row in sessions],
-        [[8, 5.5, math.nan], [3, math.nan, 20], [4, math.nan, math.nan]],  # 101 is none of 0..100
-    )
-    assert read_report(sessions).skipped == {"no overall_affect from the rater": 1}
-    assert "scores" not in candor.load(score="how_enjoyable").features
-    assert candor.load(score=["how_enjoyable"])[0]["scores"] == {"how_enjoyable": 5.5}
-
-
-@pytest.mark.parametrize("score", [[], ["overall_affect", "overall_affect"], ["overall_affect", "age"]])
-def test_scores_that_cannot_be(candor, score):
-    candor.add()
-    with pytest.raises(ValueError, match=r"^score: "):
-        candor.load(score=score)
-
-
-def test_a_further_score_that_no_survey_has(candor):
-    candor.add()
-    with pytest.raises(SessionError, match=r"has a column 'how_enjoable' of numbers; there are good_for_advice, over"):
-        candor.load(score=["overall_affect", "how_enjoable"])
-
-
-# -- back-channels
-
-
-def test_backchannels_are_what_the_listener_does(candor):
-    home = candor.add()
-    columns = "turn_id,speaker,start,stop,utterance,backchannel,backchannel_count,backchannel_speaker"
-    rows = [
-        "0,ann,0,3,I have moved.,Mhm.,1,007",
-        "1,007,4,6,What made you,Yeah Oh,2,ann",  # two words, two back-channels
-        "2,007,6,9,choose the sea?,,0,",
-        "3,007,9,9.5,All of it?,Oh yeah. Right?,2,ann",
-        "4,ann,10,14,I like it.,,0,",
-        "5,007,20,23,Well then.,oh yeah mhm right,3,ann",  # nobody knows which words are one
-        "6,ann,24,25,Then.,,2,007",
-        "7,007,26,27,I said mhm myself.,Mhm,1,007",
-        "8,ann,28,29,Null.,null,,",
-    ]
-    (home / "transcription" / "transcript_backbiter.csv").write_text("\n".join([columns, *rows, ""]))
-    sessions = candor.load(segmentation="backbiter", backchannels=True)
-    validate_sessions(sessions)
-    ann, ben = sessions
-    assert ann["behaviour"] == [
-        'said "Yeah", "Oh", "Oh yeah", "Right?"',
-        'said "oh yeah mhm right" (3 back-channels)',
-        "",
-    ]
-    assert ben["behaviour"] == ['said "Mhm"', "", "2 back-channels", 'said "null"']
-    assert "behaviour" not in candor.load(segmentation="backbiter").features
-
-
-def test_backchannels_of_a_transcript_with_the_words_alone(candor):
-    home = candor.add()
-    edit(
-        home / "transcription" / "transcript_backbiter.csv",
-        lambda table: table.assign(backchannel=["", "Uh huh", "", "", "Mhm", "", "Wow"]),
-    )
-    ann, ben = candor.load(segmentation="backbiter", backchannels=True)
-    assert ann["behaviour"] == ['said "Uh huh"', 'said "Wow"']
-    assert ben["behaviour"] == ["", ""]  # the empty row 4 is no turn
-
-
-def test_backchannels_where_there_are_none(candor):
-    candor.add()
-    with pytest.raises(ValueError, match="backchannels: only segmentation='backbiter' marks them, not 'cliffhanger'"):
-        candor.load(backchannels=True)
-    with pytest.raises(SessionError, match=r"transcript_backbiter\.csv has no column backchannel: one"):
-        candor.load(segmentation="backbiter", backchannels=True)
-
-
-# -- several processes
-
-
-def test_two_processes_give_what_one_gives(candor, tmp_path):
-    for number in range(12):
-        candor.add(f"{number:02d}")
-    (candor.path / "03" / "survey.csv").unlink()
-    zipped(candor.path / "07", extra=["../evil.csv"])
-    one, two = (load_sessions("candor", data_dir=candor.path, cache_dir=tmp_path / str(n), num_proc=n) for n in (1, 2))
-    assert len(one) == 20
-    assert same(one, two)
-    assert one.features == two.features
-    assert read_report(one) == read_report(two)
-    assert len(read_report(two).files) == 2
-    # One cache for all of them.
-    assert [path.name for path in (tmp_path / "1").iterdir()] == [path.name for path in (tmp_path / "2").iterdir()]
-
-
-def test_two_processes_on_the_sample(tmp_path):
-    one, two = (load_sessions("sample", conversations=24, cache_dir=tmp_path / str(n), num_proc=n) for n in (1, 2))
-    assert len(one) == 48
-    assert same(one, two)
-
-
-@pytest.mark.parametrize("processes", [0, -1, 1.5, True])
-def test_a_number_of_processes_that_cannot_be(candor, processes):
-    candor.add()
-    with pytest.raises(ValueError, match="num_proc: expected a number of processes from 1"):
-        candor.load(num_proc=processes)

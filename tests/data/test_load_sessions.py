@@ -1,6 +1,7 @@
 """What all corpora have in common: names, options, the count of what was read, and the cache."""
 
 import os
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,13 @@ def test_an_error_in_a_process_is_an_error_here():
     assert [next(squares) for _ in range(13)] == [number**2 for number in range(13)]
     with pytest.raises(ValueError, match="13 is no number"):
         next(squares)
+
+
+def test_a_process_that_is_killed_is_an_error_and_leaves_nothing(tmp_path):
+    corpus = Corpus([], session_features(), lambda: in_order(os._exit, [1] * 4, 2), where="here")
+    with pytest.raises(BrokenProcessPool):
+        read_corpus(corpus, {}, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_report_names_a_few_files_and_holds_all():
