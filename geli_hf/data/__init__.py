@@ -1,14 +1,12 @@
 """Readers of rated dialogue corpora: each gives Session rows (`geli_hf.sessions`)."""
 
-import os
-import shutil
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
 
 from datasets import Dataset
 
-from ..cache import cache_root
+from ..cache import cache_root, whole
 from .reading import ReadReport, read_corpus, read_report
 
 __all__ = ["CORPORA", "ReadReport", "load_sessions", "read_report"]
@@ -71,11 +69,6 @@ def _sample(cache_dir, *, conversations: int = SAMPLE_CONVERSATIONS, seed: int =
 
     folder = Path(cache_dir or cache_root()) / "sample" / f"v{SAMPLE_VERSION}-{conversations}-{seed}"
     if not folder.exists():
-        partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-        try:
+        with whole(folder) as partial:
             write_sample(partial, conversations=conversations, seed=seed)
-            if not folder.exists():  # another process may have been faster
-                os.replace(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     return folder, options

@@ -2,7 +2,7 @@
 
 A reader yields Session rows, and `Skipped` for each session that it can't give, with the reason. What it yielded is
 written to the cache under a name made of the files, the options and this version of the readers, so that a second load
-is memory-mapped. It is written under another name and renamed when whole.
+is memory-mapped. It is there when it is whole, and not before.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from datasets.arrow_writer import ArrowWriter
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ..cache import cache_root
+from ..cache import cache_root, whole
 from ..sessions import Session, SessionError, validate_session
 
 logger = logging.get_logger(__name__)
@@ -167,14 +167,10 @@ def read_corpus(corpus: Corpus, options: Mapping, cache_dir: str | Path | None =
     folder = Path(cache_dir or cache_root() / "sessions")
     path = folder / f"{_fingerprint(corpus, options)}.arrow"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        try:
-            report = _write(corpus, partial)
-            path.with_suffix(".json").write_text(json.dumps(asdict(report)))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole(path) as rows:
+            report = _write(corpus, rows)
+            with whole(path.with_suffix(".json")) as count:  # first, so that no rows are there without their count
+                count.write_text(json.dumps(asdict(report)))
     sessions = Dataset.from_file(str(path), info=DatasetInfo(features=corpus.features))
     sessions.info.description = path.with_suffix(".json").read_text()
     report = read_report(sessions)

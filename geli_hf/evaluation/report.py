@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from ..cache import whole
 from ..modeling_geli import GeliRewardModel
 from . import plots
 from .metrics import spearman_per_session
@@ -30,7 +31,7 @@ def write_report(
     rows: Mapping[str, Mapping[str, Any]],
     comparison: PolicyComparison | None,
 ) -> None:
-    """Write everything that there is to see of a run into its folder.
+    """Write everything that there is to see of a run into its folder, `report.md` last.
 
     Args:
         folder: of the run; `reward_history.json` and `policy_history.json` in it are drawn.
@@ -46,7 +47,7 @@ def write_report(
     rated = "turn_rating" in test.column_names
     policy = comparison.figures() if comparison else None
     metrics = {"settings": settings, "sessions": sizes, "reward": rows, "policy": policy}
-    (folder / "metrics.json").write_text(json.dumps(as_json(metrics), indent=1))
+    _write(folder / "metrics.json", json.dumps(as_json(metrics), indent=1))
     # For figures over several runs: what the intervals were made of.
     values: dict[str, dict] = {}
     if rated:
@@ -56,7 +57,7 @@ def write_report(
         values["policy"] = {"conversation_id": list(comparison.conversation_ids)}
         for side in ("before", "after"):
             values["policy"][side] = [reply.value for reply in getattr(comparison, side)]
-    (folder / "values.json").write_text(json.dumps(as_json(values)))
+    _write(folder / "values.json", json.dumps(as_json(values)))
 
     pictures = {}
     shown = _telling_session(mine, test)
@@ -80,7 +81,7 @@ def write_report(
         pictures["replies.png"] = f"Value of the policy's replies, judged by {policy['judge']}"
 
     summary = _summary(folder, rows, policy)
-    (folder / "summary.txt").write_text(summary)
+    _write(folder / "summary.txt", summary)
     parts = [
         f"# {folder.name}: one rating in, a reward for every turn out",
         ", ".join(f"{count} sessions to {part}" for part, count in sizes.items()) + ".",
@@ -93,7 +94,12 @@ def write_report(
         "## Pictures",
         *(f"{title}:\n\n![{title}]({name})" for name, title in pictures.items()),
     ]
-    (folder / "report.md").write_text("\n\n".join(parts) + "\n")
+    _write(folder / "report.md", "\n\n".join(parts) + "\n")
+
+
+def _write(file: Path, text: str) -> None:
+    with whole(file) as partial:
+        partial.write_text(text)
 
 
 def _telling_session(rewards: Sequence[Sequence[float]], test: Dataset) -> int:

@@ -1,13 +1,11 @@
 """Turn features of a frozen backbone, computed once and kept on disk, so that an epoch costs seconds.
 
 A cache is named by what it depends on: the backbone's weights, how turns are read, and the dialogues themselves. It is
-written under another name and renamed when whole, so a half-written one is never read.
+there when it is whole, so a half-written one is never read.
 """
 
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ..cache import cache_root
+from ..cache import cache_root, whole
 from ..modeling_geli import GeliRewardModel
 from ..sessions import assistant_turns
 
@@ -63,15 +61,10 @@ def cached_turn_features(
         batch_size: sessions that are encoded together.
     """
     folder = Path(cache_dir or cache_root() / "features") / _key(model, sessions, dtype)
-    if not (folder / "first.npy").exists():
-        partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-        partial.mkdir(parents=True)
-        try:
+    if not folder.exists():
+        with whole(folder) as partial:
+            partial.mkdir()
             _write(model, sessions, partial, dtype, batch_size)
-            if not folder.exists():  # another process may have been faster; its features are the same
-                os.replace(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     return TurnFeatureCache(folder)
 
 
