@@ -21,12 +21,12 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 from trl.chat_template_utils import get_training_chat_template
 
 from geli_hf.alignment.dialogue import context_window, open_with_user
 from geli_hf.alignment.policy import load_policy_tokenizer
+from geli_hf.training.checkpoints import last_checkpoint
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 
@@ -262,5 +262,5 @@ def save_policy(trainer: Trainer, folder: str | Path) -> None:
         trainer.processing_class.save_pretrained(folder)
 
 
-def _checkpoint(output_dir: str | None, resume: bool) -> str | None:
-    return get_last_checkpoint(output_dir) if resume and output_dir and Path(output_dir).is_dir() else None
+def _checkpoint(output_dir: str, resume: bool) -> str | None:
+    return last_checkpoint(output_dir) if resume else None

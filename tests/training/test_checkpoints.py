@@ -1,0 +1,83 @@
+"""A training goes on from the newest checkpoint that is whole, whatever else a killed process has left."""
+
+import shutil
+
+import pytest
+import torch
+from tiny import reward_model
+
+from geli_hf.training.checkpoints import last_checkpoint
+
+
+@pytest.fixture
+def checkpoints(trainer, tmp_path):
+    """The output folder of a training that saved checkpoint-1, -2 and -3."""
+    options = {"num_train_epochs": 3, "per_device_train_batch_size": 24, "save_total_limit": None}
+    trainer(load_best_model_at_end=False, **options).train()
+    return tmp_path / "out"
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_newest_by_number_is_taken(checkpoints):
+    shutil.copytree(checkpoints / "checkpoint-3", checkpoints / "checkpoint-10")
+    assert last_checkpoint(checkpoints) == str(checkpoints / "checkpoint-10")
+    assert len(names(checkpoints)) == 4
+
+
+@pytest.mark.parametrize(
+    "missing", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+)
+def test_one_that_was_half_written_or_half_deleted_is_passed_over_and_removed(checkpoints, missing):
+    (checkpoints / "checkpoint-3" / missing).unlink()
+    assert last_checkpoint(checkpoints) == str(checkpoints / "checkpoint-2")
+    assert names(checkpoints) == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_a_state_that_breaks_off_is_no_state(checkpoints):
+    state = checkpoints / "checkpoint-3" / "trainer_state.json"
+    state.write_text(state.read_text()[:-20])
+    (checkpoints / "checkpoint-2" / "trainer_state.json").write_text("")
+    assert last_checkpoint(str(checkpoints)) == str(checkpoints / "checkpoint-1")
+    assert names(checkpoints) == ["checkpoint-1"]
+
+
+def test_where_nothing_was_saved_there_is_no_checkpoint(tmp_path):
+    assert last_checkpoint(tmp_path / "nowhere") is None
+    (tmp_path / "checkpoint-1").mkdir()
+    assert last_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("saving", ["epoch", "best", "steps"])
+def test_a_training_resumed_from_any_checkpoint_ends_bit_for_bit_the_same(trainer, tmp_path, saving):
+    """With dropout and turns that are drawn, and with its history whole."""
+    steps = {"eval_strategy": "steps", "logging_strategy": "steps", "eval_steps": 2, "logging_steps": 2}
+    options = {
+        "epoch": {"save_strategy": "epoch"},
+        "best": {"save_strategy": "best"},
+        "steps": steps | {"save_strategy": "steps", "save_steps": 2},
+    }[saving]
+    options |= {"num_train_epochs": 3, "per_device_train_batch_size": 5, "rrd_turns": 2, "learning_rate": 3e-3}
+    options |= {"save_total_limit": None}
+
+    def trained(checkpoint=None):
+        torch.manual_seed(0 if checkpoint is None else 5)
+        resumable = trainer(reward_model("bert", head="mlp", head_dropout=0.2), **options)
+        resumable.train(resume_from_checkpoint=checkpoint)
+        history = [
+            {key: value for key, value in row.items() if not key.endswith(("_runtime", "_per_second", "_time"))}
+            for row in resumable.state.log_history
+            if "train_runtime" not in row
+        ]
+        config = resumable.reward_model.config
+        return resumable.reward_model.state_dict(), (config.reward_quantiles, config.residual_std), history
+
+    whole = trained()
+    saved = sorted((tmp_path / "out").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert len(saved) > 1
+    for checkpoint in saved:
+        weights, calibration, history = trained(str(checkpoint))
+        assert all(torch.equal(weights[name], whole[0][name]) for name in weights)
+        assert (calibration, history) == whole[1:]
