@@ -139,7 +139,7 @@ def pretrain(
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
-    trainer.train(resume_from_checkpoint=_checkpoint(args.output_dir, resume))
+    trainer.train(resume_from_checkpoint=last_checkpoint(args) if resume else None)
     return trainer
 
 
@@ -192,7 +192,7 @@ def sft(
         peft_config=peft_config,
         callbacks=list(callbacks),
     )
-    trainer.train(resume_from_checkpoint=_checkpoint(args.output_dir, resume))
+    trainer.train(resume_from_checkpoint=last_checkpoint(args) if resume else None)
     return trainer
 
 
@@ -244,7 +244,7 @@ def align(
         peft_config=peft_config,
         callbacks=list(callbacks),
     )
-    trainer.train(resume_from_checkpoint=_checkpoint(args.output_dir, resume))
+    trainer.train(resume_from_checkpoint=last_checkpoint(args) if resume else None)
     return trainer
 
 
@@ -260,7 +260,3 @@ def save_policy(trainer: Trainer, folder: str | Path) -> None:
     if trainer.is_world_process_zero():
         model.save_pretrained(folder)
         trainer.processing_class.save_pretrained(folder)
-
-
-def _checkpoint(output_dir: str, resume: bool) -> str | None:
-    return last_checkpoint(output_dir) if resume else None

@@ -1,11 +1,15 @@
-"""From which checkpoint a training goes on that was interrupted, perhaps while it wrote or deleted one."""
+"""What a training leaves, and from which checkpoint it goes on if it was killed, perhaps while it wrote that one."""
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from accelerate import PartialState
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
+
+from ..cache import whole
 
 # What every checkpoint of a Trainer holds, as patterns of names: weights, optimizer, schedule, random state. DeepSpeed
 # and FSDP have folders of their own for the first two.
@@ -17,19 +21,21 @@ PARTS = (
 )
 
 
-def last_checkpoint(folder: str | Path) -> str | None:
-    """The newest checkpoint in a Trainer's output folder that is whole; None if there is none.
+def last_checkpoint(args: TrainingArguments) -> str | None:
+    """The newest checkpoint in a trainer's output folder that is whole; None if there is none.
 
-    Checkpoints that are not whole are deleted, since a Trainer would count them among those that it keeps. To be
-    called by all processes.
+    Checkpoints that are not whole are deleted, since a Trainer would count them among those that it keeps. With
+    `save_only_model` there is nothing to go on from, and nothing is deleted. To be called by all processes.
     """
+    if args.save_only_model:
+        return None
     if PartialState().is_main_process:
-        for checkpoint in map(Path, sort_checkpoints(str(folder))):
+        for checkpoint in map(Path, sort_checkpoints(args.output_dir)):
             if not _is_whole(checkpoint):
                 shutil.rmtree(checkpoint)
     PartialState().wait_for_everyone()
-    whole = sort_checkpoints(str(folder))
-    return whole[-1] if whole else None
+    left = sort_checkpoints(args.output_dir)
+    return left[-1] if left else None
 
 
 def _is_whole(checkpoint: Path) -> bool:
@@ -38,3 +44,17 @@ def _is_whole(checkpoint: Path) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return all(any(next(checkpoint.glob(name), None) for name in names) for names in PARTS)
+
+
+def write_by_one(target: Path, write: Callable[[Path], object]) -> None:
+    """Let the first process write a file or folder, which is there when it is whole, and the others wait for it."""
+    if PartialState().is_main_process:
+        with whole(target) as partial:
+            write(partial)
+    PartialState().wait_for_everyone()
+
+
+def write_history(trainer: Trainer, file: Path) -> None:
+    """Write what the trainer has logged, without the summary, which says how long the last of its starts took."""
+    history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
+    write_by_one(file, lambda partial: partial.write_text(json.dumps(history, indent=1)))

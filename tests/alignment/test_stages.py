@@ -140,6 +140,21 @@ class TestSft:
         for before, after in zip(unbroken.model.parameters(), resumed.model.parameters()):
             torch.testing.assert_close(before, after)
 
+    def test_a_checkpoint_that_was_being_written_is_not_resumed_from(self, sessions, policy_folder, tmp_path):
+        def run(**kwargs):
+            model, tokenizer = load_policy(policy_folder)
+            args = sft_args(tmp_path, max_steps=4, save_steps=2, save_strategy="steps", learning_rate=1e-3)
+            return sft(model, tokenizer, sessions, args, **kwargs)
+
+        unbroken = run()
+        (tmp_path / "checkpoint-4" / "trainer_state.json").unlink()
+        resumed = run(resume=True)
+        steps = [entry["step"] for entry in resumed.state.log_history if "loss" in entry]
+        assert steps == [1, 2, 3, 4]
+        assert (tmp_path / "checkpoint-4" / "trainer_state.json").exists()  # written anew
+        for before, after in zip(unbroken.model.parameters(), resumed.model.parameters()):
+            assert torch.equal(before, after)
+
     def test_resuming_what_never_began_begins(self, sessions, policy_folder, tmp_path):
         model, tokenizer = load_policy(policy_folder)
         trainer = sft(model, tokenizer, sessions, sft_args(tmp_path / "new", max_steps=1), resume=True)

@@ -21,33 +21,39 @@ def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_newest_by_number_is_taken(checkpoints):
+def test_the_newest_by_number_is_taken(checkpoints, arguments):
     shutil.copytree(checkpoints / "checkpoint-3", checkpoints / "checkpoint-10")
-    assert last_checkpoint(checkpoints) == str(checkpoints / "checkpoint-10")
+    assert last_checkpoint(arguments()) == str(checkpoints / "checkpoint-10")
     assert len(names(checkpoints)) == 4
 
 
 @pytest.mark.parametrize(
     "missing", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
 )
-def test_one_that_was_half_written_or_half_deleted_is_passed_over_and_removed(checkpoints, missing):
+def test_one_that_was_half_written_or_half_deleted_is_passed_over_and_removed(checkpoints, arguments, missing):
     (checkpoints / "checkpoint-3" / missing).unlink()
-    assert last_checkpoint(checkpoints) == str(checkpoints / "checkpoint-2")
+    assert last_checkpoint(arguments()) == str(checkpoints / "checkpoint-2")
     assert names(checkpoints) == ["checkpoint-1", "checkpoint-2"]
 
 
-def test_a_state_that_breaks_off_is_no_state(checkpoints):
+def test_a_state_that_breaks_off_is_no_state(checkpoints, arguments):
     state = checkpoints / "checkpoint-3" / "trainer_state.json"
     state.write_text(state.read_text()[:-20])
     (checkpoints / "checkpoint-2" / "trainer_state.json").write_text("")
-    assert last_checkpoint(str(checkpoints)) == str(checkpoints / "checkpoint-1")
+    assert last_checkpoint(arguments()) == str(checkpoints / "checkpoint-1")
     assert names(checkpoints) == ["checkpoint-1"]
 
 
-def test_where_nothing_was_saved_there_is_no_checkpoint(tmp_path):
-    assert last_checkpoint(tmp_path / "nowhere") is None
-    (tmp_path / "checkpoint-1").mkdir()
-    assert last_checkpoint(tmp_path) is None
+def test_where_nothing_was_saved_there_is_no_checkpoint(arguments, tmp_path):
+    assert last_checkpoint(arguments()) is None
+    (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
+    assert last_checkpoint(arguments()) is None
+
+
+def test_checkpoints_that_were_never_to_be_resumed_from_are_left_alone(checkpoints, arguments):
+    (checkpoints / "checkpoint-3" / "optimizer.pt").unlink()
+    assert last_checkpoint(arguments(save_only_model=True)) is None
+    assert len(names(checkpoints)) == 3
 
 
 @pytest.mark.parametrize("saving", ["epoch", "best", "steps"])
