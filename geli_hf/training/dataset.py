@@ -1,5 +1,6 @@
 """Session rows as the batches of training: turn features or token ids, with the targets beside them."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +86,10 @@ def shuffle_feedback(sessions: Dataset, name: str, *, seed: int = 0) -> Dataset:
 
 
 class SessionData(torch.utils.data.Dataset):
-    """Sessions with what the reward model reads of them: features from a cache, or messages."""
+    """Sessions with what the reward model reads of them: features from a cache, or messages.
+
+    Index `~i`, a negative number, is session `i` without its score and signal, so that it counts nothing in a loss.
+    """
 
     def __init__(self, sessions: Dataset, args: GeliRewardArguments, features: TurnFeatureCache | None = None):
         self.sessions, self.features = sessions, features
@@ -100,6 +104,9 @@ class SessionData(torch.utils.data.Dataset):
         return len(self.score)
 
     def __getitem__(self, index: int) -> dict:
+        if index < 0:
+            item = self[~index]
+            return item | {"score": np.float32(np.nan), "feedback": np.full_like(item["feedback"], np.nan)}
         item = {
             "score": self.score[index],
             "feedback": self.feedback[index],
@@ -108,6 +115,32 @@ class SessionData(torch.utils.data.Dataset):
         if self.features is None:
             return item | {"messages": self.sessions[index]["messages"]}
         return item | {"turn_features": self.features[index]}
+
+
+class SessionSampler(torch.utils.data.Sampler):
+    """Every session once, in an order that the seed and the epoch decide and nothing else does.
+
+    Several processes take turns at the batches, and all have to get as many. So the last ones are filled up with a
+    session of theirs that counts nothing, where accelerate would have had other sessions count twice.
+
+    Args:
+        sessions: how many there are.
+        multiple: of how many the indices come.
+        epoch: tells which epoch it is.
+    """
+
+    def __init__(self, sessions: int, multiple: int, seed: int, epoch: Callable[[], int]):
+        self.sessions, self.fill = sessions, -sessions % multiple
+        self.seed, self.epoch = seed, epoch
+
+    def __len__(self) -> int:
+        return self.sessions + self.fill
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch())
+        order = torch.randperm(self.sessions, generator=generator).tolist()
+        yield from order
+        yield from [~order[-1]] * self.fill
 
 
 @dataclass

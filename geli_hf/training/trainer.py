@@ -8,6 +8,7 @@ import copy
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast
 from datasets import Dataset
 from transformers import Trainer
 
@@ -15,7 +16,7 @@ from ..decomposition import GLOBAL_EXPLICIT, geli_loss, li_loss
 from ..evaluation.metrics import global_loss, global_loss_floor, local_difference, within_session_spearman
 from ..modeling_geli import GeliRewardModel
 from .arguments import GeliRewardArguments
-from .dataset import Scale, SessionCollator, SessionData
+from .dataset import Scale, SessionCollator, SessionData, SessionSampler
 from .features import TurnFeatureCache, cached_turn_features
 
 
@@ -36,6 +37,10 @@ class GeliRewardTrainer(Trainer):
     rating, beside `global_floor`, that of predicting the training mean; `local_difference`, the mean reward where the
     signal is above its training mean minus where it is not; and `within_session_spearman` where sessions carry a
     `turn_rating`.
+
+    Several processes learn what one does that has their batches in one, up to rounding: the loss is that of all their
+    sessions together, and RRD draws turns from all of them at once. Only dropout has other masks. A training that is
+    resumed on a CPU ends bit for bit as if it had not been interrupted.
     """
 
     def __init__(
@@ -82,23 +87,58 @@ class GeliRewardTrainer(Trainer):
         )
         # Ours is a mean over sessions: the losses of accumulated steps have to be averaged.
         self.model_accepts_loss_kwargs = False
+        if self.args.process_index:  # or every process would drop out the same units
+            torch.manual_seed(self.args.seed + self.args.process_index)
+
+    def _get_train_sampler(self, train_dataset=None):
+        args = self.args
+        if args.train_sampling_strategy != "random":
+            return super()._get_train_sampler(train_dataset)
+        multiple = args.train_batch_size * args.world_size if args.world_size > 1 else 1
+        seed = args.seed if args.data_seed is None else args.data_seed
+        return SessionSampler(len(self.train_dataset), multiple, seed, lambda: int(self.state.epoch or 0))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         targets = {name: inputs.pop(name) for name in ("score", "feedback", "turn_rating")}
         output = model(**inputs)
-        rewards, mask, scale = output.turn_rewards, output.turn_mask, self.scale
-        global_explicit = self._global_explicit(rewards, mask, (targets["score"] - scale.score_mean) / scale.score_std)
-        local_implicit = li_loss(rewards, mask, (targets["feedback"] - scale.feedback_mean) / scale.feedback_std)
-        loss = geli_loss(global_explicit, local_implicit, self.args.li_weight)
+        batch = output.turn_rewards, output.turn_mask, targets["score"], targets["feedback"]
+        loss = self._loss(*(self._of_all_processes(*batch) if model.training else batch))
         return (loss, output) if return_outputs else loss
+
+    def _of_all_processes(self, rewards, mask, score, feedback) -> tuple[torch.Tensor, ...]:
+        """The batches of all processes as one, of which this process's rewards have a gradient."""
+        accelerator = self.accelerator
+        if accelerator.num_processes == 1:
+            return rewards, mask, score, feedback
+        # As numbers: what is padded here and not there would be bool here and not there.
+        batch = accelerator.pad_across_processes((rewards, mask.to(rewards.dtype), score, feedback), dim=1)
+        own = batch[0]
+        every, mask, score, feedback = accelerator.gather((own.detach(), *batch[1:]))
+        if own.requires_grad:
+            # The gradient will be averaged over the processes; of the loss of all, it has to be the sum.
+            own.register_hook(lambda gradient: gradient * accelerator.num_processes)
+        first = accelerator.process_index * len(own)
+        return torch.cat([every[:first], own, every[first + len(own) :]]), mask == 1, score, feedback
+
+    def _loss(self, rewards, mask, score, feedback) -> torch.Tensor:
+        scale = self.scale
+        global_explicit = self._global_explicit(rewards, mask, (score - scale.score_mean) / scale.score_std)
+        local_implicit = li_loss(rewards, mask, (feedback - scale.feedback_mean) / scale.feedback_std)
+        return geli_loss(global_explicit, local_implicit, self.args.li_weight)
 
     def _global_explicit(self, rewards: torch.Tensor, mask: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
         args, options = self.args, {}
         if args.ge != "rudder":  # which is a sum by nature
             options["aggregation"] = self.reward_model.config.aggregation
-        if args.ge == "rrd" and self.model.training:  # sampling would only add noise to an evaluation
+        if args.ge == "rrd" and args.rrd_turns and self.model.training:  # an evaluation needs no noise of sampling
             options |= {"num_samples": args.rrd_turns, "replacement": args.rrd_replacement}
+            options["generator"] = self._common_generator()
         return GLOBAL_EXPLICIT[args.ge](rewards, mask, score, **options)
+
+    def _common_generator(self) -> torch.Generator:
+        """From which all processes draw the same, however many sessions each of them has."""
+        seed = broadcast(torch.randint(2**62, (1,)).to(self.args.device))
+        return torch.Generator().manual_seed(seed.item())
 
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
@@ -108,10 +148,13 @@ class GeliRewardTrainer(Trainer):
             loss, output = self.compute_loss(model, inputs, return_outputs=True)
         if prediction_loss_only:
             return loss, None, None
-        return loss, (output.turn_rewards.float(), output.turn_mask.float()), targets
+        # No loss: a mean of the batches' means would depend on how sessions are dealt to batches and processes.
+        return None, (output.turn_rewards.float(), output.turn_mask.float()), targets
 
     def _session_metrics(self, prediction) -> dict[str, float]:
         score, feedback, rating = prediction.label_ids
+        padded, seen = torch.from_numpy(prediction.predictions[0]), torch.from_numpy(prediction.predictions[1] == 1)
+        loss = self._loss(padded, seen, torch.from_numpy(score), torch.from_numpy(feedback))
         rewards, predicted, mask = self._unpad(prediction.predictions)
         feedback, rating = ([row[m] for row, m in zip(values, mask)] for values in (feedback, rating))
         metrics = {
@@ -120,7 +163,7 @@ class GeliRewardTrainer(Trainer):
             "local_difference": local_difference(rewards, feedback, threshold=self.scale.feedback_mean),
             "within_session_spearman": within_session_spearman(rewards, rating),
         }
-        return {name: value for name, value in metrics.items() if not np.isnan(value)}
+        return {"loss": loss.item()} | {name: value for name, value in metrics.items() if not np.isnan(value)}
 
     def _unpad(self, predictions) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         """Turn rewards of each session, its predicted score, and the mask: batches are padded with -100."""
@@ -140,6 +183,11 @@ class GeliRewardTrainer(Trainer):
             residual = held_out.label_ids[0] - self._unpad(held_out.predictions)[1]
             config.residual_std = float(np.nanstd(residual)) if np.isfinite(residual).any() else None
         return result
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # What the Trainer writes next says that the checkpoint is whole, in all processes (see `checkpoints`).
+        self.accelerator.wait_for_everyone()
 
     def _predict(self, data: SessionData):
         return self.evaluation_loop(self.get_eval_dataloader(data), "Calibration", prediction_loss_only=False)
