@@ -11,21 +11,20 @@ Three stages, each of which leaves folders or files in `output_dir`:
 Every setting stands in the YAML file, and the command line overrides it: `--seed 1 --reward.li_weight 0.3`.
 """
 
-import json
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from geli_hf.data import load_sessions, read_report
@@ -34,8 +33,9 @@ from geli_hf.evaluation.policies import JudgedReply, PolicyComparison
 from geli_hf.evaluation.report import THIS_MODEL, write_report
 from geli_hf.modeling_geli import GeliRewardModel
 from geli_hf.sessions import SessionError, feedback_names, split_sessions
-from geli_hf.settings import SettingsError, build, parse_settings
+from geli_hf.settings import SettingsError, build, claim, parse_settings
 from geli_hf.training import PAPER, GeliRewardArguments, GeliRewardTrainer, score_cached, shuffle_feedback
+from geli_hf.training.checkpoints import last_checkpoint, write_by_one, write_history
 
 logger = logging.get_logger("geli_hf.train_geli")
 
@@ -103,9 +103,12 @@ def main(argv: list[str]) -> None:
     if unknown := set(run.stages) - set(STAGES):
         raise SettingsError(f"stages: expected some of {', '.join(STAGES)}, found {', '.join(sorted(unknown))}")
     output = Path(run.output_dir)
-    if PartialState().is_main_process:
-        claim(output, settings, run.resume)
-    PartialState().wait_for_everyone()
+    # The first process reads, encodes and evaluates alone, which may take hours, while the others wait for it.
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
+    if state.is_main_process:
+        lasting = {name: {k: v for k, v in part.items() if name or k == "seed"} for name, part in settings.items()}
+        claim(output, lasting, run.resume)
+    state.wait_for_everyone()
     set_seed(run.seed)
     if not torch.cuda.is_available():
         fit_to_cpu(settings)
@@ -113,11 +116,11 @@ def main(argv: list[str]) -> None:
 
     stages = dict(zip(STAGES, (reward_stage, policy_stage, evaluate_stage)))
     for name in (name for name in STAGES if name in run.stages):
-        PartialState().print(f"\nStage {name}: {stages[name].__doc__}", flush=True)
+        state.print(f"\nStage {name}: {stages[name].__doc__}", flush=True)
         stages[name](settings, sessions, output, run)
-    if run.push_to_hub and PartialState().is_main_process:
+    if run.push_to_hub and state.is_main_process:
         push(output, run.push_to_hub)
-    PartialState().wait_for_everyone()
+    state.wait_for_everyone()
 
 
 def fit_to_cpu(settings: dict) -> None:
@@ -125,8 +128,10 @@ def fit_to_cpu(settings: dict) -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // PartialState().num_processes))
     # Where a CPU has no instructions for bf16, it is many times slower than float32 instead of two times faster.
     native = any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
+    # Trainers share their work out between processes on CPUs only if they are told that these are what they have.
+    common = {"dataloader_pin_memory": False, "use_cpu": not torch.accelerator.is_available()}
     for name in ("reward", "pretrain", "sft", "grpo"):
-        settings[name] = {"dataloader_pin_memory": False} | settings[name]
+        settings[name] = common | settings[name]
         if settings[name].get("bf16"):
             settings[name] |= {"bf16": native, "use_cpu": True}
 
@@ -139,7 +144,7 @@ def load_parts(data: DataSettings, run: RunSettings) -> dict[str, Dataset]:
             sessions = load_sessions(data.corpus, data_dir=run.data_dir, **options)
         except (TypeError, ValueError) as error:  # an option that does not exist, or that can't have this value
             raise SettingsError(f"data: {error}") from error
-        print(f"{data.corpus} {options or ''}\n{read_report(sessions)}")
+        PartialState().print(f"{data.corpus} {options or ''}\n{read_report(sessions)}")
         return sessions.filter(lambda score: score == score, input_columns="score", desc="Keeping rated sessions")
 
     with PartialState().main_process_first():
@@ -160,11 +165,8 @@ def reward_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
     if target.exists():
         return kept(target)
     model, trainer = train_reward(settings, sessions, output / "checkpoints" / "reward", run)
-    if trainer.is_world_process_zero():
-        write_whole(target, lambda folder: model.save_pretrained(folder))
-        history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
-        (output / "reward_history.json").write_text(json.dumps(history, indent=1))
-    PartialState().wait_for_everyone()
+    write_history(trainer, output / "reward_history.json")
+    write_by_one(target, model.save_pretrained)
 
 
 def train_reward(
@@ -180,8 +182,12 @@ def train_reward(
     model = GeliRewardModel.from_backbone(model_settings.backbone, **preset["model"] | model_settings.config)
     wanted = preset["training"] | settings["reward"] | {"seed": run.seed, "output_dir": str(folder)} | changes
     if model_settings.li_stage is not None:
-        first = wanted | {"li_weight": 1.0, "output_dir": f"{folder}_li"} | model_settings.li_stage
-        train_once(model, build(GeliRewardArguments, first), sessions, None, run.resume)
+        first = Path(f"{folder}_li")
+        if not (first / "model").exists():
+            args = wanted | {"li_weight": 1.0, "output_dir": str(first)} | model_settings.li_stage
+            train_once(model, build(GeliRewardArguments, args), sessions, None, run.resume)
+            write_by_one(first / "model", model.save_pretrained)
+        model = GeliRewardModel.from_pretrained(first / "model")
     lora = None
     if model_settings.lora is not None:
         from peft import LoraConfig
@@ -192,8 +198,7 @@ def train_reward(
 
 def train_once(model, args, sessions, lora, resume) -> tuple[GeliRewardModel, GeliRewardTrainer]:
     trainer = GeliRewardTrainer(model, args, sessions["train"], sessions["eval"], peft_config=lora)
-    checkpoint = get_last_checkpoint(args.output_dir) if resume and os.path.isdir(args.output_dir) else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=last_checkpoint(args) if resume else None)
     if lora is not None:
         trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
     return model, trainer
@@ -239,7 +244,7 @@ def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
             model, tokenizer = load_policy(policy.model_name_or_path)
             pieces["peft_config"] = lora()
         trainer = sft(model, tokenizer, sessions["train"], arguments(SFTConfig, "sft"), **pieces)
-        write_whole(output / "sft_policy", lambda folder: save_policy(trainer, folder))
+        write_by_one(output / "sft_policy", partial(save_policy, trainer))
 
     if (output / "policy").exists():
         return kept(output / "policy")
@@ -249,9 +254,8 @@ def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
     reward = GeliReward(GeliRewardModel.from_pretrained(output / "reward_model"), length_neutral=policy.length_neutral)
     prompts = dialogue_prompts(sessions["train"], context_messages=policy.context_messages)
     trainer = align(output / "sft_policy", reward, prompts, arguments(GRPOConfig, "grpo"), lora(), resume=run.resume)
-    if trainer.is_world_process_zero():
-        (output / "policy_history.json").write_text(json.dumps(trainer.state.log_history, indent=1))
-    write_whole(output / "policy", lambda folder: save_policy(trainer, folder))
+    write_history(trainer, output / "policy_history.json")
+    write_by_one(output / "policy", partial(save_policy, trainer))
 
 
 # ------------------------------------------------------------------------------------------------ evaluation
@@ -259,8 +263,9 @@ def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
 
 def evaluate_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings) -> None:
     """both on held-out conversations, beside baselines"""
-    if not PartialState().is_main_process:
-        return
+    report, models = output / "report.md", (output / "reward_model", output / "policy")
+    if report.exists() and all(written(model) < written(report) for model in models if model.exists()):
+        return kept(report)
     test = sessions["test"]
     args = build(GeliRewardArguments, settings["reward"] | {"output_dir": str(output)})
     model = GeliRewardModel.from_pretrained(output / "reward_model")
@@ -276,12 +281,15 @@ def evaluate_stage(settings: dict, sessions: dict[str, Dataset], output: Path, r
             return score_cached(model, test, cache_dir=args.features_dir, dtype=dtype)
         return model.score_sessions(test, progress=True)
 
-    scores = {THIS_MODEL: scored(model)}
+    main, compared = PartialState().is_main_process, output / "checkpoints" / "compare"
+    scores = {THIS_MODEL: scored(model)} if main else {}
     if build(ModelSettings, settings["model"]).compare:
         for name, parts, changes in comparisons(sessions, args):
-            other, _ = train_reward(settings, parts, output / "checkpoints" / "compare", run, **changes)
-            scores[name] = scored(other)
-            shutil.rmtree(output / "checkpoints" / "compare")
+            other, _ = train_reward(settings, parts, compared / re.sub(r"\W+", "_", name), run, **changes)
+            if main:
+                scores[name] = scored(other)
+    if not main:
+        return
     rewards = {name: [row["turn_rewards"] for row in rows] for name, rows in scores.items()}
     rows = {name: figures(rewards[name], [row["score"] for row in scores[name]]) for name in scores}
     for name, baseline in TURN_BASELINES.items():
@@ -296,6 +304,7 @@ def evaluate_stage(settings: dict, sessions: dict[str, Dataset], output: Path, r
     write_report(
         output, settings, {part: len(each) for part, each in sessions.items()}, test, model, rewards, rows, comparison
     )
+    shutil.rmtree(compared, ignore_errors=True)
     print((output / "summary.txt").read_text())
 
 
@@ -358,46 +367,12 @@ def judge_by_reward(model: GeliRewardModel, dialogues: list, replies: list[str])
 # ------------------------------------------------------------------------------------------------ the run's folder
 
 
-def claim(output: Path, settings: dict, resume: bool) -> None:
-    """Make the output folder this run's own, or go on with the run in it if that has the same settings.
-
-    Raises:
-        SettingsError: the folder holds something else.
-    """
-    record = output / "settings.yaml"
-    lasting = {name: {k: v for k, v in part.items() if name or k in ("seed",)} for name, part in settings.items()}
-    if record.exists():
-        before = yaml.safe_load(record.read_text())
-        if not resume:
-            raise SettingsError(f"output_dir: {output} holds a run already; --resume goes on with it")
-        changed = [
-            f"{name}.{key}".lstrip(".")
-            for name in lasting
-            for key in {*before.get(name, {}), *lasting[name]}
-            if before.get(name, {}).get(key) != lasting[name].get(key)
-        ]
-        if changed:
-            raise SettingsError(
-                f"output_dir: {output} holds a run with other settings ({', '.join(sorted(changed))}); "
-                "choose another folder, or give the settings that it was begun with"
-            )
-    elif output.exists() and any(output.iterdir()):
-        raise SettingsError(f"output_dir: {output} holds files of something else; choose an empty or a new folder")
-    output.mkdir(parents=True, exist_ok=True)
-    record.write_text(yaml.safe_dump(lasting))
-
-
-def write_whole(target: Path, write) -> None:
-    """Write a folder under another name and rename it, so that it is there when it is whole, and not before."""
-    partial_target = target.with_name(f".{target.name}.partial")
-    write(partial_target)
-    if PartialState().is_main_process:
-        os.replace(partial_target, target)
-    PartialState().wait_for_everyone()
+def written(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def kept(target: Path) -> None:
-    print(f"{target} is there already and is kept")
+    PartialState().print(f"{target} is there already and is kept")
 
 
 def push(output: Path, namespace: str) -> None:

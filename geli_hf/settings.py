@@ -13,6 +13,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 from transformers import HfArgumentParser
 
+from .cache import whole
+
 # What YAML can write, in words. A field of any other type is left to its own class to check.
 TYPES = {
     bool: "true or false",
@@ -82,6 +84,35 @@ def build(cls: type, settings: Mapping[str, Any]) -> Any:
         raise SettingsError(f"not given: {', '.join(missing)}" if missing else str(error)) from error
     except ValueError as error:  # what the dataclass itself has to say
         raise SettingsError(str(error)) from error
+
+
+def claim(folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
+    """Make a folder this run's own by writing its settings there, or go on with the run in it if that has the same.
+
+    Raises:
+        SettingsError: the folder holds something else.
+    """
+    record = folder / "settings.yaml"
+    if record.exists():
+        before = yaml.safe_load(record.read_text())
+        if not resume:
+            raise SettingsError(f"output_dir: {folder} holds a run already; --resume goes on with it")
+        changed = [
+            f"{name}.{key}".lstrip(".")
+            for name in settings
+            for key in {*before.get(name, {}), *settings[name]}
+            if before.get(name, {}).get(key) != settings[name].get(key)
+        ]
+        if changed:
+            raise SettingsError(
+                f"output_dir: {folder} holds a run with other settings ({', '.join(sorted(changed))}); "
+                "choose another folder, or give the settings that it was begun with"
+            )
+        return
+    if folder.exists() and any(path.suffix != ".partial" for path in folder.iterdir()):
+        raise SettingsError(f"output_dir: {folder} holds files of something else; choose an empty or a new folder")
+    with whole(record) as text:
+        text.write_text(yaml.safe_dump(settings))
 
 
 def _typed(field: Field, hint: Any, value: Any) -> Any:

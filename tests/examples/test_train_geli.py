@@ -95,6 +95,7 @@ def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, tmp_path):
             assert min(picture.size) > 300
     assert (output / "report.md").read_text().startswith("# run")
     assert (output / "summary.txt").read_text() in done.stdout
+    assert not (output / "checkpoints" / "compare").exists()
 
     settings = yaml.safe_load((output / "settings.yaml").read_text())
     shutil.rmtree(output / "policy")
@@ -106,6 +107,42 @@ def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, tmp_path):
     assert (output / "policy" / "model.safetensors").is_file()
     assert (output / "reward_model" / "model.safetensors").stat().st_mtime_ns == written
     assert yaml.safe_load((output / "settings.yaml").read_text()) == settings
+
+
+def test_an_evaluation_is_kept_until_there_is_a_newer_model(config, script, tmp_path, capsys):
+    output = tmp_path / "run"
+    options = ["--config", str(config), "--output_dir", str(output), "--model.compare", "false", "--resume"]
+    script.main([*options, "--stages", "[reward, evaluate]"])
+    report = (output / "report.md").stat().st_mtime_ns
+    script.main([*options, "--stages", "[reward, evaluate]"])
+    assert f"{output / 'report.md'} is there already and is kept" in capsys.readouterr().out
+    assert (output / "report.md").stat().st_mtime_ns == report
+    os.utime(output / "reward_model")
+    script.main([*options, "--stages", "[reward, evaluate]"])
+    assert (output / "report.md").stat().st_mtime_ns > report
+
+
+@pytest.mark.multiprocess
+@pytest.mark.slow
+def test_all_stages_run_in_two_processes(config, tmp_path):
+    """GRPO included; what is said to the user is said once."""
+    output = tmp_path / "run"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    script = [str(Path(__file__).with_name("recorded.py")), str(tmp_path)]
+    options = ["--config", str(config), "--output_dir", str(output), "--resume"]
+    environment = os.environ | {"GELI_HF_CACHE": str(tmp_path / "caches"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launcher, *script, *options], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [(tmp_path / f"process-{rank}.txt").read_text() for rank in (0, 1)] == ["2", "2"]
+    for said in ("Stage reward:", "Stage policy:", "Stage evaluate:", "24  sessions read", "Then try:"):
+        assert done.stdout.count(said) == 1, said
+    assert GeliRewardModel.from_pretrained(output / "reward_model").config.residual_std > 0
+    for name in ("sft_policy", "policy"):
+        load_policy(output / name)
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert len(metrics["reward"]) == 4 + len(TURN_BASELINES)
+    assert len(list((tmp_path / "caches" / "features").iterdir())) == 3  # to train, to choose and to evaluate on
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_the_folder_of_another_run_is_refused(config, script, tmp_path):
@@ -189,3 +226,12 @@ def test_the_published_recipe_runs_with_a_tiny_backbone(script, config, tmp_path
     assert (model.config.head, model.config.aggregation, model.config.pooling) == ("mlp", "sum", "last")
     history = json.loads((tmp_path / "run" / "reward_history.json").read_text())
     assert any("eval_loss" in entry for entry in history)
+
+    # Resumed in the second stage, the first is not done again.
+    weights = (tmp_path / "run" / "reward_model" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "reward_model")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "reward")
+    begun = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "checkpoints" / "reward_li").rglob("*")}
+    script.main(["--config", str(file), "--resume"])
+    assert {path: path.stat().st_mtime_ns for path in begun} == begun
+    assert (tmp_path / "run" / "reward_model" / "model.safetensors").read_bytes() == weights
