@@ -35,7 +35,7 @@ from geli_hf.modeling_geli import GeliRewardModel
 from geli_hf.sessions import SessionError, feedback_names, split_sessions
 from geli_hf.settings import SettingsError, build, claim, parse_settings
 from geli_hf.training import PAPER, GeliRewardArguments, GeliRewardTrainer, score_cached, shuffle_feedback
-from geli_hf.training.checkpoints import last_checkpoint, write_by_one, write_history
+from geli_hf.training.checkpoints import run_training, write_by_one, write_history
 
 logger = logging.get_logger("geli_hf.train_geli")
 
@@ -198,7 +198,7 @@ def train_reward(
 
 def train_once(model, args, sessions, lora, resume) -> tuple[GeliRewardModel, GeliRewardTrainer]:
     trainer = GeliRewardTrainer(model, args, sessions["train"], sessions["eval"], peft_config=lora)
-    trainer.train(resume_from_checkpoint=last_checkpoint(args) if resume else None)
+    run_training(trainer, resume)
     if lora is not None:
         trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
     return model, trainer

@@ -26,7 +26,7 @@ from trl.chat_template_utils import get_training_chat_template
 
 from geli_hf.alignment.dialogue import context_window, open_with_user
 from geli_hf.alignment.policy import load_policy_tokenizer
-from geli_hf.training.checkpoints import last_checkpoint
+from geli_hf.training.checkpoints import run_training
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 
@@ -139,7 +139,7 @@ def pretrain(
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(args) if resume else None)
+    run_training(trainer, resume)
     return trainer
 
 
@@ -192,7 +192,7 @@ def sft(
         peft_config=peft_config,
         callbacks=list(callbacks),
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(args) if resume else None)
+    run_training(trainer, resume)
     return trainer
 
 
@@ -244,7 +244,7 @@ def align(
         peft_config=peft_config,
         callbacks=list(callbacks),
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(args) if resume else None)
+    run_training(trainer, resume)
     return trainer
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from accelerate import PartialState
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 
 from ..cache import whole
@@ -19,6 +19,28 @@ PARTS = (
     ("scheduler.pt",),
     ("rng_state*.pth",),
 )
+
+
+def run_training(trainer: Trainer, resume: bool) -> None:
+    """Train from the beginning or, to resume, from the last whole checkpoint if there is one."""
+    checkpoint = last_checkpoint(trainer.args) if resume else None
+    if checkpoint is not None:
+        # The Trainer always takes a step first, even from the last checkpoint of a training that ends within an epoch.
+        draw = trainer.get_batch_samples
+        trainer.get_batch_samples = lambda *args: ([], None) if trainer.control.should_training_stop else draw(*args)
+        trainer.add_callback(_StopWhereNothingIsLeft())
+    trainer.train(resume_from_checkpoint=checkpoint)
+
+
+class _StopWhereNothingIsLeft(TrainerCallback):
+    nothing_left = False
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.nothing_left = control.should_training_stop = state.global_step >= state.max_steps
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.nothing_left:  # nor to be said: it was before the checkpoint was written
+            control.should_log = control.should_evaluate = control.should_save = False
 
 
 def last_checkpoint(args: TrainingArguments) -> str | None:

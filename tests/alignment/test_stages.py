@@ -155,6 +155,22 @@ class TestSft:
         for before, after in zip(unbroken.model.parameters(), resumed.model.parameters()):
             assert torch.equal(before, after)
 
+    def test_a_training_that_had_ended_takes_no_step_more(self, sessions, policy_folder, tmp_path):
+        """It ends within an epoch, and the Trainer's own loop would."""
+
+        def run(**kwargs):
+            model, tokenizer = load_policy(policy_folder)
+            args = sft_args(tmp_path, max_steps=2, save_steps=1, save_strategy="steps", save_total_limit=1)
+            return sft(model, tokenizer, sessions, args, **kwargs)
+
+        ended = run()
+        again = run(resume=True)
+        assert again.state.global_step == 2
+        assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+        assert logged(again, "loss") == logged(ended, "loss")
+        for before, after in zip(ended.model.parameters(), again.model.parameters()):
+            assert torch.equal(before, after)
+
     def test_resuming_what_never_began_begins(self, sessions, policy_folder, tmp_path):
         model, tokenizer = load_policy(policy_folder)
         trainer = sft(model, tokenizer, sessions, sft_args(tmp_path / "new", max_steps=1), resume=True)

@@ -29,7 +29,7 @@ STEPS = {"eval_strategy": "steps", "save_strategy": "steps", "logging_strategy":
 SAVING = {
     "epoch": {},
     "best": {"save_strategy": "best"},
-    "steps": STEPS | {"eval_steps": 2, "save_steps": 2, "logging_steps": 2},
+    "steps": STEPS | {"eval_steps": 2, "save_steps": 2, "logging_steps": 2, "max_steps": 10},  # of 3 an epoch
 }
 pytestmark = pytest.mark.slow
 
