@@ -1,7 +1,7 @@
 """Turn features of a frozen backbone, computed once and kept on disk, so that an epoch costs seconds.
 
-A cache is named by what it depends on: the backbone's weights, how turns are read, and the dialogues themselves. It is
-there when it is whole, so a half-written one is never read.
+A cache is named by what it depends on: the backbone's weights and vocabulary, how turns are read, and the dialogues
+themselves. It is there when it is whole, so a half-written one is never read.
 """
 
 import hashlib
@@ -113,6 +113,7 @@ def _key(model: GeliRewardModel, sessions: Dataset, dtype: torch.dtype) -> str:
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps({name: getattr(model.config, name) for name in READING_FIELDS}).encode())
     digest.update(f"{dtype} {model.tokenizer.chat_template}".encode())
+    digest.update(json.dumps(model.tokenizer.get_vocab(), sort_keys=True).encode())
     for name, tensor in model.model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())

@@ -62,7 +62,7 @@ def test_mean_and_deviation_of_all_turns(at_once, train_sessions, features_dir, 
     np.testing.assert_allclose(std, cache.features.astype(np.float64).std(0), rtol=1e-12)
 
 
-@pytest.mark.parametrize("change", ["weights", "dialogues", "context", "max_length"])
+@pytest.mark.parametrize("change", ["weights", "vocabulary", "dialogues", "context", "max_length"])
 def test_what_features_depend_on_names_another_cache(change, train_sessions, features_dir, encoded):
     model = reward_model("bert")
     cached_turn_features(model, train_sessions, cache_dir=features_dir)
@@ -70,6 +70,8 @@ def test_what_features_depend_on_names_another_cache(change, train_sessions, fea
     if change == "weights":
         with torch.no_grad():
             next(model.model.parameters())[7, 7] += 1e-3
+    elif change == "vocabulary":  # the tokens of the same words are others
+        model.tokenizer.add_tokens(["dog river"])
     elif change == "dialogues":
         train_sessions = toy_sessions(24, seed=9)
     elif change == "context":
