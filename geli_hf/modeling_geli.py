@@ -366,14 +366,18 @@ class GeliRewardModel(PreTrainedModel):
         """Run the windows through the backbone, similar lengths together, and average each span's hidden states."""
         windows = sorted(windows, key=lambda window: len(window.ids))
         most = TOKENS_PER_PASS["cpu" if device.type == "cpu" else "accelerator"]
-        places, vectors, first = [], [], 0
+        # Laid out before the passes: a vector kept from each would lie between what they free, which then no larger
+        # pass could use again, and memory would grow with their number.
+        hidden_size = self.config.get_text_config().hidden_size
+        features = torch.zeros(batch, turns, hidden_size, dtype=self._score_dtype, device=device)
+        first = 0
         while first < len(windows):
             past = first + 1
             while past < len(windows) and len(windows[past].ids) * (past + 1 - first) <= most:
                 past += 1
             chunk, first = windows[first:past], past
             hidden = self._hidden_states([window.ids for window in chunk], device)
-            tokens, owners, sizes = [], [], []
+            tokens, owners, sizes, places = [], [], [], []
             for index, window in enumerate(chunk):
                 for row, turn, start, stop in window.spans:
                     tokens += range(index * hidden.shape[1] + start, index * hidden.shape[1] + stop)
@@ -383,11 +387,9 @@ class GeliRewardModel(PreTrainedModel):
             states = hidden.flatten(0, 1)[torch.tensor(tokens, device=device)].to(self._score_dtype)
             total = states.new_zeros(len(sizes), states.shape[-1])
             total = total.index_add(0, torch.tensor(owners, device=device), states)
-            vectors.append(total / torch.tensor(sizes, device=device)[:, None])
-        vectors = torch.cat(vectors)
-        features = vectors.new_zeros(batch, turns, vectors.shape[-1])
-        rows, columns = torch.tensor(places, device=device).T
-        return features.index_put((rows, columns), vectors)
+            rows, columns = torch.tensor(places, device=device).T
+            features[rows, columns] = total / torch.tensor(sizes, device=device)[:, None]
+        return features
 
     def _hidden_states(self, windows: list[list[int]], device: torch.device) -> torch.Tensor:
         length = max(map(len, windows))
