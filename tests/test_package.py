@@ -1,5 +1,6 @@
-"""The version stands in `geli_hf/__init__.py`, and whatever else names it agrees."""
+"""Imports go one way, and whatever names the version agrees with `geli_hf/__init__.py`."""
 
+import ast
 import configparser
 import re
 from importlib.metadata import PackageNotFoundError, version
@@ -37,3 +38,39 @@ def test_the_changelog_begins_with_it():
     versions = re.findall(r"^## \[(\d[^\]]*)\]", changelog, re.MULTILINE)
     assert versions[0] == geli_hf.__version__
     assert len(set(versions)) == len(versions)
+
+
+# Each may import what stands above it in this list, and of its own line nothing but itself.
+LAYERS = [
+    {"_registration", "cache", "configuration_geli", "sessions", "decomposition"},
+    {"modeling_geli", "sentiment", "settings"},
+    {"data", "evaluation"},
+    {"training"},
+    {"alignment", "torch_file"},
+    {"published_head"},
+    {"cli"},
+]
+# How the registration and the command keep heavy imports late is theirs: they name modules as text, or in functions.
+LATE = {"_registration", "__init__"}
+
+
+def test_imports_go_one_way():
+    package = ROOT / "geli_hf"
+    level = {name: number for number, names in enumerate(LAYERS) for name in names}
+    assert {path.stem for path in package.iterdir() if path.name[0] not in "_."} == set(level) - LATE
+    for path in package.rglob("*.py"):
+        inside = path.relative_to(package).parts
+        here = inside[0].removesuffix(".py")
+        if here in LATE:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == len(inside):  # from the top of the package
+                modules = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+                assert not any(name.split(".")[0] == "geli_hf" for name in names), f"{path}: import relatively"
+                continue
+            else:
+                continue
+            for module in modules:
+                assert module == here or level[module] < level[here], f"{path} imports {module}, which is not below it"

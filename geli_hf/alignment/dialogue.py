@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from geli_hf.sessions import Message
+from ..sessions import Message
 
 # Many sessions begin with the agent, many chat templates insist on the user. So a dialogue that the agent begins is
 # given to a policy with this first message of the user, and to the reward model without it.

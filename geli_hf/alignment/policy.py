@@ -17,8 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from geli_hf.alignment.dialogue import OPENING
-from geli_hf.sessions import Session
+from ..sessions import Session
+from .dialogue import OPENING
 
 USER_TOKEN, ASSISTANT_TOKEN, END_TOKEN, PAD_TOKEN = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
 

@@ -8,8 +8,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from geli_hf.alignment.dialogue import cut_reply
-from geli_hf.sessions import Message
+from ..sessions import Message
+from .dialogue import cut_reply
 
 
 @torch.inference_mode()

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geli_hf.alignment.dialogue import cut_reply, without_opening
-from geli_hf.sessions import Message
+from ..sessions import Message
+from .dialogue import cut_reply, without_opening
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from geli_hf.modeling_geli import GeliRewardModel
+    from ..modeling_geli import GeliRewardModel
 
 # Reward of saying nothing where the model knows no quantiles of its training turns. Rewards are in units of the
 # standardised session score, so this is a turn of a session far worse than nearly all.

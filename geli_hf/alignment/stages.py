@@ -24,9 +24,9 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 from trl.chat_template_utils import get_training_chat_template
 
-from geli_hf.alignment.dialogue import context_window, open_with_user
-from geli_hf.alignment.policy import load_policy_tokenizer
-from geli_hf.training.checkpoints import run_training
+from ..training.checkpoints import run_training
+from .dialogue import context_window, open_with_user
+from .policy import load_policy_tokenizer
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 

@@ -27,8 +27,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geli_hf.data.sample_oracle import TurnValue, true_turn_value
-from geli_hf.data.sample_people import Message, converse, draw_traits
+from .sample_oracle import TurnValue, true_turn_value
+from .sample_people import Message, converse, draw_traits
 
 __all__ = ["TurnValue", "true_turn_value", "write_sample"]
 

@@ -7,7 +7,7 @@ them is an act of its own, so two acts glued together are not an utterance of th
 
 from __future__ import annotations
 
-from geli_hf.data.sample_text import BAD, GOOD, NEUTRAL
+from .sample_text import BAD, GOOD, NEUTRAL
 
 SHARE, CHANGE, ONE_UP, ANSWER = "share", "change", "one_up", "answer"
 FOLLOW_UP, RECIPROCAL, GENERIC, ASK_ADVICE = "follow_up", "reciprocal", "generic", "ask_advice"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from geli_hf.data.sample_frames import (
+from .sample_frames import (
     ACKNOWLEDGEMENT,
     ACKNOWLEDGEMENT_PARTS,
     AFTERTHOUGHTS,
@@ -38,7 +38,7 @@ from geli_hf.data.sample_frames import (
     TAILS,
     TIMES,
 )
-from geli_hf.data.sample_text import NEUTRAL, TOPICS, VALENCES
+from .sample_text import NEUTRAL, TOPICS, VALENCES
 
 
 class Detail(NamedTuple):

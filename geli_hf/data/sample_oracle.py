@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from geli_hf.data.sample_frames import (
+from .sample_frames import (
     ACKNOWLEDGEMENT,
     ADVICE,
     ANSWER,
@@ -29,8 +29,8 @@ from geli_hf.data.sample_frames import (
     STATEMENTS,
     THANKS,
 )
-from geli_hf.data.sample_grammar import DETAILS, Parse, normalise, parse
-from geli_hf.data.sample_text import GOOD, NEUTRAL
+from .sample_grammar import DETAILS, Parse, normalise, parse
+from .sample_text import GOOD, NEUTRAL
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What an act is worth where it stands. Fixed before any training. The order follows what makes people rate a

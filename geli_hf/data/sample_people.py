@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geli_hf.data.sample_frames import (
+from .sample_frames import (
     ACKNOWLEDGEMENT,
     ADVICE,
     ANSWER,
@@ -33,9 +33,9 @@ from geli_hf.data.sample_frames import (
     THANKS,
     WHEN_ASKED,
 )
-from geli_hf.data.sample_grammar import DETAILS, Parse, cores_of, leads, render, tails
-from geli_hf.data.sample_oracle import Turn, judge, read_turn
-from geli_hf.data.sample_text import BAD, GOOD, NEUTRAL, TOPICS
+from .sample_grammar import DETAILS, Parse, cores_of, leads, render, tails
+from .sample_oracle import Turn, judge, read_turn
+from .sample_text import BAD, GOOD, NEUTRAL, TOPICS
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Propensities, fixed before any training. Weight of each intention by what the partner has just done, and the traits

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from geli_hf.sentiment import NextTurnSentiment
-from geli_hf.sessions import Session, assistant_turns
+from ..sentiment import NextTurnSentiment
+from ..sessions import Session, assistant_turns
 
 
 def uniform(sessions: Iterable[Session]) -> list[np.ndarray]:

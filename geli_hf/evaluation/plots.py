@@ -19,8 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from geli_hf.sessions import Session
-
+from ..sessions import Session
 from .metrics import Interval, PerTurn
 
 BLUE, RED, GREY, LIGHT, INK = "#2f6c9f", "#b5523b", "#7d7d7d", "#d9d9d9", "#222222"

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from geli_hf.sessions import Session, assistant_turns
-
+from ..sessions import Session, assistant_turns
 from . import metrics
 from .metrics import Interval
 
