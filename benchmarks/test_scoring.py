@@ -67,7 +67,7 @@ def test_decoder(pair, backbones, sample, turns, every):
 
 CASES = {
     "decoder, 20 utterances": ("decoder", None, 1),
-    "BART, 20 utterances of 10 words": ("bart", 10, 4),
+    "BART, 20 utterances of 8 words": ("bart", 8, 4),
     "BART, 20 utterances": ("bart", None, 1),
     "MiniLM, 20 utterances": ("minilm", None, 1),
 }
