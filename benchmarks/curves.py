@@ -49,10 +49,10 @@ def main(picture: str) -> None:
                     what = ("turns in one session", "sessions of three turns")[column]
                     print(f"{label}: {count} {what}: {points[-1][0]:.1f} s, {points[-1][1]:.0f} MiB", flush=True)
                 for row, values in enumerate(zip(*points)):
-                    axes[row, column].plot(counts, values, "o-", markersize=3, label=label)
+                    axes[row, column].plot(counts, values, "o-", markersize=3, color=f"C{number}", label=label)
     for column, label in enumerate(("turns of the one session", "sessions of three turns")):
         axes[0, column].set(xscale="log", yscale="log")
-        axes[1, column].set(xlabel=label, ylim=(0, None))
+        axes[1, column].set(xlabel=label, ylim=(0, 1500))
     axes[0, 0].set_ylabel("seconds")
     axes[1, 0].set_ylabel("peak memory, MiB")
     axes[1, 0].legend(fontsize=8, frameon=False)
