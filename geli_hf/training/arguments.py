@@ -25,8 +25,8 @@ class GeliRewardArguments(TrainingArguments):
         li_weight (`float`, *optional*, defaults to 0.1):
             Weight of the Local Implicit loss, from 0 (the score alone) to 1 (the signal alone).
         standardise (`bool`, *optional*, defaults to `True`):
-            Measure score and signal in deviations from their training mean. Otherwise the score is multiplied by ten
-            and the signal is taken as it is, as published.
+            Measure score, signal and the features of a frozen backbone in deviations from their training mean.
+            Otherwise the score is multiplied by ten, and the others are taken as they are, as published.
         freeze_backbone (`bool`, *optional*, defaults to `True`):
             Train the head alone, on features that are computed once and kept on disk.
         features_dir (`str`, *optional*):

@@ -16,7 +16,7 @@ from ..cache import whole
 PARTS = (
     ("*.safetensors", "pytorch_model*", "adapter_model*", "global_step*"),
     ("optimizer*", "global_step*"),
-    ("scheduler.pt",),
+    ("scheduler.pt", "global_step*"),
     ("rng_state*.pth",),
 )
 

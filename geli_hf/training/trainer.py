@@ -30,7 +30,8 @@ class GeliRewardTrainer(Trainer):
         train_dataset, eval_dataset: Session rows. Every training session needs a score and, if `args.li_weight > 0`,
             the signal `args.li` (NaN where nothing was observed).
         peft_config (`peft.PeftConfig`, *optional*): learn an adapter of the backbone in place of all its weights,
-            and the head with it; needs `args.freeze_backbone=False`.
+            and the head with it; needs `args.freeze_backbone=False`. Call `trainer.model.merge_and_unload()` before
+            `model.save_pretrained`: until then the adapter is a part of the model that its class does not know.
         kwargs: of `transformers.Trainer`.
 
     Every evaluation reports `global_loss`, the squared error of the predicted session score in squared units of the
@@ -62,13 +63,15 @@ class GeliRewardTrainer(Trainer):
 
         rows = {"train": train_dataset, "eval": eval_dataset}
         data = {"eval": None}
+        if args.freeze_backbone:
+            model.to(args.device)  # its features are computed before the Trainer would place it
         for part in [part for part in rows if rows[part] is not None]:
             features = None
             if args.freeze_backbone:
                 with args.main_process_first(desc="encoding turns"):  # one process encodes, the others read
                     dtype = torch.bfloat16 if args.bf16 else torch.float32
                     features = cached_turn_features(model, rows[part], cache_dir=args.features_dir, dtype=dtype)
-                if part == "train":
+                if part == "train" and args.standardise:
                     _standardise(model, features)
             data[part] = SessionData(rows[part], args, features)
         if peft_config is not None:

@@ -282,3 +282,21 @@ def test_the_presets_are_arguments_of_model_and_trainer(arguments):
     assert (args.ge, args.rrd_turns, args.rrd_replacement, args.li_weight) == ("rrd", 160, True, 0.5)
     recommended = arguments()
     assert (recommended.ge, recommended.rrd_turns, recommended.standardise) == ("rrd", None, True)
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+def test_features_are_standardised_with_the_targets(trainer, standardise):
+    """And not in the published form, whose head has been trained on features as they are before they are frozen."""
+    model = reward_model("bert", head="mlp", aggregation="sum")
+    with torch.no_grad():
+        model.score.standardise.mean.zero_()
+        model.score.standardise.std.fill_(1.0)
+    sessions = toy_sessions(8)
+    before = model.score_sessions(sessions)[0]["turn_rewards"]
+    made = trainer(model, train=sessions, held_out=sessions, standardise=standardise)
+    after = model.score_sessions(sessions)[0]["turn_rewards"]
+    assert (before == after) == (not standardise)
+    if standardise:
+        turns = np.concatenate([made.train_dataset[index]["turn_features"] for index in range(8)])
+        np.testing.assert_allclose(model.score.standardise.mean, turns.mean(0), atol=1e-5)
+        np.testing.assert_allclose(model.score.standardise.std, turns.std(0), rtol=1e-4)
