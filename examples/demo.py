@@ -7,20 +7,20 @@ a minute on two free cores, and keeps it in runs/demo.
 """
 
 import argparse
-import os
 import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from datasets import Dataset
 from transformers import PrinterCallback
 from transformers.utils import logging
 
 from geli_hf import GeliRewardArguments, GeliRewardModel, GeliRewardTrainer, load_sessions, split_sessions
+from geli_hf.cache import whole
 from geli_hf.cli import main as geli
 from geli_hf.data.rows import write_jsonl
 from geli_hf.evaluation.plots import plot_session
+from geli_hf.evaluation.report import telling_sessions
 
 QUICKSTART = Path("runs/sample/reward_model")
 # Not the corpus that the quickstart trains on: of another seed, so no model here has seen these sessions.
@@ -49,21 +49,13 @@ def main(argv: list[str] | None = None) -> None:
     model = GeliRewardModel.from_pretrained(folder)
     sessions = load_sessions("sample", **SHOWN)
     rewards = [row["turn_rewards"] for row in model.score_sessions(sessions)]
-    order = telling(rewards)[: arguments.sessions]
+    order = telling_sessions(rewards)[: arguments.sessions]
     chosen = write_jsonl((sessions[index] for index in order), arguments.output_dir / "sessions.jsonl")
     geli(["score", str(chosen), "--model", str(folder), "--format", "table"])
 
     picture = arguments.output_dir / "session.png"
     plot_session(sessions[order[0]], rewards[order[0]], picture, model.config.reward_quantiles)
     print(f"The first of them as a picture: {picture}")
-
-
-def telling(rewards: list[list[float]]) -> list[int]:
-    """Sessions of ordinary length, those first whose rewards vary most: there is something to see in them."""
-    lengths = np.array([len(each) for each in rewards])
-    ordinary = np.abs(lengths - np.median(lengths)) <= 2
-    spread = np.where(ordinary, [np.std(each) for each in rewards], -1)
-    return np.argsort(-spread, kind="stable").tolist()
 
 
 def train(folder: Path) -> None:
@@ -87,9 +79,8 @@ def train(folder: Path) -> None:
         trainer = GeliRewardTrainer(model, args, parts["train"], parts["eval"])
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    partial = folder.with_name(f".{folder.name}.partial")
-    model.save_pretrained(partial)
-    os.replace(partial, folder)
+    with whole(folder) as partial:
+        model.save_pretrained(partial)
 
 
 if __name__ == "__main__":

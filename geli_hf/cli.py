@@ -2,9 +2,7 @@
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from itertools import chain, islice, tee
 from pathlib import Path
@@ -73,21 +71,21 @@ def _score(arguments: argparse.Namespace, out: TextIO) -> None:
 
 
 def _convert_head(arguments: argparse.Namespace, out: TextIO) -> None:
+    from .cache import whole
     from .published_head import convert_head
 
     output = Path(arguments.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"--output: {output} holds something; choose an empty or a new folder")
     model = convert_head(arguments.file, arguments.backbone)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    # Written under another name and renamed: it is there when it is whole, and not before.
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-        model.save_pretrained(Path(folder, "model"))
-        os.replace(Path(folder, "model"), output)
+    with whole(output) as partial:
+        model.save_pretrained(partial)
     out.write(f"{output}: the published head on {arguments.backbone}; its rewards are not the published system's\n")
 
 
 def _model(name: str):
+    import torch
+
     from .configuration_geli import GeliRewardConfig
     from .modeling_geli import GeliRewardModel
 
@@ -99,7 +97,8 @@ def _model(name: str):
         raise OSError(f"--model: no reward model {name!r}, neither as a folder nor on the Hub: {error}") from None
     if config.get("model_type") != GeliRewardConfig.model_type:
         raise ValueError(f"--model: {name} is no reward model of geli_hf (its type is {config.get('model_type')!r})")
-    return GeliRewardModel.from_pretrained(name)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    return GeliRewardModel.from_pretrained(name).to(device)
 
 
 def _sessions(arguments: argparse.Namespace) -> Iterator[dict]:
@@ -108,6 +107,8 @@ def _sessions(arguments: argparse.Namespace) -> Iterator[dict]:
     if name == "-":
         yield from _lines(sys.stdin, "standard input")
     elif Path(name).suffix == ".jsonl" or (Path(name).is_file() and Path(name).suffix != ".parquet"):
+        if arguments.data_dir is not None:
+            raise ValueError(f"--data-dir: {name} is a file and no corpus that lies in a folder; leave --data-dir out")
         with open(name, encoding="utf-8-sig") as file:
             try:
                 yield from _lines(file, name)

@@ -245,3 +245,9 @@ def test_the_process_fails_and_says_why(file):
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith(f"geli score: {path}, line 1: not JSON")
+
+
+def test_a_folder_for_a_file_is_refused(problem, file, checkpoint):
+    assert "leave --data-dir out" in problem(
+        "score", file(SESSIONS[0]), "--model", checkpoint, "--data-dir", "somewhere"
+    )

@@ -57,6 +57,8 @@ def load_sessions(
     open_corpus = import_module(f".{module}", __name__).open_corpus
     known = list(signature(open_corpus).parameters)[1:]
     if unknown := set(options) - set(known):
+        if name == "sample":
+            known += ["conversations", "seed"]
         raise TypeError(f"{name}: no option {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     corpus = open_corpus(data_dir, **options)
     options.pop("num_proc", None)  # the same rows, whoever reads them

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -15,6 +14,7 @@ from datasets import Dataset, load_dataset
 from datasets.features import Features
 from transformers.utils import logging
 
+from ..cache import whole
 from ..sessions import (
     OPTIONAL_COLUMNS,
     REQUIRED_COLUMNS,
@@ -88,15 +88,9 @@ def write_jsonl(sessions: Dataset | Iterable[Session], path: str | Path) -> Path
         `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            for session in sessions:
-                file.write(json.dumps(_nan_to_null(session), ensure_ascii=False, allow_nan=False) + "\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+        for session in sessions:
+            file.write(json.dumps(_nan_to_null(session), ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
 

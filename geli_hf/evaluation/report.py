@@ -60,7 +60,7 @@ def write_report(
     _write(folder / "values.json", json.dumps(as_json(values)))
 
     pictures = {}
-    shown = _telling_session(mine, test)
+    shown = telling_sessions(mine)[0]
     plots.plot_session(test[shown], mine[shown], folder / "session.png", model.config.reward_quantiles)
     pictures["session.png"] = "A held-out session, and the reward of each turn"
     if rated:
@@ -102,11 +102,12 @@ def _write(file: Path, text: str) -> None:
         partial.write_text(text)
 
 
-def _telling_session(rewards: Sequence[Sequence[float]], test: Dataset) -> int:
-    """A session of ordinary length whose rewards vary most: there is something to see in it."""
+def telling_sessions(rewards: Sequence[Sequence[float]]) -> list[int]:
+    """Sessions of ordinary length first, and of these first those whose rewards vary most: there is much to see."""
     lengths = np.array([len(each) for each in rewards])
     ordinary = np.abs(lengths - np.median(lengths)) <= 2
-    return int(np.argmax(np.where(ordinary, [np.std(each) for each in rewards], -1)))
+    spread = np.where(ordinary, [np.std(each) for each in rewards], -1)
+    return np.argsort(-spread, kind="stable").tolist()
 
 
 def _policy_section(policy: Mapping[str, Any], comparison: PolicyComparison) -> list[str]:
