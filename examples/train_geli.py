@@ -40,6 +40,7 @@ from geli_hf.training.checkpoints import run_training, write_by_one, write_histo
 logger = logging.get_logger("geli_hf.train_geli")
 
 STAGES = ("reward", "policy", "evaluate")
+PRESETS = {"recommended": {"model": {}, "training": {}}, "paper": PAPER}
 
 
 @dataclass
@@ -112,7 +113,11 @@ def main(argv: list[str]) -> None:
     set_seed(run.seed)
     if not torch.cuda.is_available():
         fit_to_cpu(settings)
-    sessions = load_parts(build(DataSettings, settings["data"]), run)
+    data = build(DataSettings, settings["data"])
+    try:
+        sessions = load_parts(data, run)
+    except (TypeError, ValueError) as error:  # an option that does not exist, or that can't have this value
+        raise SettingsError(f"data: {error}") from error
 
     stages = dict(zip(STAGES, (reward_stage, policy_stage, evaluate_stage)))
     for name in (name for name in STAGES if name in run.stages):
@@ -125,7 +130,8 @@ def main(argv: list[str]) -> None:
 
 def fit_to_cpu(settings: dict) -> None:
     # accelerate launch leaves one thread to each process unless it is told otherwise
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // PartialState().num_processes))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
+    torch.set_num_threads(max(1, cores // PartialState().num_processes))
     # Where a CPU has no instructions for bf16, it is many times slower than float32 instead of two times faster.
     native = any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
     # Trainers share their work out between processes on CPUs only if they are told that these are what they have.
@@ -140,10 +146,7 @@ def load_parts(data: DataSettings, run: RunSettings) -> dict[str, Dataset]:
     """Sessions to train on, to choose the checkpoint on, and to evaluate on; no conversation is in two of them."""
 
     def load(options: dict) -> Dataset:
-        try:
-            sessions = load_sessions(data.corpus, data_dir=run.data_dir, **options)
-        except (TypeError, ValueError) as error:  # an option that does not exist, or that can't have this value
-            raise SettingsError(f"data: {error}") from error
+        sessions = load_sessions(data.corpus, data_dir=run.data_dir, **options)
         PartialState().print(f"{data.corpus} {options or ''}\n{read_report(sessions)}")
         return sessions.filter(lambda score: score == score, input_columns="score", desc="Keeping rated sessions")
 
@@ -174,18 +177,24 @@ def train_reward(
 ) -> tuple[GeliRewardModel, GeliRewardTrainer]:
     """A reward model as the settings say, with `changes` to those of the trainer."""
     model_settings = build(ModelSettings, settings["model"])
-    presets = {"recommended": {"model": {}, "training": {}}, "paper": PAPER}
-    if model_settings.preset not in presets:
-        raise SettingsError(f"model.preset: expected one of {', '.join(presets)}, found {model_settings.preset!r}")
-    preset = presets[model_settings.preset]
+    wanted = reward_settings(settings, folder, run) | changes
+    args = build(GeliRewardArguments, wanted)
     set_seed(run.seed)
-    model = GeliRewardModel.from_backbone(model_settings.backbone, **preset["model"] | model_settings.config)
-    wanted = preset["training"] | settings["reward"] | {"seed": run.seed, "output_dir": str(folder)} | changes
-    if model_settings.li_stage is not None:
+    try:
+        config = PRESETS[model_settings.preset]["model"] | model_settings.config
+        model = GeliRewardModel.from_backbone(model_settings.backbone, **config)
+    except (OSError, TypeError, ValueError) as error:
+        raise SettingsError(f"model: {error}") from error
+    if model_settings.li_stage is not None and args.li_weight > 0:
+        if args.standardise:
+            raise SettingsError(
+                "model.li_stage: its head reads features as they are, so the second stage can't standardise them; "
+                "set reward.standardise to false, as the paper preset does"
+            )
         first = Path(f"{folder}_li")
         if not (first / "model").exists():
-            args = wanted | {"li_weight": 1.0, "output_dir": str(first)} | model_settings.li_stage
-            train_once(model, build(GeliRewardArguments, args), sessions, None, run.resume)
+            alone = wanted | {"li_weight": 1.0, "output_dir": str(first)} | model_settings.li_stage
+            train_once(model, build(GeliRewardArguments, alone), sessions, None, run.resume)
             write_by_one(first / "model", model.save_pretrained)
         model = GeliRewardModel.from_pretrained(first / "model")
     lora = None
@@ -193,7 +202,15 @@ def train_reward(
         from peft import LoraConfig
 
         lora = LoraConfig(task_type="SEQ_CLS", **model_settings.lora)
-    return train_once(model, build(GeliRewardArguments, wanted), sessions, lora, run.resume)
+    return train_once(model, args, sessions, lora, run.resume)
+
+
+def reward_settings(settings: dict, folder: Path, run: RunSettings) -> dict:
+    """Settings of the trainer: the preset's, unless the section `reward` has others."""
+    preset = build(ModelSettings, settings["model"]).preset
+    if preset not in PRESETS:
+        raise SettingsError(f"model.preset: expected one of {', '.join(PRESETS)}, found {preset!r}")
+    return {"seed": run.seed, "output_dir": str(folder)} | PRESETS[preset]["training"] | settings["reward"]
 
 
 def train_once(model, args, sessions, lora, resume) -> tuple[GeliRewardModel, GeliRewardTrainer]:
@@ -248,10 +265,8 @@ def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
 
     if (output / "policy").exists():
         return kept(output / "policy")
-    if not (output / "reward_model").exists():
-        raise SettingsError(f"stages: {output} holds no reward_model to align a policy with; run stage reward first")
     set_seed(run.seed)
-    reward = GeliReward(GeliRewardModel.from_pretrained(output / "reward_model"), length_neutral=policy.length_neutral)
+    reward = GeliReward(load_reward_model(output), length_neutral=policy.length_neutral)
     prompts = dialogue_prompts(sessions["train"], context_messages=policy.context_messages)
     trainer = align(output / "sft_policy", reward, prompts, arguments(GRPOConfig, "grpo"), lora(), resume=run.resume)
     write_history(trainer, output / "policy_history.json")
@@ -267,13 +282,18 @@ def evaluate_stage(settings: dict, sessions: dict[str, Dataset], output: Path, r
     if report.exists() and all(written(model) < written(report) for model in models if model.exists()):
         return kept(report)
     test = sessions["test"]
-    args = build(GeliRewardArguments, settings["reward"] | {"output_dir": str(output)})
-    model = GeliRewardModel.from_pretrained(output / "reward_model")
+    args = build(GeliRewardArguments, reward_settings(settings, output, run))
+    model = load_reward_model(output)
     train_mean = float(np.mean(sessions["train"]["score"]))
+    signal, usual = None, 0.0
+    if args.li in feedback_names(test):
+        signal, usual = (
+            args.li,
+            float(np.nanmean(np.concatenate([row[args.li] for row in sessions["train"]["feedback"]]))),
+        )
 
     def figures(rewards: list, predicted: list | None = None) -> dict:
-        signal = args.li if args.li in feedback_names(test) else None
-        return evaluate_rewards(test, rewards, predicted, train_mean, feedback=signal)
+        return evaluate_rewards(test, rewards, predicted, train_mean, feedback=signal, feedback_threshold=usual)
 
     def scored(model: GeliRewardModel) -> list[dict]:
         if args.freeze_backbone:
@@ -310,7 +330,8 @@ def evaluate_stage(settings: dict, sessions: dict[str, Dataset], output: Path, r
 
 def comparisons(sessions: dict[str, Dataset], args: GeliRewardArguments):
     """The same model on the same data with one thing changed, to see which part of the loss does what."""
-    yield "RRD alone, all turns", sessions, {"li_weight": 0.0, "ge": "rrd", "rrd_turns": None}
+    name = "RRD alone, all turns" if (args.ge, args.rrd_turns) == ("rrd", None) else f"{args.ge.upper()} alone"
+    yield name, sessions, {"li_weight": 0.0}
     if args.li_weight > 0:
         yield "LI alone", sessions, {"li_weight": 1.0}
         shuffled = shuffle_feedback(sessions["train"], args.li, seed=args.seed)
@@ -333,8 +354,10 @@ def replies_of_both(
     judge = judge_by_truth if known else partial(judge_by_reward, model)
     sides = {}
     for name in ("sft_policy", "policy"):
+        speaker, tokenizer = load_policy(output / name)
         replies = generate_replies(
-            *load_policy(output / name),
+            speaker.to(PartialState().device),
+            tokenizer,
             prompts["prompt"],
             max_new_tokens=policy.max_new_tokens,
             temperature=policy.temperature,
@@ -345,6 +368,12 @@ def replies_of_both(
     return PolicyComparison(
         dialogues, sides["sft_policy"], sides["policy"], prompts["conversation_id"][:], judge is judge_by_truth
     )
+
+
+def load_reward_model(output: Path) -> GeliRewardModel:
+    if not (output / "reward_model").exists():
+        raise SettingsError(f"stages: {output} holds no reward_model; run stage reward first")
+    return GeliRewardModel.from_pretrained(output / "reward_model").to(PartialState().device)
 
 
 def judge_by_truth(dialogues: list, replies: list[str]) -> list[JudgedReply]:

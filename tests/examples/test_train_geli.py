@@ -169,6 +169,13 @@ def test_a_folder_of_something_else_is_refused(config, script, tmp_path):
         (["--rewards.li_weight", "0.3"], "no section 'rewards'"),
         (["--stages", "[reward, polish]"], "stages: expected some of reward, policy, evaluate, found polish"),
         (["--reward.learning_rate", "fast"], "learning_rate: expected a number, found 'fast'"),
+        (["--data.eval_share", "0.9"], "data: fractions: expected shares that sum to 1"),
+        (["--data.options", "{conversation: 5}"], "no option conversation; there are .*conversations"),
+        (["--model.backbone", "/nowhere"], "model: .*nowhere"),
+        (["--model.config", "{depth: 3}"], r"model: .*\['depth'\]"),
+        (["--model.preset", "papers"], "model.preset: expected one of recommended, paper, found 'papers'"),
+        (["--model.li_stage", "{}"], "li_stage: .*set reward.standardise to false"),
+        (["--stages", "[evaluate]"], "holds no reward_model; run stage reward first"),
     ],
 )
 def test_settings_that_do_not_exist_are_named(config, script, tmp_path, options, message):
