@@ -120,3 +120,4 @@ def test_every_target_and_extra_that_it_names_exists():
 def test_the_sample_figures_have_their_place():
     start, stop = README.index("<!-- sample-figures -->"), README.index("<!-- /sample-figures -->")
     assert README.index("## Figures on the sample") < start < stop
+    assert "| this reward model |" in README[start:stop]
