@@ -28,7 +28,8 @@ class GeliRewardTrainer(Trainer):
             of the rewards and the deviation of the residuals.
         args: see [`GeliRewardArguments`].
         train_dataset, eval_dataset: Session rows. Every training session needs a score and, if `args.li_weight > 0`,
-            the signal `args.li` (NaN where nothing was observed).
+            the signal `args.li` (NaN where nothing was observed). To train without an `eval_dataset`, say so in
+            `args`: `eval_strategy="no", load_best_model_at_end=False`.
         peft_config (`peft.PeftConfig`, *optional*): learn an adapter of the backbone in place of all its weights,
             and the head with it; needs `args.freeze_backbone=False`. Call `trainer.model.merge_and_unload()` before
             `model.save_pretrained`: until then the adapter is a part of the model that its class does not know.
