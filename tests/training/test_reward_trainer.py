@@ -300,3 +300,11 @@ def test_features_are_standardised_with_the_targets(trainer, standardise):
         turns = np.concatenate([made.train_dataset[index]["turn_features"] for index in range(8)])
         np.testing.assert_allclose(model.score.standardise.mean, turns.mean(0), atol=1e-5)
         np.testing.assert_allclose(model.score.standardise.std, turns.std(0), rtol=1e-4)
+
+
+def test_training_without_sessions_to_evaluate_on(trainer):
+    made = trainer(held_out=None, eval_strategy="no", load_best_model_at_end=False, num_train_epochs=1)
+    made.train()
+    config = made.reward_model.config
+    assert len(config.reward_quantiles) == 101  # of the training turns
+    assert config.residual_std is None  # nothing was held out to measure it on
