@@ -255,7 +255,10 @@ def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
         pieces = {"window_messages": policy.window_messages, "resume": run.resume}
         if policy.model_name_or_path is None:
             # A model made from scratch knows no language: it learns that first, from everybody's words.
-            model, tokenizer = small_policy(sessions["train"], **{"seed": run.seed} | policy.small)
+            try:
+                model, tokenizer = small_policy(sessions["train"], **{"seed": run.seed} | policy.small)
+            except (TypeError, ValueError) as error:
+                raise SettingsError(f"policy.small: {error}") from error
             pretrain(model, tokenizer, sessions["train"], arguments(TrainingArguments, "pretrain"), **pieces)
         else:
             model, tokenizer = load_policy(policy.model_name_or_path)

@@ -176,6 +176,7 @@ def test_a_folder_of_something_else_is_refused(config, script, tmp_path):
         (["--model.preset", "papers"], "model.preset: expected one of recommended, paper, found 'papers'"),
         (["--model.li_stage", "{}"], "li_stage: .*set reward.standardise to false"),
         (["--stages", "[evaluate]"], "holds no reward_model; run stage reward first"),
+        (["--stages", "[policy]", "--policy.small", "{depth: 3}"], "policy.small: .*'depth'"),
     ],
 )
 def test_settings_that_do_not_exist_are_named(config, script, tmp_path, options, message):
