@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..affect.emotions import FACE_COLUMNS
+from ..affect.turns import affect_of_turns
 from ..sessions import Session, SessionError, session_features
-from .candor_affect import affect_of_turns
 from .candor_files import SURVEY, Unreadable, conversations, open_conversation
-from .candor_tables import FACE_COLUMNS, FEATURES, RATINGS, Spoken, number_columns, read_faces, read_scores, read_turns
+from .candor_tables import FEATURES, RATINGS, Spoken, number_columns, read_faces, read_scores, read_turns
 from .reading import Corpus, Skipped, Turn, in_order, mean_known
 
 SEGMENTATIONS = ("cliffhanger", "backbiter", "audiophile")
@@ -45,7 +46,7 @@ def open_corpus(
             not answered.
         segmentation: how speech was cut into turns: "cliffhanger", "backbiter" or "audiophile".
         perspectives: "both", or "first" or "second", in the order in which the two first speak, for the rater.
-        affect: read the listener's face as feedback `affect` and `affect_mean` (see `candor_affect`). Where a
+        affect: read the listener's face as feedback `affect` and `affect_mean` (see `affect.turns`). Where a
             conversation has no features, nothing was observed.
         backchannels: what the listener threw in during a turn ("mhm") as `behaviour`, such as 'said "Yeah", "Mhm"';
             only "backbiter" tells.

@@ -18,12 +18,11 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
 
-from .candor_affect import EMOTIONS
+from ..affect.emotions import FACE_COLUMNS
 from .candor_files import SURVEY, Folder, Unreadable, Zip
 from .reading import Turn, merge_turns
 
 FEATURES, RATINGS = "audio_video_features.csv", "turn_ratings.csv"
-FACE_COLUMNS = [f"prob_face_{emotion}" for emotion in EMOTIONS]
 MISSING = ["", "NA", "NaN", "nan", "null"]  # where a number should stand
 HEADER_BYTES = 2**18  # more than any heading has
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..sentiment import NextTurnSentiment
+from ..affect.sentiment import NextTurnSentiment
 from ..sessions import Session, SessionError, session_features
 from .reading import Corpus, Skipped, mean_known, merge_turns, read_json
 

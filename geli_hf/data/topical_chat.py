@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..sentiment import NextTurnSentiment
+from ..affect.sentiment import NextTurnSentiment
 from ..sessions import Session, SessionError, session_features
 from .reading import Corpus, Skipped, Turn, mean_known, merge_turns, read_json, split_files
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..sentiment import NextTurnSentiment
+from ..affect.sentiment import NextTurnSentiment
 from ..sessions import Session, SessionError, session_features
 from .reading import Corpus, Skipped, mean_known, merge_turns, split_files
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ..sentiment import NextTurnSentiment
+from ..affect.sentiment import NextTurnSentiment
 from ..sessions import Session, assistant_turns
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from geli_hf.affect.emotions import EMOTIONS
 from geli_hf.data import load_sessions
-from geli_hf.data.candor_affect import EMOTIONS
 
 # The two people. Ids of numbers must stay text: 007 is not 7.
 ANN, BEN = "ann", "007"

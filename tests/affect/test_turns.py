@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from geli_hf.data.candor_affect import EMOTIONS, HAPPINESS, affect_of_turns
+from geli_hf.affect.emotions import EMOTIONS, HAPPINESS
+from geli_hf.affect.turns import affect_of_turns
 
 
 def by_hand(seconds, probabilities, start, stop, words):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .sessions import Message, assistant_turns
+from ..sessions import Message, assistant_turns
 
 
 class NextTurnSentiment:

@@ -6,8 +6,8 @@ are NaN, and stay so: nothing is guessed.
 
 import numpy as np
 
-EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
-HAPPINESS = EMOTIONS.index("happiness")
+from .emotions import EMOTIONS, HAPPINESS
+
 # An utterance of so few words is over before a face can answer it, so it counts as neutral (the published rule).
 SHORT_WORDS = 5
 
