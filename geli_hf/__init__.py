@@ -12,6 +12,10 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "configuration_geli": ["GeliRewardConfig"],
     "modeling_geli": ["GeliRewardModel", "GeliRewardOutput"],
+    "configuration_affect": ["FacialAffectConfig"],
+    "modeling_affect": ["FacialAffectModel"],
+    "image_processing_affect": ["FacialAffectImageProcessor"],
+    "affect.classifier": ["ImageAffect"],
     "sessions": ["SessionError", "session_features", "split_sessions", "validate_sessions"],
     "data": ["load_sessions", "read_report"],
     "published_head": ["convert_head"],

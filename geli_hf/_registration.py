@@ -10,15 +10,14 @@ from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 
 
-def _register_config() -> None:
+def _register_config(module: str, name: str) -> None:
     from transformers import AutoConfig
 
-    from .configuration_geli import GeliRewardConfig
+    config = getattr(import_module(f"geli_hf.{module}"), name)
+    AutoConfig.register(config.model_type, config)
 
-    AutoConfig.register(GeliRewardConfig.model_type, GeliRewardConfig)
 
-
-def _register_model() -> None:
+def _register_reward_model() -> None:
     from transformers import AutoModel, AutoModelForSequenceClassification
 
     from .configuration_geli import GeliRewardConfig
@@ -28,13 +27,41 @@ def _register_model() -> None:
         auto_class.register(GeliRewardConfig, GeliRewardModel)
 
 
-# What to do after a module has been imported. If ours is the one that is importing the Auto class, the import in the
-# first and third line finds it under way and returns at once.
+def _register_affect_model() -> None:
+    from transformers import AutoModelForImageClassification
+
+    from .configuration_affect import FacialAffectConfig
+    from .modeling_affect import FacialAffectModel
+
+    AutoModelForImageClassification.register(FacialAffectConfig, FacialAffectModel)
+
+
+def _register_image_processor() -> None:
+    from transformers import AutoImageProcessor
+
+    from .configuration_affect import FacialAffectConfig
+    from .image_processing_affect import FacialAffectImageProcessor
+
+    classes = {"torchvision": FacialAffectImageProcessor}
+    AutoImageProcessor.register(FacialAffectConfig, image_processor_classes=classes)
+
+
+def _import(*modules: str) -> None:
+    for module in modules:
+        import_module(f"geli_hf.{module}")
+
+
+# What to do after a module has been imported. If ours is the one that is importing the Auto class, the imports in the
+# first three lines find it under way and return at once.
 _AFTER = {
-    "transformers.models.auto.configuration_auto": lambda: import_module("geli_hf.configuration_geli"),
-    "geli_hf.configuration_geli": _register_config,
-    "transformers.models.auto.modeling_auto": lambda: import_module("geli_hf.modeling_geli"),
-    "geli_hf.modeling_geli": _register_model,
+    "transformers.models.auto.configuration_auto": lambda: _import("configuration_geli", "configuration_affect"),
+    "transformers.models.auto.modeling_auto": lambda: _import("modeling_geli", "modeling_affect"),
+    "transformers.models.auto.image_processing_auto": lambda: _import("image_processing_affect"),
+    "geli_hf.configuration_geli": lambda: _register_config("configuration_geli", "GeliRewardConfig"),
+    "geli_hf.configuration_affect": lambda: _register_config("configuration_affect", "FacialAffectConfig"),
+    "geli_hf.modeling_geli": _register_reward_model,
+    "geli_hf.modeling_affect": _register_affect_model,
+    "geli_hf.image_processing_affect": _register_image_processor,
 }
 
 
