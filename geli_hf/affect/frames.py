@@ -1,0 +1,244 @@
+"""The frames of a video as grey pictures with their true times, read by PyAV one after the other.
+
+Times are the frames' own timestamps, in seconds from the start of the file (that of its earliest stream), as a
+transcript of its sound counts them. Frame number over frame rate is not the time: what browsers and phones record has
+no constant rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .detection import NEEDS
+
+LONGEST_SIDE = 1920  # larger frames are scaled down to it: a face in them is large enough then
+BREAKS_OFF = 1.0  # seconds short of its length from which a video counts as cut off
+LIMITED = np.clip((np.arange(256) - 16) * (255 / 219), 0, 255).round().astype(np.uint8)  # luma 16..235 to 0..255
+
+
+class Frame(NamedTuple):
+    time: float  # seconds
+    image: np.ndarray  # (height, width) uint8, grey, 0..255, the right way up
+    scale: float  # of its pixels to those of the video: 1, or less where that is larger than LONGEST_SIDE
+
+
+class VideoFrames:
+    """Iterates over the frames of a video, `fps` of them a second or all if there are fewer.
+
+    Of each stretch of 1 / fps seconds the first frame is taken. Memory doesn't grow with the length of the video.
+
+    Args:
+        source: path; file-like object, which needs nothing but `read`; or an iterable of (seconds, picture) with
+            (height, width) grey or (height, width, 3) RGB arrays of uint8, such as a camera gives.
+        fps: frames per second; may be infinite, for all.
+
+    Attributes:
+        duration (`float`): seconds, as the file says; NaN if it doesn't.
+        incomplete (`str` or `None`): after iteration, why not everything could be read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no video, has no picture, or none that can be decoded, or no times.
+    """
+
+    def __init__(self, source: Any, fps: float = 5.0):
+        if not fps > 0:
+            raise ValueError(f"fps: expected a number of frames per second above 0, found {fps}")
+        self.fps = fps
+        self.duration = math.nan
+        self.incomplete: str | None = None
+        self.name = _name(source)
+        self._container = None
+        if isinstance(source, (str, Path)) or hasattr(source, "read"):
+            self._open(source)
+            self._all = self._decoded()
+        elif isinstance(source, Iterable):
+            self._all = self._given(source)
+        else:
+            raise TypeError(
+                f"source: expected a path, a file or (seconds, picture) pairs, found {type(source).__name__}"
+            )
+
+    def __iter__(self) -> Iterator[Frame]:
+        last = -math.inf
+        try:
+            for time, picture in self._all:
+                # The least bit more, since 0.6 * 5 may come out below 3.
+                slot = math.floor(time * self.fps + 1e-6) if math.isfinite(self.fps) else time
+                if slot <= last:
+                    continue
+                last = slot
+                yield Frame(time, *_at_most(picture(), LONGEST_SIDE))
+        finally:
+            if self._container is not None:
+                self._container.close()
+
+    def _open(self, source: Any) -> None:
+        try:
+            import av
+        except ImportError as error:
+            raise ImportError(f"reading video needs PyAV: {NEEDS}") from error
+        if isinstance(source, (str, Path)):
+            if Path(source).is_dir():
+                raise ValueError(f"{self.name}: a folder, expected a video")
+            if Path(source).is_file() and not Path(source).stat().st_size:
+                raise ValueError(f"{self.name}: the file is empty")
+        try:
+            self._container = av.open(str(source) if isinstance(source, Path) else source)
+        except av.error.FileNotFoundError:
+            raise FileNotFoundError(f"{self.name}: there is no such file") from None
+        except (av.error.FFmpegError, EOFError) as error:
+            raise ValueError(
+                f"{self.name}: no video that can be read ({_said(error)}); cut off, or not a video?"
+            ) from None
+        streams = self._container.streams
+        # A cover picture of a sound file is a stream too.
+        videos = [stream for stream in streams.video if "attached_pic" not in _disposition(stream)]
+        if not videos:
+            has = ", ".join(sorted({stream.type for stream in streams})) or "nothing"
+            self._container.close()
+            raise ValueError(f"{self.name}: no video in it, only {has}")
+        self._stream = videos[0]
+        self._stream.thread_type = "AUTO"
+        start = self._container.start_time
+        self._start = start / av.time_base if start is not None else 0.0
+        length = self._stream.duration
+        if length is not None:
+            self.duration = float(length * self._stream.time_base)
+        elif self._container.duration:
+            self.duration = self._container.duration / av.time_base
+
+    def _decoded(self) -> Iterator[tuple[float, Any]]:
+        import av
+
+        last, broken, timeless, problem = math.nan, 0, 0, ""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+                frames = packet.decode()
+            except StopIteration:
+                break
+            except av.error.EOFError:
+                break
+            except av.error.InvalidDataError as error:
+                broken, problem = broken + 1, _said(error)
+                if broken > 1000:
+                    break
+                continue
+            except (av.error.FFmpegError, OSError) as error:
+                broken, problem = broken + 1, _said(error)
+                break
+            for frame in frames:
+                if frame.time is None:
+                    timeless += 1
+                    continue
+                time = frame.time - self._start
+                if time < -1e-3:  # cut away by the file's edit list
+                    continue
+                last = time
+                yield time, lambda frame=frame: _grey(frame)
+        if math.isnan(last):
+            if timeless:
+                raise ValueError(
+                    f"{self.name}: its frames have no times; put them into a container that has "
+                    "(ffmpeg -i FILE -c copy FILE.mp4)"
+                )
+            raise ValueError(
+                f"{self.name}: no frame of it can be decoded{f' ({problem})' if problem else ''}; cut off?"
+            )
+        if self.duration - last > BREAKS_OFF:
+            self.incomplete = f"breaks off at {last:.1f} s of {self.duration:.1f} s"
+        elif broken:
+            self.incomplete = f"{broken} of its packets can't be decoded ({problem})"
+
+    def _given(self, pairs: Iterable) -> Iterator[tuple[float, Any]]:
+        for number, (time, picture) in enumerate(pairs):
+            yield float(time), lambda picture=picture, number=number: grey(picture, f"{self.name}, frame {number}")
+
+
+def grey(picture: np.ndarray, where: str = "picture") -> np.ndarray:
+    """(height, width) uint8 of such a picture or of a (height, width, 3) RGB one.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    picture = np.asarray(picture)
+    if (
+        picture.dtype != np.uint8
+        or picture.ndim not in (2, 3)
+        or (picture.ndim == 3 and picture.shape[2] not in (1, 3))
+    ):
+        raise ValueError(
+            f"{where}: expected (height, width) or (height, width, 3) of uint8, found {picture.shape} of {picture.dtype}"
+        )
+    if picture.ndim == 2:
+        return picture
+    if picture.shape[2] == 1:
+        return picture[..., 0]
+    import cv2
+
+    return cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY)
+
+
+def _grey(frame: Any) -> np.ndarray:
+    """The luma of a decoded frame, full range, turned as the file says."""
+    form = frame.format
+    if form.is_rgb or form.has_palette:
+        image = grey(frame.to_ndarray(format="rgb24"))
+    else:
+        luma = form.components[0]
+        if luma.bits != 8 or not (form.is_planar or len(form.components) == 1):  # 10 bits, or luma between the colours
+            full = _is_full(frame)
+            frame = frame.reformat(format="yuvj420p" if full else "yuv420p")
+        plane = frame.planes[0]
+        image = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+        image = image.copy() if _is_full(frame) else LIMITED[image]
+    return _turned(image, frame)
+
+
+def _is_full(frame: Any) -> bool:
+    return frame.color_range == 2 or frame.format.name.startswith(("yuvj", "gray"))
+
+
+def _turned(image: np.ndarray, frame: Any) -> np.ndarray:
+    """The picture as it is to be shown: phones store it lying and say by a matrix how they were held."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return image
+    a, b, _, c, d, *_ = np.frombuffer(data, np.int32) / 65536
+    if abs(b) > abs(a):  # a point (x, y) is shown at (c y, b x)
+        image, across, down = image.T, c, b
+    else:  # at (a x, d y)
+        across, down = a, d
+    return np.ascontiguousarray(image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
+
+
+def _at_most(image: np.ndarray, longest: int) -> tuple[np.ndarray, float]:
+    side = max(image.shape)
+    if side <= longest:
+        return image, 1.0
+    import cv2
+
+    factor = longest / side
+    size = tuple(max(1, round(length * factor)) for length in image.shape[::-1])
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), factor
+
+
+def _disposition(stream: Any) -> str:
+    return str(stream.disposition)
+
+
+def _said(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _name(source: Any) -> str:
+    if isinstance(source, (str, Path)):
+        return str(source)
+    return str(getattr(source, "name", None) or "the video")

@@ -1,0 +1,163 @@
+"""What a face shows in a video, or before a camera: probabilities of emotions over time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from ..cache import whole
+from .emotions import EMOTIONS, FACE_COLUMNS
+from .faces import Box, FaceClassifier, FaceDetector
+from .frames import LONGEST_SIDE, Frame, VideoFrames, _at_most, grey
+from .tracking import FaceTrack
+
+BOX_COLUMNS = list(Box._fields)
+COLUMNS = ["time", *BOX_COLUMNS, *FACE_COLUMNS]
+
+
+class VideoAffect:
+    """Watches one listener's face.
+
+    Frames are in memory one at a time, and of the faces in them only small crops until they make a batch. Nothing is
+    written.
+
+    Args:
+        classifier: reads a face. Default: the one that comes with the package.
+        detector: finds it. Default: `CascadeDetector`.
+        fps: frames looked at per second.
+        face: which one, if several are seen; see `FaceTrack`.
+        batch_size: faces that are read at once.
+    """
+
+    def __init__(
+        self,
+        classifier: FaceClassifier | None = None,
+        detector: FaceDetector | None = None,
+        *,
+        fps: float = 5.0,
+        face: str = "largest",
+        batch_size: int = 64,
+    ):
+        if classifier is None:
+            from .classifier import ImageAffect
+
+            classifier = ImageAffect()
+        if detector is None:
+            from .detection import CascadeDetector
+
+            detector = CascadeDetector()
+        FaceTrack(detector, face)  # tells of a wrong one now
+        self.classifier, self.detector, self.fps, self.face = classifier, detector, fps, face
+        self.batch_size = batch_size
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs where tables may differ."""
+        return json.dumps([self.classifier.fingerprint, self.detector.fingerprint, self.fps, self.face])
+
+    def __call__(self, source: Any, *, progress: bool = False) -> pd.DataFrame:
+        """Watch a video.
+
+        Args:
+            source: path, file-like object, or (seconds, picture) pairs; see `VideoFrames`.
+            progress: show a bar of seconds.
+
+        Returns:
+            A row for every frame that was looked at: `time` in seconds, `x`, `y`, `width`, `height` of the face in
+            pixels of the video, and `prob_face_*`, as in CANDOR's features. All but the time are NaN where no face
+            was seen, and an emotion that the classifier doesn't know is NaN everywhere. `attrs["incomplete"]` says
+            why not all of the video could be read, if so.
+
+        Raises:
+            FileNotFoundError, ValueError: see `VideoFrames`.
+        """
+        frames = VideoFrames(source, self.fps)
+        parts = list(self._batches(frames, progress))
+        table = pd.DataFrame(np.concatenate(parts) if parts else np.zeros((0, len(COLUMNS))), columns=COLUMNS)
+        if frames.incomplete:
+            table.attrs["incomplete"] = frames.incomplete
+        return table
+
+    def live(self) -> LiveAffect:
+        """For the frames of a camera as they come; each viewer needs one of its own."""
+        return LiveAffect(self)
+
+    def _batches(self, frames: VideoFrames, progress: bool) -> Iterator[np.ndarray]:
+        track = FaceTrack(self.detector, self.face)
+        rows: list[list[float]] = []
+        crops: list[np.ndarray] = []
+        places: list[int] = []
+
+        def finished() -> np.ndarray:
+            part = np.full((len(rows), len(COLUMNS)), np.nan)
+            part[:, : 1 + len(BOX_COLUMNS)] = rows
+            if crops:
+                part[places, -len(EMOTIONS) :] = self.classifier.classify(np.stack(crops))
+            return part
+
+        length = None if np.isnan(frames.duration) else round(frames.duration, 1)
+        with tqdm(total=length, desc=Path(frames.name).name, unit="s", disable=not progress) as bar:
+            for frame in frames:
+                box = track(frame.image)
+                if box is not None:
+                    crops.append(self.classifier.crop(frame.image, box))
+                    places.append(len(rows))
+                rows.append([frame.time, *_in_the_video(box, frame)])
+                bar.update(round(frame.time - bar.n, 1))
+                if len(crops) == self.batch_size or len(rows) == 100 * self.batch_size:
+                    yield finished()
+                    rows, crops, places = [], [], []
+        if rows:
+            yield finished()
+
+
+class LiveAffect:
+    """One listener before a camera, frame by frame. Made by `VideoAffect.live`."""
+
+    def __init__(self, affect: VideoAffect):
+        self._classifier = affect.classifier
+        self._track = FaceTrack(affect.detector, affect.face)
+
+    def __call__(self, picture: np.ndarray) -> tuple[Box, np.ndarray] | None:
+        """
+        Args:
+            picture: (height, width) grey or (height, width, 3) RGB, uint8.
+
+        Returns:
+            The face's box in pixels, and (8,) probabilities in the order of `EMOTIONS`; None where no face is seen.
+        """
+        image, scale = _at_most(grey(picture), LONGEST_SIDE)
+        box = self._track(image)
+        if box is None:
+            return None
+        [probabilities] = self._classifier.classify(self._classifier.crop(image, box)[None])
+        return Box(*(value / scale for value in box)), probabilities
+
+
+def write_candor_features(tables: dict[str, pd.DataFrame], path: str | Path) -> Path:
+    """Write tables of `VideoAffect` as `audio_video_features.csv` of a CANDOR conversation.
+
+    Args:
+        tables: by the id of the person that each shows.
+        path: of the file.
+    """
+    parts = [
+        pd.DataFrame(
+            {"timedelta": table["time"].map("{:.3f}".format), "user_id": person}
+            | table[FACE_COLUMNS].to_dict("series")
+        )
+        for person, table in tables.items()
+    ]
+    with whole(Path(path)) as partial:
+        pd.concat(parts).to_csv(partial, index=False)
+    return Path(path)
+
+
+def _in_the_video(box: Box | None, frame: Frame) -> list[float]:
+    return [np.nan] * len(BOX_COLUMNS) if box is None else [value / frame.scale for value in box]
