@@ -1,0 +1,256 @@
+"""Asking a server that is well, full, broken, silent, or wants something else."""
+
+import json
+import logging
+import threading
+import time
+import traceback
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import huggingface_hub.constants
+import pytest
+from chat_server import ChatServer, Reply
+
+from geli_hf.llm import BackendError, CallError, Endpoint
+from geli_hf.llm.answers import answer_schema
+
+QUESTION = [{"role": "user", "content": "rated once: 5, ...\n[1] Agent: good\n[2] Agent: bad"}]
+SCHEMA = answer_schema(range(2))
+ANSWER = '{"1": 6.0, "2": 4.0}'
+SECRET = "sk-very-secret-0123456789"
+
+
+def endpoint(server: ChatServer, **options) -> Endpoint:
+    return Endpoint("m", base_url=server.url, **{"backoff": 0.001, "timeout": 5.0, "tries": 3} | options)
+
+
+def ask(backend: Endpoint, stop=None):
+    return backend.ask(QUESTION, SCHEMA, backend.parameters(2), stop or threading.Event())
+
+
+def test_a_good_answer_and_the_request_that_it_answers(server):
+    running = server()
+    answer = ask(endpoint(running))
+    assert (answer.text, answer.cut, answer.prompt_tokens, answer.answer_tokens) == (ANSWER, False, 100, 10)
+    [body] = running.requests
+    assert body == {
+        "model": "m",
+        "messages": QUESTION,
+        "temperature": 0.0,
+        "max_tokens": 64 + 16 * 2,
+        "stream": False,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "contributions", "strict": True, "schema": SCHEMA},
+        },
+    }
+
+
+def test_parameters_of_the_users_own(server):
+    running = server()
+    own = {"temperature": None, "max_tokens": None, "max_completion_tokens": 500, "reasoning": {"effort": "low"}}
+    ask(endpoint(running, parameters=own))
+    [body] = running.requests
+    assert {"max_completion_tokens": 500, "reasoning": {"effort": "low"}}.items() <= body.items()
+    assert {"temperature", "max_tokens"}.isdisjoint(body)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize(("refused", "taken"), [(1, {"type": "json_object"}), (2, None)])
+def test_a_server_that_refuses_the_schema_is_asked_for_less_and_remembered(server, status, refused, taken):
+    running = server(*[status] * refused)
+    backend = endpoint(running)
+    assert ask(backend).text == ANSWER
+    assert ask(backend).text == ANSWER
+    formats = [body.get("response_format") for body in running.requests]
+    assert formats[0]["type"] == "json_schema"
+    assert formats[refused:] == [taken, taken]
+
+
+def test_a_question_that_is_refused_in_every_form_says_nothing_about_the_next(server):
+    too_long = Reply(status=400, body=json.dumps({"object": "error", "message": "context of 4096 exceeded"}))
+    running = server(*[too_long] * 3)
+    backend = endpoint(running)
+    with pytest.raises(CallError, match=r"refuses the request \(400\): .*context of 4096 exceeded"):
+        ask(backend)
+    assert ask(backend).text == ANSWER
+    assert running.requests[-1]["response_format"]["type"] == "json_schema"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [429, 500, 503, 408, Reply(drop=True), Reply(body="<html>"), Reply(body="{}"), Reply(body='{"choices": []}')],
+    ids=str,
+)
+def test_what_passes_is_tried_again(server, reply):
+    running = server(reply, reply)
+    assert ask(endpoint(running)).text == ANSWER
+    assert len(running.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (429, r"the endpoint answers with an error \(429\)"),
+        (Reply(status=500, body="out of memory"), r"the endpoint answers with an error \(500\)"),
+        (Reply(drop=True), "the connection broke off"),
+        (Reply(body="<html>"), "the endpoint's reply is no chat completion"),
+    ],
+    ids=str,
+)
+def test_what_does_not_pass_is_given_up(server, reply, reason):
+    running = server(answer=lambda body: reply)
+    with pytest.raises(CallError, match=reason):
+        ask(endpoint(running))
+    assert len(running.requests) == 3
+
+
+def test_a_late_answer(server):
+    running = server(Reply(late=0.3), Reply(late=0.3))
+    with pytest.raises(CallError, match=r"no answer in time: 0.05 s"):
+        ask(endpoint(running, timeout=0.05, tries=2))
+    running = server(Reply(late=0.3))
+    assert ask(endpoint(running, timeout=0.1)).text == ANSWER
+
+
+@pytest.mark.parametrize("how", ["seconds", "date"])
+def test_retry_after_is_waited_for(server, how):
+    wait = "0.2" if how == "seconds" else format_datetime(datetime.now(UTC) + timedelta(seconds=1.3), True)
+    running = server(Reply(status=429, body="full", headers={"Retry-After": wait}))
+    assert ask(endpoint(running)).text == ANSWER
+    first, second = running.times
+    assert second - first >= (0.2 if how == "seconds" else 0.1)  # a date has no fractions of a second
+
+
+def test_all_threads_wait_for_what_one_was_asked_to(server):
+    running = server(Reply(status=429, body="full", headers={"Retry-After": "0.3"}))
+    backend = endpoint(running)
+    first = threading.Thread(target=ask, args=(backend,))
+    first.start()
+    while len(running.times) < 1 or backend._not_before == 0:
+        time.sleep(0.005)
+    ask(backend)
+    first.join()
+    assert min(running.times[1:]) - running.times[0] >= 0.3
+
+
+def test_who_asks_to_come_back_much_later_is_not_waited_for(server):
+    running = server(Reply(status=429, body="full", headers={"Retry-After": "86400"}))
+    with pytest.raises(BackendError, match="asks to come back in 86400 s"):
+        ask(endpoint(running))
+
+
+def test_the_waits_grow(server):
+    running = server(500, 500, 500)
+    ask(endpoint(running, tries=4, backoff=0.04))
+    waits = [after - before for before, after in zip(running.times, running.times[1:])]
+    assert all(wait >= 0.04 * 2**tried / 2 for tried, wait in enumerate(waits))
+
+
+def test_a_wait_ends_when_the_run_does(server):
+    running, stop = server(500), threading.Event()
+    threading.Timer(0.05, stop.set).start()
+    with pytest.raises(BackendError, match="the run has ended"):
+        ask(endpoint(running, backoff=60.0), stop)
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"), [(401, "no key was sent"), (402, "credit"), (403, "no key"), (404, "the model's name")]
+)
+def test_what_no_other_question_would_change_ends_the_run(server, status, cause):
+    running = server(Reply(status=status, body="no"))
+    with pytest.raises(BackendError, match=f"{running.url} answers {status} for the model m; .*{cause}"):
+        ask(endpoint(running))
+    assert len(running.requests) == 1
+
+
+def test_nobody_there():
+    with ChatServer() as server:
+        pass
+    with pytest.raises(BackendError, match=f"nobody answers at {server.url}"):
+        ask(endpoint(server, tries=2))
+
+
+def test_an_offline_client_says_so(server, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(BackendError, match="HF_HUB_OFFLINE is set"):
+        ask(endpoint(server()))
+
+
+# ------------------------------------------------------------------------------------------------ the key
+
+
+def test_a_named_key_is_sent_and_that_of_the_hub_is_not(server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_not_for_strangers")
+    monkeypatch.setenv("MY_KEY", SECRET)
+    running = server()
+    ask(endpoint(running))
+    ask(endpoint(running, token_variable="MY_KEY"))
+    ask(endpoint(running, token_variable="HF_TOKEN"))
+    sent = [headers.get("authorization") for headers in running.headers]
+    assert sent == [None, f"Bearer {SECRET}", "Bearer hf_not_for_strangers"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 500])
+def test_no_error_holds_the_key_even_if_the_server_repeats_it(server, monkeypatch, caplog, status):
+    monkeypatch.setenv("MY_KEY", SECRET)
+    running = server(answer=lambda body: Reply(status=status, body=f"Incorrect API key provided: {SECRET}"))
+    backend = endpoint(running, token_variable="MY_KEY", tries=2)
+    with caplog.at_level(logging.DEBUG), pytest.raises((CallError, BackendError)) as caught:
+        ask(backend)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "***" in told
+    for text in (told, repr(backend), caplog.text, json.dumps(backend.identity)):
+        assert SECRET not in text
+
+
+def test_a_key_in_an_answer_is_taken_out(server, monkeypatch):
+    monkeypatch.setenv("MY_KEY", SECRET)
+    assert ask(endpoint(server(f"It is {SECRET}."), token_variable="MY_KEY")).text == "It is ***."
+
+
+def test_a_variable_that_is_not_set(monkeypatch):
+    with pytest.raises(ValueError, match="there is no environment variable NO_KEY"):
+        Endpoint("m", base_url="http://localhost/v1", token_variable="NO_KEY")
+
+
+@pytest.mark.parametrize(
+    "url", [f"http://me:{SECRET}@localhost/v1", f"http://localhost/v1?key={SECRET}", "localhost:8000", "file:///x"]
+)
+def test_a_url_that_is_none_or_holds_a_secret(url):
+    with pytest.raises(ValueError, match="base_url: ") as caught:
+        Endpoint("m", base_url=url)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{}, {"base_url": "http://localhost/v1", "provider": "auto"}])
+def test_who_runs_the_model_has_to_be_said(options):
+    with pytest.raises(ValueError, match="give one of them"):
+        Endpoint("m", **options)
+
+
+# ------------------------------------------------------------------------------------------------ providers
+
+
+def test_a_provider_gets_the_token_of_the_hub_and_its_own_form_of_the_request(server, monkeypatch):
+    running = server()
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    backend = Endpoint("owner/name", provider="auto", backoff=0.001)
+    from huggingface_hub.inference._providers import CONVERSATIONAL_AUTO_ROUTER
+
+    monkeypatch.setattr(CONVERSATIONAL_AUTO_ROUTER, "base_url", running.url.removesuffix("/v1"))
+    assert ask(backend).text == ANSWER
+    assert running.headers[0]["authorization"] == "Bearer hf_mine"
+    assert running.requests[0]["model"] == "owner/name"
+    assert running.requests[0]["response_format"]["type"] == "json_schema"
+    assert backend.identity == {"model": "owner/name", "backend": "provider auto"}
+
+
+def test_a_provider_without_a_key_or_that_nobody_knows(monkeypatch):
+    monkeypatch.setattr("geli_hf.llm.endpoint.get_token", lambda: None)
+    monkeypatch.setattr("huggingface_hub.inference._providers._common.get_token", lambda: None)
+    with pytest.raises(BackendError, match="You must provide an api_key"):
+        ask(Endpoint("owner/name", provider="auto"))
+    with pytest.raises((BackendError, ValueError), match="nobody"):
+        ask(Endpoint("owner/name", provider="nobody"))
