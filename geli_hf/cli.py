@@ -39,6 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     convert.add_argument("--output", required=True, help="folder for the reward model, new or empty")
     convert.set_defaults(run=_convert_head)
 
+    _add_decompose(commands)
+
     arguments = parser.parse_args(argv)
     try:
         arguments.run(arguments, sys.stdout)
@@ -81,6 +83,49 @@ def _convert_head(arguments: argparse.Namespace, out: TextIO) -> None:
     with whole(output) as partial:
         model.save_pretrained(partial)
     out.write(f"{output}: the published head on {arguments.backbone}; its rewards are not the published system's\n")
+
+
+def _add_decompose(commands) -> None:
+    decompose = commands.add_parser(
+        "decompose",
+        help="ask a language model what each turn contributed to the score",
+        description="Ask a language model what each turn of the assistant contributed to the session's score "
+        "(LLM-GELI), and write the sessions with its answers as a signal in `feedback`. Answers are kept, so that a "
+        "run that was stopped goes on where it was, and none is paid twice. The exit status is 1 if a session failed.",
+    )
+    add = decompose.add_argument
+    add("sessions", help="Session rows, or a corpus, as `load_sessions` takes them")
+    add("--model", required=True, help="name of the model; without the next two: a folder or a name on the Hub")
+    where = decompose.add_mutually_exclusive_group()
+    where.add_argument("--base-url", help="OpenAI-compatible server, as in http://localhost:8000/v1")
+    where.add_argument("--provider", help="Inference Provider of the Hub, or auto")
+    token_help = "environment variable that holds the key (default: HF_TOKEN for a provider, no key for a server)"
+    add("--token-env", metavar="VARIABLE", help=token_help)
+    add("--with-behaviour", action="store_true", help="tell the model the listener's behaviour, column `behaviour`")
+    add("--name", help="of the signal (default: llm, or llm_behaviour)")
+    add("--prompt", metavar="FILE", help="template of the question, in place of the package's own")
+    scale_help = "lowest and highest possible score (default: those that are there)"
+    add("--scale", nargs=2, type=float, metavar=("LOWEST", "HIGHEST"), help=scale_help)
+    add("--window", type=_count, default=40, help="turns that are asked about at once (default: 40)")
+    add("--overlap", type=_count, default=8, help="turns that two windows have in common (default: 8)")
+    add("--attempts", type=_count, default=3, help="questions before a session counts as failed (default: 3)")
+    parameters_help = "JSON object of further parameters of the request, such as max_tokens; null leaves one out"
+    add("--parameters", metavar="JSON", default="{}", help=parameters_help)
+    add("--max-concurrency", type=_count, default=8, help="sessions that are asked about at once (default: 8)")
+    add("--timeout", type=float, default=120.0, help="seconds to wait for an answer (default: 120)")
+    add("--limit", type=_count, help="the first so many sessions only")
+    add("--data-dir", help="where the corpus lies, if SESSIONS names one")
+    add("--cache-dir", help="where answers are kept (default: llm in the cache of geli_hf)")
+    add("--dry-run", action="store_true", help="say how many calls and tokens it would take, and send nothing")
+    add("-o", "--output", help="JSON lines to write")
+    decompose.set_defaults(run=_decompose)
+
+
+def _decompose(arguments: argparse.Namespace, out: TextIO) -> None:
+    from .llm.command import decompose
+
+    if decompose(arguments, out):
+        sys.exit(1)
 
 
 def _model(name: str):
