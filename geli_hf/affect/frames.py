@@ -169,14 +169,10 @@ def grey(picture: np.ndarray, where: str = "picture") -> np.ndarray:
         ValueError: it is neither.
     """
     picture = np.asarray(picture)
-    if (
-        picture.dtype != np.uint8
-        or picture.ndim not in (2, 3)
-        or (picture.ndim == 3 and picture.shape[2] not in (1, 3))
-    ):
-        raise ValueError(
-            f"{where}: expected (height, width) or (height, width, 3) of uint8, found {picture.shape} of {picture.dtype}"
-        )
+    colours = picture.shape[2:] or (1,)
+    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or colours not in ((1,), (3,)):
+        found = f"{picture.shape} of {picture.dtype}"
+        raise ValueError(f"{where}: expected (height, width) or (height, width, 3) of uint8, found {found}")
     if picture.ndim == 2:
         return picture
     if picture.shape[2] == 1:

@@ -147,13 +147,12 @@ def write_candor_features(tables: dict[str, pd.DataFrame], path: str | Path) -> 
         tables: by the id of the person that each shows.
         path: of the file.
     """
-    parts = [
-        pd.DataFrame(
-            {"timedelta": table["time"].map("{:.3f}".format), "user_id": person}
-            | table[FACE_COLUMNS].to_dict("series")
-        )
-        for person, table in tables.items()
-    ]
+    parts = []
+    for person, table in tables.items():
+        part = table[FACE_COLUMNS].copy()
+        part.insert(0, "timedelta", table["time"].map("{:.3f}".format))
+        part.insert(1, "user_id", person)
+        parts.append(part)
     with whole(Path(path)) as partial:
         pd.concat(parts).to_csv(partial, index=False)
     return Path(path)
