@@ -168,7 +168,7 @@ def load_parts(data: DataSettings) -> tuple[dict[str, Part], list[str]]:
     for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
         if both := set(parts[first].persons) & set(parts[second].persons):
             raise SettingsError(
-                f"data: person {min(both)!r} is in {first} and in {second} ({len(both)} persons are in both); "
+                f"data: person {str(min(both))!r} is in {first} and in {second} ({len(both)} persons are in both); "
                 "a model that knows a face proves nothing by reading it: split by person"
             )
     try:

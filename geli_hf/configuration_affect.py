@@ -23,7 +23,8 @@ class FacialAffectConfig(PreTrainedConfig):
         image_size (`int`, *optional*, defaults to 48):
             Side of the face that it reads, in pixels. torchvision's models want some 112 or more.
         hidden_sizes (`list[int]`, *optional*, defaults to `[24, 32, 64, 128]`):
-            Channels of the small net's first layer and of its residual blocks; each halves the picture.
+            Channels of the small net's first layer and of its residual blocks; each halves the picture. Multiples of
+            eight: torch 2.15 crashes where it trains with fewer in the layout that is quick on a CPU.
         dropout (`float`, *optional*, defaults to 0.2):
             Dropout on the input of the small net's last layer.
         temperature (`float`, *optional*, defaults to 1.0):

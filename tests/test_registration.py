@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from faces import affect_checkpoint
 from tiny import reward_model, talk
 
 
@@ -59,6 +60,30 @@ def test_no_flag_is_needed_in_any_order_of_imports(order, checkpoint):
     ).split()
     assert found[0::2] == ["geli_hf.modeling_geli"] * 2
     assert [float(score) for score in found[1::2]] == pytest.approx([expected] * 2, rel=1e-5)
+
+
+AFFECT_ORDERS = {
+    "geli_hf first": "import geli_hf\nfrom transformers import AutoImageProcessor, AutoModelForImageClassification",
+    "Auto classes first": "from transformers import AutoImageProcessor, AutoModelForImageClassification\n"
+    "import geli_hf",
+    "our model first": "from geli_hf import FacialAffectModel\n"
+    "from transformers import AutoImageProcessor, AutoModelForImageClassification",
+    "our processor first": "from geli_hf import FacialAffectImageProcessor\n"
+    "from transformers import AutoImageProcessor, AutoModelForImageClassification",
+}
+
+
+@pytest.mark.parametrize("order", AFFECT_ORDERS)
+def test_the_classifier_of_faces_needs_no_flag_either(order, tmp_path):
+    folder = affect_checkpoint(tmp_path)
+    found = python(
+        f"{AFFECT_ORDERS[order]}\n"
+        "for door, flag in ((AutoModelForImageClassification, {}), (AutoImageProcessor, {}),\n"
+        "    (AutoModelForImageClassification, {'trust_remote_code': True}),\n"
+        "    (AutoImageProcessor, {'trust_remote_code': True})):\n"
+        f"    print(type(door.from_pretrained({str(folder)!r}, **flag)).__module__)\n"
+    ).split()
+    assert found == ["geli_hf.modeling_affect", "geli_hf.image_processing_affect"] * 2
 
 
 def test_every_public_name_is_there_and_no_other():

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 import torch
+from faces import SEVEN, affect_checkpoint, astronaut
 from tiny import reward_model, talk
 
-from geli_hf import GeliRewardModel
+from geli_hf import FacialAffectModel, GeliRewardModel
 
 # The package is hidden even where it is installed: nothing else of the interpreter is changed.
 WITHOUT_GELI_HF = """
@@ -114,3 +115,52 @@ def test_what_was_saved_there_is_the_same_and_loads_here(name, elsewhere):
 def test_nothing_is_run_without_trust(elsewhere):
     _, _, found = elsewhere
     assert "trust_remote_code=True" in found["without trust"]
+
+
+@pytest.fixture(scope="module")
+def face_elsewhere(tmp_path_factory):
+    """The same for a classifier of faces."""
+    folder = tmp_path_factory.mktemp("face_elsewhere")
+    affect_checkpoint(folder / "affect", temperature=1.5, log_prior_shift=[0.1 * i for i in range(7)])
+    astronaut().crop((174, 66, 273, 165)).save(folder / "face.png")
+    found = python_without_the_package(
+        """
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+from transformers.image_utils import load_image
+model = AutoModelForImageClassification.from_pretrained("affect", trust_remote_code=True)
+processor = AutoImageProcessor.from_pretrained("affect", trust_remote_code=True)
+for part in (model, processor):
+    assert type(part).__module__.startswith("transformers_modules"), type(part)
+assert not model.training
+logits = model(**processor(load_image("face.png"), return_tensors="pt")).logits[0]
+found = {"auto classes": logits.softmax(-1).tolist()}
+model.save_pretrained("affect-again")
+processor.save_pretrained("affect-again")
+for name in ("affect", "affect-again"):
+    rows = pipeline("image-classification", model=name, trust_remote_code=True, device="cpu")("face.png", top_k=7)
+    found[name] = [{row["label"]: row["score"] for row in rows}[model.config.id2label[i]] for i in range(7)]
+print(json.dumps(found))
+""",
+        folder,
+    )
+    return folder, found
+
+
+def test_a_face_is_read_there_as_here(face_elsewhere):
+    from transformers import pipeline
+
+    folder, found = face_elsewhere
+    here = pipeline("image-classification", model=str(folder / "affect"), device="cpu")
+    rows = {row["label"]: row["score"] for row in here(str(folder / "face.png"), top_k=7)}
+    for way, probabilities in found.items():
+        assert probabilities == pytest.approx([rows[label] for label in SEVEN], rel=1e-4), way
+
+
+def test_the_classifier_saved_there_is_the_same_and_loads_here(face_elsewhere):
+    folder, _ = face_elsewhere
+    files = {file.name for file in (folder / "affect").iterdir()}
+    assert files == {file.name for file in (folder / "affect-again").iterdir() if file.name != "__pycache__"}
+    for file in files:
+        assert (folder / "affect-again" / file).read_bytes() == (folder / "affect" / file).read_bytes(), file
+    again = FacialAffectModel.from_pretrained(folder / "affect-again")
+    assert again.config.temperature == 1.5

@@ -22,7 +22,7 @@ from geli_hf.evaluation import TURN_BASELINES
 from geli_hf.settings import SettingsError, build
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-CONFIGS = sorted((EXAMPLES / "configs").glob("*.yaml"))
+CONFIGS = sorted({*(EXAMPLES / "configs").glob("*.yaml")} - {EXAMPLES / "configs" / "affect.yaml"})
 
 
 @pytest.fixture(scope="module")

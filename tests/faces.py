@@ -1,0 +1,42 @@
+"""A face that is free to use, and tiny classifiers of faces, for the tests.
+
+The face is scikit-image's `astronaut`: Eileen Collins, photographed by NASA, in the public domain.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from skimage import data
+
+from geli_hf import FacialAffectConfig, FacialAffectImageProcessor, FacialAffectModel
+from geli_hf.affect.faces import Box
+
+ASTRONAUT_BOX = Box(174, 66, 99, 99)  # what the cascade of scikit-image's wheel finds in OpenCV
+SEVEN = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+
+
+def astronaut() -> Image.Image:
+    return Image.fromarray(data.astronaut())
+
+
+def grey_astronaut() -> np.ndarray:
+    return np.asarray(astronaut().convert("L"))
+
+
+def affect_model(labels=SEVEN, *, seed: int = 0, **config) -> FacialAffectModel:
+    torch.manual_seed(seed)
+    config = {"hidden_sizes": [8, 8, 8], "id2label": dict(enumerate(labels))} | config
+    model = FacialAffectModel(FacialAffectConfig(**config)).eval()
+    # Wide enough that pictures differ in what is said of them.
+    torch.nn.init.normal_(list(model.parameters())[-2], std=1.0)
+    return model
+
+
+def affect_checkpoint(folder: Path, *, scale: float = 0.9, shift: float = 0.05, **config) -> Path:
+    model = affect_model(**config)
+    model.save_pretrained(folder)
+    side = model.config.image_size
+    FacialAffectImageProcessor({"height": side, "width": side}, scale, shift).save_pretrained(folder)
+    return folder

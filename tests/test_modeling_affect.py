@@ -1,0 +1,112 @@
+"""The classifier of facial affect as an image classifier of transformers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from faces import SEVEN, affect_checkpoint, affect_model, astronaut
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
+
+from geli_hf import FacialAffectConfig, FacialAffectImageProcessor, FacialAffectModel
+from geli_hf.affect.emotions import EMOTIONS
+
+
+def faces(count: int = 3, side: int = 48) -> torch.Tensor:
+    return torch.randn(count, 1, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_default_labels_are_the_emotions_of_candor():
+    config = FacialAffectConfig()
+    assert tuple(config.id2label.values()) == EMOTIONS
+    assert config.label2id["happiness"] == EMOTIONS.index("happiness")
+    assert config.num_labels == 8
+
+
+def test_the_small_net_is_small():
+    model = FacialAffectModel(FacialAffectConfig())
+    assert 250_000 < sum(weight.numel() for weight in model.parameters()) < 350_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"temperature": 0.0}, "temperature: expected a positive number, found 0.0"),
+        ({"log_prior_shift": [0.0]}, "log_prior_shift: expected one number for each of 8 labels, found 1"),
+    ],
+)
+def test_a_wrong_calibration_is_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        FacialAffectConfig(**changes)
+
+
+def test_logits_are_calibrated_and_the_loss_is_not():
+    plain = affect_model()
+    shift = [0.5, -1.0, 0.0, 2.0, 0.1, 0.2, 0.3]
+    calibrated = affect_model(temperature=2.0, log_prior_shift=shift)
+    labels = torch.tensor([3, 4, 0])
+    with torch.no_grad():
+        before, after = (model(faces(), labels=labels) for model in (plain, calibrated))
+    np.testing.assert_allclose(after.logits, before.logits.numpy() / 2 + np.array(shift), rtol=1e-5, atol=1e-6)
+    scores = before.logits.double().numpy()
+    by_hand = [math.log(np.exp(row).sum()) - row[label] for row, label in zip(scores, labels.tolist())]
+    assert before.loss.item() == pytest.approx(np.mean(by_hand), rel=1e-5)
+    assert after.loss.item() == before.loss.item()
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_small", "googlenet"])
+def test_a_backbone_of_torchvision_by_name(backbone, tmp_path):
+    model = affect_model_of(backbone)
+    x = faces(2, side=32)
+    with torch.no_grad():
+        expected = model(x).logits
+    assert expected.shape == (2, 7)
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        again = FacialAffectModel.from_pretrained(tmp_path)(x).logits
+    torch.testing.assert_close(again, expected, rtol=1e-4, atol=1e-6)
+    model.train()(x, labels=torch.tensor([0, 6])).loss.backward()
+    assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
+
+
+def affect_model_of(backbone: str) -> FacialAffectModel:
+    torch.manual_seed(0)
+    config = FacialAffectConfig(backbone=backbone, image_size=32, id2label=dict(enumerate(SEVEN)))
+    return FacialAffectModel(config).eval()
+
+
+def test_an_unknown_backbone_is_named_beside_the_known_ones():
+    with pytest.raises(ValueError, match=r"backbone: expected small or one of .*resnet18.*, found 'resnet19'"):
+        affect_model_of("resnet19")
+
+
+def test_pretrained_weights_arrive_all_but_the_last_layer(monkeypatch):
+    from torchvision import models
+
+    torch.manual_seed(3)
+    pretrained = models.get_model("resnet18", weights=None)  # in place of a download
+    real = models.get_model
+    monkeypatch.setattr(
+        models, "get_model", lambda name, weights=None, **kw: pretrained if weights else real(name, **kw)
+    )
+    model = FacialAffectModel.from_torchvision("resnet18", id2label=dict(enumerate(SEVEN)))
+    own, given = model.model.state_dict(), pretrained.state_dict()
+    different = {key for key in given if own[key].shape != given[key].shape or not torch.equal(own[key], given[key])}
+    assert different == {"fc.weight", "fc.bias"}
+    assert model.config.backbone == "resnet18"
+    assert model.config.num_labels == 7
+
+
+def test_the_auto_classes_and_the_pipeline_agree(tmp_path):
+    folder = affect_checkpoint(tmp_path, temperature=1.7, log_prior_shift=[0.1 * i for i in range(7)])
+    assert type(AutoConfig.from_pretrained(folder)) is FacialAffectConfig
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    assert type(model) is FacialAffectModel
+    assert type(processor) is FacialAffectImageProcessor
+    assert (processor.scale, processor.shift) == (0.9, 0.05)
+    face = astronaut().crop((174, 66, 273, 165))
+    with torch.no_grad():
+        expected = model(**processor(face, return_tensors="pt")).logits.softmax(-1)[0]
+    read = pipeline("image-classification", model=str(folder), device="cpu")(face, top_k=7)
+    assert {row["label"]: row["score"] for row in read} == pytest.approx(dict(zip(SEVEN, expected.tolist())), rel=1e-4)
