@@ -61,15 +61,17 @@ class FacialAffectImageProcessor(BaseImageProcessor):
 
 def standardise(faces: torch.Tensor) -> torch.Tensor:
     """(n, height, width) uint8 to (n, 1, height, width) float32, each of mean 0 and deviation 1 (0 if all grey)."""
-    deviation, mean = torch.std_mean(faces.float(), (1, 2), keepdim=True)
-    return ((faces - mean) / deviation.clamp(min=1e-3))[:, None]
+    values = faces.flatten(1).float()  # so laid out, a batch is several times as quick
+    values = values - values.mean(1, keepdim=True)
+    deviation = (values.square().sum(1, keepdim=True) / (values.shape[1] - 1)).sqrt()
+    return (values / deviation.clamp(min=1e-3)).view(len(faces), 1, *faces.shape[1:])
 
 
 def _grey(image) -> torch.Tensor:
     """(1, height, width) uint8."""
     if hasattr(image, "convert"):
-        image = np.array(image.convert("L"))
-    image = torch.as_tensor(image)
+        image = image.convert("L")
+    image = image if isinstance(image, torch.Tensor) else torch.from_numpy(np.array(image))
     if image.dtype != torch.uint8 or image.ndim not in (2, 3):
         raise ValueError(
             "images: expected PIL images or uint8 arrays of (height, width), (height, width, 3) or (3, height, "

@@ -86,7 +86,8 @@ class ImageAffect:
 
     def _pixel_values(self, crops: np.ndarray) -> torch.Tensor:
         if self._own:
-            return standardise(torch.from_numpy(np.ascontiguousarray(crops)))  # all that it does with such a picture
+            # All that it does with such a picture. torch wants an array that it could write to.
+            return standardise(torch.from_numpy(np.require(crops, requirements=["C", "W"])))
         pictures = [np.repeat(crop[..., None], 3, -1) for crop in crops]
         return self.processor(images=pictures, return_tensors="pt")["pixel_values"]
 
