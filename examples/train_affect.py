@@ -111,7 +111,7 @@ def main(argv: list[str]) -> None:
     settings = parse_settings(argv, RunSettings, sections)
     run = build(RunSettings, settings[""])
     data, model, recipe = (build(sections[name], settings[name]) for name in ("data", "model", "recipe"))
-    state, output = PartialState(), Path(run.output_dir)
+    state, output = PartialState(cpu=not torch.accelerator.is_available()), Path(run.output_dir)
     if state.is_main_process:
         lasting = {name: {k: v for k, v in part.items() if name or k == "seeds"} for name, part in settings.items()}
         claim(output, lasting, run.resume)
@@ -322,6 +322,8 @@ def train(
         raise SettingsError(f"model: {error}") from error
     usual = {
         "output_dir": str(output / "checkpoints"),
+        "use_cpu": not torch.accelerator.is_available(),
+        "ddp_find_unused_parameters": False,
         "save_strategy": "no",
         "report_to": "none",
         "dataloader_drop_last": True,  # batch normalisation wants full batches
