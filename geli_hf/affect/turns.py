@@ -1,7 +1,7 @@
-"""CANDOR's Local Implicit signal: what the listener's face showed while the other one spoke. Pure functions on arrays.
+"""From what a face showed over time to one number per turn. Pure functions on arrays.
 
-The features hold one row per person and second with the probabilities of eight emotions. Where no face was seen they
-are NaN, and stay so: nothing is guessed.
+A row is a moment at which a camera looked: a second of CANDOR's features, or a frame of a video. Where no face was
+seen its probabilities are NaN, and stay so: nothing is guessed.
 """
 
 import numpy as np
@@ -13,38 +13,63 @@ SHORT_WORDS = 5
 
 
 def affect_of_turns(
-    seconds: np.ndarray, probabilities: np.ndarray, start: np.ndarray, stop: np.ndarray, words: np.ndarray
+    times: np.ndarray,
+    probabilities: np.ndarray,
+    start: np.ndarray,
+    stop: np.ndarray,
+    words: np.ndarray | None = None,
+    *,
+    lag: float = 0.0,
+    min_share: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The listener's affect over each utterance (GELI, EMNLP 2024, arXiv 2403.11330).
 
     Args:
-        seconds: (n,), the time of each row of features, in any order; NaN if unknown. Rows of one time that show the
-            same count once. Rows of one time that show different faces contradict each other, and none of them counts.
-        probabilities: (n, 8) in the order of `EMOTIONS`; NaN where no face was seen.
-        start, stop: (turns,), seconds; NaN if unknown. A second counts where start <= second <= stop.
-        words: (turns,), words of each utterance.
+        times: (n,), seconds of each row, in any order; NaN if unknown. Rows of one time that show the same count once.
+            Rows of one time that show different faces contradict each other, and none of them counts.
+        probabilities: (n, 8) in the order of `EMOTIONS`; NaN where no face was seen. An emotion that is NaN in every
+            row is one that the classifier doesn't know, and says nothing about whether a face was seen.
+        start, stop: (turns,), seconds; NaN if unknown. A row counts where start <= time <= stop + lag. Turns may
+            overlap.
+        words: (turns,), words of each utterance, for the published rule about short ones; without them there is none.
+        lag: seconds for which a face may answer after the utterance.
+        min_share: a turn of which fewer of its rows than this show a face is missing, 0..1.
 
     Returns:
-        `affect` (turns,): 1 where the most frequent emotion of the utterance's seconds (each second's most probable
-        one) is happiness, else 0; 0 for an utterance of `SHORT_WORDS` words or fewer. Of equally frequent emotions the
-        first in the order of `EMOTIONS` counts.
-        `affect_mean` (turns,): mean probability of happiness over the utterance's seconds.
-        Both are NaN where no face was seen during the utterance, or nobody knows when that was.
+        `affect` (turns,): 1 where the most frequent emotion of the utterance's rows (each row's most probable one) is
+        happiness, else 0; 0 for an utterance of `SHORT_WORDS` words or fewer. Of equally frequent emotions the first
+        in the order of `EMOTIONS` counts.
+        `affect_mean` (turns,): mean probability of happiness over the utterance's rows.
+        Both are NaN where no face was seen during the utterance, or in too few rows, or nobody knows when that was.
     """
-    seen = ~np.isnan(probabilities).any(1)
-    order = np.argsort(seconds[seen], kind="stable")  # unknown times come last, where no turn ends
-    seconds, probabilities = _one_face_a_time(seconds[seen][order], probabilities[seen][order])
-    first = np.searchsorted(seconds, start, side="left")
-    past = np.maximum(np.searchsorted(seconds, stop, side="right"), first)
-    past = np.where(np.isnan(start) | np.isnan(stop), first, past)
+    if not lag >= 0:
+        raise ValueError(f"lag: expected seconds from 0, found {lag}")
+    if not 0 <= min_share <= 1:
+        raise ValueError(f"min_share: expected a share from 0 to 1, found {min_share}")
+    unknown = np.isnan(probabilities).all(0)
+    seen = ~np.isnan(probabilities[:, ~unknown]).any(1) & (not unknown.all())
+    order = np.argsort(times[seen], kind="stable")  # unknown times come last, where no turn ends
+    seconds, probabilities = _one_face_a_time(times[seen][order], np.nan_to_num(probabilities[seen][order]))
+    stop = stop + lag
+    first, past = _rows_of_turns(seconds, start, stop)
+    looks = np.subtract(*_rows_of_turns(np.unique(times[~np.isnan(times)]), start, stop)[::-1])
 
     winners = np.zeros((len(seconds), len(EMOTIONS)))
     winners[np.arange(len(seconds)), probabilities.argmax(1)] = 1
     count = past - first
     most_frequent = _sums(winners, first, past).argmax(1)
-    affect = np.where((most_frequent == HAPPINESS) & (words > SHORT_WORDS), 1.0, 0.0)
+    long_enough = True if words is None else words > SHORT_WORDS
+    affect = np.where((most_frequent == HAPPINESS) & long_enough, 1.0, 0.0)
     mean = _sums(probabilities[:, HAPPINESS, None], first, past)[:, 0] / np.maximum(count, 1)
-    return np.where(count > 0, affect, np.nan), np.where(count > 0, mean, np.nan)
+    enough = (count > 0) & (count >= min_share * looks)
+    return np.where(enough, affect, np.nan), np.where(enough, mean, np.nan)
+
+
+def _rows_of_turns(times: np.ndarray, start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(turns,) twice: of sorted times the first that lies in each turn, and the first past it."""
+    first = np.searchsorted(times, start, side="left")
+    past = np.maximum(np.searchsorted(times, stop, side="right"), first)
+    return first, np.where(np.isnan(start) | np.isnan(stop), first, past)
 
 
 def _one_face_a_time(seconds: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,6 +84,6 @@ def _one_face_a_time(seconds: np.ndarray, probabilities: np.ndarray) -> tuple[np
 
 
 def _sums(values: np.ndarray, first: np.ndarray, past: np.ndarray) -> np.ndarray:
-    """(turns, k): sums of the rows first..past-1, by differences of a running sum."""
-    running = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, 0)])
+    """(turns, k): sums of the rows first..past-1, by differences of a running sum in float64."""
+    running = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, 0, dtype=float)])
     return running[past] - running[first]
