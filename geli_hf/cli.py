@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     convert.set_defaults(run=_convert_head)
 
     _add_decompose(commands)
+    _add_annotate_video(commands)
 
     arguments = parser.parse_args(argv)
     try:
@@ -125,6 +126,45 @@ def _decompose(arguments: argparse.Namespace, out: TextIO) -> None:
     from .llm.command import decompose
 
     if decompose(arguments, out):
+        sys.exit(1)
+
+
+def _add_annotate_video(commands) -> None:
+    annotate = commands.add_parser(
+        "annotate-video",
+        help="what the listener's face showed in recordings, as feedback of each turn",
+        description="Watch the listener's face in recordings, match it with their transcripts, and write Session rows "
+        "with the feedback `affect` and `affect_mean` for every turn of the assistant. Faces are looked at in memory "
+        "and never written. What was watched is kept as numbers in the cache, so that a run that was stopped goes on. "
+        "The exit status is 1 if a recording failed. It is a smile detector: expressions are not feelings.",
+    )
+    add = annotate.add_argument
+    add("videos", nargs="+", metavar="VIDEO", help="recordings of the listener, one for each session")
+    transcript_help = "one for each video (.csv, .json, .srt, .vtt), or their folder (default: beside the videos)"
+    add("--transcript", nargs="+", default=[], metavar="T", help=transcript_help)
+    add("-o", "--output", required=True, help="JSON lines to write")
+    add("--listener", help="the speaker whose face it is, as the transcripts call them (default: user)")
+    add("--scores", metavar="FILE", help="CSV with session_id (a video's name without its ending) and score")
+    backend_help = "geli, deepface, deepface:pytorch, or an image classifier's folder or name (default: geli)"
+    add("--backend", default="geli", help=backend_help)
+    detector_help = "cascade, a YuNet model's path, or deepface:NAME (default: cascade)"
+    add("--detector", default="cascade", help=detector_help)
+    add("--fps", type=float, default=5.0, help="frames looked at per second (default: 5)")
+    face_help = "largest, left, right, or x,y,width,height in pixels, if several faces are seen (default: largest)"
+    add("--face", default="largest", help=face_help)
+    add("--lag", type=float, default=0.0, help="seconds for which a face may answer after the turn (default: 0)")
+    share_help = "a turn of whose frames a smaller share shows the face is missing (default: 0.5)"
+    add("--min-share", type=float, default=0.5, help=share_help)
+    add("--plot", metavar="PNG", help="a picture of the face and the turns over time; for several videos a folder")
+    add("--features", metavar="DIR", help="write what the faces showed over time, in CANDOR's format")
+    add("--jobs", type=_count, default=1, help="videos that are watched at once (default: 1)")
+    annotate.set_defaults(run=_annotate_video)
+
+
+def _annotate_video(arguments: argparse.Namespace, out: TextIO) -> None:
+    from .recordings import annotate
+
+    if annotate(arguments, out):
         sys.exit(1)
 
 

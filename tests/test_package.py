@@ -47,7 +47,7 @@ LAYERS = [
     {"modeling_affect", "modeling_geli", "settings"},
     {"affect"},
     {"data", "evaluation"},
-    {"training", "llm"},
+    {"recordings", "training", "llm"},
     {"alignment", "torch_file"},
     {"published_head"},
     {"cli"},

@@ -6,10 +6,12 @@ Names are imported when they are first used: readers of corpora need none of wha
 from importlib import import_module
 
 _EXPORTS = {
+    "backends": ["face_classifier", "face_detector"],
     "classifier": ["ImageAffect"],
     "detection": ["CascadeDetector", "YuNetDetector"],
     "emotions": ["EMOTIONS"],
     "sentiment": ["NextTurnSentiment"],
+    "transcripts": ["Transcript", "Utterance", "read_transcript"],
     "turns": ["affect_of_turns"],
     "video": ["VideoAffect", "write_candor_features"],
 }

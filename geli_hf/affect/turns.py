@@ -1,7 +1,7 @@
-"""From what a face showed over time to one number per turn. Pure functions on arrays.
+"""What the listener's face showed while the other one spoke, as one number per turn. Pure functions on arrays.
 
-A row is a moment at which a camera looked: a second of CANDOR's features, or a frame of a video. Where no face was
-seen its probabilities are NaN, and stay so: nothing is guessed.
+Rows of features hold a time and the probabilities of eight emotions: CANDOR's one per second, a video's several. Where
+no face was seen they are NaN, and stay so: nothing is guessed.
 """
 
 import numpy as np
@@ -13,77 +13,96 @@ SHORT_WORDS = 5
 
 
 def affect_of_turns(
-    times: np.ndarray,
+    seconds: np.ndarray,
     probabilities: np.ndarray,
     start: np.ndarray,
     stop: np.ndarray,
-    words: np.ndarray | None = None,
+    words: np.ndarray,
     *,
     lag: float = 0.0,
     min_share: float = 0.0,
+    short_words: int = SHORT_WORDS,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The listener's affect over each utterance (GELI, EMNLP 2024, arXiv 2403.11330).
+    """The listener's affect over each utterance (GELI, EMNLP 2024, arXiv 2403.11330); the defaults are its rule.
 
     Args:
-        times: (n,), seconds of each row, in any order; NaN if unknown. Rows of one time that show the same count once.
-            Rows of one time that show different faces contradict each other, and none of them counts.
+        seconds: (n,), the time of each row of features, in any order; NaN if unknown. Rows of one time that show the
+            same count once. Rows of one time that show different faces contradict each other, and none of them counts.
         probabilities: (n, 8) in the order of `EMOTIONS`; NaN where no face was seen. An emotion that is NaN in every
-            row is one that the classifier doesn't know, and says nothing about whether a face was seen.
-        start, stop: (turns,), seconds; NaN if unknown. A row counts where start <= time <= stop + lag. Turns may
-            overlap.
-        words: (turns,), words of each utterance, for the published rule about short ones; without them there is none.
-        lag: seconds for which a face may answer after the utterance.
-        min_share: a turn of which fewer of its rows than this show a face is missing, 0..1.
+            row is one that the classifier doesn't know; a row that lacks another one shows no face.
+        start, stop: (turns,), seconds; NaN if unknown. A row counts where start <= its time <= stop + lag. Turns may
+            overlap, in any order.
+        words: (turns,), words of each utterance.
+        lag: seconds after the utterance in which the face still answers it.
+        min_share: the share of an utterance's rows, from 0 to 1, that has to show a face. 0: one row is enough.
+        short_words: an utterance of so few words counts as neutral. 0: none does.
 
     Returns:
         `affect` (turns,): 1 where the most frequent emotion of the utterance's rows (each row's most probable one) is
-        happiness, else 0; 0 for an utterance of `SHORT_WORDS` words or fewer. Of equally frequent emotions the first
+        happiness, else 0; 0 for an utterance of `short_words` words or fewer. Of equally frequent emotions the first
         in the order of `EMOTIONS` counts.
         `affect_mean` (turns,): mean probability of happiness over the utterance's rows.
-        Both are NaN where no face was seen during the utterance, or in too few rows, or nobody knows when that was.
+        Both are NaN where no face, or in too few rows, was seen during the utterance, where no row falls into it, and
+        where nobody knows when that was or it stops before it starts.
+
+    Raises:
+        ValueError: `lag` is negative, or `min_share` is no share.
     """
-    if not lag >= 0:
-        raise ValueError(f"lag: expected seconds from 0, found {lag}")
     if not 0 <= min_share <= 1:
-        raise ValueError(f"min_share: expected a share from 0 to 1, found {min_share}")
-    unknown = np.isnan(probabilities).all(0)
-    seen = ~np.isnan(probabilities[:, ~unknown]).any(1) & (not unknown.all())
-    order = np.argsort(times[seen], kind="stable")  # unknown times come last, where no turn ends
-    seconds, probabilities = _one_face_a_time(times[seen][order], np.nan_to_num(probabilities[seen][order]))
-    stop = stop + lag
-    first, past = _rows_of_turns(seconds, start, stop)
-    looks = np.subtract(*_rows_of_turns(np.unique(times[~np.isnan(times)]), start, stop)[::-1])
+        raise ValueError(f"min_share: expected a share from 0 to 1, found {min_share!r}")
+    times, faces = distinct_faces(seconds, probabilities)
+    first, past = rows_of_turns(times, start, stop, lag)
+    seen = ~np.isnan(faces[:, HAPPINESS])
+    shown = np.zeros((len(EMOTIONS) + 1, len(times)))
+    shown[np.nan_to_num(faces, nan=-1).argmax(1), np.arange(len(times))] = seen
+    shown[-1, seen] = faces[seen, HAPPINESS]
+    *emotions, happiness = sums_of_turns(shown, first, past)
 
-    winners = np.zeros((len(seconds), len(EMOTIONS)))
-    winners[np.arange(len(seconds)), probabilities.argmax(1)] = 1
-    count = past - first
-    most_frequent = _sums(winners, first, past).argmax(1)
-    long_enough = True if words is None else words > SHORT_WORDS
-    affect = np.where((most_frequent == HAPPINESS) & long_enough, 1.0, 0.0)
-    mean = _sums(probabilities[:, HAPPINESS, None], first, past)[:, 0] / np.maximum(count, 1)
-    enough = (count > 0) & (count >= min_share * looks)
-    return np.where(enough, affect, np.nan), np.where(enough, mean, np.nan)
+    count = np.sum(emotions, 0)  # each row that shows a face has one most probable emotion
+    enough = (count > 0) & (count / np.maximum(past - first, 1) >= min_share)
+    affect = np.where((np.argmax(emotions, 0) == HAPPINESS) & (np.asarray(words) > short_words), 1.0, 0.0)
+    return np.where(enough, affect, np.nan), np.where(enough, happiness / np.maximum(count, 1), np.nan)
 
 
-def _rows_of_turns(times: np.ndarray, start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(turns,) twice: of sorted times the first that lies in each turn, and the first past it."""
+def distinct_faces(seconds: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Known times (m,), ascending and without repetition, and the one face (m, 8) that each of them shows.
+
+    A face is NaN where none was seen, or two that contradict each other. Arguments as of `affect_of_turns`.
+    """
+    seconds, probabilities = np.asarray(seconds, float), np.asarray(probabilities, float)
+    missing = np.isnan(probabilities)
+    known = ~missing.all(0)
+    seen = ~missing[:, known].any(1) & known[HAPPINESS]
+    order = np.lexsort((~seen, seconds))  # of rows of one time first those that show a face; unknown times come last
+    order = order[: np.count_nonzero(~np.isnan(seconds))]
+    times, faces, seen = seconds[order], probabilities[order], seen[order]
+    new = np.diff(times, prepend=np.nan) != 0
+    if not new.all():
+        which = np.cumsum(new) - 1
+        differs = seen & (faces[:, known] != faces[new][which][:, known]).any(1)
+        contradicted = np.bincount(which, weights=differs) > 0
+        times, faces, seen = times[new], faces[new], seen[new] & ~contradicted
+    faces[~seen] = np.nan
+    return times, faces
+
+
+def rows_of_turns(
+    times: np.ndarray, start: np.ndarray, stop: np.ndarray, lag: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each turn the first of the ascending `times` within start..stop + lag, and the one past its last.
+
+    The two are equal where no time is within, and where the turn has no times or stops before it starts.
+    """
+    if not 0 <= lag < np.inf:
+        raise ValueError(f"lag: expected seconds from 0, found {lag!r}")
+    start, stop = np.asarray(start, float), np.asarray(stop, float)
     first = np.searchsorted(times, start, side="left")
-    past = np.maximum(np.searchsorted(times, stop, side="right"), first)
-    return first, np.where(np.isnan(start) | np.isnan(stop), first, past)
+    past = np.searchsorted(times, stop + lag, side="right")
+    return first, np.where(start <= stop, past, first)
 
 
-def _one_face_a_time(seconds: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted times without repetition, and without those at which two faces are told of."""
-    new = np.diff(seconds, prepend=np.nan) != 0
-    if new.all():
-        return seconds, probabilities
-    which = np.cumsum(new) - 1
-    differs = (probabilities != probabilities[new][which]).any(1)
-    contradicted = np.bincount(which, weights=differs) > 0
-    return seconds[new][~contradicted], probabilities[new][~contradicted]
-
-
-def _sums(values: np.ndarray, first: np.ndarray, past: np.ndarray) -> np.ndarray:
-    """(turns, k): sums of the rows first..past-1, by differences of a running sum in float64."""
-    running = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, 0, dtype=float)])
-    return running[past] - running[first]
+def sums_of_turns(values: np.ndarray, first: np.ndarray, past: np.ndarray) -> np.ndarray:
+    """(k, turns): sums of `values` (k, n) over first..past-1, by differences of a running sum (so in float64)."""
+    running = np.zeros((len(values), values.shape[1] + 1))
+    np.cumsum(values, 1, out=running[:, 1:])
+    return running[:, past] - running[:, first]

@@ -14,10 +14,10 @@ import numpy as np
 
 from ..affect.emotions import FACE_COLUMNS
 from ..affect.turns import affect_of_turns
-from ..sessions import Session, SessionError, session_features
+from ..sessions import Session, SessionError, Turn, session_features
 from .candor_files import SURVEY, Unreadable, conversations, open_conversation
 from .candor_tables import FEATURES, RATINGS, Spoken, number_columns, read_faces, read_scores, read_turns
-from .reading import Corpus, Skipped, Turn, in_order, mean_known
+from .reading import Corpus, Skipped, in_order, mean_known
 
 SEGMENTATIONS = ("cliffhanger", "backbiter", "audiophile")
 PERSPECTIVES = ("both", "first", "second")

@@ -19,8 +19,8 @@ import pyarrow as pa
 from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
 
 from ..affect.emotions import FACE_COLUMNS
+from ..sessions import Turn, merge_turns
 from .candor_files import SURVEY, Folder, Unreadable, Zip
-from .reading import Turn, merge_turns
 
 FEATURES, RATINGS = "audio_video_features.csv", "turn_ratings.csv"
 MISSING = ["", "NA", "NaN", "nan", "null"]  # where a number should stand

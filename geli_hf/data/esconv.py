@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..affect.sentiment import NextTurnSentiment
-from ..sessions import Session, SessionError, session_features
-from .reading import Corpus, Skipped, mean_known, merge_turns, read_json
+from ..sessions import Session, SessionError, merge_turns, session_features
+from .reading import Corpus, Skipped, mean_known, read_json
 
 # The published file of failed conversations names the same two people by other words.
 ROLES = {"seeker": "user", "speaker": "user", "supporter": "assistant", "listener": "assistant"}

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..affect.sentiment import NextTurnSentiment
-from ..sessions import Session, SessionError, session_features
-from .reading import Corpus, Skipped, Turn, mean_known, merge_turns, read_json, split_files
+from ..sessions import Session, SessionError, Turn, merge_turns, session_features
+from .reading import Corpus, Skipped, mean_known, read_json, split_files
 
 RATINGS = {"Poor": 1.0, "Not Good": 2.0, "Passable": 3.0, "Good": 4.0, "Excellent": 5.0}
 # How good a sign it is for the turn before that its listener says to feel so.

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..affect.sentiment import NextTurnSentiment
-from ..sessions import Session, SessionError, session_features
-from .reading import Corpus, Skipped, mean_known, merge_turns, split_files
+from ..sessions import Session, SessionError, merge_turns, session_features
+from .reading import Corpus, Skipped, mean_known, split_files
 
 ROLES = {"USER": "user", "SYSTEM": "assistant"}
 

@@ -8,8 +8,8 @@ import pytest
 from datasets import Dataset
 
 from geli_hf.data import load_sessions, read_report, reading
-from geli_hf.data.reading import Corpus, ReadReport, Skipped, in_order, mean_known, merge_turns, read_corpus
-from geli_hf.sessions import SessionError, session_features, validate_sessions
+from geli_hf.data.reading import Corpus, ReadReport, Skipped, in_order, mean_known, read_corpus
+from geli_hf.sessions import SessionError, merge_turns, session_features, validate_sessions
 
 
 @pytest.fixture
