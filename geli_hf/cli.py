@@ -162,10 +162,11 @@ def _add_annotate_video(commands) -> None:
 
 
 def _annotate_video(arguments: argparse.Namespace, out: TextIO) -> None:
-    from .recordings import annotate
+    from .recordings.command import annotate
 
-    if annotate(arguments, out):
-        sys.exit(1)
+    if problems := annotate(arguments, out):
+        out.flush()
+        sys.exit("not all is well:\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
 def _model(name: str):
