@@ -66,6 +66,49 @@ def session_features(
     return Features(features)
 
 
+class Turn(NamedTuple):
+    """What one speaker says until the other speaks, with the source's own entry of each of its rows."""
+
+    speaker: str
+    text: str
+    rows: list
+
+
+def merge_turns(rows: Iterable[tuple[str, str, Any]]) -> list[Turn]:
+    """Successive rows (speaker, text, entry) of one speaker as one turn; a row without text is no row."""
+    turns: list[Turn] = []
+    for speaker, text, entry in rows:
+        text = text.strip() if isinstance(text, str) else ""
+        if not text:
+            continue
+        if turns and turns[-1].speaker == speaker:
+            last = turns.pop()
+            turns.append(Turn(speaker, f"{last.text} {text}", [*last.rows, entry]))
+        else:
+            turns.append(Turn(speaker, text, [entry]))
+    return turns
+
+
+def span(rows: Sequence[Any]) -> tuple[float, float]:
+    """The least `start` and the greatest `stop` of a turn's rows; NaN if one of them doesn't tell."""
+    if len(rows) == 1:
+        return rows[0].start, rows[0].stop
+    starts, stops = [row.start for row in rows], [row.stop for row in rows]
+    return (
+        math.nan if any(map(math.isnan, starts)) else min(starts),
+        math.nan if any(map(math.isnan, stops)) else max(stops),
+    )
+
+
+def null_to_nan(value: Any) -> Any:
+    """What was read of JSON, with NaN for `null` in all its lists and objects."""
+    if isinstance(value, Mapping):
+        return {name: null_to_nan(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [null_to_nan(entry) for entry in value]
+    return math.nan if value is None else value
+
+
 def assistant_turns(messages: Sequence[Mapping[str, str]]) -> list[int]:
     """Indices of the messages that are rewarded, in order."""
     return [index for index, message in enumerate(messages) if message["role"] == "assistant"]

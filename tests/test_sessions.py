@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geli_hf import SessionError, session_features, split_sessions, validate_sessions
-from geli_hf.sessions import OPTIONAL_COLUMNS, REQUIRED_COLUMNS, assistant_turns, feedback_names
+from geli_hf.sessions import OPTIONAL_COLUMNS, REQUIRED_COLUMNS, assistant_turns, feedback_names, merge_turns
 
 
 def good_row(name: str = "c1-a") -> dict:
@@ -202,3 +202,8 @@ def test_shares_that_do_not_sum_to_one_are_refused(fractions):
 def test_no_part_at_all_is_refused():
     with pytest.raises(ValueError, match="fractions: expected shares that sum to 1"):
         split_sessions(corpus(2), {})
+
+
+def test_successive_rows_of_a_speaker_are_one_turn():
+    rows = [("a", " Hi ", 1), ("a", "there", 2), ("b", "", 3), ("b", None, 4), ("a", "again", 5), ("b", "你好", 6)]
+    assert merge_turns(rows) == [("a", "Hi there again", [1, 2, 5]), ("b", "你好", [6])]

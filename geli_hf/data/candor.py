@@ -14,7 +14,7 @@ import numpy as np
 
 from ..affect.emotions import FACE_COLUMNS
 from ..affect.turns import affect_of_turns
-from ..sessions import Session, SessionError, Turn, session_features
+from ..sessions import Session, SessionError, Turn, session_features, span
 from .candor_files import SURVEY, Unreadable, conversations, open_conversation
 from .candor_tables import FEATURES, RATINGS, Spoken, number_columns, read_faces, read_scores, read_turns
 from .reading import Corpus, Skipped, in_order, mean_known
@@ -153,7 +153,7 @@ class _Reader:
                 raise Unreadable(f"{len(speakers)} speaker{'s' * (len(speakers) != 1)} in the transcript, not 2")
         except Unreadable as error:
             return [Skipped(str(error), home.name)] * expected
-        times = np.array([_span(turn.rows) for turn in turns]).T
+        times = np.array([span(turn.rows) for turn in turns]).T
         raters = {"both": speakers, "first": speakers[:1], "second": speakers[1:]}[self.perspectives]
         return [self._of_rater(home, turns, times, rater, answers, faces.get(rater)) for rater in raters]
 
@@ -203,17 +203,6 @@ class _Reader:
             hard, mean = affect_of_turns(seconds, probabilities, start[spoken], stop[spoken], words)
             session["feedback"] = {"affect": hard.tolist(), "affect_mean": mean.tolist()}
         return session
-
-
-def _span(rows: Sequence[Spoken]) -> tuple[float, float]:
-    """Start and stop of a turn; NaN if one of its rows doesn't tell."""
-    if len(rows) == 1:
-        return rows[0].start, rows[0].stop
-    starts, stops = [row.start for row in rows], [row.stop for row in rows]
-    return (
-        math.nan if any(map(math.isnan, starts)) else min(starts),
-        math.nan if any(map(math.isnan, stops)) else max(stops),
-    )
 
 
 def _behaviour(rows: Sequence[Spoken], listener: str) -> str:

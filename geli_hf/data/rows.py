@@ -21,6 +21,7 @@ from ..sessions import (
     Session,
     SessionError,
     assistant_turns,
+    null_to_nan,
     session_features,
     validate_session,
 )
@@ -192,10 +193,10 @@ def _session(row: Mapping, features: Features, where: str, seen: dict[str, str])
     """A valid Session row with all columns of `features`, and NaN for null."""
     session = {name: row[name] for name in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS) if row.get(name) is not None}
     if "score" in row:
-        session["score"] = _null_to_nan(row["score"])
+        session["score"] = null_to_nan(row["score"])
     for column in (*NUMBERS, *STRUCTS):
         if column in session:
-            session[column] = _null_to_nan(session[column])
+            session[column] = null_to_nan(session[column])
     if isinstance(session.get("behaviour"), list):
         session["behaviour"] = ["" if text is None else text for text in session["behaviour"]]
     if isinstance(session.get("feedback"), Mapping):  # of a struct, a signal that this session doesn't have is null
@@ -221,14 +222,6 @@ def _session(row: Mapping, features: Features, where: str, seen: dict[str, str])
             given = session.get(column, {})
             filled[column] = {name: given.get(name, nothing) for name in features[column]}
     return filled
-
-
-def _null_to_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _null_to_nan(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_null_to_nan(entry) for entry in value]
-    return math.nan if value is None else value
 
 
 def _known(values: Any) -> bool:

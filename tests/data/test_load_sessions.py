@@ -1,5 +1,6 @@
 """What all corpora have in common: names, options, the count of what was read, and the cache."""
 
+import math
 import os
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -9,7 +10,7 @@ from datasets import Dataset
 
 from geli_hf.data import load_sessions, read_report, reading
 from geli_hf.data.reading import Corpus, ReadReport, Skipped, in_order, mean_known, read_corpus
-from geli_hf.sessions import SessionError, merge_turns, session_features, validate_sessions
+from geli_hf.sessions import SessionError, session_features, validate_sessions
 
 
 @pytest.fixture
@@ -140,11 +141,9 @@ def test_a_dataset_from_elsewhere_has_no_count():
         read_report(Dataset.from_list([{"a": 1}]))
 
 
-def test_successive_rows_of_a_speaker_are_one_turn():
-    rows = [("a", " Hi ", 1), ("a", "there", 2), ("b", "", 3), ("b", None, 4), ("a", "again", 5), ("b", "你好", 6)]
-    turns = merge_turns(rows)
-    assert turns == [("a", "Hi there again", [1, 2, 5]), ("b", "你好", [6])]
+def test_the_mean_of_what_is_known():
     assert mean_known([1, float("nan"), 4]) == 2.5
+    assert math.isnan(mean_known([float("nan")]))
 
 
 def square(number: int) -> int:
