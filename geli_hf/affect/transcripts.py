@@ -1,221 +1,295 @@
-"""What was said when, from a transcript as CSV, JSON, SRT or WebVTT."""
+"""Who said what when: transcripts as tables, as JSON, and as subtitles.
 
-from __future__ import annotations
+What a file says is taken as it is, and what it leaves open stays open: a time is NaN, a speaker is "". A file that
+contradicts itself is an error, with the line, cue or entry to look at.
+"""
 
 import csv
+import html
 import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..sessions import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
+from ..sessions import OPTIONAL_COLUMNS, REQUIRED_COLUMNS, SessionError, null_to_nan
 
-SUFFIXES = (".csv", ".json", ".srt", ".vtt")
-# What columns are called, in any case.
+# What each field of an utterance may be called in a table or an object, upper or lower case.
 NAMES = {
-    "speaker": ("speaker", "role", "name", "user_id"),
-    "text": ("text", "content", "utterance", "message", "transcript"),
-    "start": ("start", "start_time", "begin", "onset"),
-    "stop": ("stop", "end", "stop_time", "end_time", "offset"),
+    "speaker": ("speaker", "role"),
+    "text": ("text", "utterance", "content"),
+    "start": ("start", "start_time"),
+    "stop": ("stop", "end", "stop_time", "end_time"),
 }
+# Columns of a Session row that a transcript makes itself.
+MADE_HERE = {"messages", "start", "stop"}
+NUMBERS = {"scores", "feedback", "turn_rating"}  # columns in which null is NaN
+NO_TIME = {"", "na", "nan", "none", "null"}
+# Lines before a colon that are taken for a name in subtitles: "Ann:", "SPEAKER_00:", "Dr. O'Neil (off):".
+_NAME = re.compile(
+    r"\s*(?:-\s*)?((?:>>\s*)?[^\W\d_][\w.'’()-]*(?: [\w.'’()-]+){0,2})\s*(?::(?:\s+|$)|：)(.*)", re.DOTALL
+)
+_VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
+_MARKUP = re.compile(r"</?[^>\s][^>]*>|\{\\[^}]*\}")
+_CUE = re.compile(r"\s*(\S+)\s+-->\s+(\S+)(?:\s.*)?")
+_CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d*)?)")
 
 
 class Utterance(NamedTuple):
-    """Who said what, and when in seconds."""
+    """One entry of a transcript."""
 
-    speaker: str
+    speaker: str  # "" if the file doesn't say
     text: str
-    start: float
+    start: float  # seconds; NaN if the file doesn't say
     stop: float
+    where: str = ""  # what to call it in an error
 
 
-class Transcript(NamedTuple):
-    """The utterances of a file in their order, and the other columns of the Session row, if the file holds one."""
+@dataclass(frozen=True)
+class Transcript:
+    """What a file says about a recording.
+
+    Attributes:
+        path: of the file.
+        utterances: those that have text, by their start; in the order of the file where it is a Session row, or not
+            every start is known. They may overlap.
+        session: the other columns of a Session row, where the file is one.
+    """
 
     path: Path
-    utterances: list[Utterance]
-    row: Mapping[str, Any]
+    utterances: Sequence[Utterance]
+    session: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_transcript(path: str | Path) -> Transcript:
-    """Read a transcript with times.
+    """Read a transcript, by the end of its name.
 
-    - `.csv`: a header with speaker, text, start and stop (or what else `NAMES` lists), in any order.
-    - `.json`: a list of objects with these keys; or one under `messages`, `utterances` or `segments` (as speech
-      recognisers with speakers write); or a Session row, with lists `start` and `stop` per message, whose other
-      columns are kept.
-    - `.srt`, `.vtt`: the speaker stands before a colon, or in a voice tag (`<v Anna>`). A cue that names none goes on
-      with the speaker before it.
+    `.csv`
+        Columns `speaker`, `start`, `stop` and `text` (or one of their other `NAMES`) with a heading; others are left
+        out. Between commas, semicolons or tabs. Lines before the heading may be comments (`#`).
+    `.json`
+        A list of objects with these names; or `{"messages": [...]}` of such objects; or a Session row, with `start`
+        and `stop` as lists of their own; or `{"segments": [...]}`, as Whisper and WhisperX write it. Other columns of
+        a Session row (`session_id`, `score`, ...) that stand beside the messages or segments are kept.
+    `.srt`, `.vtt`
+        Subtitles. The speaker is `<v Ann>`, or `Ann:` at the beginning of a line (of up to three words before the
+        colon). Several in one cue are an utterance each, of the cue's times. A cue that names nobody goes on with the
+        speaker of the one before.
 
-    Times are seconds, `mm:ss.mmm` or `hh:mm:ss,mmm`.
+    Times are seconds (`83.5`) or clocks (`1:23.5`, `00:01:23,500`).
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no transcript; the message names file, line or entry, and what was found.
+        SessionError: the file is no such transcript, or an entry of it is broken: its time is none, or it stops before
+            it starts. The message names the file and the line, cue or entry.
+        ValueError: the name ends otherwise.
+        OSError: the file can't be opened.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: expected a transcript that ends in {', '.join(SUFFIXES)}")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not text in UTF-8 ({error.reason} at byte {error.start})") from None
-    row: Mapping[str, Any] = {}
-    if path.suffix.lower() == ".csv":
-        utterances = _of_csv(text, path)
-    elif path.suffix.lower() == ".json":
-        utterances, row = _of_json(text, path)
-    else:
-        utterances = _of_cues(text, path)
+    readers: dict[str, Callable] = {".csv": _csv, ".json": _json, ".srt": _subtitles, ".vtt": _subtitles}
+    read = readers.get(path.suffix.lower())
+    if read is None:
+        raise ValueError(f"{path}: expected a transcript that ends in {', '.join(readers)}")
+    session: dict[str, Any] = {}
+    utterances = [utterance for utterance in read(path, _decoded(path), session) if utterance.text]
     if not utterances:
-        raise ValueError(f"{path}: nothing is said in it")
-    return Transcript(path, utterances, row)
-
-
-def _of_csv(text: str, path: Path) -> list[Utterance]:
-    try:
-        rows = list(csv.reader(io.StringIO(text), strict=True))
-    except csv.Error as error:
-        raise ValueError(f"{path}: no CSV ({error})") from None
-    rows = [(number, row) for number, row in enumerate(rows, 1) if any(cell.strip() for cell in row)]
-    if not rows:
-        raise ValueError(f"{path}: the file is empty")
-    (_, header), *body = rows
-    places = _columns(header, path)
-    found = []
-    for number, row in body:
-        if len(row) != len(header):
-            raise ValueError(f"{path}, row {number}: expected {len(header)} fields, found {len(row)}")
-        found.append(_utterance({name: row[place] for name, place in places.items()}, f"{path}, row {number}"))
-    return [utterance for utterance in found if utterance.text]
-
-
-def _columns(header: Sequence[str], path: Path) -> dict[str, int]:
-    there = [cell.strip().lower() for cell in header]
-    places = {name: [there.index(each) for each in names if each in there] for name, names in NAMES.items()}
-    if missing := [name for name, found in places.items() if not found]:
-        raise ValueError(f"{path}: no column for {', '.join(missing)}; found {', '.join(header)}")
-    return {name: found[0] for name, found in places.items()}
-
-
-def _of_json(text: str, path: Path) -> tuple[list[Utterance], Mapping[str, Any]]:
-    try:
-        told = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: no JSON ({error.msg})") from None
-    row: Mapping[str, Any] = {}
-    if isinstance(told, Mapping):
-        name = next((key for key in ("messages", "utterances", "segments") if isinstance(told.get(key), list)), None)
-        if name is None:
-            raise ValueError(
-                f"{path}: expected a list under messages, utterances or segments, found {', '.join(told)}"
+        raise SessionError(f"{path}: nobody says anything in this transcript; expected a row, cue or entry with text")
+    for each in utterances:
+        if each.stop < each.start:
+            raise SessionError(
+                f"{path}, {each.where}: stops at {each.stop:g} s, before it starts at {each.start:g} s; "
+                "correct it, or leave both times empty if they are not known"
             )
-        entries = told[name]
-        if name == "messages":
-            columns = {*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS} - {"messages", "start", "stop"}
-            row = {key: _nan_for_null(value) for key, value in told.items() if key in columns and value is not None}
-            entries = _with_times(told, path)
-    else:
-        entries = told
-    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        raise ValueError(f"{path}: expected a list of objects with speaker, text, start and stop")
-    found = []
-    for number, entry in enumerate(entries):
-        lower = {str(key).lower(): value for key, value in entry.items()}
-        values = {name: next((lower[key] for key in keys if key in lower), None) for name, keys in NAMES.items()}
-        if missing := [name for name, value in values.items() if value is None and name in ("speaker", "text")]:
-            raise ValueError(f"{path}, entry {number}: no {' and no '.join(missing)}; found {', '.join(entry)}")
-        found.append(_utterance(values, f"{path}, entry {number}"))
-    return [utterance for utterance in found if utterance.text], row
+    if all(math.isnan(each.start) or math.isnan(each.stop) for each in utterances):
+        raise SessionError(
+            f"{path}: no utterance has a start and a stop, so nobody knows which frames belong to it; "
+            "align the text with the recording first (as WhisperX does)"
+        )
+    if not session and not any(math.isnan(each.start) for each in utterances):
+        utterances.sort(key=lambda each: each.start)
+    return Transcript(path, utterances, session)
 
 
-def _with_times(told: Mapping[str, Any], path: Path) -> list[Any]:
-    """Messages, with the times that a Session row keeps in lists of their own."""
-    messages = told["messages"]
-    for column in ("start", "stop"):
-        times = told.get(column)
-        if times is None:
-            continue
-        if not isinstance(times, list) or len(times) != len(messages):
-            raise ValueError(f"{path}: {column!r} needs one time for each of {len(messages)} messages")
-        messages = [
-            {**message, column: time} if isinstance(message, Mapping) else message
-            for message, time in zip(messages, times)
-        ]
-    return messages
+def _decoded(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SessionError(f"{path}, line {line}: no UTF-8 text ({error.reason}); save the file as UTF-8") from None
 
 
-def _nan_for_null(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _nan_for_null(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_nan_for_null(entry) for entry in value]
-    return math.nan if value is None else value
+def _time(value: Any, where: str) -> float:
+    """Seconds; NaN if there is nothing."""
+    if value is None or (isinstance(value, str) and value.strip().lower() in NO_TIME):
+        return math.nan
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if math.isnan(value) or 0 <= value < math.inf:
+            return float(value)
+    elif isinstance(value, str):
+        if match := _CLOCK.fullmatch(value.strip()):
+            hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in match.groups())
+            if (seconds < 60 or match[2] is None) and (minutes < 60 or match[1] is None):
+                return 3600 * hours + 60 * minutes + seconds
+        try:  # as tables of numbers are written: 1e-05
+            return _time(float(value), where)
+        except ValueError:
+            pass
+    raise SessionError(f"{where}: expected seconds (83.5) or a clock (00:01:23.500), found {value!r}")
 
 
-# "00:00:01,000 --> 00:00:02,500"; WebVTT leaves hours out and puts settings behind.
-_CUE = re.compile(r"^\s*([\d:.,]+)\s*-->\s*([\d:.,]+)")
-_VOICE = re.compile(r"^<v(?:\.[^\s>]*)?\s+([^>]+)>")
-_NAME = re.compile(r"^([^\W\d_][\w .'-]{0,39}?)\s*:\s+(?=\S)")
-_TAG = re.compile(r"</?[^<>]*>")
-
-
-def _of_cues(text: str, path: Path) -> list[Utterance]:
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    found: list[Utterance] = []
-    number = 0
-    while number < len(lines):
-        times = _CUE.match(lines[number])
-        number += 1
-        if not times:  # a counter, a heading, a note or a style
-            continue
-        where, words = f"{path}, line {number}", []
-        while number < len(lines) and lines[number].strip() and not _CUE.match(lines[number]):
-            words.append(lines[number].strip())
-            number += 1
-        speaker, said = found[-1].speaker if found else "", " ".join(words)
-        if voice := _VOICE.match(said):
-            speaker = voice[1].strip()
-        said = _TAG.sub("", said).strip()
-        if not voice and (name := _NAME.match(said)):
-            speaker, said = name[1].strip(), said[name.end() :]
-        if not said:
-            continue
-        if not speaker:
-            raise ValueError(f"{where}: who speaks? Expected 'Name: words' or '<v Name>words', found {said[:40]!r}")
-        found.append(_utterance({"speaker": speaker, "text": said, "start": times[1], "stop": times[2]}, where))
-    if not found and text.strip():
-        raise ValueError(f"{path}: no cue in it; expected lines like 00:00:01.000 --> 00:00:02.500")
+def _fields(names: Sequence[Any], where: str) -> dict[str, str]:
+    """Under what name each field of an utterance stands; a field that is not there is left out."""
+    found: dict[str, str] = {}
+    for field_name, synonyms in NAMES.items():
+        here = [name for name in names if isinstance(name, str) and name.strip().lower() in synonyms]
+        if len(here) > 1:
+            raise SessionError(f"{where}: {' and '.join(map(repr, here))} both mean the {field_name}; leave one out")
+        if here:
+            found[field_name] = here[0]
     return found
 
 
-def _utterance(values: Mapping[str, Any], where: str) -> Utterance:
-    speaker, text = (str(values[name]).strip() for name in ("speaker", "text"))
-    if not speaker:
-        raise ValueError(f"{where}: the speaker is missing")
-    start, stop = (_seconds(values[name], name, where) for name in ("start", "stop"))
-    if stop < start:
-        raise ValueError(f"{where}: it stops at {stop:g} s, before it starts at {start:g} s")
-    return Utterance(speaker, " ".join(text.split()), start, stop)
+def _utterance(entry: Mapping[str, Any], fields: Mapping[str, str], path: Path, where: str) -> Utterance:
+    given = {name: entry.get(column) for name, column in fields.items()}
+    for name in ("speaker", "text"):
+        if given.get(name) is not None and not isinstance(given[name], str):
+            raise SessionError(f"{path}, {where}: expected the {name} as text, found {given[name]!r}")
+    return Utterance(
+        " ".join((given.get("speaker") or "").split()),
+        " ".join((given.get("text") or "").split()),
+        _time(given.get("start"), f"{path}, {where}, {fields.get('start')}"),
+        _time(given.get("stop"), f"{path}, {where}, {fields.get('stop')}"),
+        where,
+    )
 
 
-def _seconds(value: Any, name: str, where: str) -> float:
-    """Seconds of a number, "12.5", "01:02.5" or "00:01:02,500"; NaN if missing."""
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return math.nan
-    parts = str(value).strip().replace(",", ".").split(":")
+def _csv(path: Path, text: str, session: dict) -> Iterator[Utterance]:
+    lines = text.splitlines(keepends=True)
+    comments = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith("#")), len(lines))
+    heading = lines[comments] if comments < len(lines) else ""
+    delimiter = max(",;\t", key=heading.count)
+    rows = csv.reader(io.StringIO("".join(lines[comments:]), newline=""), delimiter=delimiter, strict=True)
+    before = comments
     try:
-        if isinstance(value, bool) or len(parts) > 3:
-            raise ValueError
-        numbers = [float(part) for part in parts]
-    except ValueError:
-        raise ValueError(f"{where}: {name} is no time: {value!r}; expected seconds or hh:mm:ss.mmm") from None
-    seconds = sum(number * 60**power for power, number in enumerate(reversed(numbers)))
-    if not seconds >= 0 or math.isinf(seconds):
-        if math.isnan(seconds):
-            return math.nan
-        raise ValueError(f"{where}: {name} is no time: {value!r}; expected seconds from 0")
-    return seconds
+        names = [name.strip() for name in next(rows, [])]
+        fields = _fields(names, f"{path}, line {comments + 1}")
+        if missing := [name for name in NAMES if name not in fields]:
+            raise SessionError(
+                f"{path}, line {comments + 1}: expected a heading with the columns speaker, start, stop and text; "
+                f"no {', '.join(missing)} among {', '.join(map(repr, names)) or 'nothing'}"
+            )
+        before = comments + rows.line_num
+        for row in rows:
+            where, before = f"line {before + 1}", comments + rows.line_num
+            if not any(cell.strip() for cell in row):
+                continue
+            if len(row) != len(names):
+                raise SessionError(
+                    f"{path}, {where}: expected {len(names)} fields, as in the heading, found {len(row)}; "
+                    f'text with a {delimiter!r} in it has to stand between quotes (")'
+                )
+            yield _utterance(dict(zip(names, row)), fields, path, where)
+    except csv.Error as error:
+        raise SessionError(f"{path}, line {before + 1}: no CSV ({error})") from None
+
+
+def _json(path: Path, text: str, session: dict) -> Iterator[Utterance]:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SessionError(f"{path}, line {error.lineno}: no JSON ({error.msg}); was it written whole?") from None
+    if isinstance(content, dict):
+        unit = next((name for name in ("messages", "segments") if name in content), None)
+        if unit is None:
+            raise SessionError(f"{path}: expected 'messages' or 'segments', found {', '.join(map(repr, content))}")
+        entries = content[unit]
+        kept = {*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS} - MADE_HERE
+        session |= {name: value for name, value in content.items() if name in kept and value is not None}
+        session |= {name: null_to_nan(session[name]) for name in NUMBERS.intersection(session)}
+    else:
+        unit, entries = "entries", content
+    if not isinstance(entries, list):
+        raise SessionError(f"{path}: expected a list of {unit}, found a {type(entries).__name__}")
+    times = _lists_of_times(path, content, len(entries)) if unit == "messages" else [{}] * len(entries)
+    for number, (entry, apart) in enumerate(zip(entries, times)):
+        where = f"{unit}[{number}]" if isinstance(content, dict) else f"entry {number}"
+        if not isinstance(entry, dict):
+            raise SessionError(
+                f"{path}, {where}: expected an object with speaker, text, start and stop, found {entry!r}"
+            )
+        entry = entry | apart
+        yield _utterance(entry, _fields(list(entry), f"{path}, {where}"), path, where)
+
+
+def _lists_of_times(path: Path, row: Mapping, messages: int) -> list[dict]:
+    """`start` and `stop` of each message, where a Session row has them apart."""
+    apart: list[dict] = [{} for _ in range(messages)]
+    for name in ("start", "stop"):
+        values = row.get(name)
+        if values is None:
+            continue
+        if not isinstance(values, list) or len(values) != messages:
+            raise SessionError(f"{path}, field {name!r}: expected one value per message, that is {messages}")
+        for entry, value in zip(apart, values):
+            entry[name] = value
+    return apart
+
+
+def _subtitles(path: Path, text: str, session: dict) -> Iterator[Utterance]:
+    speaker = ""
+    for number, (first, block) in enumerate(_blocks(text)):
+        at = next((row for row, line in enumerate(block[:2]) if "-->" in line), None)
+        if at is None:
+            kind = block[0].split()[0]
+            if (kind == "WEBVTT" and number == 0) or kind in ("NOTE", "STYLE", "REGION"):
+                continue
+            if len(block) == 1 and block[0].strip().isdigit():  # an empty cue of which the times are left out too
+                continue
+            raise SessionError(
+                f"{path}, line {first}: expected the times of a cue (00:00:01.000 --> 00:00:02.500), found "
+                f"{block[0].strip()!r}; a cue holds no empty line"
+            )
+        where = f"cue at line {first + at}"
+        times = _CUE.fullmatch(block[at])
+        if times is None:
+            raise SessionError(f"{path}, {where}: expected 'start --> stop', found {block[at].strip()!r}")
+        start, stop = (_time(time, f"{path}, {where}") for time in times.groups())
+        for row, line in enumerate(block[at + 1 :], first + at + 1):
+            if "-->" in line:
+                raise SessionError(f"{path}, line {row}: times within the text of a cue; an empty line is missing")
+        voices = _voices("\n".join(block[at + 1 :]), speaker)
+        speaker = voices[-1][0]
+        for name, said in voices:
+            yield Utterance(name, said, start, stop, where)
+
+
+def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Lines between empty ones, and the number of the first of them."""
+    block: list[str] = []
+    for number, line in enumerate([*re.split(r"\r\n|\r|\n", text), ""], 1):
+        if line.strip():
+            block.append(line)
+        elif block:
+            yield number - len(block), block
+            block = []
+
+
+def _voices(text: str, speaker: str) -> list[tuple[str, str]]:
+    """Who says what in a cue, given who spoke last."""
+    said: list[tuple[str, str]] = []
+    unmarked, *marked = _VOICE.split(text)  # text, name, text, name, text, ...
+    for name, part in [("", unmarked), *zip(marked[::2], marked[1::2])]:
+        if name:
+            speaker = " ".join(html.unescape(name).split())
+        lines: list[str] = []
+        for line in html.unescape(_MARKUP.sub("", part)).split("\n"):
+            if (named := _NAME.fullmatch(line)) and not name:
+                said.append((speaker, " ".join(" ".join(lines).split())))
+                speaker, lines = named[1].removeprefix(">>").strip(), [named[2]]
+            else:
+                lines.append(line)
+        said.append((speaker, " ".join(" ".join(lines).split())))
+    return [(who, words) for who, words in said if words] or [(speaker, "")]

@@ -1,0 +1,166 @@
+"""A recording and its transcript as a session: whose face was watched, who spoke, and how the one met the other."""
+
+import difflib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from transformers.utils import logging
+
+from ..sessions import Session, SessionError, Turn, merge_turns, span, validate_session
+from .emotions import FACE_COLUMNS
+from .transcripts import Transcript
+from .turns import SHORT_WORDS, affect_of_turns
+
+logger = logging.get_logger(__name__)
+
+# Who listens and who is rewarded where speakers have the names of roles.
+LISTENERS = {"user", "human"}
+AGENTS = {"assistant", "agent", "ai", "bot"}
+# A turn during which the face was seen in a smaller share of the frames is one that nobody watched.
+MIN_SHARE = 0.25
+PER_TURN = ("feedback", "behaviour", "turn_rating")
+
+
+def session_of_recording(
+    table: pd.DataFrame,
+    transcript: Transcript,
+    *,
+    listener: str | None = None,
+    session_id: str | None = None,
+    lag: float = 0.0,
+    min_share: float = MIN_SHARE,
+    short_words: int = SHORT_WORDS,
+) -> Session:
+    """The Session row of a conversation of two whose listener was filmed.
+
+    Args:
+        table: what `VideoAffect` saw of the listener: `time` in seconds and `prob_face_*`, NaN where no face was seen.
+        transcript: of the same recording, on the same clock.
+        listener: the speaker whose face it is, who becomes the `user`; upper and lower case are one. May be left out
+            where the speakers' names are roles: of `LISTENERS`, and of `AGENTS`.
+        session_id: of the row. Default: the transcript's, or else the name of its file.
+        lag, min_share, short_words: the rules of `affect_of_turns`. `lag=0, min_share=0` are the published ones.
+
+    Returns:
+        Successive utterances of one speaker are one message. `start` and `stop` are the least and the greatest of a
+        message, so messages may overlap: the face counts for every turn of the `assistant` during which it is seen.
+        `feedback` holds `affect` and `affect_mean`, NaN where nothing was seen, or after the end of the video. Of a
+        Session row its other columns are kept; a `score` that is not known is NaN.
+
+    Raises:
+        ValueError: the table lacks columns, or holds no frame.
+        SessionError: the transcript does not say who listens, names more or fewer than two speakers, or all of it lies
+            beyond the end of the video.
+    """
+    if missing := [column for column in ("time", *FACE_COLUMNS) if column not in table.columns]:
+        raise ValueError(f"table: expected the columns of VideoAffect, found none called {', '.join(missing)}")
+    times = table["time"].to_numpy(float)
+    if np.isnan(times).all():
+        raise ValueError("table: expected at least one frame with a time, found none")
+    user = _listener(transcript, listener)
+    turns = merge_turns((each.speaker, each.text, each) for each in transcript.utterances)
+    messages = [{"role": "user" if turn.speaker == user else "assistant", "content": turn.text} for turn in turns]
+    start, stop = np.array([span(turn.rows) for turn in turns]).T
+    _check_times(transcript, turns, start, np.nanmax(times))
+
+    given = dict(transcript.session)
+    name = session_id or given.get("session_id") or transcript.path.stem
+    session = {
+        "conversation_id": name,
+        "rater_id": "" if user.lower() in LISTENERS else user,
+        "score": math.nan,
+        **given,
+        "session_id": name,
+        "messages": messages,
+        "start": start.tolist(),
+        "stop": stop.tolist(),
+    }
+    if any(given.get(column) for column in PER_TURN):
+        _check_roles(transcript, messages)
+
+    spoken = np.array([turn.speaker != user for turn in turns])
+    words = np.array([len(turn.text.split()) for turn in turns])
+    affect, mean = affect_of_turns(
+        times,
+        table[FACE_COLUMNS].to_numpy(float),
+        start[spoken],
+        stop[spoken],
+        words[spoken],
+        lag=lag,
+        min_share=min_share,
+        short_words=short_words,
+    )
+    session["feedback"] = (given.get("feedback") or {}) | {"affect": affect.tolist(), "affect_mean": mean.tolist()}
+    validate_session(session, str(transcript.path), {})
+    return session
+
+
+def _listener(transcript: Transcript, listener: str | None) -> str:
+    """The speaker who is the user; "" for one who says nothing."""
+    nameless = [each for each in transcript.utterances if not each.speaker]
+    speakers = list(dict.fromkeys(each.speaker for each in transcript.utterances))
+    path, names = transcript.path, ", ".join(map(repr, speakers))
+    if nameless:
+        raise SessionError(
+            f"{path}, {nameless[0].where}: no speaker, as in {len(nameless)} of {len(transcript.utterances)} "
+            "utterances; name who speaks in each of them"
+        )
+    if len(speakers) > 2:
+        raise SessionError(
+            f"{path}: {len(speakers)} speakers, {names}, where a session has two; give all who are not the listener "
+            "one name, or leave out who is neither"
+        )
+    users = [name for name in speakers if name.lower() in LISTENERS]
+    agents = [name for name in speakers if name.lower() in AGENTS]
+    if listener is not None:
+        wanted = listener.strip()
+        same = [name for name in speakers if name == wanted] or [
+            name for name in speakers if name.lower() == wanted.lower()
+        ]
+        if not same:
+            near = difflib.get_close_matches(wanted.lower(), [name.lower() for name in speakers], 1, 0.0)
+            closest = next(name for name in speakers if name.lower() == near[0])
+            raise SessionError(
+                f"listener: nobody in {path} is called {listener!r}; there are {names}; did you mean {closest!r}?"
+            )
+        if len(same) > 1:
+            raise SessionError(f"listener: {listener!r} may be each of {names} in {path}; give one of these names")
+        users, agents = same, [name for name in speakers if name != same[0]]
+    if len(speakers) == 1:
+        if agents:
+            return ""  # who listens in silence
+        raise SessionError(
+            f"{path}: nobody but {names} speaks, so there is no turn that a listener meets; "
+            "if another one listens in silence, name the speaker 'assistant'"
+        )
+    if len(users) != 1 or len(agents) != 1:
+        raise SessionError(f"listener: say whose face the video shows; in {path} there are {names}")
+    return users[0]
+
+
+def _check_times(transcript: Transcript, turns: Sequence[Turn], start: np.ndarray, end: float) -> None:
+    """Refuse a transcript that lies beyond the end of the video, and tell of the part of one that does."""
+    beyond = np.flatnonzero(start > end)
+    if not len(beyond):
+        return
+    first = turns[beyond[0]].rows[0].where
+    if len(beyond) == np.count_nonzero(~np.isnan(start)):
+        raise SessionError(
+            f"{transcript.path}: every turn starts after the end of the video at {end:.1f} s (the first at "
+            f"{np.nanmin(start):.1f} s); is it another recording's, or in milliseconds?"
+        )
+    logger.warning(
+        f"{transcript.path}: {len(beyond)} of {len(turns)} turns start after the end of the video at {end:.1f} s, "
+        f"from {first} on; nothing was observed during these"
+    )
+
+
+def _check_roles(transcript: Transcript, messages: Sequence[dict]) -> None:
+    """What a Session row says per turn fits only the turns that it had."""
+    if [each.speaker.lower() for each in transcript.utterances] != [message["role"] for message in messages]:
+        raise SessionError(
+            f"{transcript.path}: its {', '.join(PER_TURN)} are of the row's own turns, which a listener who is not "
+            "the 'user', or messages of one speaker in a row, would change; leave these columns out"
+        )

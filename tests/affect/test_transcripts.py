@@ -1,0 +1,185 @@
+"""Transcripts in each form say the same; what is broken in one is named by file and place."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geli_hf.affect.transcripts import read_transcript
+from geli_hf.sessions import SessionError
+
+SAID = [
+    ("Ann", "I moved to the sea, finally 🌊", 0.0, 2.5),
+    ("Ben", 'Why the "sea"?', 2.25, 4.0),
+    ("Ben", "Of all places.", 4.5, 3725.125),
+]
+FORMS = {
+    "talk.csv": "# made by hand\n\nSpeaker, START,stop,Text\n"
+    'Ann,0,2.5,"I moved to the sea, finally 🌊"\n\nBen,0:02.25,"00:00:04,000","Why the ""sea""?"\n'
+    "Ben,4.5,1:02:05.125,Of all places.\nAnn,9,9,\n",
+    "candor.csv": "turn_id,speaker,start,stop,utterance,n_words\n"
+    '0,Ann,0,2.5,"I moved to the sea,\n finally 🌊",7\n1,Ben,2.25,4,"Why the ""sea""?",3\n'
+    "2,Ben,4.5,3725.125,Of all places.,3\n",
+    "excel.CSV": "text;role;end;start\nI moved to the sea, finally 🌊;Ann;2,5;0\n"
+    '"Why the ""sea""?";Ben;4;2,25\nOf all places.;Ben;3725,125;4,5\n',
+    "list.json": [{"speaker": who, "text": text, "start": start, "end": stop} for who, text, start, stop in SAID],
+    "messages.json": {
+        "messages": [{"role": who, "content": text, "start": start, "stop": stop} for who, text, start, stop in SAID]
+    },
+    "row.json": {
+        "messages": [{"role": who, "content": text} for who, text, *_ in SAID],
+        "start": [start for *_, start, _ in SAID],
+        "stop": [stop for *_, stop in SAID],
+    },
+    "whisperx.json": {
+        "segments": [
+            {"start": start, "end": stop, "text": f" {text}", "speaker": who, "words": []}
+            for who, text, start, stop in SAID
+        ],
+        "language": "en",
+    },
+    "names.srt": "1\n00:00:00,000 --> 00:00:02,500\nAnn: I moved to the sea,\nfinally 🌊\n\n"
+    '2\n00:00:02,250 --> 00:00:04,000 X1:1 X2:2\n- Ben: <i>Why</i> the "sea"?\n\n'
+    "3\n00:00:04,500 --> 01:02:05,125\nOf all places.\n\n4\n01:02:06,000 --> 01:02:07,000\n\n",
+    "voices.vtt": "WEBVTT - a talk\nKind: captions\n\nNOTE\nAnn is not Ben\n\nSTYLE\n::cue { color: red }\n\n"
+    "00:00.000 --> 00:02.500 align:start\n<v.loud Ann>I moved to the <b>sea</b>, finally 🌊</v>\n\n"
+    "second\n00:02.250 --> 00:04.000\n<v Ben>Why the &quot;sea&quot;?\n\n"
+    "00:04.500 --> 01:02:05.125\n<00:00:05.000>Of all places.\n",
+}
+
+
+def written(folder, name, content, encoding="utf-8", newline="\n"):
+    text = content if isinstance(content, str) else json.dumps(content)
+    (folder / name).write_text(text.replace("\n", newline), encoding=encoding, newline="")
+    return folder / name
+
+
+def said(path):
+    return [utterance[:4] for utterance in read_transcript(path).utterances]
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(("encoding", "newline"), [("utf-8", "\n"), ("utf-8-sig", "\r\n"), ("utf-8", "\r")])
+def test_each_form_says_the_same(tmp_path, name, encoding, newline):
+    assert said(written(tmp_path, name, FORMS[name], encoding, newline)) == SAID
+
+
+def test_several_voices_in_a_cue_have_its_times(tmp_path):
+    path = written(
+        tmp_path,
+        "both.vtt",
+        "WEBVTT\n\n00:01.000 --> 00:02.000\n<v Ann>No!</v>\n<v Ben>Yes: no?</v>\n\n"
+        "00:03.000 --> 00:04.000\nAnn: Well,\nthen.\nBen：好\n\n00:05.000 --> 00:06.000\nAt 10:30, see http://a.b\n",
+    )
+    assert said(path) == [
+        ("Ann", "No!", 1, 2),
+        ("Ben", "Yes: no?", 1, 2),
+        ("Ann", "Well, then.", 3, 4),
+        ("Ben", "好", 3, 4),
+        ("Ben", "At 10:30, see http://a.b", 5, 6),
+    ]
+
+
+def test_utterances_come_by_their_start_if_it_is_known(tmp_path):
+    rows = "speaker,start,stop,text\nAnn,5,6,five\nBen,1,2,one\nAnn,1,3,one too\n"
+    texts = [text for _, text, *_ in said(written(tmp_path, "a.csv", rows))]
+    assert texts == ["one", "one too", "five"]
+    texts = [text for _, text, *_ in said(written(tmp_path, "b.csv", rows + "Ben,,,unknown\n"))]
+    assert texts == ["five", "one", "one too", "unknown"]
+
+
+def test_unknown_times_and_speakers_stay_so(tmp_path):
+    path = written(
+        tmp_path, "w.json", {"segments": [{"text": "a", "start": None, "end": 3}, {"text": "b", "start": 4, "end": 5}]}
+    )
+    first, second = read_transcript(path).utterances
+    assert (first.speaker, second.speaker) == ("", "")
+    assert math.isnan(first.start)
+    assert (first.stop, second.start) == (3, 4)
+
+
+def test_a_session_row_keeps_its_other_columns(tmp_path):
+    row = FORMS["row.json"] | {"session_id": "a", "score": None, "feedback": {"smile": [None, 1]}, "mood": "good"}
+    transcript = read_transcript(written(tmp_path, "row.json", row))
+    assert set(transcript.session) == {"session_id", "feedback"}  # nothing is known of its score
+    np.testing.assert_array_equal(transcript.session["feedback"]["smile"], [math.nan, 1])
+
+
+HEAD = "speaker,start,stop,text\nAnn,0,1,Hi\n"
+CUE = "1\n00:00:01,000 --> 00:00:02,000\nAnn: Hi\n\n"
+BROKEN = [
+    ("a.csv", HEAD + "Ben,5,3,No\n", r"a\.csv, line 3: stops at 3 s, before it starts at 5 s"),
+    ("a.csv", HEAD + "Ben,soon,3,No\n", r"a\.csv, line 3, start: expected seconds .* found 'soon'"),
+    ("a.csv", HEAD + "Ben,1:75,3,No\n", r"a\.csv, line 3, start: expected seconds .* found '1:75'"),
+    ("a.csv", HEAD + "Ben,-1,3,No\n", r"a\.csv, line 3, start: expected seconds"),
+    (
+        "a.csv",
+        HEAD + "Ben,1,3,No, never\n",
+        r"a\.csv, line 3: expected 4 fields, as in the heading, found 5; .*quotes",
+    ),
+    ("a.csv", HEAD + 'Ben,1,3,"No\n\n', r"a\.csv, line 3: no CSV"),
+    ("a.csv", "speaker,text\nAnn,Hi\n", r"a\.csv, line 1: .* no start, stop among 'speaker', 'text'"),
+    ("a.csv", "speaker,start,stop,end,text\n", r"a\.csv, line 1: 'stop' and 'end' both mean the stop"),
+    ("a.csv", "", r"a\.csv, line 1: expected a heading"),
+    ("a.csv", "speaker,start,stop,text\nAnn,1,2,\n", r"a\.csv: nobody says anything"),
+    ("a.csv", "speaker,start,stop,text\nAnn,,,Hi\nBen,NA,nan,No\n", r"a\.csv: no utterance has a start and a stop"),
+    ("a.json", "[{", r"a\.json, line 1: no JSON"),
+    ("a.json", "3", r"a\.json: expected a list of entries, found a int"),
+    ("a.json", "{}", r"a\.json: expected 'messages' or 'segments'"),
+    ("a.json", "[3]", r"a\.json, entry 0: expected an object with speaker, text, start and stop, found 3"),
+    (
+        "a.json",
+        [{"speaker": 3, "text": "a", "start": 1, "stop": 2}],
+        r"a\.json, entry 0: expected the speaker as text",
+    ),
+    ("a.json", [{"speaker": "a", "text": "a", "start": True, "stop": 2}], r"entry 0, start: .* found True"),
+    ("a.json", {"messages": [{"role": "a", "content": "a"}], "start": []}, r"a\.json, field 'start': .* that is 1"),
+    ("a.json", {"messages": [{"role": "user", "content": "a"}]}, r"a\.json: no utterance has a start and a stop"),
+    ("a.srt", CUE + "lost\n\n", r"a\.srt, line 5: expected the times of a cue .* found 'lost'"),
+    ("a.srt", CUE + "2\n00:00:03,000 --> later\nHi\n", r"a\.srt, cue at line 6: expected seconds .* 'later'"),
+    ("a.srt", CUE + "2\n00:00:03,000 -->\nHi\n", r"a\.srt, cue at line 6: expected 'start --> stop'"),
+    ("a.srt", CUE.rstrip() + "\n2\n00:00:03,000 --> 00:00:04,000\nHi", r"a\.srt, line 5: times within the text"),
+    ("a.vtt", "WEBVTT\n\n00:05.000 --> 00:04.000\nHi\n", r"a\.vtt, cue at line 3: stops at 4 s, before"),
+    ("a.vtt", "WEBVTT\n\n", r"a\.vtt: nobody says anything"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BROKEN)
+def test_what_is_broken_is_named(tmp_path, name, content, message):
+    with pytest.raises(SessionError, match=message):
+        read_transcript(written(tmp_path, name, content))
+
+
+def test_another_encoding_is_named_with_its_line(tmp_path):
+    path = written(tmp_path, "latin.csv", HEAD + "Ben,1,2,Möwen\n", encoding="latin-1")
+    with pytest.raises(SessionError, match=r"latin\.csv, line 3: no UTF-8 text .*save the file as UTF-8"):
+        read_transcript(path)
+    with pytest.raises(SessionError, match=r"utf16\.srt, line 1: no UTF-8 text"):
+        read_transcript(written(tmp_path, "utf16.srt", CUE, encoding="utf-16"))
+
+
+def test_another_kind_of_file(tmp_path):
+    with pytest.raises(ValueError, match=r"talk\.txt: expected a transcript that ends in \.csv, \.json, \.srt, \.vtt"):
+        read_transcript(tmp_path / "talk.txt")
+    with pytest.raises(FileNotFoundError):
+        read_transcript(tmp_path / "talk.csv")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["a.csv", "a.json", "a.srt", "a.vtt"]),
+    st.text(alphabet='ab,;:"\n\r{}[]<>v-0123456789 .\x00\x85', max_size=80) | st.sampled_from(list(FORMS.values())),
+    st.integers(0, 60),
+)
+def test_any_text_is_a_transcript_or_a_clear_error(tmp_path_factory, name, content, cut):
+    text = content if isinstance(content, str) else json.dumps(content)
+    path = written(tmp_path_factory.getbasetemp(), name, text[: len(text) - cut])
+    try:
+        utterances, named = read_transcript(path).utterances, True
+    except SessionError as error:
+        utterances, named = [], str(path) in str(error)
+    assert named
+    assert all(each.text and not each.stop < each.start for each in utterances)
