@@ -114,29 +114,6 @@ def assistant_turns(messages: Sequence[Mapping[str, str]]) -> list[int]:
     return [index for index, message in enumerate(messages) if message["role"] == "assistant"]
 
 
-class Turn(NamedTuple):
-    """What one speaker says until the other speaks, with the corpus's own entry of each of its rows."""
-
-    speaker: str
-    text: str
-    rows: list
-
-
-def merge_turns(rows: Iterable[tuple[str, str, Any]]) -> list[Turn]:
-    """Successive rows (speaker, text, entry) of one speaker as one turn; a row without text is no row."""
-    turns: list[Turn] = []
-    for speaker, text, entry in rows:
-        text = text.strip() if isinstance(text, str) else ""
-        if not text:
-            continue
-        if turns and turns[-1].speaker == speaker:
-            last = turns.pop()
-            turns.append(Turn(speaker, f"{last.text} {text}", [*last.rows, entry]))
-        else:
-            turns.append(Turn(speaker, text, [entry]))
-    return turns
-
-
 def feedback_names(sessions: Dataset) -> list[str]:
     """Names of the Local Implicit signals that `sessions` carries."""
     feedback = sessions.features.get("feedback")

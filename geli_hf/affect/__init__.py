@@ -10,6 +10,7 @@ _EXPORTS = {
     "classifier": ["ImageAffect"],
     "detection": ["CascadeDetector", "YuNetDetector"],
     "emotions": ["EMOTIONS"],
+    "recordings": ["session_of_recording"],
     "sentiment": ["NextTurnSentiment"],
     "transcripts": ["Transcript", "Utterance", "read_transcript"],
     "turns": ["affect_of_turns"],

@@ -59,7 +59,7 @@ def session_of_recording(
     times = table["time"].to_numpy(float)
     if np.isnan(times).all():
         raise ValueError("table: expected at least one frame with a time, found none")
-    user = _listener(transcript, listener)
+    user = listener_of(transcript, listener)
     turns = merge_turns((each.speaker, each.text, each) for each in transcript.utterances)
     messages = [{"role": "user" if turn.speaker == user else "assistant", "content": turn.text} for turn in turns]
     start, stop = np.array([span(turn.rows) for turn in turns]).T
@@ -97,8 +97,15 @@ def session_of_recording(
     return session
 
 
-def _listener(transcript: Transcript, listener: str | None) -> str:
-    """The speaker who is the user; "" for one who says nothing."""
+def listener_of(transcript: Transcript, listener: str | None) -> str:
+    """The speaker whose face the video shows; "" for one who says nothing.
+
+    Args:
+        listener: what the user calls them; None if their names are those of roles.
+
+    Raises:
+        SessionError: the transcript doesn't say who listens, or names more or fewer than two speakers.
+    """
     nameless = [each for each in transcript.utterances if not each.speaker]
     speakers = list(dict.fromkeys(each.speaker for each in transcript.utterances))
     path, names = transcript.path, ", ".join(map(repr, speakers))

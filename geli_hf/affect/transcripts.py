@@ -24,6 +24,7 @@ NAMES = {
     "start": ("start", "start_time"),
     "stop": ("stop", "end", "stop_time", "end_time"),
 }
+SUFFIXES = (".csv", ".json", ".srt", ".vtt")
 # Columns of a Session row that a transcript makes itself.
 MADE_HERE = {"messages", "start", "stop"}
 NUMBERS = {"scores", "feedback", "turn_rating"}  # columns in which null is NaN
@@ -88,7 +89,7 @@ def read_transcript(path: str | Path) -> Transcript:
         OSError: the file can't be opened.
     """
     path = Path(path)
-    readers: dict[str, Callable] = {".csv": _csv, ".json": _json, ".srt": _subtitles, ".vtt": _subtitles}
+    readers: dict[str, Callable] = dict(zip(SUFFIXES, (_csv, _json, _subtitles, _subtitles)))
     read = readers.get(path.suffix.lower())
     if read is None:
         raise ValueError(f"{path}: expected a transcript that ends in {', '.join(readers)}")

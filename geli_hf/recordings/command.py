@@ -12,11 +12,11 @@ from typing import TextIO
 import pandas as pd
 
 from ..affect import read_transcript, write_candor_features
+from ..affect.recordings import listener_of, session_of_recording
 from ..affect.transcripts import SUFFIXES, Transcript
 from ..cache import whole
 from ..data.rows import write_jsonl
 from ..sessions import Session
-from .rows import listener_of, session_of_recording
 from .watching import Watching, affect_of, watch_all
 
 
@@ -59,8 +59,7 @@ def annotate(arguments: argparse.Namespace, out: TextIO) -> list[str]:
                 table,
                 transcript,
                 listener=arguments.listener,
-                session_id=name,
-                score=scores.get(name, math.nan),
+                session_id=transcript.session.get("session_id", name),
                 lag=arguments.lag,
                 min_share=arguments.min_share,
             )
@@ -70,6 +69,8 @@ def annotate(arguments: argparse.Namespace, out: TextIO) -> list[str]:
         if session["session_id"] in [other["session_id"] for other in sessions]:
             problems.append(f"{transcript.path}: another recording is the session {session['session_id']!r} too")
             continue
+        if name in scores:
+            session["score"] = scores[name]
         if broken_off := table.attrs.get("incomplete"):
             problems.append(f"{video}: {broken_off}; what was seen until then is written")
         sessions.append(session)
