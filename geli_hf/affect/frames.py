@@ -106,7 +106,7 @@ class VideoFrames:
         self._stream = videos[0]
         self._stream.thread_type = "AUTO"
         start = self._container.start_time
-        self._start = start / av.time_base if start is not None else 0.0
+        self._start = None if start is None else start / av.time_base
         length = self._stream.duration
         if length is not None:
             self.duration = float(length * self._stream.time_base)
@@ -116,50 +116,65 @@ class VideoFrames:
     def _decoded(self) -> Iterator[tuple[float, Any]]:
         import av
 
-        last, broken, timeless, problem = math.nan, 0, 0, ""
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-                frames = packet.decode()
-            except StopIteration:
-                break
-            except av.error.EOFError:
-                break
-            except av.error.InvalidDataError as error:
-                broken, problem = broken + 1, _said(error)
-                if broken > 1000:
-                    break
+        end, seen, timeless, broken = -math.inf, False, False, []
+        for packet in self._packets(broken):
+            if packet is not None and packet.pts is not None:
+                time = float(packet.pts * packet.time_base)
+                if self._start is None:
+                    self._start = time
+                # Of any stream: sound may go on when the picture has ended, and isn't cut off then.
+                end = max(end, time - self._start + float((packet.duration or 0) * packet.time_base))
+            if packet is not None and packet.stream.index != self._stream.index:
                 continue
+            try:
+                frames = self._stream.decode(packet)
             except (av.error.FFmpegError, OSError) as error:
-                broken, problem = broken + 1, _said(error)
-                break
+                if not isinstance(error, av.error.EOFError):
+                    broken.append(_said(error))
+                continue
             for frame in frames:
                 if frame.time is None:
-                    timeless += 1
+                    timeless = True
                     continue
-                time = frame.time - self._start
+                time = frame.time - (self._start or 0.0)
                 if time < -1e-3:  # cut away by the file's edit list
                     continue
-                last = time
+                seen = True
                 yield time, lambda frame=frame: _grey(frame)
-        if math.isnan(last):
+        if not seen:
             if timeless:
                 raise ValueError(
                     f"{self.name}: its frames have no times; put them into a container that has "
                     "(ffmpeg -i FILE -c copy FILE.mp4)"
                 )
             raise ValueError(
-                f"{self.name}: no frame of it can be decoded{f' ({problem})' if problem else ''}; cut off?"
+                f"{self.name}: no frame of it can be decoded{f' ({broken[0]})' if broken else ''}; cut off?"
             )
-        if self.duration - last > BREAKS_OFF:
-            self.incomplete = f"breaks off at {last:.1f} s of {self.duration:.1f} s"
+        if self.duration - end > BREAKS_OFF:
+            self.incomplete = f"breaks off at {end:.1f} s of {self.duration:.1f} s"
         elif broken:
-            self.incomplete = f"{broken} of its packets can't be decoded ({problem})"
+            self.incomplete = f"{len(broken)} of its packets can't be read ({broken[-1]})"
+
+    def _packets(self, broken: list[str]) -> Iterator[Any]:
+        """All packets of the file, and where it breaks off None, for which a decoder gives what it still holds."""
+        import av
+
+        try:
+            yield from self._container.demux()
+        except (av.error.FFmpegError, OSError) as error:
+            broken.append(_said(error))
+            yield None
 
     def _given(self, pairs: Iterable) -> Iterator[tuple[float, Any]]:
         for number, (time, picture) in enumerate(pairs):
-            yield float(time), lambda picture=picture, number=number: grey(picture, f"{self.name}, frame {number}")
+            where = f"{self.name}, frame {number}"
+            try:
+                seconds = float(time)
+            except (TypeError, ValueError):
+                seconds = math.nan
+            if not math.isfinite(seconds):
+                raise ValueError(f"{where}: expected a time in seconds, found {time!r}")
+            yield seconds, lambda picture=picture, where=where: grey(picture, where)
 
 
 def grey(picture: np.ndarray, where: str = "picture") -> np.ndarray:
@@ -170,7 +185,7 @@ def grey(picture: np.ndarray, where: str = "picture") -> np.ndarray:
     """
     picture = np.asarray(picture)
     colours = picture.shape[2:] or (1,)
-    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or colours not in ((1,), (3,)):
+    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or colours not in ((1,), (3,)) or not picture.size:
         found = f"{picture.shape} of {picture.dtype}"
         raise ValueError(f"{where}: expected (height, width) or (height, width, 3) of uint8, found {found}")
     if picture.ndim == 2:
