@@ -1,5 +1,6 @@
 """What the README shows can be run: its Python blocks, its rows, its commands and its tree. Tiny models stand in."""
 
+import glob
 import json
 import re
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 from chat_server import ChatServer
+from faces import TRANSCRIPT, film
 from tiny import backbone, published_head, reward_model
 
 import geli_hf.data
@@ -46,6 +48,11 @@ def after_quickstart(tmp_path, monkeypatch):
         part.save_pretrained("runs/sample/sft_policy")
     [rows] = blocks("jsonl")
     Path("sessions.jsonl").write_text(rows, encoding="utf-8")
+    for video in (Path("recording.mp4"), Path("talks/ann.mp4")):
+        video.parent.mkdir(exist_ok=True)
+        film(video)
+        video.with_suffix(".vtt").write_text(TRANSCRIPT, encoding="utf-8")
+    Path("ratings.csv").write_text("session_id,score\nann,4\n", encoding="utf-8")
 
 
 # TRL asks transformers for a name that transformers is about to change.
@@ -67,7 +74,7 @@ def test_the_python_blocks_run_in_order(after_quickstart, capsys):
 
 def test_the_commands_of_geli_run(after_quickstart, capsys, monkeypatch):
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("geli ")]
-    assert len(commands) == 5
+    assert len(commands) == 7
     shutil.copytree(backbone("bart"), "facebook/bart-large")
     published_head("reward1_eager-glade-5")
     # The client of the Hub refuses even loopback when it is told to be offline, as the tests are.
@@ -75,7 +82,9 @@ def test_the_commands_of_geli_run(after_quickstart, capsys, monkeypatch):
     with ChatServer() as server:
         for command in commands:
             command = command.replace("http://localhost:8000/v1", server.url)
-            main(shlex.split(command.partition(">")[0])[1:])
+            words = shlex.split(command.partition(">")[0])[1:]
+            main([name for word in words for name in (glob.glob(word) or [word])])
+    assert [row["session_id"] for row in load_sessions("recorded.jsonl")] == ["ann"]
     assert [row["feedback"]["llm"] for row in load_sessions("with_llm.jsonl")] == [[5, 5], [8, 8]]
     drawn, _, lines = capsys.readouterr().out.rpartition("\n\n")
     lines, said, _ = lines.rpartition("runs/published_head: ")
