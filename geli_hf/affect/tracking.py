@@ -14,11 +14,8 @@ from .faces import Box, FaceDetector
 FACE = 48.0  # pixels to which the face is scaled for the search around its last place
 NEAR = 1.0  # that search reaches so many widths of the face beyond it, on every side
 SCAN_EVERY = 10  # frames from one look at the whole picture to the next, while the face is seen
-SIDES = (
-    320,
-    640,
-)  # longer side of the whole picture when it is looked at: the larger one only if the smaller shows nothing
-LARGEST_SIDE = 1280  # at which it is looked at every SCAN_EVERY frames without a face, for faces that are far away
+SIDE = 320  # longer side of the whole picture when it is looked at
+LARGER_SIDES = (640, 1280)  # when a face was just lost, and every SCAN_EVERY frames without one: small faces
 OUTGROWN = 2.0  # a face with so many times the area takes over ...
 SCANS = 3  # ... if so many looks at the whole picture in a row show it
 
@@ -28,68 +25,93 @@ class FaceTrack:
 
     Which one, if there are several:
 
-    - `"largest"`: the largest of the first frame with a face. It is followed, whoever else comes and goes, until it is
-      lost; then the face that is nearest to where it was, if it is about as large, else the largest one. A face of
+    - `"largest"`: the largest of the first frame with a face. It is followed, whoever else comes and goes. A face of
       twice its area that stays for `SCANS` looks at the whole picture takes over.
     - `"left"`, `"right"`: the largest one whose middle lies in that half of the picture, for two people side by side.
-    - `"x,y,width,height"`: the one that overlaps most with this box, in pixels; faces that don't are nobody's.
+    - `"x,y,width,height"`: the one that overlaps most with this box, in pixels of the video; faces that don't are
+      nobody's.
 
+    A face that is lost is awaited near the place where it was. After `patience` frames any other face is taken for it.
     A face that was found by a look at the whole picture counts if a second look, close up, finds it again.
+
+    Args:
+        detector: finds faces.
+        face: which one.
+        patience: frames to wait for a face that was lost.
     """
 
-    def __init__(self, detector: FaceDetector, face: str = "largest"):
+    def __init__(self, detector: FaceDetector, face: str = "largest", *, patience: int = 15):
         self._detector = detector
-        self._admits = _admits(face)
+        self._side, self._given = _which(face)
+        self._patience = patience
         self._box: Box | None = None  # the last one that was seen
         self._unseen = 0  # frames since then
         self._frames = 0  # since the last look at the whole picture
         self._rival = 0  # looks in a row that showed a larger face
+        self._scale = 1.0
 
-    def __call__(self, image: np.ndarray) -> Box | None:
-        """The box of the face in the next frame, (height, width) uint8; None where it isn't seen."""
+    def __call__(self, image: np.ndarray, scale: float = 1.0) -> Box | None:
+        """
+        Args:
+            image: the next frame, (height, width) uint8.
+            scale: of its pixels to those of the video.
+
+        Returns:
+            The box of the face in pixels of the frame; None where it isn't seen.
+        """
         self._frames += 1
-        box = self._near(image, self._box) if self._box and not self._unseen else None
-        if box is not None and not self._admits(box, image.shape):
+        self._scale = scale
+        awaited = self._box is not None and self._unseen <= self._patience
+        box = self._near(image, self._box) if awaited else None
+        if box is not None and not self._admits(box, image):
             box = None
         if box is None or self._frames >= SCAN_EVERY:
-            box = self._choose(self._everywhere(image), box)
+            box = self._choose(self._everywhere(image, box is None), box, awaited)
         if box is None:
             self._unseen += 1
         else:
             self._box, self._unseen = box, 0
         return box
 
-    def _choose(self, faces: list[Box], followed: Box | None) -> Box | None:
+    def _choose(self, faces: list[Box], followed: Box | None, awaited: bool) -> Box | None:
         if followed is not None:
-            larger = [
-                face for face in faces if _area(face) > OUTGROWN * _area(followed) and not _overlap(face, followed)
-            ]
+            others = [face for face in faces if not _overlap(face, followed)]
+            larger = [face for face in others if _area(face) > OUTGROWN * _area(followed)]
             self._rival = self._rival + 1 if larger else 0
             if self._rival < SCANS:
                 return followed
             faces = larger
-        self._rival = 0
-        if not faces:
-            return None
-        if self._box is not None and followed is None:
+        elif awaited:
             last = self._box
             alike = [face for face in faces if 1 / OUTGROWN < _area(face) / _area(last) < OUTGROWN]
             near = [face for face in alike if _distance(face, last) < 2 * last.width]
-            if near:
-                return min(near, key=lambda face: _distance(face, last))
-        return max(faces, key=_area)
+            return min(near, key=lambda face: _distance(face, last), default=None)
+        self._rival = 0
+        return max(faces, key=self._preference, default=None)
 
-    def _everywhere(self, image: np.ndarray) -> list[Box]:
+    def _preference(self, box: Box) -> float:
+        return _overlap(self._of_video(box), self._given) if self._given else _area(box)
+
+    def _admits(self, box: Box, image: np.ndarray) -> bool:
+        """Whether it may be the face that is asked for."""
+        if self._given:
+            return _overlap(self._of_video(box), self._given) > 0
+        left = box.x + box.width / 2 < image.shape[1] / 2
+        return self._side is None or self._side == ("left" if left else "right")
+
+    def _of_video(self, box: Box) -> Box:
+        return Box(*(value / self._scale for value in box))
+
+    def _everywhere(self, image: np.ndarray, lost: bool) -> list[Box]:
         """All faces that may be the one, from the smallest scale that shows any."""
-        # Without a face each frame is looked at as a whole, at the largest scale now and then.
-        far = self._unseen % SCAN_EVERY == 0
         self._frames = 0
         longer = max(image.shape)
-        sides = [side for side in (*SIDES, *([LARGEST_SIDE] if far else [])) if side < longer]
-        for side in sides or [longer]:
-            small, factor = _scaled(image, min(1.0, side / longer))
+        small_too = lost and self._unseen % SCAN_EVERY == 0
+        sides = sorted({min(side, longer) for side in (SIDE, *(LARGER_SIDES if small_too else ()))})
+        for side in sides:
+            small, factor = _scaled(image, side / longer)
             faces = [Box(*(value / factor for value in box)) for box in self._detector.detect(small)]
-            faces = [face for face in faces if self._admits(face, image.shape)]
+            faces = [face for face in faces if self._admits(face, image)]
             if faces := [face for face in faces if self._near(image, face) is not None]:
                 return faces
         return []
@@ -108,17 +130,16 @@ class FaceTrack:
         return min(faces, key=lambda face: _distance(face, last), default=None)
 
 
-def _admits(face: str):
-    """Whether a box in a picture of (height, width) may be the face that is asked for."""
+def _which(face: str) -> tuple[str | None, Box | None]:
+    """A half of the picture, or a box in it, or neither."""
     if face == "largest":
-        return lambda box, shape: True
-    if face == "left":
-        return lambda box, shape: box.x + box.width / 2 < shape[1] / 2
-    if face == "right":
-        return lambda box, shape: box.x + box.width / 2 >= shape[1] / 2
-    if re.fullmatch(r"\d+(\.\d+)?(,\d+(\.\d+)?){3}", face) and Box(*map(float, face.split(","))).width > 0:
-        given = Box(*map(float, face.split(",")))
-        return lambda box, shape: _overlap(box, given) > 0
+        return None, None
+    if face in ("left", "right"):
+        return face, None
+    if re.fullmatch(r"\d+(\.\d+)?(,\d+(\.\d+)?){3}", face):
+        box = Box(*map(float, face.split(",")))
+        if box.width > 0 and box.height > 0:
+            return None, box
     raise ValueError(f"face: expected largest, left, right or x,y,width,height in pixels, found {face!r}")
 
 

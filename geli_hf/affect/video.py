@@ -18,6 +18,7 @@ from .frames import LONGEST_SIDE, Frame, VideoFrames, _at_most, grey
 from .tracking import FaceTrack
 
 BOX_COLUMNS = list(Box._fields)
+PATIENCE = 3.0  # seconds for which a face that was lost is awaited where it was
 COLUMNS = ["time", *BOX_COLUMNS, *FACE_COLUMNS]
 
 
@@ -52,9 +53,11 @@ class VideoAffect:
             from .detection import CascadeDetector
 
             detector = CascadeDetector()
-        FaceTrack(detector, face)  # tells of a wrong one now
+        if not fps > 0:
+            raise ValueError(f"fps: expected a number of frames per second above 0, found {fps}")
         self.classifier, self.detector, self.fps, self.face = classifier, detector, fps, face
         self.batch_size = batch_size
+        self.track()  # tells of a wrong face now
 
     @property
     def fingerprint(self) -> str:
@@ -84,12 +87,17 @@ class VideoAffect:
             table.attrs["incomplete"] = frames.incomplete
         return table
 
+    def track(self) -> FaceTrack:
+        """A track of its own for every video and every viewer."""
+        patience = round(min(PATIENCE * self.fps, 1e6))
+        return FaceTrack(self.detector, self.face, patience=patience)
+
     def live(self) -> LiveAffect:
         """For the frames of a camera as they come; each viewer needs one of its own."""
         return LiveAffect(self)
 
     def _batches(self, frames: VideoFrames, progress: bool) -> Iterator[np.ndarray]:
-        track = FaceTrack(self.detector, self.face)
+        track = self.track()
         rows: list[list[float]] = []
         crops: list[np.ndarray] = []
         places: list[int] = []
@@ -104,7 +112,7 @@ class VideoAffect:
         length = None if np.isnan(frames.duration) else round(frames.duration, 1)
         with tqdm(total=length, desc=Path(frames.name).name, unit="s", disable=not progress) as bar:
             for frame in frames:
-                box = track(frame.image)
+                box = track(frame.image, frame.scale)
                 if box is not None:
                     crops.append(self.classifier.crop(frame.image, box))
                     places.append(len(rows))
@@ -122,7 +130,7 @@ class LiveAffect:
 
     def __init__(self, affect: VideoAffect):
         self._classifier = affect.classifier
-        self._track = FaceTrack(affect.detector, affect.face)
+        self._track = affect.track()
 
     def __call__(self, picture: np.ndarray) -> tuple[Box, np.ndarray] | None:
         """
@@ -133,7 +141,7 @@ class LiveAffect:
             The face's box in pixels, and (8,) probabilities in the order of `EMOTIONS`; None where no face is seen.
         """
         image, scale = _at_most(grey(picture), LONGEST_SIDE)
-        box = self._track(image)
+        box = self._track(image, scale)
         if box is None:
             return None
         [probabilities] = self._classifier.classify(self._classifier.crop(image, box)[None])
