@@ -57,7 +57,7 @@ class VideoFrames:
         if isinstance(source, (str, Path)) or hasattr(source, "read"):
             self._open(source)
             self._all = self._decoded()
-        elif isinstance(source, Iterable):
+        elif isinstance(source, Iterable) and not isinstance(source, bytes):
             self._all = self._given(source)
         else:
             raise TypeError(
@@ -108,10 +108,11 @@ class VideoFrames:
         start = self._container.start_time
         self._start = None if start is None else start / av.time_base
         length = self._stream.duration
-        if length is not None:
-            self.duration = float(length * self._stream.time_base)
-        elif self._container.duration:
-            self.duration = self._container.duration / av.time_base
+        if length is not None:  # from the stream's own start, which may be later than the file's
+            begin = float((self._stream.start_time or 0) * self._stream.time_base)
+            self.duration = float(length * self._stream.time_base) + max(0.0, begin - (self._start or 0.0))
+        elif self._container.duration:  # from the file's start, or in Matroska from 0
+            self.duration = self._container.duration / av.time_base - max(0.0, self._start or 0.0)
 
     def _decoded(self) -> Iterator[tuple[float, Any]]:
         import av
@@ -133,10 +134,11 @@ class VideoFrames:
                     broken.append(_said(error))
                 continue
             for frame in frames:
-                if frame.time is None:
+                if frame.pts is None:
                     timeless = True
                     continue
-                time = frame.time - (self._start or 0.0)
+                # What a decoder gives at the end has no time base of its own.
+                time = float(frame.pts * self._stream.time_base) - (self._start or 0.0)
                 if time < -1e-3:  # cut away by the file's edit list
                     continue
                 seen = True
