@@ -16,7 +16,7 @@ _EXPORTS = {
     "modeling_affect": ["FacialAffectModel"],
     "image_processing_affect": ["FacialAffectImageProcessor"],
     "affect.classifier": ["ImageAffect"],
-    "sessions": ["SessionError", "session_features", "split_sessions", "validate_sessions"],
+    "sessions": ["SessionError", "add_signal", "session_features", "split_sessions", "validate_sessions"],
     "data": ["load_sessions", "read_report"],
     "published_head": ["convert_head"],
     "training": ["PAPER", "GeliRewardArguments", "GeliRewardTrainer"],

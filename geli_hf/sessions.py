@@ -9,7 +9,7 @@ Missing numbers are NaN in memory and in Arrow, and `null` in JSON lines.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,6 +118,51 @@ def feedback_names(sessions: Dataset) -> list[str]:
     """Names of the Local Implicit signals that `sessions` carries."""
     feedback = sessions.features.get("feedback")
     return list(feedback) if feedback else []
+
+
+def add_signal(
+    sessions: Dataset, name: str, signal: Callable[[list[Message]], Sequence[float]] | Sequence[Sequence[float]]
+) -> Dataset:
+    """The sessions with one more Local Implicit signal in `feedback`.
+
+    Args:
+        name: of the signal, by which training finds it (`li`).
+        signal: what gives one number per assistant turn from a session's messages; or these numbers themselves, one
+            list per row. None or NaN where nothing was observed. What a function gave is kept in the cache of
+            `datasets`, if it can be pickled.
+
+    Raises:
+        SessionError: the sessions have a signal of that name, or a row gets other than one finite number per turn.
+    """
+    if not isinstance(name, str) or not name:
+        raise SessionError(f"name: expected what to call the signal, found {name!r}")
+    if name in feedback_names(sessions):
+        raise SessionError(f"name: the sessions have a signal {name!r} already; choose another name for this one")
+    if not callable(signal) and len(signal) != len(sessions):
+        raise SessionError(f"signal: expected one list per row, that is {len(sessions)}, found {len(signal)}")
+
+    def with_signal(session: Session, row: int) -> Session:
+        values = signal(session["messages"]) if callable(signal) else signal[row]
+        where = f"row {row} ({session['session_id']!r}), field 'feedback.{name}'"
+        return {"feedback": (session.get("feedback") or {}) | {name: _numbers(session, values, where)}}
+
+    feedback = dict(sessions.features.get("feedback") or {}) | {name: List(Value("float32"))}
+    features = Features(dict(sessions.features) | {"feedback": feedback})
+    return sessions.map(with_signal, with_indices=True, features=features, desc=f"Adding {name}")
+
+
+def _numbers(session: Session, values: Any, where: str) -> list[float]:
+    """One finite number, or NaN, per assistant turn."""
+    turns = len(assistant_turns(session["messages"]))
+    if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
+        raise SessionError(f"{where}: expected a list with one value per assistant turn, found {values!r}")
+    numbers = [value.item() if isinstance(value, np.generic) else value for value in values]
+    if len(numbers) != turns:
+        raise SessionError(f"{where}: expected one value per assistant turn, that is {turns}, found {len(numbers)}")
+    for turn, value in enumerate(numbers):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or math.isinf(value)):
+            raise SessionError(f"{where}, assistant turn {turn}: expected a number (NaN if missing), found {value!r}")
+    return [math.nan if value is None else float(value) for value in numbers]
 
 
 def validate_sessions(sessions: Dataset | Iterable[Session]) -> None:

@@ -10,7 +10,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geli_hf import SessionError, session_features, split_sessions, validate_sessions
+from geli_hf import SessionError, add_signal, session_features, split_sessions, validate_sessions
 from geli_hf.sessions import OPTIONAL_COLUMNS, REQUIRED_COLUMNS, assistant_turns, feedback_names, merge_turns
 
 
@@ -207,3 +207,50 @@ def test_no_part_at_all_is_refused():
 def test_successive_rows_of_a_speaker_are_one_turn():
     rows = [("a", " Hi ", 1), ("a", "there", 2), ("b", "", 3), ("b", None, 4), ("a", "again", 5), ("b", "你好", 6)]
     assert merge_turns(rows) == [("a", "Hi there again", [1, 2, 5]), ("b", "你好", [6])]
+
+
+def words_of_turns(messages):
+    return [len(messages[turn]["content"].split()) for turn in assistant_turns(messages)]
+
+
+def plain_sessions() -> Dataset:
+    """Two assistant turns and one, and no signal."""
+    rows = [{column: good_row(name)[column] for column in REQUIRED_COLUMNS} for name in ("c1-a", "c2-a")]
+    rows[1]["messages"] = rows[1]["messages"][:2]
+    return Dataset.from_list(rows)
+
+
+def test_any_number_per_turn_is_a_signal():
+    plain = plain_sessions()
+    once = add_signal(plain, "words", words_of_turns)
+    assert feedback_names(once) == ["words"]
+    assert [row["words"] for row in once["feedback"]] == [[3, 1], [3]]
+    twice = add_signal(once, "mine", [[0.5, None], np.array([math.nan], np.float32)])
+    validate_sessions(twice)
+    assert feedback_names(twice) == ["words", "mine"]
+    assert [row["words"] for row in twice["feedback"]] == [[3, 1], [3]]
+    np.testing.assert_array_equal(twice[0]["feedback"]["mine"], [0.5, math.nan])
+    np.testing.assert_array_equal(twice[1]["feedback"]["mine"], [math.nan])
+    assert feedback_names(plain) == []
+    assert twice.remove_columns("feedback")[:] == plain[:]
+    # The same function of the same sessions is the same dataset, so that what is kept of it is found.
+    assert add_signal(plain, "words", words_of_turns)._fingerprint == once._fingerprint
+    assert add_signal(plain, "letters", words_of_turns)._fingerprint != once._fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "signal", "message"),
+    [
+        ("words", words_of_turns, "name: the sessions have a signal 'words' already"),
+        ("", words_of_turns, "name: expected what to call the signal, found ''"),
+        ("mine", [[1, 2]], "signal: expected one list per row, that is 2, found 1"),
+        ("mine", [[1, 2], [1, 2]], r"row 1 \('c2-a'\), field 'feedback.mine': .* that is 1, found 2"),
+        ("mine", [[1, math.inf], [1]], r"row 0 \('c1-a'\), .*, assistant turn 1: expected a number .*, found inf"),
+        ("mine", [[1, True], [1]], "assistant turn 1: expected a number .*, found True"),
+        ("mine", [[1, "good"], [1]], "assistant turn 1: expected a number .*, found 'good'"),
+        ("mine", lambda messages: 1.0, "row 0 .*: expected a list with one value per assistant turn, found 1.0"),
+    ],
+)
+def test_a_signal_that_does_not_fit_is_refused(name, signal, message):
+    with pytest.raises(SessionError, match=message):
+        add_signal(add_signal(plain_sessions(), "words", words_of_turns), name, signal)
