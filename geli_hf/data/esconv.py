@@ -17,13 +17,14 @@ from .reading import Corpus, Skipped, mean_known, read_json
 ROLES = {"seeker": "user", "speaker": "user", "supporter": "assistant", "listener": "assistant"}
 
 
-def open_corpus(data_dir: str | Path, *, score: str = "empathy", sentiment: bool = False) -> Corpus:
+def open_corpus(data_dir: str | Path, *, score: str = "empathy", sentiment: bool | str = False) -> Corpus:
     """
     Args:
         data_dir: holds JSON files of conversations; or is itself such a file.
         score: the answer in `survey_score.seeker` that is the session's score, 1 to 5: "empathy", "relevance",
             "initial_emotion_intensity" or "final_emotion_intensity" (of which less is better).
-        sentiment: add feedback `sentiment`, VADER's of the seeker's next turn (`geli_hf.sentiment`).
+        sentiment: add feedback `sentiment` of the seeker's next turn: VADER's if True, or a text classifier's, by
+            name or path (`geli_hf.affect.NextTurnSentiment`).
 
     `turn_rating` is the seeker's feedback, 1 to 5, which holds for the supporter's turns since the last feedback; NaN
     for those that no feedback came after. The conversations have no names and are counted from 0.
@@ -35,7 +36,7 @@ def open_corpus(data_dir: str | Path, *, score: str = "empathy", sentiment: bool
     features = session_features(["sentiment"] if sentiment else [], turn_rating=True)
 
     def rows() -> Iterator[Session | Skipped]:
-        sentiment_of = NextTurnSentiment() if sentiment else None
+        sentiment_of = NextTurnSentiment(None if sentiment is True else sentiment) if sentiment else None
         answers: set[str] = set()
         for file in files:
             conversations = read_json(file)

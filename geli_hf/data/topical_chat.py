@@ -29,12 +29,15 @@ LABELS = {
 }
 
 
-def open_corpus(data_dir: str | Path, *, split: str | Sequence[str] = "valid_freq", sentiment: bool = False) -> Corpus:
+def open_corpus(
+    data_dir: str | Path, *, split: str | Sequence[str] = "valid_freq", sentiment: bool | str = False
+) -> Corpus:
     """
     Args:
         data_dir: holds `<split>.json`; or is itself such a file.
         split: one, or several: "train", "valid_freq", "valid_rare", "test_freq", "test_rare".
-        sentiment: add feedback `sentiment`, VADER's of the listener's next turn (`geli_hf.sentiment`).
+        sentiment: add feedback `sentiment` of the listener's next turn: VADER's if True, or a text classifier's, by
+            name or path (`geli_hf.affect.NextTurnSentiment`).
 
     Feedback `label` is how the listener says to feel at the next turn, by `LABELS`. `turn_rating` is the listener's
     rating of the turn, 1 to 5, for evaluation only.
@@ -43,7 +46,7 @@ def open_corpus(data_dir: str | Path, *, split: str | Sequence[str] = "valid_fre
     features = session_features(["label", *(["sentiment"] if sentiment else [])], turn_rating=True)
 
     def rows() -> Iterator[Session | Skipped]:
-        sentiment_of = NextTurnSentiment() if sentiment else None
+        sentiment_of = NextTurnSentiment(None if sentiment is True else sentiment) if sentiment else None
         for file in files:
             conversations = read_json(file)
             if not isinstance(conversations, dict):

@@ -17,12 +17,13 @@ from .reading import Corpus, Skipped, mean_known, split_files
 ROLES = {"USER": "user", "SYSTEM": "assistant"}
 
 
-def open_corpus(data_dir: str | Path, *, split: str | Sequence[str] = "MWOZ", sentiment: bool = False) -> Corpus:
+def open_corpus(data_dir: str | Path, *, split: str | Sequence[str] = "MWOZ", sentiment: bool | str = False) -> Corpus:
     """
     Args:
         data_dir: holds `<split>.txt`; or is itself such a file.
         split: one, or several: "MWOZ", "CCPE", "SGD", "ReDial", "JDDC".
-        sentiment: add feedback `sentiment`, VADER's of the user's next turn (`geli_hf.sentiment`).
+        sentiment: add feedback `sentiment` of the user's next turn: VADER's if True, or a text classifier's, by
+            name or path (`geli_hf.affect.NextTurnSentiment`).
 
     The score is the mean of the annotators' OVERALL. `turn_rating` is the mean satisfaction on the first line of the
     user after the system's turn: the scores on a user's line judge what the system said before. The conversations have
@@ -32,7 +33,7 @@ def open_corpus(data_dir: str | Path, *, split: str | Sequence[str] = "MWOZ", se
     features = session_features(["sentiment"] if sentiment else [], turn_rating=True)
 
     def rows() -> Iterator[Session | Skipped]:
-        sentiment_of = NextTurnSentiment() if sentiment else None
+        sentiment_of = NextTurnSentiment(None if sentiment is True else sentiment) if sentiment else None
         for file in files:
             for number, dialogue in enumerate(_dialogues(file)):
                 yield _session(f"{file.stem}-{number}", dialogue, sentiment_of)
