@@ -16,10 +16,14 @@ import numpy as np
 
 PerTurn = Sequence[Sequence[float] | np.ndarray]
 RESAMPLES = 2000
+LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """An estimate with its 95 % bootstrap interval; NaN throughout where there is nothing to estimate from."""
+    """An estimate with its bootstrap interval, of 95 % unless it says otherwise.
+
+    NaN throughout where there is nothing to estimate from.
+    """
 
     estimate: float
     low: float
@@ -115,19 +119,30 @@ def local_difference(
 
 
 def bootstrap(
-    values_per_session: Sequence[float], conversation_ids: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
+    values_per_session: Sequence[float],
+    conversation_ids: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
 ) -> Interval:
-    """Mean of the values that are not NaN, with its 95 % percentile interval over conversations.
+    """Mean of the values that are not NaN, with its percentile interval over conversations.
 
     Args:
         values_per_session: (sessions,), as from `spearman_per_session`.
         conversation_ids: (sessions,); sessions of one conversation are drawn together.
+        level: share of the resamples that the interval holds; with 95 % and several comparisons, some intervals
+            exclude 0 by chance.
     """
     values = np.asarray(values_per_session, float)
     known = ~np.isnan(values)
     centre = _mean(values)  # keeps the interval of a constant exact
     sums = np.stack([known, np.where(known, values - centre, 0)], 1)
-    interval = _bootstrap_sums(sums, lambda s: _divide(s[..., 1], s[..., 0]), conversation_ids, resamples, seed)
+
+    def mean(sums: np.ndarray) -> np.ndarray:
+        return _divide(sums[..., 1], sums[..., 0])
+
+    interval = _bootstrap_sums(sums, mean, conversation_ids, resamples, seed, level)
     return Interval(*(float(bound + centre) for bound in interval))
 
 
@@ -138,36 +153,44 @@ def paired_bootstrap(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    level: float = LEVEL,
 ) -> Interval:
     """Mean of `a - b`, values of two methods on the same sessions; sessions where either is NaN are left out."""
     first, second = np.asarray(a, float), np.asarray(b, float)
     if first.shape != second.shape:
         raise ValueError(f"a, b: expected values for the same sessions, found {len(first)} and {len(second)}")
-    return bootstrap(first - second, conversation_ids, resamples=resamples, seed=seed)
+    return bootstrap(first - second, conversation_ids, resamples=resamples, seed=seed, level=level)
 
 
 def session_spearman_interval(
-    predicted: Sequence[float],
+    predicted: Sequence[float] | Sequence[Sequence[float]],
     scores: Sequence[float],
     conversation_ids: Sequence[str],
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """`session_spearman` with its interval; every resample is ranked anew."""
-    x, y, known = _scores(predicted, scores)
+    """`session_spearman` with its interval; every resample is ranked anew.
+
+    Args:
+        predicted: (sessions,); or (runs, sessions), for the mean over runs, whose sessions are drawn together.
+    """
+    runs = [_scores(run, scores) for run in np.atleast_2d(np.asarray(predicted, float))]
+    known = np.logical_and.reduce([known for *_, known in runs])
     if not known.any():
         return Interval(np.nan, np.nan, np.nan)
-    conversation = _conversations(conversation_ids, len(x))[known]
-    x, y = x[known], y[known]
+    conversation = _conversations(conversation_ids, len(known))[known]
     conversation = np.unique(conversation, return_inverse=True)[1]  # draw only those that have a score
     parts = np.array_split(_resample(conversation, resamples, seed), 20)  # bounds the memory of many sessions
-    drawn = np.concatenate([_weighted_spearman(x, y, times[:, conversation]) for times in parts])
-    return _interval(session_spearman(x, y), drawn)
+    drawn = np.zeros(resamples)
+    for x, y, _ in runs:
+        each = [_weighted_spearman(x[known], y[known], times[:, conversation]) for times in parts]
+        drawn += np.concatenate(each) / len(runs)
+    return _interval(float(np.mean([session_spearman(x[known], y[known]) for x, y, _ in runs])), drawn, LEVEL)
 
 
 def local_difference_interval(
-    rewards: PerTurn,
+    runs: Sequence[PerTurn],
     feedback: PerTurn,
     conversation_ids: Sequence[str],
     *,
@@ -176,9 +199,17 @@ def local_difference_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """`local_difference` with its interval."""
-    sums = _local_sums(rewards, feedback, threshold)
-    return _bootstrap_sums(sums, lambda s: _local_difference_of(s, in_deviations), conversation_ids, resamples, seed)
+    """Mean of `local_difference` over runs with its interval.
+
+    Args:
+        runs: the rewards of each run; conversations are drawn for all runs together.
+    """
+    sums = np.stack([_local_sums(rewards, feedback, threshold) for rewards in runs], 1)  # (sessions, runs, 5)
+
+    def mean_over_runs(s: np.ndarray) -> np.ndarray:
+        return _local_difference_of(s.reshape(*s.shape[:-1], len(runs), 5), in_deviations).mean(-1)
+
+    return _bootstrap_sums(sums.reshape(len(sums), -1), mean_over_runs, conversation_ids, resamples, seed, LEVEL)
 
 
 def _flatten(rewards: PerTurn, truth: PerTurn, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -266,6 +297,7 @@ def _bootstrap_sums(
     conversation_ids: Sequence[str],
     resamples: int,
     seed: int,
+    level: float,
 ) -> Interval:
     """Interval of a statistic of sums over sessions: (sessions, k) -> (resamples, k) -> (resamples,)."""
     conversation = _conversations(conversation_ids, len(sums))
@@ -273,7 +305,7 @@ def _bootstrap_sums(
         return Interval(np.nan, np.nan, np.nan)
     of_conversation = np.stack([np.bincount(conversation, column) for column in sums.T], 1)
     drawn = _resample(conversation, resamples, seed) @ of_conversation
-    return _interval(float(statistic(sums.sum(0))), statistic(drawn))
+    return _interval(float(statistic(sums.sum(0))), statistic(drawn), level)
 
 
 def _resample(conversation: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -297,11 +329,11 @@ def _scores(predicted: Sequence[float], scores: Sequence[float]) -> tuple[np.nda
     return x, y, ~(np.isnan(x) | np.isnan(y))
 
 
-def _interval(estimate: float, drawn: np.ndarray) -> Interval:
+def _interval(estimate: float, drawn: np.ndarray, level: float) -> Interval:
     drawn = drawn[~np.isnan(drawn)]  # a resample without a defined session has no value
     if np.isnan(estimate) or not len(drawn):
         return Interval(estimate, np.nan, np.nan)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = np.percentile(drawn, [50 - 50 * level, 50 + 50 * level])
     return Interval(float(estimate), float(low), float(high))
 
 

@@ -100,7 +100,7 @@ def evaluate_rewards(
     felt = [np.full(count, np.nan) if values is None else values for values, count in zip(felt, turns)]
     for key, in_deviations in (("local_difference", False), ("local_difference_sd", True)):
         options = {"threshold": feedback_threshold, "in_deviations": in_deviations, **draw}
-        row[key] = metrics.local_difference_interval(turn_rewards, felt, conversations, **options)
+        row[key] = metrics.local_difference_interval([turn_rewards], felt, conversations, **options)
         missing[key] = f"no turns both with and without positive feedback {name!r}" if name else "no feedback"
     if not math.isnan(row["local_difference"].estimate):
         missing["local_difference_sd"] = "the reward is the same for every observed turn"

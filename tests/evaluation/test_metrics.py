@@ -204,10 +204,10 @@ def test_interval_of_the_session_spearman_and_the_local_difference():
 
     feedback = [rng.integers(0, 2, 10).astype(float) for _ in range(300)]
     rewards = [0.5 * values + rng.normal(size=10) for values in feedback]
-    interval = metrics.local_difference_interval(rewards, feedback, np.arange(300))
+    interval = metrics.local_difference_interval([rewards], feedback, np.arange(300))
     assert interval.estimate == pytest.approx(metrics.local_difference(rewards, feedback))
     assert interval.high - interval.low == pytest.approx(4 * np.sqrt(2 * 2 / 3000), rel=0.15)
-    in_deviations = metrics.local_difference_interval(rewards, feedback, np.arange(300), in_deviations=True)
+    in_deviations = metrics.local_difference_interval([rewards], feedback, np.arange(300), in_deviations=True)
     assert in_deviations.estimate == pytest.approx(metrics.local_difference(rewards, feedback, in_deviations=True))
 
 
@@ -243,3 +243,27 @@ def test_no_sessions_at_all_is_missing():
 
 def test_intervals_read_well():
     assert str(Interval(0.27449, 0.25, 0.3)) == "0.274 [0.250, 0.300]"
+
+
+def test_intervals_over_several_runs():
+    rng = np.random.default_rng(0)
+    scores, ids = rng.normal(size=60), np.arange(60) // 2
+    predicted = scores + rng.normal(size=(3, 60))
+    interval = metrics.session_spearman_interval(predicted, scores, ids)
+    assert interval.estimate == pytest.approx(np.mean([spearmanr(run, scores).statistic for run in predicted]))
+    alike = metrics.session_spearman_interval(predicted[[0, 0]], scores, ids)
+    assert alike == pytest.approx(metrics.session_spearman_interval(predicted[0], scores, ids))
+
+    rewards, feedback = rng.normal(size=(3, 60, 4)), rng.integers(0, 2, (60, 4))
+    options = {"in_deviations": True}
+    each = [metrics.local_difference(run, feedback, **options) for run in rewards]
+    interval = metrics.local_difference_interval(rewards, feedback, ids, **options)
+    assert interval.estimate == pytest.approx(np.mean(each))
+    assert interval.low < interval.estimate < interval.high
+
+
+def test_a_wider_level_is_a_wider_interval():
+    values = np.random.default_rng(0).normal(size=100)
+    usual, wide = (bootstrap(values, np.arange(100), level=level) for level in (0.95, 0.998))
+    assert wide.low < usual.low < usual.high < wide.high
+    assert wide.high - wide.low == pytest.approx((usual.high - usual.low) * 3.09 / 1.96, rel=0.15)
