@@ -4,8 +4,10 @@ A cache is named by what it depends on: the backbone's weights and vocabulary, h
 themselves. It is there when it is whole, so a half-written one is never read.
 """
 
+import copy
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,19 +31,37 @@ class TurnFeatureCache:
 
     def __init__(self, folder: Path):
         self.features = np.load(folder / "features.npy", mmap_mode="r")  # (all turns, hidden)
-        self.first = np.load(folder / "first.npy")  # (sessions + 1,): where each session's turns begin
+        first = np.load(folder / "first.npy")  # (sessions + 1,): where each session's turns begin
+        self.spans = np.stack([first[:-1], first[1:]], 1)  # (sessions, 2): first turn and the one past the last
 
     def __len__(self) -> int:
-        return len(self.first) - 1
+        return len(self.spans)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return np.array(self.features[self.first[index] : self.first[index + 1]])
+        first, past = self.spans[index]
+        return np.array(self.features[first:past])
+
+    def select(self, rows: Sequence[int]) -> "TurnFeatureCache":
+        """The features of some of the sessions, in that order; nothing is copied."""
+        selected = copy.copy(self)
+        selected.spans = self.spans[np.asarray(rows, int)]
+        return selected
 
     def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation `(hidden,)` of each feature over all turns, in memory that does not grow with them."""
-        parts = [self.features[first : first + TURNS_AT_ONCE] for first in range(0, len(self.features), TURNS_AT_ONCE)]
-        mean = sum(part.sum(0, dtype=np.float64) for part in parts) / len(self.features)
-        return mean, np.sqrt(sum(np.square(part - mean).sum(0) for part in parts) / len(self.features))
+        turns = sum(len(part) for part in self._parts())
+        mean = sum(part.sum(0, dtype=np.float64) for part in self._parts()) / turns
+        return mean, np.sqrt(sum(np.square(part - mean).sum(0) for part in self._parts()) / turns)
+
+    def _parts(self) -> Iterator[np.ndarray]:
+        """All turns, some thousand at once, whatever the lengths of the sessions."""
+        waiting, turns = [], 0
+        for index in range(len(self)):
+            waiting.append(self[index])
+            turns += len(waiting[-1])
+            if turns >= TURNS_AT_ONCE or index == len(self) - 1:
+                yield np.concatenate(waiting)
+                waiting, turns = [], 0
 
 
 def cached_turn_features(
@@ -75,16 +95,19 @@ def score_cached(
     *,
     cache_dir: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
+    features: TurnFeatureCache | None = None,
 ) -> list[dict]:
     """`turn_rewards` and `score` of every session, as of `model.score_sessions`, from cached features.
 
-    For several heads on one backbone: only the first has to encode.
+    For several heads on one backbone: only the first has to encode. `features` are those of the sessions, where they
+    are at hand.
     """
-    cache, scored = cached_turn_features(model, sessions, cache_dir=cache_dir, dtype=dtype), []
+    cache = features or cached_turn_features(model, sessions, cache_dir=cache_dir, dtype=dtype)
+    scored = []
     for index in range(len(sessions)):
-        features = torch.from_numpy(cache[index])[None].to(model.device)
-        mask = torch.ones(features.shape[:2], dtype=torch.bool, device=model.device)
-        output = model(turn_features=features, turn_mask=mask)
+        vectors = torch.from_numpy(cache[index])[None].to(model.device)
+        mask = torch.ones(vectors.shape[:2], dtype=torch.bool, device=model.device)
+        output = model(turn_features=vectors, turn_mask=mask)
         score = model.predict_score(output.turn_rewards, output.turn_mask).item()
         scored.append({"turn_rewards": output.turn_rewards[0].tolist(), "score": score})
     return scored

@@ -5,6 +5,7 @@ and, at the end, the calibration.
 """
 
 import copy
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ class GeliRewardTrainer(Trainer):
         peft_config (`peft.PeftConfig`, *optional*): learn an adapter of the backbone in place of all its weights,
             and the head with it; needs `args.freeze_backbone=False`. Call `trainer.model.merge_and_unload()` before
             `model.save_pretrained`: until then the adapter is a part of the model that its class does not know.
+        features: what a frozen backbone makes of the sessions, under `"train"` and `"eval"`, where it is at hand: the
+            folds of a corpus need not be encoded again.
         kwargs: of `transformers.Trainer`.
 
     Every evaluation reports `global_loss`, the squared error of the predicted session score in squared units of the
@@ -52,6 +55,7 @@ class GeliRewardTrainer(Trainer):
         train_dataset: Dataset,
         eval_dataset: Dataset | None = None,
         peft_config=None,
+        features: Mapping[str, TurnFeatureCache] | None = None,
         **kwargs,
     ):
         _check_arguments(model, args, peft_config)
@@ -67,14 +71,12 @@ class GeliRewardTrainer(Trainer):
         if args.freeze_backbone:
             model.to(args.device)  # its features are computed before the Trainer would place it
         for part in [part for part in rows if rows[part] is not None]:
-            features = None
+            cache = None
             if args.freeze_backbone:
-                with args.main_process_first(desc="encoding turns"):  # one process encodes, the others read
-                    dtype = torch.bfloat16 if args.bf16 else torch.float32
-                    features = cached_turn_features(model, rows[part], cache_dir=args.features_dir, dtype=dtype)
+                cache = (features or {}).get(part) or self._encode(model, rows[part], args)
                 if part == "train" and args.standardise:
-                    _standardise(model, features)
-            data[part] = SessionData(rows[part], args, features)
+                    _standardise(model, cache)
+            data[part] = SessionData(rows[part], args, cache)
         if peft_config is not None:
             from peft import get_peft_model
 
@@ -93,6 +95,12 @@ class GeliRewardTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         if self.args.process_index:  # or every process would drop out the same units
             torch.manual_seed(self.args.seed + self.args.process_index)
+
+    @staticmethod
+    def _encode(model: GeliRewardModel, sessions: Dataset, args: GeliRewardArguments) -> TurnFeatureCache:
+        with args.main_process_first(desc="encoding turns"):  # one process encodes, the others read
+            dtype = torch.bfloat16 if args.bf16 else torch.float32
+            return cached_turn_features(model, sessions, cache_dir=args.features_dir, dtype=dtype)
 
     def _get_train_sampler(self, train_dataset=None):
         args = self.args

@@ -9,7 +9,7 @@ from tiny import backbone, reward_model
 from toy import toy_sessions, with_column
 
 from geli_hf import GeliRewardModel
-from geli_hf.training import PAPER, GeliRewardArguments
+from geli_hf.training import PAPER, GeliRewardArguments, GeliRewardTrainer, cached_turn_features
 
 
 def state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -308,3 +308,18 @@ def test_training_without_sessions_to_evaluate_on(trainer):
     config = made.reward_model.config
     assert len(config.reward_quantiles) == 101  # of the training turns
     assert config.residual_std is None  # nothing was held out to measure it on
+
+
+def test_features_at_hand_are_not_computed_again(arguments, train_sessions, features_dir, monkeypatch):
+    rows = list(range(0, 24, 2))
+    half = train_sessions.select(rows)
+    args = arguments(num_train_epochs=2, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
+    whole = cached_turn_features(reward_model("bert"), train_sessions, cache_dir=features_dir)
+    trained = []
+    for features in (None, {"train": whole.select(rows)}):
+        model = reward_model("bert")
+        if features:
+            monkeypatch.setattr(type(model), "encode_turns", None)
+        GeliRewardTrainer(model, args, half, features=features).train()
+        trained.append(model.score.out.weight.detach().numpy())
+    assert trained[1] == pytest.approx(trained[0], abs=1e-5)

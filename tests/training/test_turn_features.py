@@ -125,3 +125,20 @@ def test_scores_from_the_cache_are_those_of_the_model(name, head, train_sessions
     for row, expected in zip(cached, model.score_sessions(train_sessions)):
         assert row["turn_rewards"] == pytest.approx(expected["turn_rewards"], abs=1e-4)
         assert row["score"] == pytest.approx(expected["score"], abs=1e-3)
+
+
+def test_some_sessions_of_a_cache_are_those_of_the_cache(train_sessions, features_dir):
+    model = reward_model("bert")
+    cache = cached_turn_features(model, train_sessions, cache_dir=features_dir)
+    rows = [5, 0, 17]
+    some = cache.select(rows)
+    assert len(some) == 3
+    for mine, row in zip(range(3), rows):
+        assert np.array_equal(some[mine], cache[row])
+    turns = np.concatenate([cache[row] for row in rows]).astype(np.float64)
+    mean, std = some.mean_and_std()
+    np.testing.assert_allclose(mean, turns.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(std, turns.std(0), rtol=1e-12)
+    scored = score_cached(model, train_sessions.select(rows), features=some)
+    everything = score_cached(model, train_sessions, cache_dir=features_dir)
+    assert scored == [everything[row] for row in rows]
