@@ -11,7 +11,8 @@ from .reading import ReadReport, read_corpus, read_report
 
 __all__ = ["CORPORA", "ReadReport", "load_sessions", "read_report"]
 
-CORPORA = ("sample", "candor", "topical_chat", "uss", "esconv")
+CORPORA = ("sample", "candor", "topical_chat", "uss", "esconv", "soda")
+ON_THE_HUB = {"soda": "allenai/soda"}
 SAMPLE_CONVERSATIONS = 300
 # Part of the sample's name on disk: raise it when `write_sample` writes something else for the same arguments.
 SAMPLE_VERSION = 1
@@ -27,9 +28,9 @@ def load_sessions(
     """Rated sessions of a corpus as a `datasets.Dataset` of Session rows, memory-mapped.
 
     Args:
-        name_or_path: `"candor"`, `"topical_chat"`, `"uss"` or `"esconv"`, which are read from `data_dir`; `"sample"`,
-            which the project makes itself; or else rows that have the Session columns already: a `.jsonl` or
-            `.parquet` file, a folder of such, or a dataset on the Hub.
+        name_or_path: `"candor"`, `"topical_chat"`, `"uss"` or `"esconv"`, which are read from `data_dir`; `"soda"`,
+            from there or else from the Hub; `"sample"`, which the project makes itself; or else rows that have the
+            Session columns already: a `.jsonl` or `.parquet` file, a folder of such, or a dataset on the Hub.
         data_dir: where the corpus lies, as it was published.
         cache_dir: where what was read is kept. Default: `sessions` under `geli_hf.cache.cache_root()`.
         options: of the reader, see `geli_hf.data.<name>.open_corpus`; of the sample: `conversations` and `seed`.
@@ -45,6 +46,8 @@ def load_sessions(
         if data_dir is not None:
             raise ValueError("data_dir: the sample is made, not read from a folder; use cache_dir to say where")
         data_dir, options = _sample(cache_dir, **options)
+    elif name in ON_THE_HUB and data_dir is None:
+        data_dir = ON_THE_HUB[name]
     elif name in CORPORA and data_dir is None:
         raise ValueError(f"data_dir: say where {name} lies, as in load_sessions({name!r}, data_dir=...)")
     elif name not in CORPORA:

@@ -53,7 +53,7 @@ def open_corpus(path: str | Path, *, split: str = "train") -> Corpus:
     """
     files = _files(Path(path), split)
     if files is None:
-        dataset = _from_hub(str(path), split)
+        dataset = rows_of_hub(str(path), split)
         files = [Path(file["filename"]) for file in dataset.cache_files]
         columns, names = dataset.column_names, {column: dataset.features.get(column) or () for column in STRUCTS}
     else:
@@ -72,7 +72,7 @@ def open_corpus(path: str | Path, *, split: str = "train") -> Corpus:
 
     def rows() -> Iterator[Session]:
         if dataset is None:
-            located = _located(files)
+            located = located_rows(files)
         else:
             located = ((f"{path}, row {number}", row) for number, row in enumerate(dataset))
         seen: dict[str, str] = {}
@@ -134,7 +134,7 @@ def _nothing(path: str | Path) -> str:
     )
 
 
-def _from_hub(name: str, split: str) -> Dataset:
+def rows_of_hub(name: str, split: str) -> Dataset:
     try:
         return load_dataset(name, split=split)
     except (FileNotFoundError, ConnectionError) as error:
@@ -155,7 +155,7 @@ def _columns(files: list[Path]) -> tuple[set[str], dict[str, set[str]]]:
                 if pa.types.is_struct(schema.field(column).type):  # if not, the rows say what is wrong
                     names[column] |= {field.name for field in schema.field(column).type}
             continue
-        for _, row in islice(_located([file]), ROWS_LOOKED_AT):
+        for _, row in islice(located_rows([file]), ROWS_LOOKED_AT):
             columns |= {name for name, value in row.items() if value is not None}
             for column in STRUCTS:
                 if isinstance(row.get(column), Mapping):
@@ -163,7 +163,7 @@ def _columns(files: list[Path]) -> tuple[set[str], dict[str, set[str]]]:
     return columns, names
 
 
-def _located(files: list[Path]) -> Iterator[tuple[str, dict]]:
+def located_rows(files: list[Path]) -> Iterator[tuple[str, dict]]:
     """Each row with what to call it in an error."""
     for file in files:
         if file.suffix == ".parquet":
