@@ -11,11 +11,16 @@ from datasets import Dataset
 
 from ..sessions import Session, assistant_turns
 from . import metrics
+from .baselines import log_length, position
 from .metrics import Interval
+from .within import kendall_per_session, partial_spearman_per_session
 
 COLUMNS = {
     "within_session_spearman": "Within-session Spearman",
+    "spearman_given_length": "Length held fixed",
+    "spearman_given_position": "Position held fixed",
     "within_session_auc": "Within-session AUC",
+    "within_session_kendall": "Within-session Kendall",
     "session_spearman": "Session Spearman",
     "global_loss": "Global loss",
     "global_loss_floor": "Floor of global loss",
@@ -47,9 +52,10 @@ def evaluate_rewards(
         feedback_threshold: feedback above it is positive, see `metrics.local_difference`.
 
     Returns:
-        `Interval`s for within_session_spearman, within_session_auc, session_spearman, global_loss, local_difference
-        and local_difference_sd, a float for global_loss_floor, `sessions` (their number), and `missing`, which says
-        why a figure is NaN.
+        `Interval`s for within_session_spearman, the same with length or position held fixed (spearman_given_length,
+        spearman_given_position), within_session_auc, within_session_kendall, session_spearman, global_loss,
+        local_difference and local_difference_sd, a float for global_loss_floor, `sessions` (their number), and
+        `missing`, which says why a figure is NaN.
     """
     turns = [len(assistant_turns(messages)) for messages in _column(sessions, "messages")]
     if len(turn_rewards) != len(turns):
@@ -68,14 +74,16 @@ def evaluate_rewards(
 
     ratings = _column(sessions, "turn_rating")
     ratings = [np.full(count, np.nan) if values is None else values for values, count in zip(ratings, turns)]
-    row["within_session_spearman"] = metrics.bootstrap(
-        metrics.spearman_per_session(turn_rewards, ratings), conversations, **draw
-    )
-    row["within_session_auc"] = metrics.bootstrap(
-        metrics.auc_per_session(turn_rewards, ratings), conversations, **draw
-    )
-    why = "no session with two turns of different turn_rating"
-    missing |= dict.fromkeys(("within_session_spearman", "within_session_auc"), why)
+    messages = [{"messages": each} for each in _column(sessions, "messages")]
+    for key, values in {
+        "within_session_spearman": metrics.spearman_per_session(turn_rewards, ratings),
+        "within_session_auc": metrics.auc_per_session(turn_rewards, ratings),
+        "within_session_kendall": kendall_per_session(turn_rewards, ratings),
+        "spearman_given_length": partial_spearman_per_session(turn_rewards, ratings, log_length(messages)),
+        "spearman_given_position": partial_spearman_per_session(turn_rewards, ratings, position(messages)),
+    }.items():
+        row[key] = metrics.bootstrap(values, conversations, **draw)
+        missing[key] = _why_nothing_within(ratings)
 
     if predicted_scores is None:
         whole = [_nanmean(rewards) for rewards in turn_rewards]
@@ -157,6 +165,16 @@ def _column(sessions: Dataset | Iterable[Session], name: str) -> list[Any]:
     if isinstance(sessions, Dataset):
         return sessions[name][:] if name in sessions.column_names else [None] * len(sessions)
     return [session.get(name) for session in sessions]
+
+
+def _why_nothing_within(ratings: metrics.PerTurn) -> str:
+    known = np.concatenate([np.zeros(0), *(np.asarray(values, float) for values in ratings)])
+    known = known[~np.isnan(known)]
+    if not len(known):
+        return "no turn has a turn_rating"
+    if np.ptp(known) == 0:
+        return f"every turn_rating is {known[0]:g}"
+    return "no session with two turns of different turn_rating"
 
 
 def _nanmean(values: Sequence[float]) -> float:

@@ -206,7 +206,7 @@ def test_without_truth_history_and_policy(held_out, rewards, tmp_path):
     report = (tmp_path / "report.md").read_text()
     assert re.findall(r"\]\((.*?\.png)\)", report) == ["session.png"]
     assert "## The policy" not in report
-    assert "no session with two turns of different turn_rating" in report
+    assert "no turn has a turn_rating" in report
     summary = (tmp_path / "summary.txt").read_text()
     assert "nan" not in report + summary.replace(str(tmp_path), "")
     mine = metrics["reward"][THIS_MODEL]

@@ -127,3 +127,22 @@ def test_figures_are_plain_json(sessions):
     assert parsed["global_loss"] == {"estimate": None, "low": None, "high": None}
     assert parsed["within_session_auc"]["low"] == row["within_session_auc"].low
     assert as_json([np.float32(0.5), np.nan, "text", 3]) == [0.5, None, "text", 3]
+
+
+def test_why_nothing_can_be_said_within_sessions(sessions):
+    def why(change):
+        changed = [session | {"turn_rating": change(index)} for index, session in enumerate(sessions)]
+        row = evaluate_rewards(changed, baselines.log_length(changed), None, 3.0, resamples=50)
+        within = {key: reason for key, reason in row["missing"].items() if "ithin" in key or "given" in key}
+        assert len(within) == 5
+        return set(within.values())
+
+    assert why(lambda index: [NAN] * 6) == {"no turn has a turn_rating"}
+    assert why(lambda index: [3.0] * 5 + [NAN]) == {"every turn_rating is 3"}
+    assert why(lambda index: [float(index)] * 6) == {"no session with two turns of different turn_rating"}
+
+
+def test_a_row_of_lengths_says_nothing_once_length_is_held_fixed(sessions):
+    row = evaluate_rewards(sessions, baselines.log_length(sessions), None, 3.0, resamples=50)
+    assert row["spearman_given_length"] == (0, 0, 0)
+    assert row["spearman_given_position"].estimate != 0
