@@ -1,0 +1,70 @@
+"""The trust in a signal against textbook regression, and what it is for: a useless signal gets none."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from geli_hf.decomposition import fit_trust
+
+
+def drawn(sessions: int, slopes: list[float], *, seed: int = 0):
+    draw = np.random.default_rng(seed)
+    signals = draw.normal(size=(sessions, len(slopes)))
+    return signals @ np.array(slopes) + draw.normal(size=sessions), signals
+
+
+def test_one_signal_is_the_textbook_slope_shrunk():
+    score, signals = drawn(80, [0.4])
+    expected = stats.linregress(signals[:, 0], score)
+    trust = fit_trust(score, signals)
+    t = expected.slope / expected.stderr
+    assert trust.slope == pytest.approx([expected.slope])
+    assert trust.t == pytest.approx([t])
+    assert trust.beta == pytest.approx([expected.slope * (1 - 1 / t**2)])
+
+
+def test_several_signals_are_judged_together():
+    score, signals = drawn(4000, [0.5, 0.0, -0.3])
+    trust = fit_trust(score, signals)
+    np.testing.assert_allclose(trust.beta, [0.5, 0.0, -0.3], atol=0.05)
+    # A copy of the first with noise is correlated with the score, and adds nothing to it.
+    follower = signals[:, :1] + np.random.default_rng(1).normal(size=(4000, 1))
+    assert fit_trust(score, follower).beta[0] > 0.2
+    assert abs(fit_trust(score, np.c_[signals[:, :1], follower]).beta[1]) < 0.04
+
+
+def test_a_useless_signal_gets_next_to_nothing():
+    betas, slopes = [], []
+    for seed in range(200):
+        trust = fit_trust(*drawn(100, [0.0], seed=seed))
+        betas.append(abs(trust.beta[0]))
+        slopes.append(abs(trust.slope[0]))
+    assert np.mean(np.array(betas) == 0) > 0.6
+    assert np.mean(betas) < 0.4 * np.mean(slopes)
+
+
+def test_the_same_signal_twice_shares_its_trust():
+    score, signals = drawn(100, [0.5])
+    once, twice = fit_trust(score, signals), fit_trust(score, np.c_[signals, signals])
+    assert twice.slope == pytest.approx([once.slope[0] / 2] * 2)
+    assert twice.beta.sum() == pytest.approx(once.beta[0], rel=0.02)
+
+
+@pytest.mark.parametrize("sessions", [0, 1, 2])
+def test_too_few_sessions_trust_nothing(sessions):
+    trust = fit_trust(np.arange(float(sessions)), np.arange(float(sessions))[:, None])
+    assert (trust.slope.tolist(), trust.t.tolist(), trust.beta.tolist()) == ([0], [0], [0])
+
+
+def test_a_signal_that_never_changes_is_not_trusted_and_disturbs_no_other():
+    score, signals = drawn(50, [0.5])
+    with_constant = fit_trust(score, np.c_[signals, np.full(50, 3.0)])
+    assert with_constant.beta == pytest.approx([fit_trust(score, signals).beta[0], 0])
+    assert fit_trust(score, np.zeros((50, 0))).beta.shape == (0,)
+
+
+def test_wrong_shapes_and_nan_are_refused():
+    with pytest.raises(ValueError, match=r"found shapes \(3,\) and \(3,\)"):
+        fit_trust(np.zeros(3), np.zeros(3))
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        fit_trust(np.zeros(2), np.array([[0.0], [np.nan]]))
