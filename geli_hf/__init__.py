@@ -19,7 +19,7 @@ _EXPORTS = {
     "sessions": ["SessionError", "add_signal", "session_features", "split_sessions", "validate_sessions"],
     "data": ["load_sessions", "read_report"],
     "published_head": ["convert_head"],
-    "training": ["PAPER", "GeliRewardArguments", "GeliRewardTrainer"],
+    "training": ["PAPER", "GeliRewardArguments", "GeliRewardTrainer", "HindsightAttribution", "fit_hindsight"],
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 

@@ -3,13 +3,18 @@
 from .arguments import PAPER, GeliRewardArguments
 from .dataset import shuffle_feedback
 from .features import cached_turn_features, score_cached
+from .hindsight import Hindsight, HindsightAttribution, HindsightReport, fit_hindsight
 from .trainer import GeliRewardTrainer
 
 __all__ = [
     "PAPER",
     "GeliRewardArguments",
     "GeliRewardTrainer",
+    "Hindsight",
+    "HindsightAttribution",
+    "HindsightReport",
     "cached_turn_features",
+    "fit_hindsight",
     "score_cached",
     "shuffle_feedback",
 ]

@@ -1,0 +1,412 @@
+"""Hindsight: who has seen the listener's reaction knows better what a turn was worth, and can teach who has not.
+
+A closed form in three steps on the features of a frozen backbone, in seconds and without a learning rate. It departs
+from GELI (arXiv 2403.11330), whose weight of the Local Implicit signal is given and whose model never sees more of the
+reaction than that signal:
+
+1. Trust. The scores say how far each signal may be followed (`decomposition.fit_trust`).
+2. Teacher. Ridge regression of what the trusted signals leave of the score, on the session's mean turn and mean
+   reaction; by its linearity it says what each turn with its reaction was worth.
+3. Student. Ridge regression of the teacher's values, of sessions that this teacher has not seen, on the turn in its
+   context alone. It reads nothing that comes after the turn, so that it can reward a policy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from datasets import Dataset
+from safetensors.numpy import load_file, save_file
+from transformers.utils import cached_file, logging
+
+from ..decomposition import fit_ridge, fit_trust
+from ..modeling_geli import GeliRewardModel
+from ..sessions import SessionError, assistant_turns, feedback_names
+from .features import cached_turn_features, score_cached
+
+logger = logging.get_logger(__name__)
+
+SESSIONS_NEEDED = 200  # below, the sign of the listener alone was better on real corpora
+BELIEVABLE = 2.0  # |t| from which a signal is said to be borne out by the scores
+WEIGHTS_FILE, SIGNALS_FILE = "hindsight.safetensors", "hindsight.json"
+
+
+@dataclass
+class SignalTrust:
+    """How one Local Implicit signal is read: `beta (l - mean) / std` is its part of a turn's value.
+
+    Args:
+        mean, std: of the observed training turns, in the signal's own units.
+        slope: of the standardised score on the session's mean of the standardised signal, all signals at once.
+        t: slope over its standard error.
+        beta: the slope shrunk towards 0, see `decomposition.Trust`.
+        observed: share of the training turns where there was something to observe.
+    """
+
+    mean: float
+    std: float
+    slope: float
+    t: float
+    beta: float
+    observed: float
+
+
+@dataclass
+class HindsightReport:
+    """What a fit has found; `str()` says it in words.
+
+    Args:
+        sessions, turns: what the student learned from.
+        scored: sessions with a score, which trust and teacher learned from.
+        signals: name -> its trust.
+        teacher, student: share of the variance that the likelihood ascribes to what they read: of the sessions' scores
+            without the trusted signals, and of the teacher's values.
+        reactions: share of the turns that were answered.
+    """
+
+    sessions: int
+    scored: int
+    turns: int
+    reactions: float
+    signals: dict[str, SignalTrust]
+    teacher: float
+    student: float
+
+    def __str__(self) -> str:
+        enough = "enough" if self.scored >= SESSIONS_NEEDED else "too few to rely on the result"
+        lines = [
+            f"{self.scored} sessions with a score ({SESSIONS_NEEDED} needed: {enough}), {self.sessions} in all; "
+            f"{self.turns} turns, {self.reactions:.0%} of them answered."
+        ]
+        for name, signal in self.signals.items():
+            lines.append(f"{name}: {_verdict(signal, self.scored)}")
+        if not self.signals:
+            lines.append("No signal of the listener: the teacher has scores and reactions' words alone.")
+        lines.append(f"The teacher explains {self.teacher:.0%} of the scores, beyond the signals.")
+        lines.append(f"The student, who sees no reaction, explains {self.student:.0%} of the teacher's values.")
+        return "\n".join(lines)
+
+
+def _verdict(signal: SignalTrust, sessions: int) -> str:
+    if not signal.observed or signal.t == 0:
+        return "not used: it was never observed or never changes, or sessions are too few to tell."
+    found = f"t = {signal.t:.1f}, trusted with beta = {signal.beta:+.3f}"
+    if abs(signal.t) >= BELIEVABLE:
+        wrong = ", the better the sign the lower the score" if signal.t < 0 else ""
+        return f"{found}: borne out by the scores{wrong} (observed at {signal.observed:.0%} of the turns)."
+    wanted = int(np.ceil(sessions * (BELIEVABLE / signal.t) ** 2))
+    return f"{found}: not borne out by the scores; were it real, about {wanted} sessions would show it."
+
+
+class HindsightAttribution:
+    """Explains recorded sessions: what each turn was worth, seen together with how the listener took it.
+
+    It reads what comes after a turn, so it must never reward a policy; `fit_hindsight` gives the model that may.
+
+    Args:
+        model: a [`GeliRewardModel`] whose linear head holds the turn's part. Also what the backbone is taken from.
+        reaction_mean, reaction_weight: (hidden,), the part of an answer with the features h is
+            `reaction_weight (h - reaction_mean)`; that of no answer is 0.
+        signals: name -> how it is read; what was not observed adds 0.
+    """
+
+    def __init__(
+        self,
+        model: GeliRewardModel,
+        reaction_mean: np.ndarray,
+        reaction_weight: np.ndarray,
+        signals: dict[str, SignalTrust],
+    ):
+        self.model, self.signals = model, signals
+        self.reaction_mean, self.reaction_weight = reaction_mean, reaction_weight
+
+    @torch.inference_mode()
+    def score_sessions(self, sessions: Dataset | Sequence[dict], *, batch_size: int = 32) -> list[dict]:
+        """What every assistant turn of every session was worth.
+
+        Args:
+            sessions: rows with `messages`, and `feedback` with the signals; one that is absent was not observed.
+
+        Returns:
+            As [`GeliRewardModel.score_sessions`], and one more key: `parts`, lists like `turn_rewards` that add up to
+            it, under "turn", "reaction" and "feedback.<signal>".
+        """
+        rows = self.model.score_sessions(sessions, batch_size=batch_size)
+        feedback = [session.get("feedback") or {} for session in sessions]
+        for name, signal in self.signals.items():
+            if signal.beta and rows and all(felt.get(name) is None for felt in feedback):
+                logger.warning(f"no session has feedback {name!r}, so turns are explained without it")
+        messages = [session["messages"] for session in sessions]
+        for start in range(0, len(rows), batch_size):
+            reactions = iter(self._reaction_parts(messages[start : start + batch_size]))
+            for row, felt in zip(rows[start : start + batch_size], feedback[start : start + batch_size]):
+                parts = {"turn": row["turn_rewards"]}
+                parts["reaction"] = list(itertools.islice(reactions, len(parts["turn"])))
+                for name, signal in self.signals.items():
+                    values = np.full(len(parts["turn"]), np.nan) if felt.get(name) is None else felt[name]
+                    values = _standardised(np.asarray(values, float), signal.mean, signal.std)
+                    parts[f"feedback.{name}"] = (signal.beta * values).tolist()
+                row["parts"] = parts
+                row["turn_rewards"] = [sum(values) for values in zip(*parts.values())]
+                mean = sum(row["turn_rewards"]) / len(row["turn_rewards"])
+                row["score"] = self.model.config.score_mean + self.model.config.score_std * mean
+        return rows
+
+    def _reaction_parts(self, dialogues: list[list[dict]]) -> list[float]:
+        """One per assistant turn of all dialogues; 0 where nobody answered."""
+        reactions = _reactions(dialogues)
+        said = [_alone(text) for text in reactions if text is not None]
+        if not said:
+            return [0.0] * len(reactions)
+        features = self.model.encode_turns(**self.model.tokenize(said)).features[:, 0].cpu().numpy()
+        parts = iter(((features - self.reaction_mean) @ self.reaction_weight).tolist())
+        return [0.0 if text is None else next(parts) for text in reactions]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes a reward model's checkpoint (with the turn's part alone) and two files more beside it."""
+        self.model.save_pretrained(folder)
+        weights = {"reaction_mean": self.reaction_mean, "reaction_weight": self.reaction_weight}
+        save_file(
+            {name: np.ascontiguousarray(array, np.float64) for name, array in weights.items()},
+            Path(folder) / WEIGHTS_FILE,
+        )
+        signals = {name: asdict(signal) for name, signal in self.signals.items()}
+        (Path(folder) / SIGNALS_FILE).write_text(json.dumps({"signals": signals}, indent=1), encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path) -> HindsightAttribution:
+        """
+        Raises:
+            OSError: there is no such folder or repository, or it holds no attribution (a reward model, perhaps).
+        """
+        weights, signals = (cached_file(str(name_or_path), name) for name in (WEIGHTS_FILE, SIGNALS_FILE))
+        read = json.loads(Path(signals).read_text(encoding="utf-8"))["signals"]
+        model = GeliRewardModel.from_pretrained(name_or_path)
+        return cls(model, **load_file(weights), signals={name: SignalTrust(**signal) for name, signal in read.items()})
+
+
+class Hindsight(NamedTuple):
+    """A forward reward model, the attribution that taught it, and what was found on the way."""
+
+    reward_model: GeliRewardModel
+    attribution: HindsightAttribution
+    report: HindsightReport
+
+
+def fit_hindsight(
+    model: GeliRewardModel,
+    sessions: Dataset,
+    eval_sessions: Dataset | None = None,
+    *,
+    signals: Sequence[str] | None = None,
+    folds: int = 4,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Hindsight:
+    """Learn turn rewards in closed form from scores, signals and words of the listener (see this module).
+
+    With z the turn's features, h those of the listener's answer, l the standardised signals, R the standardised score:
+
+        R - beta l-bar = w z-bar + q h-bar + c + e      the teacher, over sessions; bars are means over their turns
+        a_t = w z_t + q h_t + beta l_t + c              what it says of a turn; of sessions in no fold of its training,
+        a_t = v z_t + b + e_t                           the student, over turns; the reward is v z_t + b
+
+    Sessions without a score teach the student alone. What was not observed, or not answered, counts as the mean.
+
+    Args:
+        model: with a linear head and mean aggregation, as `GeliRewardModel.from_backbone()` makes it. Its backbone
+            stays as it is; head and configuration are changed in place, as a trainer would.
+        sessions: to learn from.
+        eval_sessions: held-out sessions, for the deviation of the residuals alone.
+        signals: names in `feedback`. Default: all that the sessions carry.
+        folds: teachers that the student's values come from, each blind to a part of the conversations.
+        seed: of the folds.
+        cache_dir, dtype: see [`cached_turn_features`].
+
+    Raises:
+        SessionError: fewer than two conversations with a score, or scores that are all the same, or no such signal.
+        ValueError: another head or aggregation, or fewer than two folds.
+    """
+    if (model.config.head, model.config.aggregation) != ("linear", "mean"):
+        raise ValueError(
+            "model: expected head='linear' and aggregation='mean', for which there is a closed form, "
+            f"found {model.config.head!r} and {model.config.aggregation!r}"
+        )
+    if folds < 2:
+        raise ValueError(f"folds: expected at least 2, found {folds}")
+    names = _signal_names(sessions, signals)
+    score, fold_of, folds = _scores_and_folds(sessions, folds, seed)
+    scored = ~np.isnan(score)
+    score_mean, score_std = float(score[scored].mean()), float(score[scored].std())
+    target = (score - score_mean) / score_std
+
+    cache = cached_turn_features(model, sessions, cache_dir=cache_dir, dtype=dtype)
+    first, turn_features = cache.first, cache.features
+    middle, deviation = _mean_and_std(turn_features)
+    answers, answered = _reaction_features(model, sessions, cache_dir, dtype)
+    h_middle, h_deviation = _mean_and_std(answers)
+    reactions = np.tile(h_middle.astype(np.float32), (len(turn_features), 1))  # no answer is like an average one
+    reactions[answered] = answers
+    felt = {name: np.concatenate([np.asarray(row[name], float) for row in sessions["feedback"]]) for name in names}
+    scales = {name: _signal_scale(values) for name, values in felt.items()}
+    standard = [_standardised(felt[name], *scales[name]) for name in names]
+    standard = np.stack(standard, 1) if names else np.zeros((len(turn_features), 0))
+
+    read = np.concatenate([_session_means(values, first) for values in (turn_features, reactions)], 1)
+    sensed = _session_means(standard, first)
+    scale, hidden = np.concatenate([deviation, h_deviation]), len(middle)
+
+    def teach(which: np.ndarray):
+        trust = fit_trust(target[which], sensed[which])
+        return trust, fit_ridge(read[which], target[which] - sensed[which] @ trust.beta, scale)
+
+    def attribute(which: np.ndarray, trust, ridge) -> np.ndarray:
+        value = turn_features[which] @ ridge.weight[:hidden] + reactions[which] @ ridge.weight[hidden:]
+        return value + standard[which] @ trust.beta + ridge.intercept
+
+    values = np.empty(len(turn_features))
+    fold_of_turn = np.repeat(fold_of, np.diff(first))
+    for fold in range(folds):
+        hidden_turns = fold_of_turn == fold
+        values[hidden_turns] = attribute(hidden_turns, *teach(scored & (fold_of != fold)))
+    trust, teacher = teach(scored)
+    student = fit_ridge(turn_features, values, deviation)
+
+    found = {
+        name: SignalTrust(*scales[name], *map(float, (slope, t, beta)), observed=float(np.mean(~np.isnan(felt[name]))))
+        for name, slope, t, beta in zip(names, trust.slope, trust.t, trust.beta)
+    }
+    report = HindsightReport(
+        len(sessions),
+        int(scored.sum()),
+        len(values),
+        float(answered.mean()),
+        found,
+        teacher.explained,
+        student.explained,
+    )
+    if report.scored < SESSIONS_NEEDED:
+        logger.warning(
+            f"{report.scored} sessions have a score. With fewer than about {SESSIONS_NEEDED} the listener's signal "
+            "alone is the better reward; look at its t in the report."
+        )
+
+    model.config.score_mean, model.config.score_std = score_mean, score_std
+    model.config.residual_std, model.config.reward_quantiles = None, []
+    twin = _twin(model)
+    q = teacher.weight[hidden:]
+    _set_head(twin, middle, deviation, teacher.weight[:hidden], teacher.intercept + float(h_middle @ q))
+    _set_head(model, middle, deviation, student.weight, student.intercept)
+    rewards = turn_features @ student.weight + student.intercept
+    model.config.reward_quantiles = np.quantile(rewards, np.linspace(0, 1, 101)).round(6).tolist()
+    attribution = HindsightAttribution(twin, h_middle, q, found)
+    if eval_sessions is not None:
+        predicted = [row["score"] for row in score_cached(model, eval_sessions, cache_dir=cache_dir, dtype=dtype)]
+        residual = np.array(eval_sessions["score"], float) - predicted
+        model.config.residual_std = float(np.nanstd(residual)) if np.isfinite(residual).any() else None
+    return Hindsight(model, attribution, report)
+
+
+def _signal_names(sessions: Dataset, signals: Sequence[str] | None) -> list[str]:
+    have = feedback_names(sessions)
+    if unknown := [name for name in signals or () if name not in have]:
+        carried = ", ".join(have) or "none"
+        raise SessionError(f"signals: the sessions have no feedback named {', '.join(unknown)}; they carry {carried}")
+    return have if signals is None else list(signals)
+
+
+def _scores_and_folds(sessions: Dataset, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Scores `(sessions,)`, the fold of each session `(sessions,)`, and how many folds there are."""
+    score = np.array(sessions["score"], float)
+    known = score[~np.isnan(score)]
+    names, conversation = np.unique(np.asarray(sessions["conversation_id"][:]), return_inverse=True)
+    rated = np.unique(conversation[~np.isnan(score)])
+    if len(rated) < 2:
+        raise SessionError(
+            f"sessions: found {len(rated)} conversations with a score, expected 2 or more: "
+            "each teacher is blind to some of them"
+        )
+    if np.ptp(known) == 0:
+        raise SessionError(f"sessions: all {len(known)} scores are {known[0]}, so no turn can be told apart")
+    # The rated ones first, so that every fold has some of them, and every teacher has others.
+    draw = np.random.default_rng(seed)
+    order = np.concatenate([draw.permutation(rated), draw.permutation(np.setdiff1d(np.arange(len(names)), rated))])
+    folds = min(folds, len(rated))
+    fold = np.empty(len(names), int)
+    fold[order] = np.arange(len(order)) % folds
+    return score, fold[conversation], folds
+
+
+def _reactions(dialogues: Iterable[list[dict]]) -> list[str | None]:
+    """What the user said after each assistant turn of each dialogue; None where it was the last word."""
+    return [
+        messages[turn + 1]["content"] if turn + 1 < len(messages) else None
+        for messages in dialogues
+        for turn in assistant_turns(messages)
+    ]
+
+
+def _alone(text: str) -> list[dict]:
+    """An answer as a dialogue of its own. The backbone reads the assistant's turns only, so it takes that place."""
+    return [{"role": "assistant", "content": text}]
+
+
+def _reaction_features(model, sessions, cache_dir, dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Features of the answers `(answers, hidden)`, and whether each turn was answered `(turns,)`."""
+    reactions = _reactions(sessions["messages"])
+    answered = np.array([text is not None for text in reactions])
+    if not answered.any():
+        return np.zeros((0, model.config.get_text_config().hidden_size), np.float32), answered
+    texts = Dataset.from_dict({"messages": [_alone(text) for text in reactions if text is not None]})
+    return cached_turn_features(model, texts, cache_dir=cache_dir, dtype=dtype, batch_size=256).features, answered
+
+
+def _mean_and_std(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`(hidden,)` each; a feature that never changes has deviation 1."""
+    if not len(features):
+        return np.zeros(features.shape[1]), np.ones(features.shape[1])
+    std = features.std(0, dtype=float)
+    return features.mean(0, dtype=float), np.where(std > 1e-6, std, 1.0)
+
+
+def _signal_scale(values: np.ndarray) -> tuple[float, float]:
+    """Mean and deviation of what was observed; (0, 1) if nothing was."""
+    known = values[~np.isnan(values)]
+    return (float(known.mean()), float(known.std()) or 1.0) if len(known) else (0.0, 1.0)
+
+
+def _standardised(values: np.ndarray, mean: float, std: float) -> np.ndarray:
+    """In deviations from the mean; 0 where nothing was observed."""
+    return np.where(np.isnan(values), 0.0, (values - mean) / std)
+
+
+def _session_means(values: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """(turns, k) -> (sessions, k), float64."""
+    return np.stack([values[start:stop].mean(0, dtype=float) for start, stop in itertools.pairwise(first)])
+
+
+def _twin(model: GeliRewardModel) -> GeliRewardModel:
+    """A model on the same backbone with a head and a configuration of its own."""
+    with torch.device("meta"):  # a second backbone is laid out without memory, and replaced
+        twin = GeliRewardModel(deepcopy(model.config))
+    twin.model, twin.score, twin.tokenizer = model.model, deepcopy(model.score), model.tokenizer
+    return twin.eval()
+
+
+@torch.no_grad()
+def _set_head(model: GeliRewardModel, middle: np.ndarray, deviation: np.ndarray, weight: np.ndarray, intercept: float):
+    """Make the linear head compute `weight f + intercept`, which it does on standardised features."""
+    head = model.score
+    head.standardise.mean.copy_(torch.from_numpy(middle))
+    head.standardise.std.copy_(torch.from_numpy(deviation))
+    head.out.weight.copy_(torch.from_numpy(weight * deviation)[None])
+    head.out.bias.fill_(float(intercept + middle @ weight))
