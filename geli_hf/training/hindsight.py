@@ -222,6 +222,9 @@ def fit_hindsight(
 
     Sessions without a score teach the student alone. What was not observed, or not answered, counts as the mean.
 
+    Trust is learned from differences between sessions. A signal that tells content listeners from others is trusted
+    too, though it may say little of single turns: leave such a one out of `signals`.
+
     Args:
         model: with a linear head and mean aggregation, as `GeliRewardModel.from_backbone()` makes it. Its backbone
             stays as it is; head and configuration are changed in place, as a trainer would.
