@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..affect.sentiment import NextTurnSentiment
-from ..sessions import Session, session_features
-from .reading import Corpus, Skipped, merge_turns
+from ..sessions import Session, merge_turns, session_features
+from .reading import Corpus, Skipped
 from .rows import SUFFIXES, located_rows, rows_of_hub
 
 

@@ -253,7 +253,7 @@ def fit_hindsight(
     target = (score - score_mean) / score_std
 
     cache = cached_turn_features(model, sessions, cache_dir=cache_dir, dtype=dtype)
-    first, turn_features = cache.first, cache.features
+    first, turn_features = np.append(cache.spans[:, 0], cache.spans[-1:, 1]), cache.features
     middle, deviation = _mean_and_std(turn_features)
     answers, answered = _reaction_features(model, sessions, cache_dir, dtype)
     h_middle, h_deviation = _mean_and_std(answers)
