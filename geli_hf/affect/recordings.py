@@ -9,6 +9,7 @@ import pandas as pd
 from transformers.utils import logging
 
 from ..sessions import Session, SessionError, Turn, merge_turns, span, validate_session
+from .behaviour import behaviour_of_turns, joined
 from .emotions import FACE_COLUMNS
 from .transcripts import Transcript
 from .turns import SHORT_WORDS, affect_of_turns
@@ -46,8 +47,9 @@ def session_of_recording(
     Returns:
         Successive utterances of one speaker are one message. `start` and `stop` are the least and the greatest of a
         message, so messages may overlap: the face counts for every turn of the `assistant` during which it is seen.
-        `feedback` holds `affect` and `affect_mean`, NaN where nothing was seen, or after the end of the video. Of a
-        Session row its other columns are kept; a `score` that is not known is NaN.
+        `feedback` holds `affect` and `affect_mean`, NaN where nothing was seen, or after the end of the video, and
+        `behaviour` the face in words (see `behaviour_of_turns`). Of a Session row its other columns are kept; a
+        `score` that is not known is NaN.
 
     Raises:
         ValueError: the table lacks columns, or holds no frame.
@@ -79,21 +81,16 @@ def session_of_recording(
     }
     if any(given.get(column) for column in PER_TURN):
         _check_roles(transcript, messages)
+    validate_session(session, str(transcript.path), {})
 
     spoken = np.array([turn.speaker != user for turn in turns])
     words = np.array([len(turn.text.split()) for turn in turns])
-    affect, mean = affect_of_turns(
-        times,
-        table[FACE_COLUMNS].to_numpy(float),
-        start[spoken],
-        stop[spoken],
-        words[spoken],
-        lag=lag,
-        min_share=min_share,
-        short_words=short_words,
-    )
+    probabilities = table[FACE_COLUMNS].to_numpy(float)
+    rules = {"lag": lag, "min_share": min_share, "short_words": short_words}
+    affect, mean = affect_of_turns(times, probabilities, start[spoken], stop[spoken], words[spoken], **rules)
+    shown = behaviour_of_turns(times, start[spoken], stop[spoken], probabilities=probabilities, lag=lag)
     session["feedback"] = (given.get("feedback") or {}) | {"affect": affect.tolist(), "affect_mean": mean.tolist()}
-    validate_session(session, str(transcript.path), {})
+    session["behaviour"] = [joined(*texts) for texts in zip(shown, given.get("behaviour") or [""] * len(shown))]
     return session
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..affect.behaviour import behaviour_of_turns, joined
 from ..affect.emotions import FACE_COLUMNS
 from ..affect.turns import affect_of_turns
 from ..sessions import Session, SessionError, Turn, session_features, span
 from .candor_files import SURVEY, Unreadable, conversations, open_conversation
-from .candor_tables import FEATURES, RATINGS, Spoken, number_columns, read_faces, read_scores, read_turns
+from .candor_tables import FEATURES, RATINGS, Observed, Spoken, number_columns, read_observed, read_scores, read_turns
 from .reading import Corpus, Skipped, in_order, mean_known
 
 SEGMENTATIONS = ("cliffhanger", "backbiter", "audiophile")
@@ -26,6 +27,8 @@ SCALES = {"overall_affect": (1, 9), "conversationalist": (0, 100), "good_for_adv
 # Columns of the survey that identify or describe a person and are no rating of the conversation.
 NO_RATINGS = {"user_id", "partner_id", "convo_id", "date", "sex", "age", "race", "edu", "politics", "employ"}
 
+UNOBSERVED = Observed(np.zeros(0), np.zeros((0, len(FACE_COLUMNS))), {})
+
 
 def open_corpus(
     data_dir: str | Path,
@@ -34,6 +37,7 @@ def open_corpus(
     segmentation: str = "cliffhanger",
     perspectives: str = "both",
     affect: bool = True,
+    behaviour: bool = False,
     backchannels: bool = False,
     num_proc: int = 1,
 ) -> Corpus:
@@ -48,8 +52,10 @@ def open_corpus(
         perspectives: "both", or "first" or "second", in the order in which the two first speak, for the rater.
         affect: read the listener's face as feedback `affect` and `affect_mean` (see `affect.turns`). Where a
             conversation has no features, nothing was observed.
-        backchannels: what the listener threw in during a turn ("mhm") as `behaviour`, such as 'said "Yeah", "Mhm"';
-            only "backbiter" tells.
+        behaviour: the listener's face, and where the features have them gaze, pitch and intensity, in words (see
+            `affect.behaviour`), as in "listener smiles through most of this turn, looks away at the end".
+        backchannels: what the listener threw in during a turn ("mhm") in `behaviour`, such as 'said "Yeah", "Mhm"';
+            only "backbiter" tells. With both, it comes after a semicolon.
         num_proc: processes that read. It changes no row and not their order. Where Python starts processes afresh
             (macOS, Windows), a script has to call this under `if __name__ == "__main__":`.
 
@@ -77,12 +83,14 @@ def open_corpus(
 
     homes = conversations(Path(data_dir))
     rated = any(_rated(home) for home in homes)
-    reader = _Reader(scores, not isinstance(score, str), segmentation, perspectives, affect, backchannels, rated)
+    reader = _Reader(
+        scores, not isinstance(score, str), segmentation, perspectives, affect, behaviour, backchannels, rated
+    )
     features = session_features(
         ["affect", "affect_mean"] if affect else [],
         scores=scores if reader.several else [],
         times=True,
-        behaviour=backchannels,
+        behaviour=behaviour or backchannels,
         turn_rating=rated,
     )
 
@@ -131,6 +139,7 @@ class _Reader:
     segmentation: str
     perspectives: str
     affect: bool
+    behaviour: bool
     backchannels: bool
     rated: bool
 
@@ -139,7 +148,7 @@ class _Reader:
         if not home.is_dir():
             return [home]
         names = [SURVEY, f"transcription/transcript_{self.segmentation}.csv", RATINGS]
-        return [home / name for name in [*names, *([FEATURES] if self.affect else [])]]
+        return [home / name for name in [*names, *([FEATURES] if self.affect or self.behaviour else [])]]
 
     def sessions(self, home: Path) -> list[Session | Skipped]:
         expected = 2 if self.perspectives == "both" else 1
@@ -147,7 +156,7 @@ class _Reader:
             source = open_conversation(home)
             answers = read_scores(source, self.scores)
             turns = read_turns(source, self.segmentation, rated=self.rated, backchannels=self.backchannels)
-            faces = read_faces(source) if self.affect else {}
+            observed = read_observed(source, senses=self.behaviour) if self.affect or self.behaviour else {}
             speakers = list(dict.fromkeys(turn.speaker for turn in turns))
             if len(speakers) != 2:
                 raise Unreadable(f"{len(speakers)} speaker{'s' * (len(speakers) != 1)} in the transcript, not 2")
@@ -155,7 +164,9 @@ class _Reader:
             return [Skipped(str(error), home.name)] * expected
         times = np.array([span(turn.rows) for turn in turns]).T
         raters = {"both": speakers, "first": speakers[:1], "second": speakers[1:]}[self.perspectives]
-        return [self._of_rater(home, turns, times, rater, answers, faces.get(rater)) for rater in raters]
+        return [
+            self._of_rater(home, turns, times, rater, answers, observed.get(rater, UNOBSERVED)) for rater in raters
+        ]
 
     def _of_rater(
         self,
@@ -164,7 +175,7 @@ class _Reader:
         times: np.ndarray,
         rater: str,
         answers: list[dict[str, float]],
-        face: tuple[np.ndarray, np.ndarray] | None,
+        seen: Observed,
     ) -> Session | Skipped:
         scores = {name: answer.get(rater, math.nan) for name, answer in zip(self.scores, answers)}
         name, score = self.scores[0], scores[self.scores[0]]
@@ -194,18 +205,24 @@ class _Reader:
         rewarded = [turn for turn in turns if turn.speaker != rater]
         if self.rated:
             session["turn_rating"] = [float(mean_known(row.rating for row in turn.rows)) for turn in rewarded]
-        if self.backchannels:
-            session["behaviour"] = [_behaviour(turn.rows, rater) for turn in rewarded]
+        spoken = np.array([turn.speaker != rater for turn in turns])
+        start, stop = start[spoken], stop[spoken]
+        if self.behaviour or self.backchannels:
+            shown = said = [""] * len(rewarded)
+            if self.behaviour:
+                faces = {"probabilities": seen.probabilities, **seen.senses}
+                shown = behaviour_of_turns(seen.seconds, start, stop, **faces)
+            if self.backchannels:
+                said = [_said(turn.rows, rater) for turn in rewarded]
+            session["behaviour"] = [joined(*texts) for texts in zip(shown, said)]
         if self.affect:
-            seconds, probabilities = face or (np.zeros(0), np.zeros((0, len(FACE_COLUMNS))))
-            spoken = np.array([turn.speaker != rater for turn in turns])
             words = np.array([len(turn.text.split()) for turn in rewarded])
-            hard, mean = affect_of_turns(seconds, probabilities, start[spoken], stop[spoken], words)
+            hard, mean = affect_of_turns(seen.seconds, seen.probabilities, start, stop, words)
             session["feedback"] = {"affect": hard.tolist(), "affect_mean": mean.tolist()}
         return session
 
 
-def _behaviour(rows: Sequence[Spoken], listener: str) -> str:
+def _said(rows: Sequence[Spoken], listener: str) -> str:
     """The listener's back-channels in words; "" if there was none."""
     heard = [row for row in rows if row.listener in ("", listener)]
     said = [words for row in heard for words in row.backchannels]

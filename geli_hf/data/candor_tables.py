@@ -23,6 +23,7 @@ from ..sessions import Turn, merge_turns
 from .candor_files import SURVEY, Folder, Unreadable, Zip
 
 FEATURES, RATINGS = "audio_video_features.csv", "turn_ratings.csv"
+SENSES = ("gaze", "pitch", "intensity")  # columns of the features beside the face
 MISSING = ["", "NA", "NaN", "nan", "null"]  # where a number should stand
 HEADER_BYTES = 2**18  # more than any heading has
 
@@ -114,16 +115,30 @@ def split_backchannels(words: str, count: float) -> tuple[str, ...]:
     return tuple(part.strip(" .,") for part in parts if part.strip(" .,"))
 
 
-def read_faces(source: Folder | Zip) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Seconds (n,) and emotion probabilities (n, 8) of each person; nothing without features."""
+class Observed(NamedTuple):
+    """What a camera and a microphone told of one person; NaN where they didn't."""
+
+    seconds: np.ndarray  # (n,)
+    probabilities: np.ndarray  # (n, 8), of the face's emotions
+    senses: dict[str, np.ndarray]  # (n,) for each of `SENSES` that the corpus has
+
+
+def read_observed(source: Folder | Zip, *, senses: bool) -> dict[str, Observed]:
+    """The features of each person; nothing without features."""
     data = source.read(FEATURES)
     if data is None or not data.strip():
         return {}
-    table = _table(data, FEATURES, ["timedelta", "user_id"], numbers=FACE_COLUMNS)
+    there = set(_header(data, FEATURES))
+    others = [name for name in SENSES if senses and name in there]
+    table = _table(data, FEATURES, ["timedelta", "user_id"], numbers=[*FACE_COLUMNS, *others])
     seconds = np.array([_seconds(time) for time in table["timedelta"]])
     probabilities = np.stack([table[column] for column in FACE_COLUMNS], 1)
     people = np.array(table["user_id"])
-    return {person: (seconds[people == person], probabilities[people == person]) for person in set(table["user_id"])}
+    return {
+        person: Observed(seconds[rows], probabilities[rows], {name: table[name][rows] for name in others})
+        for person in set(table["user_id"])
+        for rows in [people == person]
+    }
 
 
 @lru_cache(maxsize=2**15)  # every conversation counts the same seconds

@@ -27,7 +27,7 @@ from ..sessions import Session, SessionError, validate_session
 logger = logging.get_logger(__name__)
 
 # Part of the cache's name: raise it when a reader gives other rows for the same files.
-READERS_VERSION = 2
+READERS_VERSION = 3
 FILES_NAMED = 5  # of each reason, in the text of a report
 TASKS_AHEAD = 4  # for each process: as many results at most wait in memory
 

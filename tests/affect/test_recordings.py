@@ -56,6 +56,7 @@ def test_whose_turns_meet_whose_face(tmp_path):
     np.testing.assert_array_equal(session["feedback"]["affect"], [1, math.nan])
     np.testing.assert_allclose(session["feedback"]["affect_mean"], [0.7, math.nan])
     assert all(type(value) is float for value in session["feedback"]["affect"])
+    assert session["behaviour"] == ["listener smiles throughout this turn", ""]
 
     other = session_of_recording(FRAMES, talk(tmp_path, *TALK), listener="Ben", short_words=0)
     np.testing.assert_array_equal(other["feedback"]["affect"], [0, 0])
@@ -143,6 +144,7 @@ def test_a_session_row_keeps_what_it_says(tmp_path):
         "stop": [0.5, 2],
         "feedback": {"label": [None]},
         "turn_rating": [3],
+        "behaviour": ['said "Mhm"'],
     }
     (tmp_path / "row.json").write_text(json.dumps(row))
     transcript = read_transcript(tmp_path / "row.json")
@@ -155,6 +157,7 @@ def test_a_session_row_keeps_what_it_says(tmp_path):
     ]
     assert set(session["feedback"]) == {"label", "affect", "affect_mean"}
     assert session["feedback"]["affect"] == [1]
+    assert session["behaviour"] == ['listener smiles throughout this turn; said "Mhm"']
     assert session_of_recording(FRAMES, transcript, session_id="b")["session_id"] == "b"
     with pytest.raises(SessionError, match=r"row\.json: its feedback, .* are of the row's own turns"):
         session_of_recording(FRAMES, transcript, listener="assistant")

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from candor_folder import ANN, BEN, edit, same, zipped
+from candor_folder import ANN, BEN, edit, same, seconds, zipped
 
 from geli_hf.data import load_sessions, read_report
 from geli_hf.data.candor_tables import split_backchannels
@@ -152,3 +152,28 @@ def test_a_number_of_processes_that_cannot_be(candor, processes):
     candor.add()
     with pytest.raises(ValueError, match="num_proc: expected a number of processes from 1"):
         candor.load(num_proc=processes)
+
+
+def test_behaviour_in_words(candor):
+    """Eyes and voice only where the features have them, and only of the rater's own rows."""
+    shown = [*seconds(ANN, *["neutral"] * 4, "neutral", *["happiness"] * 5, *["neutral"] * 10)]
+    shown += seconds(ANN, None, None, None, None, first=20)
+    eyes = [{**row, "gaze": 0 if second in (8, 9) else 1} for second, row in enumerate(shown)]
+    voice = [{**row, "pitch": 0, "intensity": 80 if second >= 20 else 50} for second, row in enumerate(eyes)]
+    for name, faces in (("face", shown), ("eyes", eyes), ("voice", voice)):
+        candor.add(name, faces=[*faces, *seconds(BEN, "sadness")])
+    words = {row["session_id"]: row["behaviour"] for row in candor.load(behaviour=True)}
+    smiles = "listener smiles through most of this turn"
+    assert words["face/ann"] == [smiles, ""]
+    assert words["eyes/ann"] == [f"{smiles}, looks away at the end", ""]
+    assert words["voice/ann"] == [f"{smiles}, looks away at the end", "listener is louder than usual"]
+    assert words["face/007"] == ["listener looks sad throughout this turn", ""]
+    assert "behaviour" not in candor.load().features
+
+
+def test_behaviour_needs_neither_affect_nor_features(candor):
+    candor.add("one")
+    candor.add("two", faces=None)
+    sessions = candor.load(behaviour=True, affect=False, perspectives="first")
+    assert "feedback" not in sessions.features
+    assert sessions["behaviour"][:] == [["listener smiles through most of this turn", ""], ["", ""]]
