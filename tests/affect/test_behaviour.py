@@ -151,7 +151,7 @@ def observed(draw):
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(observed(), st.sampled_from([0.0, 1.5]))
 def test_nothing_is_told_that_was_not_observed(case, lag):
     seconds, start, stop, rows = case
@@ -176,7 +176,7 @@ def test_nothing_is_told_that_was_not_observed(case, lag):
         assert not words or words.startswith("listener ")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(observed())
 def test_each_sense_is_told_of_by_itself(case):
     seconds, start, stop, rows = case
