@@ -26,7 +26,8 @@ class FaceDetector(Protocol):
         """
         Args:
             image: (height, width) uint8.
-            size: least and greatest width of the faces that are looked for, in pixels: a hint that saves time.
+            size: least and greatest width of the faces that are looked for, in pixels, where one is expected. It saves
+                time, and a detector may be content with less.
 
         Returns:
             The faces, in any order; none is no error.

@@ -121,9 +121,10 @@ class FaceTrack:
         margin = NEAR * last.width
         left, top = max(0, round(last.x - margin)), max(0, round(last.y - margin))
         right, bottom = round(last.x + last.width + margin), round(last.y + last.height + margin)
-        small, factor = _scaled(image[top:bottom, left:right], min(1.0, FACE / last.width))
-        if min(small.shape) < 24:
+        around = image[top:bottom, left:right]
+        if not around.size:  # the picture has become smaller
             return None
+        small, factor = _scaled(around, FACE / last.width)
         width = last.width * factor
         found = self._detector.detect(small, (0.7 * width, 1.5 * width))
         faces = [Box(x / factor + left, y / factor + top, w / factor, h / factor) for x, y, w, h in found]
@@ -144,14 +145,15 @@ def _which(face: str) -> tuple[str | None, Box | None]:
 
 
 def _scaled(image: np.ndarray, factor: float) -> tuple[np.ndarray, float]:
-    """The picture made smaller, and by how much in truth: sides are whole pixels."""
-    if factor >= 1 or not image.size:
+    """The picture scaled, and by how much in truth: sides are whole pixels."""
+    height, width = image.shape
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    if size == (width, height):
         return image, 1.0
     import cv2
 
-    height, width = image.shape
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), size[0] / width
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    return cv2.resize(image, size, interpolation=how), size[0] / width
 
 
 def _area(box: Box) -> float:
