@@ -8,6 +8,7 @@ from importlib import import_module
 _EXPORTS = {
     "backends": ["face_classifier", "face_detector"],
     "classifier": ["ImageAffect"],
+    "deepface": ["DeepFaceAffect", "DeepFaceDetector"],
     "detection": ["CascadeDetector", "YuNetDetector"],
     "emotions": ["EMOTIONS"],
     "recordings": ["session_of_recording"],
