@@ -24,7 +24,7 @@ class CascadeDetector:
 
     Args:
         neighbours: how many overlapping windows have to agree. More of them miss more faces and invent fewer. Where
-            the size is known two thirds of them will do: a face is expected there, and fewer sizes are looked at.
+            the size is known a third of them will do: a face is expected there, and fewer sizes are looked at.
 
     Raises:
         ImportError: scikit-image, or an OpenCV with cascades, is missing.
@@ -41,7 +41,7 @@ class CascadeDetector:
     def detect(self, image: np.ndarray, size: tuple[float, float] | None = None) -> list[Box]:
         """See `FaceDetector`."""
         low, high = (max(24, int(size[0])), max(25, int(size[1]))) if size else (24, 0)
-        agree = math.ceil(self.neighbours * 2 / 3) if size else self.neighbours
+        agree = math.ceil(self.neighbours / 3) if size else self.neighbours
         found = self._cascade.detectMultiScale(
             image, scaleFactor=1.1, minNeighbors=agree, minSize=(low, low), maxSize=(high, high)
         )

@@ -83,7 +83,7 @@ class FaceTrack:
             faces = larger
         elif awaited:
             last = self._box
-            alike = [face for face in faces if 1 / OUTGROWN < _area(face) / _area(last) < OUTGROWN]
+            alike = [face for face in faces if _alike(face, last)]
             near = [face for face in alike if _distance(face, last) < 2 * last.width]
             return min(near, key=lambda face: _distance(face, last), default=None)
         self._rival = 0
@@ -112,23 +112,30 @@ class FaceTrack:
             small, factor = _scaled(image, side / longer)
             faces = [Box(*(value / factor for value in box)) for box in self._detector.detect(small)]
             faces = [face for face in faces if self._admits(face, image)]
-            if faces := [face for face in faces if self._near(image, face) is not None]:
+            if faces := [face for face in faces if self._confirms(image, face)]:
                 return faces
         return []
 
     def _near(self, image: np.ndarray, last: Box) -> Box | None:
         """The face around a place where one was."""
-        margin = NEAR * last.width
-        left, top = max(0, round(last.x - margin)), max(0, round(last.y - margin))
-        right, bottom = round(last.x + last.width + margin), round(last.y + last.height + margin)
+        faces = self._around(image, last, (0.7 * FACE, 1.5 * FACE))
+        return min(faces, key=lambda face: _distance(face, last), default=None)
+
+    def _confirms(self, image: np.ndarray, face: Box) -> bool:
+        """Whether a look from close up, at which no face is expected, shows this one too."""
+        return any(_alike(found, face) and _overlap(found, face) for found in self._around(image, face, None))
+
+    def _around(self, image: np.ndarray, place: Box, size: tuple[float, float] | None) -> list[Box]:
+        """The faces in and around a place, which is scaled so that it is FACE pixels wide."""
+        margin = NEAR * place.width
+        left, top = max(0, round(place.x - margin)), max(0, round(place.y - margin))
+        right, bottom = round(place.x + place.width + margin), round(place.y + place.height + margin)
         around = image[top:bottom, left:right]
         if not around.size:  # the picture has become smaller
-            return None
-        small, factor = _scaled(around, FACE / last.width)
-        width = last.width * factor
-        found = self._detector.detect(small, (0.7 * width, 1.5 * width))
-        faces = [Box(x / factor + left, y / factor + top, w / factor, h / factor) for x, y, w, h in found]
-        return min(faces, key=lambda face: _distance(face, last), default=None)
+            return []
+        small, factor = _scaled(around, FACE / place.width)
+        found = self._detector.detect(small, size)
+        return [Box(x / factor + left, y / factor + top, w / factor, h / factor) for x, y, w, h in found]
 
 
 def _which(face: str) -> tuple[str | None, Box | None]:
@@ -158,6 +165,11 @@ def _scaled(image: np.ndarray, factor: float) -> tuple[np.ndarray, float]:
 
 def _area(box: Box) -> float:
     return box.width * box.height
+
+
+def _alike(one: Box, other: Box) -> bool:
+    """Whether they are about as large."""
+    return 1 / OUTGROWN < _area(one) / _area(other) < OUTGROWN
 
 
 def _distance(one: Box, other: Box) -> float:
