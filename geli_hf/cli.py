@@ -153,8 +153,8 @@ def _add_annotate_video(commands) -> None:
     face_help = "largest, left, right, or x,y,width,height in pixels, if several faces are seen (default: largest)"
     add("--face", default="largest", help=face_help)
     add("--lag", type=float, default=0.0, help="seconds for which a face may answer after the turn (default: 0)")
-    share_help = "a turn of whose frames a smaller share shows the face is missing (default: 0.5)"
-    add("--min-share", type=float, default=0.5, help=share_help)
+    share_help = "a turn of whose frames a smaller share shows the face is missing (default: 0.25)"
+    add("--min-share", type=float, default=0.25, help=share_help)
     add("--plot", metavar="PNG", help="a picture of the face and the turns over time; for several videos a folder")
     add("--features", metavar="DIR", help="write what the faces showed over time, in CANDOR's format")
     add("--jobs", type=_count, default=1, help="videos that are watched at once (default: 1)")

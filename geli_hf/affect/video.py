@@ -117,7 +117,8 @@ class VideoAffect:
                     crops.append(self.classifier.crop(frame.image, box))
                     places.append(len(rows))
                 rows.append([frame.time, *_in_the_video(box, frame)])
-                bar.update(round(frame.time - bar.n, 1))
+                bar.n = round(frame.time, 1)
+                bar.update(0)
                 if len(crops) == self.batch_size or len(rows) == 100 * self.batch_size:
                     yield finished()
                     rows, crops, places = [], [], []

@@ -3,16 +3,16 @@
 import math
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets import Dataset, List, Value
+from datasets import Dataset
 from tqdm.auto import tqdm
 
 from ..cache import cache_root
-from ..sessions import Message, Session, SessionError, assistant_turns, feedback_names
+from ..sessions import Message, Session, SessionError, add_signal, assistant_turns, feedback_names
 from .answers import UnusableAnswer, answer_schema, parse_contributions, renormalise
 from .backend import Answer, AnswerCache, Backend, BackendError, CallError, answer_key
 from .prompting import Prompt, retry, scale_of
@@ -246,18 +246,6 @@ class LlmDecomposer:
             if not math.isnan(score) and not lowest <= score <= highest:
                 raise SessionError(f"scale: row {row} has the score {score:g}, beyond {lowest:g} to {highest:g}")
         return self.scale
-
-
-def add_signal(sessions: Dataset, name: str, values: Sequence[Sequence[float]]) -> Dataset:
-    """The sessions with one more signal in `feedback`, of one value per assistant turn."""
-    feature = {name: List(Value("float32"))}
-    if "feedback" in sessions.column_names:
-        feature = dict(sessions.features["feedback"]) | feature
-        rows = [before | {name: list(each)} for before, each in zip(sessions["feedback"], values, strict=True)]
-        sessions = sessions.remove_columns("feedback")
-    else:
-        rows = [{name: list(each)} for each in values]
-    return sessions.add_column("feedback", rows, feature=feature)
 
 
 class _Run:

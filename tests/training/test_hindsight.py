@@ -86,7 +86,8 @@ def simulated(monkeypatch):
     class Cache:
         def __init__(self, dialogues):
             turns = [[m["content"] for m in messages if m["role"] == "assistant"] for messages in dialogues]
-            self.first = np.cumsum([0, *map(len, turns)])
+            first = np.cumsum([0, *map(len, turns)])
+            self.spans = np.stack([first[:-1], first[1:]], 1)
             self.features = np.array([make.store[text] for said in turns for text in said], np.float32)
 
     make.store = {}
