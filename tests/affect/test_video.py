@@ -13,7 +13,7 @@ from geli_hf.affect.emotions import EMOTIONS, FACE_COLUMNS, HAPPINESS
 from geli_hf.affect.faces import square_crop
 from geli_hf.affect.video import BOX_COLUMNS, COLUMNS
 from geli_hf.data.candor_files import Folder
-from geli_hf.data.candor_tables import read_faces
+from geli_hf.data.candor_tables import read_observed
 
 
 class Brightness:
@@ -184,10 +184,10 @@ def test_wrong_options_are_told_at_once(options, said):
 def test_as_candor_features(tmp_path, table):
     other = table.assign(prob_face_anger=0.5).iloc[:4]
     write_candor_features({"ann": table, "bob": other}, tmp_path / "audio_video_features.csv")
-    faces = read_faces(Folder(tmp_path))
+    faces = read_observed(Folder(tmp_path), senses=False)
     assert set(faces) == {"ann", "bob"}
     for person, part in (("ann", table), ("bob", other)):
-        seconds, probabilities = faces[person]
+        seconds, probabilities, _ = faces[person]
         np.testing.assert_allclose(seconds, part["time"], atol=5e-4)
         np.testing.assert_allclose(probabilities, part[FACE_COLUMNS], rtol=1e-6)
 
