@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 import warnings
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -131,18 +133,17 @@ class DeepFaceDetector:
         engine: what DeepFace runs on, see `DeepFaceAffect`; the same for both.
 
     Raises:
-        ImportError: DeepFace, its engine, or what the detector needs is missing.
+        ImportError: DeepFace or its engine is missing.
         RuntimeError: DeepFace runs on another engine in this process already.
-        ValueError: DeepFace has no such detector, or can't get its model.
+        ValueError: DeepFace has no such detector, or can't get its model or the package that it needs.
     """
 
     def __init__(self, name: str, *, engine: str = "onnx"):
         self._deepface = _import(engine)
         self.name = name
         try:
-            self._deepface.build_model(name, task="face_detector")
-        except ImportError:
-            raise
+            with redirect_stdout(sys.stderr):  # packages behind it print that they download
+                self._deepface.build_model(name, task="face_detector")
         except Exception as error:
             raise ValueError(f"detector {name!r}: DeepFace can't make it: {error}") from error
         self.fingerprint = f"deepface {version('deepface')} {name}"

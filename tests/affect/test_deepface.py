@@ -315,5 +315,18 @@ def test_a_detector_that_is_none():
             DeepFaceDetector(name)
 
 
+def test_what_a_detector_prints_is_not_output(monkeypatch, capsys):
+    from deepface import DeepFace
+
+    def download(task, model_name):
+        print("downloading")
+        raise ValueError("no network")
+
+    monkeypatch.setattr(DeepFace.modeling, "build_model", download)
+    with pytest.raises(ValueError, match="detector 'retinaface': DeepFace can't make it: no network"):
+        DeepFaceDetector("retinaface")
+    assert capsys.readouterr() == ("", "downloading\n")
+
+
 def test_detectors_have_fingerprints_of_their_own(two_faces):
     assert two_faces.fingerprint != DeepFaceDetector("mtcnn").fingerprint
