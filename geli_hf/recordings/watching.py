@@ -20,6 +20,8 @@ from tqdm import tqdm
 from ..affect import VideoAffect, face_classifier, face_detector
 from ..cache import cache_root, whole
 
+VERSION = 1  # of what a video is made into; to be raised when the same video and settings give another table
+
 
 @dataclass(frozen=True)
 class Watching:
@@ -101,5 +103,5 @@ def affect_of(how: Watching) -> VideoAffect:
 
 def _key(video: Path, affect: VideoAffect) -> str:
     status = video.stat()
-    told = [str(video.resolve()), status.st_size, status.st_mtime_ns, affect.fingerprint]
+    told = [VERSION, str(video.resolve()), status.st_size, status.st_mtime_ns, affect.fingerprint]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]

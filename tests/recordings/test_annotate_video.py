@@ -4,11 +4,13 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
 
 import pytest
+from faces import film
 
 from geli_hf.cli import main
 from geli_hf.data import load_sessions
@@ -81,12 +83,15 @@ def test_broken_files_do_not_stop_the_rest(annotate, recordings):
 
 
 def test_what_was_cut_off_is_written_as_far_as_it_goes(annotate, recordings):
-    whole = (recordings / "two.mp4").read_bytes()
+    """Also when what was seen comes out of the cache."""
+    whole = film(recordings / "whole.mkv").read_bytes()
+    (recordings / "cut.mkv").write_bytes(whole[: len(whole) * 8 // 10])
     shutil.copy(recordings / "one.vtt", recordings / "cut.vtt")
-    (recordings / "cut.mp4").write_bytes(whole[: len(whole) // 2])
-    _, rows, problem = annotate("cut.mp4", "one.mp4")
-    assert "cut.mp4" in problem
-    assert "one" in [row["session_id"] for row in rows]
+    for _ in range(2):
+        _, rows, problem = annotate("cut.mkv", "one.mp4")
+        assert re.search(r"cut\.mkv: breaks off at \d\.\d s of 3\.0 s; what was seen until then is written", problem)
+        assert [row["session_id"] for row in rows] == ["cut", "one"]
+        assert rows[0]["feedback"]["affect"] == [1.0, None]
 
 
 def test_several_at_once_give_the_same(annotate, recordings):
