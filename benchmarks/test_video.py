@@ -22,7 +22,7 @@ from fresh_process import peak_memory
 from geli_hf.affect import CascadeDetector, ImageAffect, VideoAffect
 
 SECONDS = 15
-MIB = 1024  # for a clip of two hours
+MOST = 256  # MiB that a clip of two hours takes beyond what the libraries and the classifier do
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -122,11 +122,11 @@ def test_two_hours(benchmark, clip, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, __file__, str(path), str(told)]
     benchmark.pedantic(lambda: subprocess.run(command, env=environment, check=True), rounds=1)
-    seconds, peak, rows = map(float, told.read_text().split())
-    benchmark.extra_info |= {"peak_mib": peak, "times_real_time": 7200 / seconds}
-    print(f"\ntwo hours: {seconds:.0f} s, {7200 / seconds:.0f} x real time, {peak:.0f} MiB")
+    seconds, before, peak, rows = map(float, told.read_text().split())
+    benchmark.extra_info |= {"before_mib": before, "peak_mib": peak, "times_real_time": 7200 / seconds}
+    print(f"\ntwo hours: {seconds:.0f} s, {7200 / seconds:.0f} x real time, {before:.0f} MiB, then {peak:.0f}")
     assert rows == 36_000
-    assert peak <= MIB
+    assert peak - before <= MOST
 
 
 if __name__ == "__main__":
@@ -136,6 +136,7 @@ if __name__ == "__main__":
     cv2.setNumThreads(1)
     video, told = sys.argv[1:]
     affect = VideoAffect()
-    start = perf_counter()
+    affect([(0.0, scene((250, 150, 110, 110)))])  # loads what is loaded late
+    start, before = perf_counter(), peak_memory()
     table = affect(video)
-    Path(told).write_text(f"{perf_counter() - start} {peak_memory()} {len(table)}")
+    Path(told).write_text(f"{perf_counter() - start} {before} {peak_memory()} {len(table)}")
