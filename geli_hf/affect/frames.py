@@ -141,8 +141,10 @@ class VideoFrames:
                 time = float(frame.pts * self._stream.time_base) - (self._start or 0.0)
                 if time < -1e-3:  # cut away by the file's edit list
                     continue
+                if not seen:
+                    self._held = _how_it_was_held(frame)
                 seen = True
-                yield time, lambda frame=frame: _grey(frame)
+                yield time, lambda frame=frame: _turned(_grey(frame), self._held)
         if not seen:
             if timeless:
                 raise ValueError(
@@ -200,7 +202,9 @@ def grey(picture: np.ndarray, where: str = "picture") -> np.ndarray:
 
 
 def _grey(frame: Any) -> np.ndarray:
-    """The luma of a decoded frame, full range, turned as the file says."""
+    """The luma of a decoded frame, full range."""
+    import cv2
+
     form = frame.format
     if form.is_rgb or form.has_palette:
         image = grey(frame.to_ndarray(format="rgb24"))
@@ -211,24 +215,34 @@ def _grey(frame: Any) -> np.ndarray:
             frame = frame.reformat(format="yuvj420p" if full else "yuv420p")
         plane = frame.planes[0]
         image = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
-        image = image.copy() if _is_full(frame) else LIMITED[image]
-    return _turned(image, frame)
+        image = image.copy() if _is_full(frame) else cv2.LUT(image, LIMITED)
+    return image
 
 
 def _is_full(frame: Any) -> bool:
     return frame.color_range == 2 or frame.format.name.startswith(("yuvj", "gray"))
 
 
-def _turned(image: np.ndarray, frame: Any) -> np.ndarray:
-    """The picture as it is to be shown: phones store it lying and say by a matrix how they were held."""
+def _how_it_was_held(frame: Any) -> tuple[float, float, float, float] | None:
+    """The turning part (a, b, c, d) of the display matrix, by which phones say how they were held.
+
+    It is one for all of a video. Asking each frame for it would keep each in memory until Python looks for cycles.
+    """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
+        return None
+    a, b, _, c, d, *_ = (np.frombuffer(data, np.int32) / 65536).tolist()
+    return a, b, c, d
+
+
+def _turned(image: np.ndarray, held: tuple[float, float, float, float] | None) -> np.ndarray:
+    """The picture as it is to be shown: a point (x, y) goes to (a x + c y, b x + d y)."""
+    if held is None:
         return image
-    a, b, _, c, d, *_ = np.frombuffer(data, np.int32) / 65536
-    if abs(b) > abs(a):  # a point (x, y) is shown at (c y, b x)
+    a, b, c, d = held
+    across, down = a, d
+    if abs(b) > abs(a):
         image, across, down = image.T, c, b
-    else:  # at (a x, d y)
-        across, down = a, d
     return np.ascontiguousarray(image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
 
 
