@@ -25,9 +25,8 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from ..cache import whole
-from .detection import NEEDS
 from .emotions import EMOTIONS, emotions_of_labels
-from .faces import Box
+from .faces import NEEDS, Box
 
 logger = logging.get_logger(__name__)
 

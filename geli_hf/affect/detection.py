@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .faces import Box
-
-NEEDS = "pip install 'geli-hf[faces]'"
+from .faces import NEEDS, Box, opencv
 
 
 class CascadeDetector:
@@ -49,8 +47,7 @@ class CascadeDetector:
 
 
 def _read_cascade():
-    import cv2
-
+    cv2 = opencv()
     if not hasattr(cv2, "CascadeClassifier"):
         raise ImportError(
             f"the cascade detector needs an OpenCV with CascadeClassifier; OpenCV {cv2.__version__} has it in "
@@ -87,8 +84,7 @@ class YuNetDetector:
     """
 
     def __init__(self, path: str | Path, confidence: float = 0.8):
-        import cv2
-
+        cv2 = opencv()
         if not Path(path).is_file():
             raise FileNotFoundError(
                 f"{path}: no such file; YuNet's model is face_detection_yunet_2023mar.onnx of the OpenCV model zoo"

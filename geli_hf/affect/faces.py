@@ -3,9 +3,25 @@
 Pictures are grey (the luma of a video frame, full range), and live in memory only.
 """
 
+from types import ModuleType
 from typing import NamedTuple, Protocol
 
 import numpy as np
+
+NEEDS = "pip install 'geli-hf[faces]'"
+
+
+def opencv() -> ModuleType:
+    """OpenCV, which only those need who look at faces.
+
+    Raises:
+        ImportError: it is missing. Says what to install.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError(f"looking at faces needs OpenCV: {NEEDS}") from error
+    return cv2
 
 
 class Box(NamedTuple):
@@ -69,8 +85,7 @@ def square_crop(image: np.ndarray, box: Box, *, scale: float = 1.0, shift: float
         shift: how far the square lies below the middle of the box, in sides of the box.
         side: pixels of the result.
     """
-    import cv2
-
+    cv2 = opencv()
     length = max(box.width, box.height) * scale
     x = box.x + box.width / 2
     y = box.y + box.height / 2 + max(box.width, box.height) * shift

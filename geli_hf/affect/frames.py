@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .detection import NEEDS
+from .faces import NEEDS
 
 LONGEST_SIDE = 1920  # larger frames are scaled down to it: a face in them is large enough then
 BREAKS_OFF = 1.0  # seconds short of its length from which a video counts as cut off

@@ -1,5 +1,7 @@
 """Detectors: they find a face where there is one, and say clearly what they lack."""
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from geli_hf.affect import detection
 from geli_hf.affect.detection import CascadeDetector, YuNetDetector
-from geli_hf.affect.faces import Box
+from geli_hf.affect.faces import Box, square_crop
 
 
 def grey(picture: np.ndarray) -> np.ndarray:
@@ -135,3 +137,10 @@ def test_a_real_picture(cascade, shared_data):
     assert len(boxes) == len(seen)
     for box, (x, y, side) in zip(sorted(boxes), seen):
         assert box == pytest.approx((x, y, side, side), abs=6)
+
+
+def test_without_opencv_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    for need in (CascadeDetector, lambda: YuNetDetector("yunet.onnx"), lambda: square_crop(None, None, side=8)):
+        with pytest.raises(ImportError, match=r"needs OpenCV: pip install 'geli-hf\[faces\]'"):
+            need()
