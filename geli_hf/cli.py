@@ -147,7 +147,7 @@ def _add_annotate_video(commands) -> None:
     add("--scores", metavar="FILE", help="CSV with session_id (a video's name without its ending) and score")
     backend_help = "geli, deepface, deepface:pytorch, or an image classifier's folder or name (default: geli)"
     add("--backend", default="geli", help=backend_help)
-    detector_help = "cascade, a YuNet model's path, or deepface:NAME (default: cascade)"
+    detector_help = "cascade, a YuNet model's path, or deepface:NAME[:ENGINE] (default: cascade)"
     add("--detector", default="cascade", help=detector_help)
     add("--fps", type=float, default=5.0, help="frames looked at per second (default: 5)")
     face_help = "largest, left, right, or x,y,width,height in pixels, if several faces are seen (default: largest)"

@@ -30,7 +30,8 @@ def face_detector(name: str = "cascade") -> FaceDetector:
     """
     Args:
         name: `cascade`, which needs no download; the path of a YuNet model (`.onnx`); or `deepface:` and one of
-            DeepFace's detectors, such as `deepface:retinaface`.
+            DeepFace's detectors, such as `deepface:retinaface`, and where that is not onnx `:` and one of `ENGINES`,
+            which has to be that of the classifier if it is DeepFace's too.
 
     Raises:
         ImportError, OSError, ValueError: it isn't there, or is none.
@@ -39,7 +40,8 @@ def face_detector(name: str = "cascade") -> FaceDetector:
     if kind == "deepface" and which:
         from .deepface import DeepFaceDetector
 
-        return DeepFaceDetector(which)
+        which, _, engine = which.partition(":")
+        return DeepFaceDetector(which, engine=engine or "onnx")
     from .detection import CascadeDetector, YuNetDetector
 
     if name == "cascade":

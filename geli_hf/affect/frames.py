@@ -17,6 +17,7 @@ import numpy as np
 from .faces import NEEDS
 
 LONGEST_SIDE = 1920  # larger frames are scaled down to it: a face in them is large enough then
+BACK = 1.0  # seconds by which times that go back are those of another recording
 BREAKS_OFF = 1.0  # seconds short of its length from which a video counts as cut off
 LIMITED = np.clip((np.arange(256) - 16) * (255 / 219), 0, 255).round().astype(np.uint8)  # luma 16..235 to 0..255
 
@@ -52,6 +53,7 @@ class VideoFrames:
         self.fps = fps
         self.duration = math.nan
         self.incomplete: str | None = None
+        self._back: str | None = None
         self.name = _name(source)
         self._container = None
         if isinstance(source, (str, Path)) or hasattr(source, "read"):
@@ -65,15 +67,19 @@ class VideoFrames:
             )
 
     def __iter__(self) -> Iterator[Frame]:
-        last = -math.inf
+        last, latest = -math.inf, -math.inf
         try:
             for time, picture in self._all:
+                if time < latest - BACK and self._back is None:  # files that were joined
+                    self._back = f"its times go back from {latest:.1f} s to {time:.1f} s; what comes again is left out"
+                latest = max(latest, time)
                 # The least bit more, since 0.6 * 5 may come out below 3.
                 slot = math.floor(time * self.fps + 1e-6) if math.isfinite(self.fps) else time
                 if slot <= last:
                     continue
                 last = slot
                 yield Frame(time, *_at_most(picture(), LONGEST_SIDE))
+            self.incomplete = self.incomplete or self._back
         finally:
             if self._container is not None:
                 self._container.close()
@@ -144,7 +150,7 @@ class VideoFrames:
                 if not seen:
                     self._held = _how_it_was_held(frame)
                 seen = True
-                yield time, lambda frame=frame: _turned(_grey(frame), self._held)
+                yield max(0.0, time), lambda frame=frame: _turned(_grey(frame), self._held)
         if not seen:
             if timeless:
                 raise ValueError(

@@ -46,7 +46,10 @@ def annotate(arguments: argparse.Namespace, out: TextIO) -> list[str]:
             problems.append(_told(error, path))
         else:
             recordings.append((video, transcript, name))
-    affect_of(how)
+    try:
+        affect_of(how)
+    except RuntimeError as error:  # a DeepFace on two engines
+        raise ValueError(str(error)) from None
 
     sessions: list[Session] = []
     tables = watch_all([video for video, *_ in recordings], how, jobs=arguments.jobs)
@@ -74,11 +77,14 @@ def annotate(arguments: argparse.Namespace, out: TextIO) -> list[str]:
         if broken_off := table.attrs.get("incomplete"):
             problems.append(f"{video}: {broken_off}; what was seen until then is written")
         sessions.append(session)
-        if arguments.plot:
-            _plot(table, session, Path(arguments.plot), len(videos))
-        if arguments.features:
-            person, folder = session["rater_id"] or "listener", Path(arguments.features) / _file_name(session)
-            write_candor_features({person: table}, folder / "audio_video_features.csv")
+        try:
+            if arguments.plot:
+                _plot(table, session, Path(arguments.plot), len(videos))
+            if arguments.features:
+                person, folder = session["rater_id"] or "listener", Path(arguments.features) / _file_name(session)
+                write_candor_features({person: table}, folder / "audio_video_features.csv")
+        except OSError as error:  # the sessions are worth more than a picture
+            problems.append(f"{video}: {error}")
     if sessions:
         write_jsonl(sessions, arguments.output)
         feedback = [value for session in sessions for value in session["feedback"]["affect"]]

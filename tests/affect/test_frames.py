@@ -409,3 +409,10 @@ def test_files_are_closed(ten_seconds):
         frames.close()
         file.seek(0)  # is the caller's still
         assert len(times(file, 5)) == 50
+
+
+def test_times_that_start_again_end_what_is_read_and_are_told_of():
+    picture = np.zeros((8, 8), np.uint8)
+    frames = VideoFrames([(second, picture) for second in [0.0, 1.0, 2.0, 0.5, 1.5, 3.0]], fps=1)
+    assert [frame.time for frame in frames] == [0, 1, 2, 3]
+    assert frames.incomplete == "its times go back from 2.0 s to 0.5 s; what comes again is left out"

@@ -94,6 +94,13 @@ def test_what_was_cut_off_is_written_as_far_as_it_goes(annotate, recordings):
         assert rows[0]["feedback"]["affect"] == [1.0, None]
 
 
+def test_a_picture_that_can_not_be_written_costs_no_session(annotate, recordings):
+    (recordings / "plots").write_text("a file")
+    _, rows, problem = annotate("one.mp4", "two.mp4", plot=recordings / "plots")
+    assert [row["session_id"] for row in rows] == ["one", "two"]
+    assert problem.count("plots") == 2
+
+
 def test_several_at_once_give_the_same(annotate, recordings):
     _, alone, _ = annotate("one.mp4", "two.mp4", output="a.jsonl")
     shutil.rmtree(recordings.parent / "cache")
