@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,13 @@ COLUMNS = {
     "local_difference_sd": "Local difference (SD)",
 }
 MISSING = "–"
+WITHIN = (
+    "within_session_spearman",
+    "within_session_auc",
+    "within_session_kendall",
+    "spearman_given_length",
+    "spearman_given_position",
+)
 
 
 def evaluate_rewards(
@@ -57,45 +64,56 @@ def evaluate_rewards(
         local_difference and local_difference_sd, a float for global_loss_floor, `sessions` (their number), and
         `missing`, which says why a figure is NaN.
     """
+    return evaluate_runs(
+        sessions,
+        [turn_rewards],
+        None if predicted_scores is None else [predicted_scores],
+        [train_mean],
+        feedback=feedback,
+        feedback_threshold=feedback_threshold,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def evaluate_runs(
+    sessions: Dataset | Sequence[Session],
+    runs: Sequence[metrics.PerTurn],
+    predicted_scores: Sequence[Sequence[float]] | None,
+    train_means: Sequence[float | Sequence[float]],
+    *,
+    feedback: str | None = None,
+    feedback_threshold: float = 0.0,
+    resamples: int = metrics.RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """As `evaluate_rewards`, of the mean over several runs of one way on the same sessions.
+
+    Args:
+        runs: the turn rewards of each run. A conversation is drawn with its rewards in all runs.
+        predicted_scores: (runs, sessions), or None.
+        train_means: of each run the mean score of its training sessions; or, out of fold, one for each session.
+    """
     turns = [len(assistant_turns(messages)) for messages in _column(sessions, "messages")]
-    if len(turn_rewards) != len(turns):
-        raise ValueError(f"turn_rewards: expected one array per session, {len(turns)}, found {len(turn_rewards)}")
-    for row, (rewards, count) in enumerate(zip(turn_rewards, turns)):
-        if len(rewards) != count:
-            raise ValueError(
-                f"turn_rewards, row {row} ({sessions[row]['session_id']!r}): expected one reward per assistant turn, "
-                f"{count}, found {len(rewards)}"
-            )
+    for rewards in runs:
+        _check(sessions, rewards, turns)
     conversations = _column(sessions, "conversation_id")
     scores = np.asarray(_column(sessions, "score"), float)
     draw = {"resamples": resamples, "seed": seed}
     row: dict[str, Any] = {"sessions": len(turns)}
-    missing: dict[str, str] = {}
+    missing = dict.fromkeys(WITHIN, _why_nothing_within(_ratings(sessions, turns)))
 
-    ratings = _column(sessions, "turn_rating")
-    ratings = [np.full(count, np.nan) if values is None else values for values, count in zip(ratings, turns)]
-    messages = [{"messages": each} for each in _column(sessions, "messages")]
-    for key, values in {
-        "within_session_spearman": metrics.spearman_per_session(turn_rewards, ratings),
-        "within_session_auc": metrics.auc_per_session(turn_rewards, ratings),
-        "within_session_kendall": kendall_per_session(turn_rewards, ratings),
-        "spearman_given_length": partial_spearman_per_session(turn_rewards, ratings, log_length(messages)),
-        "spearman_given_position": partial_spearman_per_session(turn_rewards, ratings, position(messages)),
-    }.items():
-        row[key] = metrics.bootstrap(values, conversations, **draw)
-        missing[key] = _why_nothing_within(ratings)
-
+    values = values_per_session(sessions, runs, predicted_scores)
+    for key in (*WITHIN, "global_loss"):
+        row[key] = metrics.bootstrap(values[key], conversations, **draw)
+    row["global_loss_floor"] = float(np.mean([metrics.global_loss_floor(scores, mean) for mean in train_means]))
+    missing["global_loss_floor"] = "no session with a score, or no mean of training scores"
     if predicted_scores is None:
-        whole = [_nanmean(rewards) for rewards in turn_rewards]
-        row["global_loss"] = Interval(np.nan, np.nan, np.nan)
+        whole = [[_nanmean(turn) for turn in rewards] for rewards in runs]
         missing["global_loss"] = "predicts no session score"
     else:
         whole = predicted_scores
-        errors = metrics.squared_error_per_session(predicted_scores, scores)
-        row["global_loss"] = metrics.bootstrap(errors, conversations, **draw)
         missing["global_loss"] = "no session with a score and a prediction"
-    row["global_loss_floor"] = metrics.global_loss_floor(scores, train_mean)
-    missing["global_loss_floor"] = "no session with a score, or no mean of training scores"
     row["session_spearman"] = metrics.session_spearman_interval(whole, scores, conversations, **draw)
     missing["session_spearman"] = "no two sessions with different scores"
 
@@ -108,13 +126,40 @@ def evaluate_rewards(
     felt = [np.full(count, np.nan) if values is None else values for values, count in zip(felt, turns)]
     for key, in_deviations in (("local_difference", False), ("local_difference_sd", True)):
         options = {"threshold": feedback_threshold, "in_deviations": in_deviations, **draw}
-        row[key] = metrics.local_difference_interval([turn_rewards], felt, conversations, **options)
+        row[key] = metrics.local_difference_interval(runs, felt, conversations, **options)
         missing[key] = f"no turns both with and without positive feedback {name!r}" if name else "no feedback"
     if not math.isnan(row["local_difference"].estimate):
         missing["local_difference_sd"] = "the reward is the same for every observed turn"
 
     row["missing"] = {key: why for key, why in missing.items() if math.isnan(_estimate(row[key]))}
     return row
+
+
+def values_per_session(
+    sessions: Dataset | Sequence[Session],
+    runs: Sequence[metrics.PerTurn],
+    predicted_scores: Sequence[Sequence[float]] | None,
+) -> dict[str, np.ndarray]:
+    """(sessions,) under each key of `WITHIN` and "global_loss": means over the runs, for paired differences.
+
+    NaN where a figure is undefined; see `evaluate_runs` for the arguments.
+    """
+    turns = [len(assistant_turns(messages)) for messages in _column(sessions, "messages")]
+    ratings = _ratings(sessions, turns)
+    messages = [{"messages": each} for each in _column(sessions, "messages")]
+    length, place = log_length(messages), position(messages)
+    per_session: dict[str, Callable[[metrics.PerTurn], np.ndarray]] = {
+        "within_session_spearman": lambda rewards: metrics.spearman_per_session(rewards, ratings),
+        "within_session_auc": lambda rewards: metrics.auc_per_session(rewards, ratings),
+        "within_session_kendall": lambda rewards: kendall_per_session(rewards, ratings),
+        "spearman_given_length": lambda rewards: partial_spearman_per_session(rewards, ratings, length),
+        "spearman_given_position": lambda rewards: partial_spearman_per_session(rewards, ratings, place),
+    }
+    values = {key: np.mean([of(rewards) for rewards in runs], axis=0) for key, of in per_session.items()}
+    scores = np.asarray(_column(sessions, "score"), float)
+    predicted = [np.full(len(turns), np.nan)] if predicted_scores is None else predicted_scores
+    errors = [metrics.squared_error_per_session(run, scores) for run in predicted]
+    return values | {"global_loss": np.mean(errors, axis=0)}
 
 
 def markdown_table(rows: Mapping[str, Mapping[str, Any]], *, columns: Mapping[str, str] = COLUMNS) -> str:
@@ -165,6 +210,23 @@ def _column(sessions: Dataset | Iterable[Session], name: str) -> list[Any]:
     if isinstance(sessions, Dataset):
         return sessions[name][:] if name in sessions.column_names else [None] * len(sessions)
     return [session.get(name) for session in sessions]
+
+
+def _check(sessions: Dataset | Sequence[Session], turn_rewards: metrics.PerTurn, turns: Sequence[int]) -> None:
+    if len(turn_rewards) != len(turns):
+        raise ValueError(f"turn_rewards: expected one array per session, {len(turns)}, found {len(turn_rewards)}")
+    for row, (rewards, count) in enumerate(zip(turn_rewards, turns)):
+        if len(rewards) != count:
+            raise ValueError(
+                f"turn_rewards, row {row} ({sessions[row]['session_id']!r}): expected one reward per assistant turn, "
+                f"{count}, found {len(rewards)}"
+            )
+
+
+def _ratings(sessions: Dataset | Sequence[Session], turns: Sequence[int]) -> list[Sequence[float]]:
+    """The turn ratings of every session, NaN where there are none."""
+    ratings = _column(sessions, "turn_rating")
+    return [np.full(count, np.nan) if values is None else values for values, count in zip(ratings, turns)]
 
 
 def _why_nothing_within(ratings: metrics.PerTurn) -> str:

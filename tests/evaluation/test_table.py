@@ -8,7 +8,14 @@ from datasets import Dataset
 from scipy.stats import spearmanr
 
 from geli_hf.evaluation import baselines, metrics
-from geli_hf.evaluation.table import as_json, evaluate_rewards, markdown_table
+from geli_hf.evaluation.table import (
+    WITHIN,
+    as_json,
+    evaluate_rewards,
+    evaluate_runs,
+    markdown_table,
+    values_per_session,
+)
 from geli_hf.sessions import session_features
 
 NAN = np.nan
@@ -146,3 +153,21 @@ def test_a_row_of_lengths_says_nothing_once_length_is_held_fixed(sessions):
     row = evaluate_rewards(sessions, baselines.log_length(sessions), None, 3.0, resamples=50)
     assert row["spearman_given_length"] == (0, 0, 0)
     assert row["spearman_given_position"].estimate != 0
+
+
+def test_several_runs_are_averaged_session_by_session(sessions):
+    rng = np.random.default_rng(2)
+    runs = [[session["turn_rating"] + rng.normal(size=6) for session in sessions] for _ in range(3)]
+    predicted = rng.normal(3, 1, (3, len(sessions)))
+    means = [3.0, 3.5, np.linspace(2, 4, len(sessions))]  # the last run was out of fold
+    row = evaluate_runs(sessions, runs, predicted, means, resamples=200)
+    alone = [evaluate_rewards(sessions, *run, resamples=200) for run in zip(runs, predicted, means)]
+    for key in (*WITHIN, "session_spearman", "global_loss", "local_difference", "local_difference_sd"):
+        assert row[key].estimate == pytest.approx(np.mean([each[key].estimate for each in alone]))
+    assert row["global_loss_floor"] == pytest.approx(np.mean([each["global_loss_floor"] for each in alone]))
+    ids = [session["conversation_id"] for session in sessions]
+    for key, values in values_per_session(sessions, runs, predicted).items():
+        assert row[key] == pytest.approx(metrics.bootstrap(values, ids, resamples=200))
+    # The mean over runs is known better than one run.
+    widths = [each["within_session_spearman"].high - each["within_session_spearman"].low for each in alone]
+    assert row["within_session_spearman"].high - row["within_session_spearman"].low < max(widths)
