@@ -3,7 +3,7 @@
 from .arguments import PAPER, GeliRewardArguments
 from .dataset import shuffle_feedback
 from .features import cached_turn_features, score_cached
-from .hindsight import Hindsight, HindsightAttribution, HindsightReport, fit_hindsight
+from .hindsight import Hindsight, HindsightAttribution, HindsightReport, cached_reaction_features, fit_hindsight
 from .trainer import GeliRewardTrainer
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Hindsight",
     "HindsightAttribution",
     "HindsightReport",
+    "cached_reaction_features",
     "cached_turn_features",
     "fit_hindsight",
     "score_cached",

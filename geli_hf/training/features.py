@@ -27,12 +27,20 @@ TURNS_AT_ONCE = 4096  # that are read from a cache to compute with all of them
 
 
 class TurnFeatureCache:
-    """Features of the assistant turns of every session, memory-mapped: `cache[i]` is `(turns, hidden)`, float32."""
+    """Features of the assistant turns of every session, memory-mapped: `cache[i]` is `(turns, hidden)`, float32.
 
-    def __init__(self, folder: Path):
-        self.features = np.load(folder / "features.npy", mmap_mode="r")  # (all turns, hidden)
-        first = np.load(folder / "first.npy")  # (sessions + 1,): where each session's turns begin
+    Args:
+        features: (all turns, hidden).
+        first: (sessions + 1,), where each session's turns begin.
+    """
+
+    def __init__(self, features: np.ndarray, first: np.ndarray):
+        self.features = features
         self.spans = np.stack([first[:-1], first[1:]], 1)  # (sessions, 2): first turn and the one past the last
+
+    @classmethod
+    def read(cls, folder: Path) -> "TurnFeatureCache":
+        return cls(np.load(folder / "features.npy", mmap_mode="r"), np.load(folder / "first.npy"))
 
     def __len__(self) -> int:
         return len(self.spans)
@@ -46,6 +54,20 @@ class TurnFeatureCache:
         selected = copy.copy(self)
         selected.spans = self.spans[np.asarray(rows, int)]
         return selected
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(sessions,), how many turns each session has."""
+        return self.spans[:, 1] - self.spans[:, 0]
+
+    def all(self) -> np.ndarray:
+        """(turns, hidden), those of all sessions, one after the other; a copy only where sessions were selected."""
+        begin, end = self.spans[:, 0], self.spans[:, 1]
+        if not len(self):
+            return self.features[:0]
+        if (begin[1:] == end[:-1]).all():
+            return self.features[begin[0] : end[-1]]
+        return np.concatenate([self.features[first:past] for first, past in self.spans])
 
     def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation `(hidden,)` of each feature over all turns, in memory that does not grow with them."""
@@ -85,7 +107,7 @@ def cached_turn_features(
         with whole(folder) as partial:
             partial.mkdir()
             _write(model, sessions, partial, dtype, batch_size)
-    return TurnFeatureCache(folder)
+    return TurnFeatureCache.read(folder)
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from transformers.utils import cached_file, logging
 from ..decomposition import fit_ridge, fit_trust
 from ..modeling_geli import GeliRewardModel
 from ..sessions import SessionError, assistant_turns, feedback_names
-from .features import cached_turn_features, score_cached
+from .features import TurnFeatureCache, cached_turn_features, score_cached
 
 logger = logging.get_logger(__name__)
 
@@ -211,6 +211,7 @@ def fit_hindsight(
     seed: int = 0,
     cache_dir: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
+    features: Mapping[str, TurnFeatureCache] | None = None,
 ) -> Hindsight:
     """Learn turn rewards in closed form from scores, signals and words of the listener (see this module).
 
@@ -234,6 +235,8 @@ def fit_hindsight(
         folds: teachers that the student's values come from, each blind to a part of the conversations.
         seed: of the folds.
         cache_dir, dtype: see [`cached_turn_features`].
+        features: of `sessions`, where they are at hand: [`cached_turn_features`] under `"turns"` and
+            [`cached_reaction_features`] under `"reactions"`, such as the selected rows of a whole corpus.
 
     Raises:
         SessionError: fewer than two conversations with a score, or scores that are all the same, or no such signal.
@@ -252,10 +255,15 @@ def fit_hindsight(
     score_mean, score_std = float(score[scored].mean()), float(score[scored].std())
     target = (score - score_mean) / score_std
 
-    cache = cached_turn_features(model, sessions, cache_dir=cache_dir, dtype=dtype)
-    first, turn_features = np.append(cache.spans[:, 0], cache.spans[-1:, 1]), cache.features
+    if features is None:
+        features = {
+            "turns": cached_turn_features(model, sessions, cache_dir=cache_dir, dtype=dtype),
+            "reactions": cached_reaction_features(model, sessions, cache_dir=cache_dir, dtype=dtype),
+        }
+    first = np.append(0, np.cumsum(features["turns"].lengths))
+    turn_features, answers = features["turns"].all(), features["reactions"].all()
     middle, deviation = _mean_and_std(turn_features)
-    answers, answered = _reaction_features(model, sessions, cache_dir, dtype)
+    answered = np.array([text is not None for text in _reactions(sessions["messages"])])
     h_middle, h_deviation = _mean_and_std(answers)
     reactions = np.tile(h_middle.astype(np.float32), (len(turn_features), 1))  # no answer is like an average one
     reactions[answered] = answers
@@ -319,6 +327,28 @@ def fit_hindsight(
     return Hindsight(model, attribution, report)
 
 
+def cached_reaction_features(
+    model: GeliRewardModel,
+    sessions: Dataset,
+    *,
+    cache_dir: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> TurnFeatureCache:
+    """What the backbone makes of the user's answers, each alone: item `i` is `(answered turns of session i, hidden)`.
+
+    Arguments as of [`cached_turn_features`].
+    """
+    answers = [
+        [_alone(text) for text in _reactions([messages]) if text is not None] for messages in sessions["messages"]
+    ]
+    first = np.cumsum([0, *map(len, answers)])
+    if not first[-1]:
+        return TurnFeatureCache(np.zeros((0, model.config.get_text_config().hidden_size), np.float32), first)
+    texts = Dataset.from_dict({"messages": list(itertools.chain(*answers))})
+    cache = cached_turn_features(model, texts, cache_dir=cache_dir, dtype=dtype, batch_size=256)
+    return TurnFeatureCache(cache.features, first)
+
+
 def _signal_names(sessions: Dataset, signals: Sequence[str] | None) -> list[str]:
     have = feedback_names(sessions)
     if unknown := [name for name in signals or () if name not in have]:
@@ -361,16 +391,6 @@ def _reactions(dialogues: Iterable[list[dict]]) -> list[str | None]:
 def _alone(text: str) -> list[dict]:
     """An answer as a dialogue of its own. The backbone reads the assistant's turns only, so it takes that place."""
     return [{"role": "assistant", "content": text}]
-
-
-def _reaction_features(model, sessions, cache_dir, dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Features of the answers `(answers, hidden)`, and whether each turn was answered `(turns,)`."""
-    reactions = _reactions(sessions["messages"])
-    answered = np.array([text is not None for text in reactions])
-    if not answered.any():
-        return np.zeros((0, model.config.get_text_config().hidden_size), np.float32), answered
-    texts = Dataset.from_dict({"messages": [_alone(text) for text in reactions if text is not None]})
-    return cached_turn_features(model, texts, cache_dir=cache_dir, dtype=dtype, batch_size=256).features, answered
 
 
 def _mean_and_std(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

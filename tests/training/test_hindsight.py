@@ -14,7 +14,14 @@ from geli_hf import GeliRewardModel, SessionError
 from geli_hf.decomposition import fit_ridge
 from geli_hf.evaluation.metrics import within_session_spearman
 from geli_hf.sessions import session_features
-from geli_hf.training import HindsightAttribution, cached_turn_features, fit_hindsight, hindsight
+from geli_hf.training import (
+    HindsightAttribution,
+    cached_reaction_features,
+    cached_turn_features,
+    fit_hindsight,
+    hindsight,
+)
+from geli_hf.training.features import TurnFeatureCache
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +90,13 @@ def simulated(monkeypatch):
                 row["score"] = float(score)
         return Dataset.from_list(rows, features=session_features(["felt"], turn_rating=True))
 
-    class Cache:
-        def __init__(self, dialogues):
-            turns = [[m["content"] for m in messages if m["role"] == "assistant"] for messages in dialogues]
-            first = np.cumsum([0, *map(len, turns)])
-            self.spans = np.stack([first[:-1], first[1:]], 1)
-            self.features = np.array([make.store[text] for said in turns for text in said], np.float32)
+    def cache(model, sessions, **_):
+        turns = [[m["content"] for m in messages if m["role"] == "assistant"] for messages in sessions["messages"]]
+        vectors = np.array([make.store[text] for said in turns for text in said], np.float32)
+        return TurnFeatureCache(vectors, np.cumsum([0, *map(len, turns)]))
 
     make.store = {}
-    monkeypatch.setattr(hindsight, "cached_turn_features", lambda model, rows, **_: Cache(rows["messages"]))
+    monkeypatch.setattr(hindsight, "cached_turn_features", cache)
     return make
 
 
@@ -290,3 +295,21 @@ def test_what_cannot_be_fitted_is_refused(sessions, cache):
         fit_hindsight(new_model(), sessions.select([0]))
     with pytest.raises(ValueError, match="folds: expected at least 2"):
         fit_hindsight(new_model(), sessions, folds=1)
+
+
+def test_features_at_hand_are_those_of_the_sessions(sessions, fitted, cache):
+    """Rows of a larger corpus, out of order, are learned from without encoding."""
+    order = np.random.default_rng(0).permutation(len(sessions))
+    corpus, back = sessions.select(order), np.argsort(order)
+    model = new_model()
+    of_corpus = {
+        "turns": cached_turn_features(model, corpus, cache_dir=cache),
+        "reactions": cached_reaction_features(model, corpus, cache_dir=cache),
+    }
+    features = {name: each.select(back) for name, each in of_corpus.items()}
+    encoded = len(list(cache.iterdir()))
+    fit = fit_hindsight(model, sessions, cache_dir=cache, features=features)
+    assert len(list(cache.iterdir())) == encoded
+    expected = [model.score.out.weight.detach().numpy() for model in (fitted.reward_model, fitted.attribution.model)]
+    found = [model.score.out.weight.detach().numpy() for model in (fit.reward_model, fit.attribution.model)]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
