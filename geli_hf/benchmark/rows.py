@@ -1,0 +1,175 @@
+"""The rows of the benchmark: ways to reward turns, each fitted on training sessions and applied to others.
+
+A row is a function `(train, test, features, seed) -> (turn_rewards, predicted_scores)`: one array per test session,
+with one reward per assistant turn; and `(sessions,)` in units of the score, or None from a way that predicts none.
+Where something is absent that it needs it raises `NotRun`. A further method is a further entry of the dict.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import PrinterCallback, set_seed
+
+from ..evaluation.baselines import TURN_BASELINES, mean_score, mode_score
+from ..modeling_geli import HEADS, GeliRewardModel
+from ..sessions import assistant_turns, feedback_names, session_features
+from ..training import GeliRewardArguments, GeliRewardTrainer, fit_hindsight, score_cached
+from .folds import FoldFeatures
+
+Rewards = tuple[list[np.ndarray], np.ndarray | None]
+Row = Callable[[Dataset, Dataset, FoldFeatures, int], Rewards]
+
+# Signals that a language model gave (`geli_hf.llm`), and the row that learns from each.
+LLM_ROWS = {"llm": "LLM-GELI", "llm_behaviour": "LLM-GELI, multimodal"}
+HINDSIGHT, SUPERVISED = "hindsight", "supervised by the turn ratings (reference)"
+RRD_TURNS = (8, 32, None)
+# A fit leaves nothing but its head: what is measured is measured afterwards, on all rows alike.
+QUIET = {
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "load_best_model_at_end": False,
+    "disable_tqdm": True,
+    "report_to": "none",
+}
+
+
+class NotRun(Exception):
+    """A row needs something that is not there; the message says what."""
+
+
+def trivial_rows() -> dict[str, Row]:
+    """What every method has to beat, and what needs no backbone."""
+    rows = {"predict the mean": partial(_constant, mean_score), "predict the mode": partial(_constant, mode_score)}
+    return rows | {name: partial(_baseline, baseline) for name, baseline in TURN_BASELINES.items()}
+
+
+def learned_rows(
+    model: GeliRewardModel,
+    signals: Sequence[str],
+    arguments: Mapping[str, Any] | None = None,
+    li_weights: Mapping[str, float] | None = None,
+) -> dict[str, Row]:
+    """The methods of the papers and of this package, all on the features of one frozen backbone.
+
+    Args:
+        model: its backbone and its head's shape; each fit has a copy with a new head.
+        signals: the Local Implicit signals to learn from, those of a language model left aside: they have rows of
+            their own.
+        arguments: fields of `GeliRewardArguments` for every fit.
+        li_weights: signal -> weight of LI in GELI, in place of the default.
+    """
+    fit = partial(_fit, model, dict(arguments or {}))
+    signals = [name for name in signals if name not in LLM_ROWS]
+    rows: dict[str, Row] = {
+        f"LI alone ({name})": partial(_needing, name, partial(fit, {"li": name, "li_weight": 1.0})) for name in signals
+    }
+    rows["IRCR"] = partial(fit, {"ge": "ircr", "li_weight": 0.0})
+    rows["RUDDER"] = partial(fit, {"ge": "rudder", "li_weight": 0.0})
+    for turns in RRD_TURNS:
+        rows[f"RRD, {turns or 'all'} turns"] = partial(fit, {"ge": "rrd", "rrd_turns": turns, "li_weight": 0.0})
+    for name in signals:
+        changes = {"ge": "rrd", "rrd_turns": None, "li": name}
+        if name in (li_weights or {}):
+            changes["li_weight"] = li_weights[name]
+        rows[f"GELI ({name})"] = partial(_needing, name, partial(fit, changes))
+    for name, title in LLM_ROWS.items():
+        rows[title] = partial(_needing, name, partial(fit, {"li": name, "li_weight": 1.0}))
+    rows[HINDSIGHT] = partial(_hindsight, model, signals)
+    rows[SUPERVISED] = partial(_supervised, fit)
+    return rows
+
+
+def _constant(of: Callable[[Sequence[float]], float], train: Dataset, test: Dataset, features, seed: int) -> Rewards:
+    """The same for every turn, and one score for every session."""
+    value = of(train["score"])
+    return [np.zeros(count) for count in _turns(test)], np.full(len(test), value)
+
+
+def _baseline(baseline: Callable, train: Dataset, test: Dataset, features, seed: int) -> Rewards:
+    try:
+        return baseline(test), None
+    except ImportError as error:
+        raise NotRun(str(error)) from error
+
+
+def _fit(
+    base: GeliRewardModel,
+    arguments: dict,
+    changes: dict,
+    train: Dataset,
+    test: Dataset,
+    features: FoldFeatures,
+    seed: int,
+) -> Rewards:
+    """Train a new head, and reward the test turns with it."""
+    set_seed(seed)
+    rudder = changes.get("ge") == "rudder"
+    model = with_new_head(base, "rudder" if rudder else base.config.head)
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = arguments | changes | QUIET | {"output_dir": folder, "seed": seed}
+        trainer = GeliRewardTrainer(model, GeliRewardArguments(**wanted), train, features={"train": features.train})
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return _scored(model, test, features)
+
+
+def _needing(signal: str, row: Row, train: Dataset, test: Dataset, features: FoldFeatures, seed: int) -> Rewards:
+    if signal not in feedback_names(train):
+        have = ", ".join(feedback_names(train)) or "no signal"
+        wanted = "; `geli decompose` adds it" if signal in LLM_ROWS else ""
+        raise NotRun(f"the sessions have no feedback {signal!r} ({have}){wanted}")
+    return row(train, test, features, seed)
+
+
+def _hindsight(
+    base: GeliRewardModel, signals: Sequence[str], train: Dataset, test: Dataset, features: FoldFeatures, seed: int
+) -> Rewards:
+    """The forward student, which sees no reaction."""
+    if base.config.aggregation != "mean":
+        raise NotRun(f"the model's aggregation is {base.config.aggregation!r}; the closed form is that of the mean")
+    model = with_new_head(base, "linear")
+    at_hand = {"turns": features.train, "reactions": features.train_reactions}
+    fit_hindsight(model, train, signals=signals, seed=seed, features=at_hand)
+    return _scored(model, test, features)
+
+
+def _supervised(fit: Callable, train: Dataset, test: Dataset, features: FoldFeatures, seed: int) -> Rewards:
+    """Learns from the turn ratings themselves, which the other rows never see: what the features can give."""
+    if "turn_rating" not in train.column_names or all(map(math.isnan, _flat(train["turn_rating"]))):
+        raise NotRun("no turn of the training sessions has a turn_rating")
+    feature = session_features(["turn_rating"])["feedback"]
+    rows = [{"turn_rating": ratings} for ratings in train["turn_rating"]]
+    others = train.remove_columns([name for name in train.column_names if name == "feedback"])
+    rated = others.add_column("feedback", rows, feature=feature)
+    return fit({"li": "turn_rating", "li_weight": 1.0}, rated, test, features, seed)
+
+
+def with_new_head(base: GeliRewardModel, head: str) -> GeliRewardModel:
+    """A copy with an untrained head of that kind."""
+    model = copy.deepcopy(base)
+    model.config.head = head
+    model.score = HEADS[head](model.config)
+    model.score.apply(model._init_weights)
+    return model.to(base.device)
+
+
+def _scored(model: GeliRewardModel, test: Dataset, features: FoldFeatures) -> Rewards:
+    rows = score_cached(model.eval(), test, features=features.test)
+    return [np.array(row["turn_rewards"]) for row in rows], np.array([row["score"] for row in rows])
+
+
+def _turns(sessions: Dataset) -> list[int]:
+    return [len(assistant_turns(messages)) for messages in sessions["messages"]]
+
+
+def _flat(values: Sequence[Sequence[float]]) -> list[float]:
+    return [value for row in values for value in row]

@@ -1,0 +1,152 @@
+"""Every method learns what the toy corpus teaches, each from what it says that it learns from."""
+
+import sys
+
+import numpy as np
+import pytest
+from tiny import backbone
+from toy import toy_sessions, with_column
+
+from geli_hf import GeliRewardModel
+from geli_hf.benchmark.folds import Encoded, Fold, FoldFeatures
+from geli_hf.benchmark.rows import HINDSIGHT, LLM_ROWS, SUPERVISED, NotRun, learned_rows, trivial_rows
+from geli_hf.evaluation.metrics import within_session_auc
+from geli_hf.sessions import add_signal
+
+ARGUMENTS = {"num_train_epochs": 8, "learning_rate": 0.02, "use_cpu": True}
+TRIVIAL = trivial_rows()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return GeliRewardModel.from_backbone(backbone("bert"), context_messages=0)
+
+
+@pytest.fixture(scope="module")
+def sessions():
+    return toy_sessions(60, seed=0)
+
+
+@pytest.fixture(scope="module")
+def run(model, sessions, tmp_path_factory):
+    """What a row says of the last 20 sessions, learned from the others."""
+    cache_dir = tmp_path_factory.mktemp("features")
+
+    def run(row, rows=sessions):
+        fold = Fold(np.arange(len(rows) - 20), np.arange(len(rows) - 20, len(rows)))
+        encoded = Encoded(model, rows, cache_dir=cache_dir)
+        train, test = rows.select(fold.train), rows.select(fold.test)
+        rewards, scores = row(train, test, FoldFeatures(encoded, encoded, fold), 0)
+        assert [len(each) for each in rewards] == [len(each) for each in test["turn_rating"]]
+        return rewards, scores, test
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def learned(model):
+    return learned_rows(model, ["affect", "noise"], ARGUMENTS, {"noise": 0.5})
+
+
+def test_the_names_of_the_rows(learned):
+    assert list(learned) == [
+        "LI alone (affect)",
+        "LI alone (noise)",
+        "IRCR",
+        "RUDDER",
+        "RRD, 8 turns",
+        "RRD, 32 turns",
+        "RRD, all turns",
+        "GELI (affect)",
+        "GELI (noise)",
+        *LLM_ROWS.values(),
+        HINDSIGHT,
+        SUPERVISED,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("LI alone (affect)", 0.9),
+        ("IRCR", 0.8),
+        ("RUDDER", 0.6),
+        ("RRD, all turns", 0.8),
+        ("GELI (affect)", 0.8),
+        (HINDSIGHT, 0.9),
+        (SUPERVISED, 0.9),
+    ],
+)
+def test_methods_find_what_words_are_worth(name, least, learned, run):
+    rewards, scores, test = run(learned[name])
+    assert within_session_auc(rewards, test["turn_rating"]) > least
+    if name not in ("LI alone (affect)", SUPERVISED):  # which never saw a score
+        assert np.corrcoef(scores, test["score"])[0, 1] > 0.5
+
+
+def test_a_signal_of_chance_teaches_nothing_alone_and_spoils_geli_by_its_weight(learned, model, run):
+    def auc(row):
+        rewards, _, test = run(row)
+        return within_session_auc(rewards, test["turn_rating"])
+
+    assert abs(auc(learned["LI alone (noise)"]) - 0.5) < 0.25
+    rows = learned_rows(model, ["noise"], ARGUMENTS, {"noise": 0.0})
+    rrd, unweighted = run(rows["RRD, all turns"])[0], run(rows["GELI (noise)"])[0]
+    np.testing.assert_array_equal(np.concatenate(rrd), np.concatenate(unweighted))
+
+
+def test_the_model_that_rows_share_stays_as_it_is(model, learned, run, capsys):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for name in ("RUDDER", HINDSIGHT):
+        run(learned[name])
+    assert (model.config.head, model.config.aggregation) == ("linear", "mean")
+    assert not model.config.reward_quantiles
+    assert all((tensor == before[name]).all() for name, tensor in model.state_dict().items())
+    assert not capsys.readouterr().out
+
+
+def test_the_supervised_row_alone_reads_turn_ratings(learned, run, sessions):
+    """With ratings turned round it turns too, and no other row does."""
+    turned = with_column(sessions, "turn_rating", [[-value for value in row] for row in sessions["turn_rating"]])
+    for name in ("RRD, 8 turns", "GELI (affect)", HINDSIGHT):
+        one, other = run(learned[name])[0], run(learned[name], turned)[0]
+        np.testing.assert_array_equal(np.concatenate(one), np.concatenate(other))
+    rewards, _, test = run(learned[SUPERVISED], turned)
+    assert within_session_auc(rewards, test["turn_rating"]) > 0.9
+
+
+def test_what_is_absent_is_named(learned, run, sessions, model):
+    with pytest.raises(NotRun, match=r"no feedback 'llm' \(affect, noise\); `geli decompose` adds it"):
+        run(learned["LLM-GELI"])
+    smile = learned_rows(model, ["smile"], ARGUMENTS)
+    with pytest.raises(NotRun, match=r"no feedback 'smile' \(affect, noise\)$"):
+        run(smile["LI alone (smile)"])
+    unrated = sessions.remove_columns("turn_rating")
+    with pytest.raises(NotRun, match="no turn of the training sessions has a turn_rating"):
+        learned[SUPERVISED](unrated, unrated, None, 0)
+
+
+def test_what_a_language_model_said_is_learned_from_alone(run, sessions, model):
+    said = add_signal(sessions, "llm", sessions["turn_rating"][:])
+    rows = learned_rows(model, ["affect", "llm"], ARGUMENTS)
+    assert "LI alone (llm)" not in rows
+    rewards, _, test = run(rows["LLM-GELI"], said)
+    assert within_session_auc(rewards, test["turn_rating"]) > 0.9
+
+
+def test_trivial_rows_need_no_backbone(sessions):
+    train, test = sessions.select(range(40)), sessions.select(range(40, 60))
+    rewards, scores = TRIVIAL["predict the mean"](train, test, None, 0)
+    assert scores == pytest.approx([np.mean(train["score"])] * 20)
+    assert not np.concatenate(rewards).any()
+    _, scores = TRIVIAL["predict the mode"](train, test, None, 0)
+    assert set(scores) == {max(set(train["score"]), key=list(train["score"]).count)}
+    rewards, scores = TRIVIAL["uniform, given the score"](train, test, None, 0)
+    assert scores is None
+    assert [each[0] for each in rewards] == test["score"][:]
+
+
+def test_a_package_that_is_absent_stops_one_row(monkeypatch, sessions):
+    monkeypatch.setitem(sys.modules, "vaderSentiment", None)
+    with pytest.raises(NotRun, match=r"pip install 'geli-hf\[text\]'"):
+        TRIVIAL["next-turn sentiment"](sessions, sessions, None, 0)

@@ -1,0 +1,122 @@
+"""A benchmark that was stopped goes on by row, and never with what other data gave."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny import reward_model
+from toy import toy_sessions, with_column
+
+from geli_hf.benchmark.folds import Design, Encoded
+from geli_hf.benchmark.rows import NotRun
+from geli_hf.benchmark.runs import Run, fingerprint, run_rows, versions
+from geli_hf.sessions import SessionError
+
+
+@pytest.fixture
+def sessions():
+    return toy_sessions(12, seed=0)
+
+
+@pytest.fixture
+def encoded(sessions, tmp_path):
+    return {name: Encoded(reward_model("bert"), sessions, cache_dir=tmp_path / name) for name in ("train", "judged")}
+
+
+class Counted:
+    """Rewards a turn by its session's index in the corpus and its own, and predicts the number of training rows."""
+
+    def __init__(self, fail=None):
+        self.calls, self.fail = 0, fail
+
+    def __call__(self, train, test, features, seed):
+        self.calls += 1
+        if self.fail:
+            raise self.fail
+        rewards = [
+            100 * int(name[1:]) + np.arange(len(turns)) for name, turns in zip(test["session_id"], test["turn_rating"])
+        ]
+        return rewards, np.full(len(test), float(len(train) + seed))
+
+
+def test_rewards_stand_in_the_order_of_the_sessions(sessions, encoded, tmp_path):
+    design = Design(sessions, folds=5)
+    [(name, seed, run)] = run_rows({"a": Counted()}, design, encoded, [3], tmp_path / "runs")
+    assert (name, seed) == ("a", 3)
+    for index, (rewards, turns) in enumerate(zip(run.turn_rewards, sessions["turn_rating"])):
+        assert rewards.tolist() == [100 * index + turn for turn in range(len(turns))]
+    assert sorted(set(run.predicted_scores)) == [9 + 3, 10 + 3]  # twelve in five folds
+    assert run.seconds > 0
+    assert run.about["versions"] == versions()
+    assert run.about["versions"]["numpy"] == np.__version__
+
+
+def test_what_is_there_is_kept_and_what_is_missing_computed(sessions, encoded, tmp_path):
+    design, rows = Design(sessions, folds=2), {"a": Counted(), "RRD, 8/32 (x)": Counted()}
+    first = list(run_rows(rows, design, encoded, [0], tmp_path / "runs"))
+    again = list(run_rows(rows, design, encoded, [0, 1], tmp_path / "runs"))
+    assert [row.calls for row in rows.values()] == [4, 4]  # two folds with each of two seeds
+    for (_, _, one), (_, _, other) in zip(first, again):
+        np.testing.assert_array_equal(np.concatenate(one.turn_rewards), np.concatenate(other.turn_rewards))
+        np.testing.assert_array_equal(one.predicted_scores, other.predicted_scores)
+        assert (one.seconds, one.about) == (other.seconds, other.about)
+    assert len(list((tmp_path / "runs" / "seed-1").iterdir())) == 2
+
+
+@pytest.mark.parametrize("reason", [NotRun("no server"), SessionError("all scores are 3")])
+def test_a_row_that_cannot_be_run_is_tried_again(reason, sessions, encoded, tmp_path):
+    design, row = Design(sessions, folds=2), Counted(reason)
+    [(_, _, found)] = run_rows({"a": row}, design, encoded, [0], tmp_path / "runs")
+    assert isinstance(found, NotRun)
+    assert str(found) == str(reason)
+    row.fail = None
+    [(_, _, found)] = run_rows({"a": row}, design, encoded, [0], tmp_path / "runs")
+    assert isinstance(found, Run)
+
+
+def test_other_data_or_folds_are_computed_anew(sessions, encoded, tmp_path, caplog):
+    row = Counted()
+    changed = with_column(sessions, "score", [score + 0.5 for score in sessions["score"]])
+    for calls, design in (
+        (2, Design(sessions, folds=2)),
+        (4, Design(changed, folds=2)),
+        (7, Design(changed, folds=3)),
+    ):
+        list(run_rows({"a": row}, design, encoded, [0], tmp_path / "runs"))
+        assert row.calls == calls
+    assert caplog.text.count("is computed anew") == 2
+
+
+def test_a_killed_row_leaves_nothing_that_is_read(sessions, encoded, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        list(run_rows({"a": Counted(KeyboardInterrupt())}, Design(sessions), encoded, [0], tmp_path / "runs"))
+    assert not list(tmp_path.glob("runs/**/*.npz"))
+
+
+def test_encoding_is_not_counted(sessions, encoded, tmp_path, monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+
+    def row(train, test, features, seed):
+        features.train, features.test, features.train_reactions  # noqa: B018
+        return [np.zeros(len(turns)) for turns in test["turn_rating"]], None
+
+    [(_, _, run)] = run_rows({"a": row}, Design(sessions, folds=2), encoded, [0], tmp_path / "runs")
+    # The clock is asked at the ends of two rows and of three encodings, of which each takes a second of its own.
+    assert run.seconds == (7 - 3) + 1
+    assert np.isnan(run.predicted_scores).all()
+
+
+def test_a_row_gives_a_reward_for_every_turn(sessions, encoded, tmp_path):
+    def row(train, test, features, seed):
+        return [np.zeros(1) for _ in range(len(test))], None
+
+    with pytest.raises(ValueError, match="a row gave 1 rewards for"):
+        list(run_rows({"a": row}, Design(sessions, folds=2), encoded, [0], tmp_path / "runs"))
+
+
+def test_a_fingerprint_is_of_the_contents(sessions):
+    assert fingerprint(sessions) == fingerprint(sessions.select(range(12))) == fingerprint(toy_sessions(12, seed=0))
+    assert fingerprint(sessions) != fingerprint(sessions.select(range(11)))
+    assert len(fingerprint(sessions)) == 32
+    json.dumps(versions())
