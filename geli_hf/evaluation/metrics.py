@@ -22,7 +22,7 @@ LEVEL = 0.95
 class Interval(NamedTuple):
     """An estimate with its bootstrap interval, of 95 % unless it says otherwise.
 
-    NaN throughout where there is nothing to estimate from.
+    NaN throughout where there is nothing to estimate from; without bounds where there is too little for an interval.
     """
 
     estimate: float
@@ -30,7 +30,8 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        bounds = "" if np.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.estimate:.3f}{bounds}"
 
 
 def spearman_per_session(rewards: PerTurn, ratings: PerTurn) -> np.ndarray:

@@ -26,7 +26,7 @@ COLUMNS = {
     "global_loss_floor": "Floor of global loss",
     "local_difference_sd": "Local difference (SD)",
 }
-MISSING = "–"
+MISSING, NOT_RUN = "–", "*not run*"
 WITHIN = (
     "within_session_spearman",
     "within_session_auc",
@@ -166,13 +166,17 @@ def markdown_table(rows: Mapping[str, Mapping[str, Any]], *, columns: Mapping[st
     """An aligned Markdown table of rows of `evaluate_rewards`, with a note for each kind of missing figure.
 
     Args:
-        rows: name of the row -> its figures.
+        rows: name of the row -> its figures; or the reason, under `not_run`, why there are none.
         columns: key of the figure -> title, in order.
     """
     lines = [["", *columns.values()]]
     notes: dict[str, list[str]] = {}
     for name, row in rows.items():
         cells = [name.replace("|", "\\|")]
+        if "not_run" in row:
+            lines.append([*cells, NOT_RUN, *[""] * (len(columns) - 1)])
+            notes.setdefault(f"{NOT_RUN}: {row['not_run']}", []).append(name)
+            continue
         for key in columns:
             value = row[key]
             if math.isnan(_estimate(value)):
@@ -189,7 +193,8 @@ def markdown_table(rows: Mapping[str, Mapping[str, Any]], *, columns: Mapping[st
     text += [""] if notes else []
     for reason, names in notes.items():
         whose = "" if len(names) == len(rows) else f" ({'; '.join(names)})"
-        text.append(f"{MISSING} {reason}{whose}.  ")
+        mark = "" if reason.startswith(NOT_RUN) else f"{MISSING} "
+        text.append(f"{mark}{reason}{whose}.  ")
     return "\n".join(text) + "\n"
 
 

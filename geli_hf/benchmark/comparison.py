@@ -1,0 +1,232 @@
+"""What the runs of all rows amount to: means over seeds with intervals, paired differences, and how they are shown."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from ..cache import whole
+from ..evaluation import metrics
+from ..evaluation.metrics import Interval
+from ..evaluation.plots import plot_comparison
+from ..evaluation.table import COLUMNS, WITHIN, as_json, evaluate_runs, markdown_table, values_per_session
+from ..sessions import assistant_turns, feedback_names
+from .folds import Design
+from .rows import NotRun
+from .runs import Run
+
+CONVERSATIONS_NEEDED = 20  # below, a bootstrap over conversations is no interval that one can rely on
+HEADLINE = "within_session_spearman"
+FIRST = (HEADLINE, "difference", "spearman_given_length", "spearman_given_position", "session_spearman", "seconds")
+SECOND = ("within_session_auc", "within_session_kendall", "global_loss", "global_loss_floor", "local_difference_sd")
+CORPUS_NOTES = {
+    "uss": "Circularity: the turn ratings of USS stand on the user's next line, which the annotators read. The "
+    "sentiment of that line, and whatever reads or learns from it, is therefore partly compared with itself; a method "
+    "that learns from the reaction never reads it when it rewards, but its targets do.",
+    "sample": "The sample is simulated, and its turn ratings are the true values: these figures say whether methods "
+    "and code do what they should, and not how well they do on people.",
+}
+
+
+def by_row(found: Iterable[tuple[str, int, Run | NotRun]]) -> dict[str, list[Run] | NotRun]:
+    """The runs of each row over all seeds; a row that could not be run with one of them was not run."""
+    rows: dict[str, Any] = {}
+    for name, _, run in found:
+        before = rows.setdefault(name, [])
+        if isinstance(run, NotRun):
+            rows[name] = run
+        elif not isinstance(before, NotRun):
+            before.append(run)
+    return rows
+
+
+def compare(
+    design: Design,
+    runs: Mapping[str, Sequence[Run] | NotRun],
+    *,
+    against: str,
+    feedback: str | None = None,
+    resamples: int = metrics.RESAMPLES,
+) -> dict[str, dict[str, Any]]:
+    """The figures of every row, by its name.
+
+    Args:
+        runs: as of `by_row`.
+        against: the row that all are compared with, session by session.
+        feedback: signal of the local difference, positive above its mean over the training sessions. Default: the
+            first that the sessions carry.
+
+    Returns:
+        As of `evaluate_runs`, and `difference` (of the within-session Spearman), `differences` (of every figure that
+        is a mean over sessions), `corrected` (the first again, at the level that Bonferroni's correction asks for),
+        `seconds` (mean over seeds) and `seeds`. Of a row that was not run only the reason, as `not_run`. No intervals
+        where fewer than `CONVERSATIONS_NEEDED` conversations were judged.
+
+    Raises:
+        ValueError: there is no row `against`.
+    """
+    if against not in runs:
+        raise ValueError(f"against: expected one of {', '.join(runs)}, found {against!r}")
+    judged = design.judged
+    conversations = judged["conversation_id"][:]
+    values = {name: _values(judged, each) for name, each in runs.items() if not isinstance(each, NotRun)}
+    level = 1 - (1 - metrics.LEVEL) / max(1, len(values) - 1)
+    feedback = feedback or next(iter(feedback_names(judged)), None)
+    signal = {"feedback": feedback, "feedback_threshold": _usual(design.train, feedback)}
+    rows: dict[str, dict[str, Any]] = {}
+    for name, each in runs.items():
+        if isinstance(each, NotRun):
+            rows[name] = {"not_run": str(each)}
+            continue
+        seeds = [run.about["seed"] for run in each]
+        means = [design.train_means(seed) for seed in seeds]
+        row = evaluate_runs(judged, *_rewards_and_scores(each), means, **signal, resamples=resamples)
+        row |= {"seeds": seeds, "seconds": float(np.mean([run.seconds for run in each]))}
+        row |= {"differences": {}, "difference": Interval(*[np.nan] * 3), "corrected": Interval(*[np.nan] * 3)}
+        if name == against:
+            row["missing"]["difference"] = "the row that the others are compared with"
+        elif against not in values:
+            row["missing"]["difference"] = f"{against!r} was not run"
+        else:
+            for key in (*WITHIN, "global_loss"):
+                pair = values[name][key], values[against][key], conversations
+                row["differences"][key] = metrics.paired_bootstrap(*pair, resamples=resamples)
+            pair = values[name][HEADLINE], values[against][HEADLINE], conversations
+            row["difference"] = row["differences"][HEADLINE]
+            row["corrected"] = metrics.paired_bootstrap(*pair, resamples=resamples, level=level)
+            if math.isnan(row["difference"].estimate):
+                row["missing"]["difference"] = row["missing"].get(HEADLINE, "no session where both have a figure")
+        rows[name] = _without_intervals(row) if len(set(conversations)) < CONVERSATIONS_NEEDED else row
+    return rows
+
+
+def markdown(design: Design, rows: Mapping[str, Mapping[str, Any]], *, against: str, corpus: str = "") -> str:
+    """Two tables of the rows of `compare`, with all that has to be said beside them."""
+    titles = COLUMNS | {"difference": f"minus {against}", "seconds": "Seconds"}
+    run = {name: row for name, row in rows.items() if "not_run" not in row}
+    tables = [
+        markdown_table(shown, columns={key: titles[key] for key in keys})
+        for shown, keys in ((rows, FIRST), (run, SECOND))
+    ]
+    return "\n".join(
+        [_data(design, rows), "", *tables, *(f"{note}\n" for note in _notes(design, rows, against, corpus))]
+    )
+
+
+def records(rows: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequence[Run] | NotRun]) -> list[dict[str, Any]]:
+    """One JSON object per row: its figures, with seeds, folds, fingerprints of the data and versions."""
+    found = []
+    for name, row in rows.items():
+        record = {"row": name, "run": "not_run" not in row, **row}
+        if record["run"]:
+            abouts = [run.about for run in runs[name]]
+            record |= {key: abouts[0][key] for key in ("folds", "data")}
+            record["seconds_by_seed"] = [run.seconds for run in runs[name]]
+            record["versions"] = [about["versions"] for about in abouts]
+        found.append(as_json(record))
+    return found
+
+
+def write_comparison(
+    folder: str | Path,
+    design: Design,
+    runs: Mapping[str, Sequence[Run] | NotRun],
+    *,
+    against: str,
+    corpus: str = "",
+    feedback: str | None = None,
+    resamples: int = metrics.RESAMPLES,
+) -> str:
+    """Write `comparison.json`, `comparison.png` (a forest plot) and `comparison.md` into the folder.
+
+    Args:
+        corpus: name of the corpus, for the notes that belong to it.
+
+    Returns:
+        The Markdown.
+    """
+    rows = compare(design, runs, against=against, feedback=feedback, resamples=resamples)
+    text, folder = markdown(design, rows, against=against, corpus=corpus), Path(folder)
+    within = {name: row[HEADLINE] for name, row in rows.items() if "not_run" not in row}
+    with whole(folder / "comparison.json") as partial:
+        partial.write_text(json.dumps(records(rows, runs), indent=1, allow_nan=False) + "\n")
+    with whole(folder / "comparison.png") as partial:
+        plot_comparison(within, partial, label="Within-session Spearman with the turn ratings")
+    with whole(folder / "comparison.md") as partial:
+        partial.write_text(text)
+    return text
+
+
+def _rewards_and_scores(runs: Sequence[Run]) -> tuple[list[list[np.ndarray]], np.ndarray | None]:
+    predicted = np.array([run.predicted_scores for run in runs])
+    return [run.turn_rewards for run in runs], None if np.isnan(predicted).all() else predicted
+
+
+def _values(judged: Dataset, runs: Sequence[Run]) -> dict[str, np.ndarray]:
+    return values_per_session(judged, *_rewards_and_scores(runs))
+
+
+def _usual(train: Dataset, feedback: str | None) -> float:
+    """The mean of the signal over the training turns where it was observed; 0 without any."""
+    if feedback not in feedback_names(train):
+        return 0.0
+    felt = np.concatenate([np.asarray(row[feedback], float) for row in train["feedback"]])
+    return float(np.nanmean(felt)) if np.isfinite(felt).any() else 0.0
+
+
+def _without_intervals(row: Mapping[str, Any]) -> dict[str, Any]:
+    def bare(value: Any) -> Any:
+        return Interval(value.estimate, np.nan, np.nan) if isinstance(value, Interval) else value
+
+    return {key: bare(value) for key, value in row.items()} | {
+        "differences": {key: bare(value) for key, value in row["differences"].items()}
+    }
+
+
+def _data(design: Design, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    judged = design.judged
+    turns = sum(len(assistant_turns(messages)) for messages in judged["messages"])
+    ratings = judged["turn_rating"][:] if "turn_rating" in judged.column_names else []
+    rated = sum(not math.isnan(rating) for session in ratings for rating in session)
+    seeds = {seed for row in rows.values() for seed in row.get("seeds", [])}
+    how = f"learned from {len(design.train)} others" if design.folds is None else f"{design.folds} folds, out of fold"
+    return (
+        f"{len(judged)} sessions of {len(set(judged['conversation_id']))} conversations, {how}; "
+        f"{rated} of {turns} turns have a rating. Means over {len(seeds)} seed{'s' * (len(seeds) != 1)}."
+    )
+
+
+def _notes(design: Design, rows: Mapping[str, Mapping[str, Any]], against: str, corpus: str) -> list[str]:
+    conversations = len(set(design.judged["conversation_id"]))
+    if conversations < CONVERSATIONS_NEEDED:
+        notes = [
+            f"No intervals: {conversations} conversations were judged, and a bootstrap over fewer than "
+            f"{CONVERSATIONS_NEEDED} says little. The estimates say little either."
+        ]
+    else:
+        compared = {name: row["corrected"] for name, row in rows.items() if not _undefined(row.get("corrected"))}
+        remain = [name for name, interval in compared.items() if interval.low > 0 or interval.high < 0]
+        notes = [
+            "In brackets 95 % bootstrap intervals over conversations, of means over seeds; differences are paired, "
+            f"session by session. Of {len(compared)} differences from *{against}*, {len(compared) / 20:.1f} would "
+            "exclude 0 by chance if there were none; with Bonferroni's correction "
+            + (f"these still do: {'; '.join(remain)}." if remain else "none does.")
+        ]
+    notes.append(
+        "Within-session figures compare turns of one session, so who rates high does not matter to them. A good local "
+        "difference by itself proves nothing: a reward that copies the signal has one. *uniform, given the score* "
+        "knows the score that it is judged by, *next-turn sentiment* sees the reaction, which the reward of a policy "
+        "may not, and the supervised row has seen turn ratings. Seconds are those of all fits and predictions of a "
+        "seed, without encoding."
+    )
+    return [*notes, *([CORPUS_NOTES[corpus]] if corpus in CORPUS_NOTES else [])]
+
+
+def _undefined(interval: Interval | None) -> bool:
+    return interval is None or math.isnan(interval.estimate)
