@@ -18,7 +18,7 @@ from ..evaluation.plots import plot_comparison
 from ..evaluation.table import COLUMNS, WITHIN, as_json, evaluate_runs, markdown_table, values_per_session
 from ..sessions import assistant_turns, feedback_names
 from .folds import Design
-from .rows import NotRun
+from .rows import NotRun, rrd_rows
 from .runs import Run
 
 CONVERSATIONS_NEEDED = 20  # below, a bootstrap over conversations is no interval that one can rely on
@@ -225,6 +225,14 @@ def _notes(design: Design, rows: Mapping[str, Mapping[str, Any]], against: str, 
         "may not, and the supervised row has seen turn ratings. Seconds are those of all fits and predictions of a "
         "seed, without encoding."
     )
+    if design.folds is not None:
+        notes.append(
+            "Out of fold, the mean of the training scores is low where those of the judged sessions are high, so that "
+            "the session Spearman of what predicts little else lies below 0: *predict the mean* shows how far."
+        )
+    longest = max(len(assistant_turns(messages)) for messages in design.train["messages"])
+    if same := [f"*{name}*" for name, turns in rrd_rows().items() if name in rows and turns and turns >= longest]:
+        notes.append(f"No session has more than {longest} turns, so {', '.join(same)} takes all of them.")
     return [*notes, *([CORPUS_NOTES[corpus]] if corpus in CORPUS_NOTES else [])]
 
 

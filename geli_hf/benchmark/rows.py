@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Features
 from transformers import PrinterCallback, set_seed
 
 from ..evaluation.baselines import TURN_BASELINES, mean_score, mode_score
@@ -74,8 +74,8 @@ def learned_rows(
     }
     rows["IRCR"] = partial(fit, {"ge": "ircr", "li_weight": 0.0})
     rows["RUDDER"] = partial(fit, {"ge": "rudder", "li_weight": 0.0})
-    for turns in RRD_TURNS:
-        rows[f"RRD, {turns or 'all'} turns"] = partial(fit, {"ge": "rrd", "rrd_turns": turns, "li_weight": 0.0})
+    for name, turns in rrd_rows().items():
+        rows[name] = partial(fit, {"ge": "rrd", "rrd_turns": turns, "li_weight": 0.0})
     for name in signals:
         changes = {"ge": "rrd", "rrd_turns": None, "li": name}
         if name in (li_weights or {}):
@@ -86,6 +86,11 @@ def learned_rows(
     rows[HINDSIGHT] = partial(_hindsight, model, signals)
     rows[SUPERVISED] = partial(_supervised, fit)
     return rows
+
+
+def rrd_rows() -> dict[str, int | None]:
+    """Name of each row of RRD alone -> the turns that it draws from a session, None for all."""
+    return {f"RRD, {turns or 'all'} turns": turns for turns in RRD_TURNS}
 
 
 def _constant(of: Callable[[Sequence[float]], float], train: Dataset, test: Dataset, features, seed: int) -> Rewards:
@@ -146,10 +151,10 @@ def _supervised(fit: Callable, train: Dataset, test: Dataset, features: FoldFeat
     """Learns from the turn ratings themselves, which the other rows never see: what the features can give."""
     if "turn_rating" not in train.column_names or all(map(math.isnan, _flat(train["turn_rating"]))):
         raise NotRun("no turn of the training sessions has a turn_rating")
-    feature = session_features(["turn_rating"])["feedback"]
-    rows = [{"turn_rating": ratings} for ratings in train["turn_rating"]]
-    others = train.remove_columns([name for name in train.column_names if name == "feedback"])
-    rated = others.add_column("feedback", rows, feature=feature)
+    rows = {"score": train["score"][:], "messages": train["messages"][:]}
+    rows["feedback"] = [{"turn_rating": ratings} for ratings in train["turn_rating"]]
+    known = session_features(["turn_rating"])
+    rated = Dataset.from_dict(rows, features=Features({name: known[name] for name in rows}))
     return fit({"li": "turn_rating", "li_weight": 1.0}, rated, test, features, seed)
 
 

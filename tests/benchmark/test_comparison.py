@@ -110,6 +110,18 @@ def test_the_table_says_what_stands_in_it(sessions, rows):
     assert "Circularity" not in markdown(Design(sessions), rows, against="bad", corpus="esconv")
 
 
+def test_rows_that_are_the_same_by_nature_are_named(sessions, runs):
+    longest = max(map(len, sessions["turn_rating"]))
+    design, rrd = Design(sessions), {"RRD, 8 turns": runs["good"], "RRD, all turns": runs["good"]}
+    text = markdown(design, compare(design, rrd, against="RRD, all turns", resamples=100), against="RRD, all turns")
+    assert f"No session has more than {longest} turns, so *RRD, 8 turns* takes all of them." in text
+    assert "*predict the mean* shows how far" in text
+    apart = Design(sessions, sessions)
+    text = markdown(apart, compare(apart, runs, against="bad", resamples=100), against="bad")
+    assert "takes all" not in text
+    assert "shows how far" not in text
+
+
 def test_records_can_be_read_by_machines(rows, runs):
     good, bad, away = json.loads(json.dumps(records(rows, runs), allow_nan=False))
     assert (good["row"], good["run"], good["seeds"]) == ("good", True, [0, 3])

@@ -147,6 +147,6 @@ def test_trivial_rows_need_no_backbone(sessions):
 
 
 def test_a_package_that_is_absent_stops_one_row(monkeypatch, sessions):
-    monkeypatch.setitem(sys.modules, "vaderSentiment", None)
+    monkeypatch.setitem(sys.modules, "vaderSentiment.vaderSentiment", None)
     with pytest.raises(NotRun, match=r"pip install 'geli-hf\[text\]'"):
         TRIVIAL["next-turn sentiment"](sessions, sessions, None, 0)

@@ -22,7 +22,8 @@ from geli_hf.evaluation import TURN_BASELINES
 from geli_hf.settings import SettingsError, build
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-CONFIGS = sorted({*(EXAMPLES / "configs").glob("*.yaml")} - {EXAMPLES / "configs" / "affect.yaml"})
+OTHERS = [EXAMPLES / "configs" / "affect.yaml", *(EXAMPLES / "configs").glob("compare_*.yaml")]
+CONFIGS = sorted({*(EXAMPLES / "configs").glob("*.yaml")} - {*OTHERS})
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,116 @@
+"""The script that compares methods, from configuration files to what it leaves, with a tiny model on the sample."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import backbone
+
+from geli_hf import GeliRewardArguments, GeliRewardModel
+from geli_hf.settings import SettingsError, build
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CONFIGS = sorted((EXAMPLES / "configs").glob("compare_*.yaml"))
+ROWS = ["log length", "RRD, all turns", "GELI (affect)", "LLM-GELI", "hindsight"]
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("compare_methods", EXAMPLES / "compare_methods.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def compare(script, tmp_path, monkeypatch, capsys):
+    """Runs the script on ten conversations of the sample and gives what it printed."""
+    monkeypatch.setenv("GELI_HF_CACHE", str(tmp_path / "cache"))
+    settings = {
+        "output_dir": str(tmp_path / "run"),
+        "seeds": [0],
+        "folds": 2,
+        "rows": ROWS,
+        "data": {"corpus": "sample", "options": {"conversations": 10}},
+        "model": {"backbone": backbone("bert"), "li_weights": {"affect": 0.3}},
+        "training": {"num_train_epochs": 1},
+    }
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(settings))
+
+    def compare(*options: str) -> str:
+        script.main(["--config", str(file), *options])
+        return capsys.readouterr().out
+
+    return compare
+
+
+def test_a_comparison_is_written_and_resumed_by_row(compare, tmp_path):
+    printed, run = compare(), tmp_path / "run"
+    assert (run / "comparison.md").read_text() in printed
+    assert "20 sessions of 10 conversations, 2 folds, out of fold" in printed
+    assert "The sample is simulated" in printed
+    records = json.loads((run / "comparison.json").read_text())
+    assert [record["row"] for record in records] == ROWS
+    assert [record["row"] for record in records if not record["run"]] == ["LLM-GELI"]
+    assert (run / "comparison.png").exists()
+
+    files = {file: file.stat().st_mtime_ns for file in run.glob("rows/**/*.npz")}
+    assert len(files) == 4
+    gone = run / "rows" / "seed-0" / "hindsight.npz"
+    gone.unlink()
+    compare("--resume", "--seeds", "[0, 1]", "--against", "log length")
+    for file, written in files.items():
+        assert (file.stat().st_mtime_ns == written) == (file != gone)
+    records = json.loads((run / "comparison.json").read_text())
+    assert records[0]["seeds"] == [0, 1]
+    assert records[0]["missing"]["difference"] == "the row that the others are compared with"
+
+
+def test_a_test_set_of_its_own(compare):
+    options = json.dumps({"conversations": 3, "seed": 1})
+    printed = compare("--data.test_options", options, "--rows", "[RUDDER]", "--against", "RUDDER")
+    assert "6 sessions of 3 conversations, learned from 20 others" in printed
+    assert "| RUDDER" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--rows", "[RRD]"], r"rows: expected of predict the mean; .*, found RRD"),
+        (["--against", "GELI"], r"against: expected of predict the mean; .*, found GELI"),
+        (["--folds", "11"], "data: folds: expected 2 to 10, the number of conversations, found 11"),
+        (["--seeds", "[]"], "seeds: expected at least one"),
+        (["--data.options", "{split: x}"], "data: sample: no option split"),
+        (["--model.backbone", "/nowhere"], "model: "),
+        (["--training.ge", "x"], "ge: expected one of"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(options, complaint, compare):
+    with pytest.raises(SettingsError, match=complaint):
+        compare(*options)
+
+
+def test_other_settings_want_another_folder(compare):
+    compare("--rows", "[log length]", "--against", "log length")
+    with pytest.raises(SettingsError, match="--resume goes on with it"):
+        compare()
+    with pytest.raises(SettingsError, match=r"other settings \(training.num_train_epochs\)"):
+        compare("--resume", "--training.num_train_epochs", "2")
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_every_configuration_has_known_settings_of_known_types(file, script):
+    sections = {"data": script.CorpusSettings, "model": script.MethodSettings}
+    settings = script.parse_settings(
+        ["--config", str(file)], script.CompareSettings, sections | {"training": GeliRewardArguments}
+    )
+    build(script.CompareSettings, settings[""])
+    parts = {name: build(cls, settings[name]) for name, cls in sections.items()}
+    build(GeliRewardArguments, {"output_dir": "x", "use_cpu": True} | settings["training"])
+    GeliRewardModel.from_backbone(backbone("bert"), **parts["model"].config)
+    assert set(parts["model"].li_weights) == set(parts["model"].signals)
