@@ -3,8 +3,7 @@
 Names are imported when they are first used, so that `import geli_hf` stays as light as `import transformers`.
 """
 
-from importlib import import_module
-
+from ._lazy import lazy_exports
 from ._registration import register_auto_classes
 
 __version__ = "0.1.0"
@@ -21,19 +20,8 @@ _EXPORTS = {
     "published_head": ["convert_head"],
     "training": ["PAPER", "GeliRewardArguments", "GeliRewardTrainer", "HindsightAttribution", "fit_hindsight"],
 }
-_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
 
 
 register_auto_classes()

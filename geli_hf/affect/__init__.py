@@ -3,7 +3,7 @@
 Names are imported when they are first used: readers of corpora need none of what video needs.
 """
 
-from importlib import import_module
+from .._lazy import lazy_exports
 
 _EXPORTS = {
     "backends": ["face_classifier", "face_detector"],
@@ -17,16 +17,5 @@ _EXPORTS = {
     "turns": ["affect_of_turns"],
     "video": ["VideoAffect", "write_candor_features"],
 }
-_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
