@@ -17,13 +17,14 @@ from .reading import Corpus, Skipped
 from .rows import SUFFIXES, located_rows, rows_of_hub
 
 
-def open_corpus(data_dir: str | Path, *, split: str = "test", sentiment: bool = False) -> Corpus:
+def open_corpus(data_dir: str | Path, *, split: str = "test", sentiment: bool | str = False) -> Corpus:
     """
     Args:
         data_dir: holds `<split>.parquet` or `<split>.jsonl` with the published columns, or is itself such a file; or
             the id of the dataset on the Hub.
         split: "train", "validation" or "test"; of a folder, the files whose names begin with it.
-        sentiment: add feedback `sentiment`, VADER's of the listener's next turn (`geli_hf.sentiment`).
+        sentiment: add feedback `sentiment` of the listener's next turn: VADER's if True, or a text classifier's, by
+            its name or path (see `NextTurnSentiment`).
 
     `score` is NaN throughout. The dialogues have no names and are counted from 0, as in "test-17".
     """
@@ -40,7 +41,7 @@ def open_corpus(data_dir: str | Path, *, split: str = "test", sentiment: bool = 
     features = session_features(["sentiment"] if sentiment else [])
 
     def rows() -> Iterator[Session | Skipped]:
-        sentiment_of = NextTurnSentiment() if sentiment else None
+        sentiment_of = NextTurnSentiment(None if sentiment is True else sentiment) if sentiment else None
         for number, row in enumerate(hub if files is None else (row for _, row in located_rows(files))):
             yield from _sessions(f"{split}-{number}", row, sentiment_of)
 
