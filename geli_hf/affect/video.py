@@ -18,8 +18,11 @@ from .frames import LONGEST_SIDE, Frame, VideoFrames, _at_most, grey
 from .tracking import FaceTrack
 
 BOX_COLUMNS = list(Box._fields)
-PATIENCE = 3.0  # seconds for which a face that was lost is awaited where it was
 COLUMNS = ["time", *BOX_COLUMNS, *FACE_COLUMNS]
+PATIENCE = 3.0  # seconds for which a face that was lost is awaited where it was
+# Seconds of the video, which are no whole numbers as tqdm's own bar has them, and the time that is left.
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f} of {total:.1f} s [{elapsed}<{remaining}]"
+BAR_WITHOUT_END = "{desc}: {n:.1f} s [{elapsed}]"  # what browsers record, and cameras, tell no length
 
 
 class VideoAffect:
@@ -110,18 +113,20 @@ class VideoAffect:
             return part
 
         length = None if np.isnan(frames.duration) else round(frames.duration, 1)
-        with tqdm(total=length, desc=Path(frames.name).name, unit="s", disable=not progress) as bar:
+        shape = BAR_WITHOUT_END if length is None else BAR
+        with tqdm(total=length, desc=Path(frames.name).name, bar_format=shape, disable=not progress) as bar:
             for frame in frames:
                 box = track(frame.image, frame.scale)
                 if box is not None:
                     crops.append(self.classifier.crop(frame.image, box))
                     places.append(len(rows))
                 rows.append([frame.time, *_in_the_video(box, frame)])
-                bar.n = round(frame.time, 1)
-                bar.update(0)
+                bar.update(frame.time - bar.n)
                 if len(crops) == self.batch_size or len(rows) == 100 * self.batch_size:
                     yield finished()
                     rows, crops, places = [], [], []
+            if length is not None and not frames.incomplete:
+                bar.update(length - bar.n)
         if rows:
             yield finished()
 

@@ -47,13 +47,14 @@ def annotate(arguments: argparse.Namespace, out: TextIO) -> list[str]:
         else:
             recordings.append((video, transcript, name))
     try:
-        affect_of(how)
+        if recordings:
+            affect_of(how)
     except RuntimeError as error:  # a DeepFace on two engines
         raise ValueError(str(error)) from None
 
     sessions: list[Session] = []
     tables = watch_all([video for video, *_ in recordings], how, jobs=arguments.jobs)
-    for (video, transcript, name), table in zip(recordings, tables):
+    for table, (video, transcript, name) in zip(tables, recordings):  # in this order the bar comes to its end
         if isinstance(table, Exception):
             problems.append(_told(table, video))
             continue

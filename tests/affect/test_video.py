@@ -181,6 +181,15 @@ def test_wrong_options_are_told_at_once(options, said):
         watch(**options)
 
 
+def test_the_bar_ends_where_the_video_does_and_needs_no_length(tmp_path, capfd):
+    path = write(tmp_path / "clip.mp4", [scene((250, 150, 110, 110))] * 20, rate=10)
+    affect = VideoAffect(Brightness())
+    affect(path, progress=True)
+    assert "100%" in capfd.readouterr().err.rpartition("\r")[2]
+    affect([(second, scene((250, 150, 110, 110))) for second in (0.0, 1.0)], progress=True)
+    assert "1.0 s" in capfd.readouterr().err.rpartition("\r")[2]
+
+
 def test_as_candor_features(tmp_path, table):
     other = table.assign(prob_face_anger=0.5).iloc[:4]
     write_candor_features({"ann": table, "bob": other}, tmp_path / "audio_video_features.csv")
