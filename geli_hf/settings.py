@@ -4,6 +4,7 @@ The fields of the first dataclass stand at the top of the file and are given as 
 stand in a section of their own and are given as `--section.name value`. Values are read as YAML either way.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -26,6 +27,8 @@ TYPES = {
     NoneType: "null",
 }
 
+OTHERS = ("builtins", "transformers", "trl")  # whose arguments are hundreds, and documented there
+
 
 class SettingsError(ValueError):
     """A setting that does not exist or can't be read; the message names it and where it was given."""
@@ -46,7 +49,11 @@ def parse_settings(argv: Sequence[str], main: type, sections: Mapping[str, type]
 
     Raises:
         SettingsError: an unknown setting, a value missing, a file that can't be read.
+        SystemExit: after `--help`, which tells what settings there are.
     """
+    if {"-h", "--help"}.intersection(argv):
+        sys.stdout.write(_help(main, sections))
+        sys.exit()
     settings: dict[str, Any] = {"": {}} | {name: {} for name in sections}
     for source, values in _sources(list(argv)):
         for name, value in values.items():
@@ -113,6 +120,21 @@ def claim(folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
         raise SettingsError(f"output_dir: {folder} holds files of something else; choose an empty or a new folder")
     with whole(record) as text:
         text.write_text(yaml.safe_dump(settings))
+
+
+def _help(main: type, sections: Mapping[str, type]) -> str:
+    """All settings with their defaults; of a class of another library only those that ours add to it."""
+    lines = ["--config FILE", "    settings as YAML; may be given several times, and what follows overrides it", ""]
+    for name, cls in {"": main, **sections}.items():
+        ours = [each for each in cls.__mro__ if each.__module__.split(".")[0] not in OTHERS]
+        own = {key for each in ours for key in vars(each).get("__annotations__", ())}
+        lines += [f"--{name}.NAME: {cls.__name__}" + (f", see {cls.__module__}" if not own else "")] if name else []
+        for field in fields(cls):
+            if field.name in own:
+                default = field.default if field.default_factory is MISSING else field.default_factory()
+                given = "needed" if default is MISSING else f"default: {default!r}"
+                lines.append(f"{'    ' * bool(name)}--{name}{'.' * bool(name)}{field.name} ({given})")
+    return "\n".join([*lines, ""])
 
 
 def _typed(field: Field, hint: Any, value: Any) -> Any:

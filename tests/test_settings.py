@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import pytest
+from transformers import TrainingArguments
 
 from geli_hf.settings import SettingsError, build, parse_settings
 from geli_hf.training import GeliRewardArguments
@@ -169,3 +170,18 @@ def test_a_file_that_cannot_be_read(written, tmp_path):
     assert problem("--config", str(tmp_path / "picture.yaml")).startswith(f"{tmp_path}/picture.yaml: not YAML: ")
     config = written("- boat\n")
     assert problem("--config", config) == f"{config}: expected settings as `name: value`, found ['boat']"
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_tells_what_settings_there_are(flag, capsys):
+    sections = SECTIONS | {"sft": TrainingArguments}
+    with pytest.raises(SystemExit) as stopped:
+        parse_settings(["--days", "4", flag], Journey, sections)
+    assert not stopped.value.code
+    lines = capsys.readouterr().out.splitlines()
+    assert "--output_dir (needed)" in lines
+    assert "--stages (default: ['out', 'back'])" in lines
+    assert "    --boat.sails (default: 2)" in lines
+    assert any(line.startswith("    --reward.li_weight (default: ") for line in lines)
+    assert "--sft.NAME: TrainingArguments, see transformers.training_args" in lines
+    assert sum("--sft." in line for line in lines) == 1  # and not the hundreds of another library
