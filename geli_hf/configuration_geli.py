@@ -28,6 +28,9 @@ class GeliRewardConfig(PreTrainedConfig):
         pooling (`str`, *optional*, defaults to `"turn"`):
             What represents a turn: `"turn"`, the mean of the hidden states of its tokens, or `"last"`, the hidden
             state at its end token (the paper).
+        layers (`str`, *optional*, defaults to `"last"`):
+            Hidden states of which layers: `"last"`, or `"all"`, the mean over the layers. The last ones of a sentence
+            encoder were made to tell topics apart; how something is said is found further down.
         causal (`bool`, *optional*, defaults to `False`):
             Whether the backbone is a decoder, so that one pass over a session yields every turn's reward.
         context_messages (`int`, *optional*):
@@ -57,6 +60,7 @@ class GeliRewardConfig(PreTrainedConfig):
     head_hidden_size: int = 128
     head_dropout: float = 0.0
     pooling: Literal["turn", "last"] = "turn"
+    layers: Literal["last", "all"] = "last"
     causal: bool = False
     context_messages: int | None = None
     max_length: int = 512

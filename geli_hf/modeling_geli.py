@@ -399,6 +399,9 @@ class GeliRewardModel(PreTrainedModel):
         mask = (torch.arange(length, device=device) < lengths[:, None]).long()
         # Keys and values are for generation; a large decoder's would take more memory than all else here.
         options = {"use_cache": False} if self.config.causal else {}
+        if self.config.layers == "all":
+            states = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **options).hidden_states
+            return sum(states[2:], states[1]) / (len(states) - 1)  # the first are the embeddings
         return self.model(input_ids=ids, attention_mask=mask, **options).last_hidden_state
 
     # ---------------------------------------------------------------- scoring dialogues

@@ -262,10 +262,11 @@ def test_one_pass_of_a_decoder_equals_encoding_every_prefix(name, pooling):
 
 @pytest.mark.parametrize("context_messages", [0, 2, None])
 @pytest.mark.parametrize("pooling", ["last", "turn"])
+@pytest.mark.parametrize("layers", ["last", "all"])
 @pytest.mark.parametrize("name", ALL)
-def test_a_turn_is_rewarded_from_its_own_window(name, pooling, context_messages):
+def test_a_turn_is_rewarded_from_its_own_window(name, layers, pooling, context_messages):
     """The same by hand: text, tokenizer, backbone, pooling and head, one turn at a time."""
-    model = reward_model(name, pooling=pooling, context_messages=context_messages)
+    model = reward_model(name, pooling=pooling, context_messages=context_messages, layers=layers)
     tokenizer, messages = model.tokenizer, talk(5, words=2, first="assistant")
     begin = tokenizer.cls_token or tokenizer.bos_token
     end = tokenizer.sep_token or tokenizer.eos_token
@@ -276,7 +277,9 @@ def test_a_turn_is_rewarded_from_its_own_window(name, pooling, context_messages)
         ids = tokenizer(begin + "".join(written), add_special_tokens=False, return_tensors="pt")["input_ids"]
         turn = len(tokenizer(written[-1], add_special_tokens=False)["input_ids"])
         with torch.inference_mode():
-            states = model.model(input_ids=ids).last_hidden_state[0]
+            read = model.model(input_ids=ids, output_hidden_states=True)
+        layers_read = [read.last_hidden_state] if layers == "last" else read.hidden_states[1:]
+        states = torch.stack(layers_read).mean(0)[0]
         vector = states[-1] if pooling == "last" else states[-turn:].mean(0)
         head = model.score
         vector = (vector - head.standardise.mean) / head.standardise.std

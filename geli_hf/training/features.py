@@ -22,7 +22,7 @@ from ..sessions import assistant_turns
 
 logger = logging.get_logger(__name__)
 
-READING_FIELDS = ("pooling", "causal", "context_messages", "max_length", "prefix_token_ids")
+READING_FIELDS = ("pooling", "layers", "causal", "context_messages", "max_length", "prefix_token_ids")
 TURNS_AT_ONCE = 4096  # that are read from a cache to compute with all of them
 
 
