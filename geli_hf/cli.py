@@ -18,6 +18,8 @@ def main(argv: list[str] | None = None) -> None:
     score = commands.add_parser("score", help="reward every assistant turn of recorded sessions")
     score.add_argument("sessions", help="JSON lines with `messages` (- for standard input), or a corpus")
     score.add_argument("--model", required=True, help="reward model: a folder, or a name on the Hub")
+    reactions_help = "the model is an attribution of fit_hindsight: say what turns were worth, the reactions seen"
+    score.add_argument("--with-reactions", action="store_true", help=reactions_help)
     score.add_argument("--format", choices=("jsonl", "table"), default="jsonl", help="default: jsonl")
     score.add_argument("--limit", type=_count, help="score the first so many sessions only")
     batch_help = "sessions at once; changes no score (default: 32)"
@@ -62,15 +64,38 @@ def _score(arguments: argparse.Namespace, out: TextIO) -> None:
     first = next(sessions, None)  # a file that is wrong from the start is told before a model is loaded
     if first is None:
         raise ValueError(f"{arguments.sessions}: no session in it")
-    model = _model(arguments.model)
     read, shown = tee(chain([first], sessions))  # never more than a batch apart
-    for scored, session in zip(model.iter_scores(read, batch_size=arguments.batch_size), shown):
+    model, scores = _scores(arguments, read)
+    for scored, session in zip(scores, shown):
         if arguments.format == "table":
             out.write("\n".join(_drawn(model, session, scored)) + "\n\n")
         else:
             named = {"session_id": session["session_id"]} if "session_id" in session else {}
             out.write(json.dumps(named | scored, ensure_ascii=False) + "\n")
         out.flush()
+
+
+def _scores(arguments: argparse.Namespace, sessions: Iterator[dict]):
+    """The reward model, and what it, or the attribution that it is a part of, says of each session."""
+    from .finished import iter_explained, open_model
+    from .modeling_geli import GeliRewardModel
+
+    model, name = open_model(arguments.model), arguments.model
+    explains = not isinstance(model, GeliRewardModel)
+    if explains and not arguments.with_reactions:
+        raise ValueError(
+            f"--model: {name} is an attribution: it explains recorded sessions from what the listener answered, and "
+            "without that it is no reward model. Add --with-reactions; or, for a reward that sees no reaction, give "
+            "the model that was fitted with it (fit_hindsight(...).reward_model.save_pretrained)"
+        )
+    if arguments.with_reactions and not explains:
+        raise ValueError(
+            f"--with-reactions: {name} is a reward model, which sees no reaction. Leave --with-reactions out, or give "
+            "an attribution, as fit_hindsight(...).attribution.save_pretrained(FOLDER) writes it"
+        )
+    if explains:
+        return model.model, iter_explained(model, sessions, batch_size=arguments.batch_size)
+    return model, model.iter_scores(sessions, batch_size=arguments.batch_size)
 
 
 def _convert_head(arguments: argparse.Namespace, out: TextIO) -> None:
@@ -169,35 +194,17 @@ def _annotate_video(arguments: argparse.Namespace, out: TextIO) -> None:
         sys.exit("not all is well:\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
-def _model(name: str):
-    import torch
-
-    from .configuration_geli import GeliRewardConfig
-    from .modeling_geli import GeliRewardModel
-
-    if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/"))):
-        raise FileNotFoundError(f"--model: there is no folder {name}")
-    try:
-        config, _ = GeliRewardConfig.get_config_dict(name)
-    except (OSError, ValueError) as error:
-        raise OSError(f"--model: no reward model {name!r}, neither as a folder nor on the Hub: {error}") from None
-    if config.get("model_type") != GeliRewardConfig.model_type:
-        raise ValueError(f"--model: {name} is no reward model of geli_hf (its type is {config.get('model_type')!r})")
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    return GeliRewardModel.from_pretrained(name).to(device)
-
-
 def _sessions(arguments: argparse.Namespace) -> Iterator[dict]:
-    """Rows to score, read as they are asked for: they need messages and nothing else."""
+    """Rows to score, read as they are asked for: they need messages, and what reactions they have if these count."""
     name = arguments.sessions
     if name == "-":
-        yield from _lines(sys.stdin, "standard input")
+        yield from _lines(sys.stdin, "standard input", arguments.with_reactions)
     elif Path(name).suffix == ".jsonl" or (Path(name).is_file() and Path(name).suffix != ".parquet"):
         if arguments.data_dir is not None:
             raise ValueError(f"--data-dir: {name} is a file and no corpus that lies in a folder; leave --data-dir out")
         with open(name, encoding="utf-8-sig") as file:
             try:
-                yield from _lines(file, name)
+                yield from _lines(file, name, arguments.with_reactions)
             except UnicodeDecodeError as error:
                 raise ValueError(f"{name}: not text in UTF-8 ({error.reason} at byte {error.start})") from None
     else:
@@ -206,7 +213,7 @@ def _sessions(arguments: argparse.Namespace) -> Iterator[dict]:
         yield from load_sessions(name, data_dir=arguments.data_dir)
 
 
-def _lines(file: TextIO, name: str) -> Iterator[dict]:
+def _lines(file: TextIO, name: str, with_reactions: bool) -> Iterator[dict]:
     from .sessions import SessionError, validate_messages
 
     for number, line in enumerate(file, 1):
@@ -221,16 +228,35 @@ def _lines(file: TextIO, name: str) -> Iterator[dict]:
         if not isinstance(row, dict) or "messages" not in row:
             raise SessionError(f"{where}: expected an object with `messages`, found {line.strip()[:60]!r}")
         validate_messages(row["messages"], where)
+        if with_reactions:
+            row["feedback"] = _feedback(row, where)
         yield row
 
 
+def _feedback(row: dict, where: str) -> dict[str, list[float]]:
+    """The signals of a row, NaN where one is null; a signal that is null throughout is left out."""
+    from .sessions import SessionError, numbers_per_turn
+
+    feedback = row.get("feedback") or {}
+    if not isinstance(feedback, dict):
+        raise SessionError(f"{where}, field 'feedback': expected one named list per signal, found {feedback!r}")
+    return {
+        name: numbers_per_turn(row, values, f"{where}, field 'feedback.{name}'")
+        for name, values in feedback.items()
+        if values is not None
+    }
+
+
 def _drawn(model, session: dict, scored: dict) -> list[str]:
-    """A session as text for a terminal: each assistant turn with a bar of its reward and its place among others."""
+    """A session as text for a terminal: each assistant turn with a bar of its reward, and its place among others or
+    the parts that it is the sum of.
+    """
     import shutil
     import textwrap
 
     width = max(60, min(shutil.get_terminal_size((100, 20)).columns, 120))
-    config, rewards = model.config, iter(scored["turn_rewards"])
+    config, rewards, parts = model.config, iter(scored["turn_rewards"]), scored.get("parts", {})
+    values = zip(*parts.values())  # of each turn
     scale = max(map(abs, [*config.reward_quantiles[1:-1], *scored["turn_rewards"]])) or 1.0
     lines = [f"── {session.get('session_id', 'session')} ".ljust(width, "─")]
     for message in session["messages"]:
@@ -241,17 +267,20 @@ def _drawn(model, session: dict, scored: dict) -> list[str]:
             bar = _bar(reward / scale)
             share = model.percentile(reward)
             place = f"{reward:+.2f}" + (f", better than {share:.0%} of turns" if share == share else "")
+            if parts:  # an exact 0 is what was not observed, or is not trusted
+                place += " = " + ", ".join(f"{part} {v:+.2f}" for part, v in zip(parts, next(values)) if v)
         text = textwrap.wrap(" ".join(message["content"].split()), width - 20) or [""]
         who = "agent" if assistant else "user "
         lines.append(f"{bar} {who} {text[0]}")
         lines += [f"{'':11}       {line}" for line in text[1:]]
         if place:
-            lines.append(f"{'':11}       ({place})")
+            lines += [f"{'':11}       {line}" for line in textwrap.wrap(f"({place})", width - 20)]
     spread = f" ± {config.residual_std:.1f}" if config.residual_std else ""
     given = session.get("score")
     rated = f", rated {given:g}" if given is not None and given == given else ""
     cropped = "; longer than the model's context" if scored["cropped"] else ""
-    lines.append(f"{'':11} predicted score {scored['score']:.1f}{spread}{rated}{cropped}")
+    how = "explained score" if parts else "predicted score"
+    lines.append(f"{'':11} {how} {scored['score']:.1f}{spread}{rated}{cropped}")
     return lines
 
 

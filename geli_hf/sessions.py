@@ -144,15 +144,19 @@ def add_signal(
     def with_signal(session: Session, row: int) -> Session:
         values = signal(session["messages"]) if callable(signal) else signal[row]
         where = f"row {row} ({session['session_id']!r}), field 'feedback.{name}'"
-        return {"feedback": (session.get("feedback") or {}) | {name: _numbers(session, values, where)}}
+        return {"feedback": (session.get("feedback") or {}) | {name: numbers_per_turn(session, values, where)}}
 
     feedback = dict(sessions.features.get("feedback") or {}) | {name: List(Value("float32"))}
     features = Features(dict(sessions.features) | {"feedback": feedback})
     return sessions.map(with_signal, with_indices=True, features=features, desc=f"Adding {name}")
 
 
-def _numbers(session: Session, values: Any, where: str) -> list[float]:
-    """One finite number, or NaN, per assistant turn."""
+def numbers_per_turn(session: Session, values: Any, where: str) -> list[float]:
+    """The values as one finite number, or NaN, per assistant turn.
+
+    Raises:
+        SessionError: they are not; the message begins with `where`.
+    """
     turns = len(assistant_turns(session["messages"]))
     if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
         raise SessionError(f"{where}: expected a list with one value per assistant turn, found {values!r}")

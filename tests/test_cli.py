@@ -1,11 +1,13 @@
-"""`geli score SESSIONS --model MODEL`, from the command line to the last line of its output."""
+"""`geli score SESSIONS --model MODEL`, with reactions and without, to the last line of its output."""
 
 import io
 import json
+import math
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from datasets import Dataset
 from tiny import backbone, reward_model, talk
@@ -13,6 +15,8 @@ from tiny import backbone, reward_model, talk
 from geli_hf import GeliRewardModel
 from geli_hf.cli import main
 from geli_hf.sessions import session_features
+from geli_hf.training import HindsightAttribution
+from geli_hf.training.hindsight import SignalTrust
 
 # One begins with the agent, one is a single exchange, one has no name.
 SESSIONS = [
@@ -166,6 +170,122 @@ def test_a_reward_between_the_quantiles_of_training_knows_its_place(geli, file, 
     drawn = geli("score", file(SESSIONS[2]), "--model", str(tmp_path / "model"), "--format", "table")
     assert "(+0.50, better than 50% of turns)" in drawn
     assert "     │██    agent " in drawn  # 0.5 of 1.0, the second largest quantile: two and a half squares
+
+
+# ------------------------------------------------------------------------------------------------ with reactions
+
+FELT = [
+    SESSIONS[0] | {"feedback": {"smile": [0.7, None, 0.1], "voice": None}},  # the last turn of "rain" has no answer:
+    SESSIONS[1] | {"feedback": {"smile": [0.2, 0.9, None]}},
+    SESSIONS[2],
+]
+
+
+@pytest.fixture(scope="module")
+def attribution(tmp_path_factory) -> HindsightAttribution:
+    draw = np.random.default_rng(0)
+    model = reward_model("bert", context_messages=1, score_mean=5.0, score_std=2.0)
+    trusted = {"mean": 0.5, "std": 0.25, "slope": 0.4, "t": 3.0, "observed": 0.8}
+    signals = {"smile": SignalTrust(beta=0.3, **trusted), "gaze": SignalTrust(beta=0.0, **trusted)}
+    return HindsightAttribution(model, draw.normal(size=32), draw.normal(size=32), signals)
+
+
+@pytest.fixture(scope="module")
+def explainer(attribution, tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("attribution")
+    attribution.save_pretrained(folder)
+    return str(folder)
+
+
+def explained(geli, *argv: str) -> list[dict]:
+    return read(geli("score", *argv, "--with-reactions"))
+
+
+def test_an_attribution_says_the_parts_of_every_turn(geli, file, attribution, explainer):
+    rows = explained(geli, file(*FELT), "--model", explainer)
+    assert [row.get("session_id") for row in rows] == ["walk", "rain", None]
+    for row, session, whole in zip(rows, FELT, attribution.score_sessions(FELT)):
+        parts = row["parts"]
+        assert list(parts) == ["turn", "reaction", "feedback.smile", "feedback.gaze"]
+        for name, values in whole["parts"].items():
+            assert parts[name] == pytest.approx(values, abs=1e-5)
+        assert row["turn_rewards"] == pytest.approx([sum(each) for each in zip(*parts.values())], abs=1e-9)
+        smiles = session.get("feedback", {}).get("smile", [None] * len(parts["turn"]))
+        expected = [0.0 if smile is None else 0.3 * (smile - 0.5) / 0.25 for smile in smiles]
+        assert parts["feedback.smile"] == pytest.approx(expected)
+    assert [row["parts"]["reaction"][-1] != 0 for row in rows] == [True, True, False]  # the last word is the agent's
+
+
+def test_signals_that_are_null_count_nothing(geli, file, explainer):
+    null = [session | {"feedback": {"smile": [None] * 3}} for session in FELT[:2]]
+    rows = explained(geli, file(*null), "--model", explainer)
+    bare = explained(geli, file(*SESSIONS[:2]), "--model", explainer)
+    assert rows == bare
+    assert rows[0]["parts"]["feedback.smile"] == [0, 0, 0]
+
+
+def test_reactions_are_read_from_standard_input_and_from_a_corpus(geli, explainer, tmp_path, monkeypatch):
+    monkeypatch.setenv("GELI_HF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(json.dumps, FELT))))
+    piped = explained(geli, "-", "--model", explainer, "--limit", "2", "--batch-size", "1")
+    smiles = [[0.7, math.nan, 0.1], [0.2, 0.9, math.nan]]
+    rows = [{"rater_id": ""} | row | {"feedback": {"smile": s}} for row, s in zip(SESSIONS, smiles)]
+    Dataset.from_list(rows, features=session_features(["smile"])).to_parquet(str(tmp_path / "corpus.parquet"))
+    stored = explained(geli, str(tmp_path / "corpus.parquet"), "--model", explainer)
+    assert len(piped) == len(stored) == 2
+    for one, other in zip(piped, stored):
+        assert one["turn_rewards"] == pytest.approx(other["turn_rewards"], abs=1e-5)
+
+
+def test_a_file_is_read_as_it_is_explained(file, explainer, capsys):
+    path = file(*[FELT[0]] * 5, FELT[0] | {"feedback": {"smile": [1]}})
+    problem = "line 6, field 'feedback.smile': expected one value per assistant turn, that is 3, found 1"
+    with pytest.raises(SystemExit, match=problem):
+        main(["score", path, "--model", explainer, "--with-reactions", "--batch-size", "2"])
+    assert len(read(capsys.readouterr().out)) == 4
+
+
+def test_a_warning_is_said_once_however_many_batches_there_are(geli, file, explainer, caplog):
+    long = {"messages": talk(4, words=80)}
+    options = ("--model", explainer, "--batch-size", "1")
+    explained(geli, file(long, SESSIONS[0] | {"feedback": {"tone": [1, 2, 3]}}, long), *options)
+    absent = "no session has feedback 'smile', so turns were explained without it (they carry tone)"
+    cropped = (
+        "2 of 3 sessions are longer than the model's context of 64 tokens: "
+        "some turns were explained without the beginning."
+    )
+    assert caplog.messages == [absent, cropped]
+
+
+def test_a_signal_that_some_session_has_is_not_missed(geli, file, explainer, caplog):
+    explained(geli, file(SESSIONS[0], SESSIONS[1], FELT[0]), "--model", explainer, "--batch-size", "1")
+    assert caplog.messages == []
+
+
+def test_a_table_shows_what_each_turn_is_the_sum_of(geli, file, attribution, explainer):
+    drawn = geli("score", file(*FELT), "--model", explainer, "--with-reactions", "--format", "table").split("\n\n")
+    for text, session, row in zip(drawn, FELT, attribution.score_sessions(FELT), strict=False):
+        shown = re.findall(r"\(([^()]+=[^()]+)\)", " ".join(text.split()))
+        expected = []
+        for reward, *values in zip(row["turn_rewards"], *row["parts"].values()):
+            parts = ", ".join(f"{name} {value:+.2f}" for name, value in zip(row["parts"], values) if value)
+            expected.append(f"{reward:+.2f} = {parts}")
+        assert shown == expected
+        rated = f", rated {session['score']:g}" if "score" in session else ""
+        assert text.splitlines()[-1].strip() == f"explained score {row['score']:.1f}{rated}"
+
+
+def test_a_reward_model_sees_no_reaction(problem, file, checkpoint):
+    message = problem("score", file(*FELT), "--model", checkpoint, "--with-reactions")
+    assert message.startswith(f"geli score: --with-reactions: {checkpoint} is a reward model, which sees no reaction.")
+    assert "fit_hindsight(...).attribution.save_pretrained(FOLDER)" in message
+
+
+def test_an_attribution_without_reactions_is_no_reward_model(problem, file, explainer):
+    message = problem("score", file(*FELT), "--model", explainer)
+    assert message.startswith(f"geli score: --model: {explainer} is an attribution: ")
+    assert "Add --with-reactions; or" in message
+    assert "fit_hindsight(...).reward_model.save_pretrained" in message
 
 
 # ------------------------------------------------------------------------------------------------ what goes wrong

@@ -48,6 +48,7 @@ LAYERS = [
     {"affect"},
     {"data", "evaluation"},
     {"recordings", "training", "llm"},
+    {"finished"},
     {"benchmark"},
     {"alignment", "torch_file"},
     {"published_head"},

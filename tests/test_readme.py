@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 from chat_server import ChatServer
 from faces import TRANSCRIPT, film
@@ -18,6 +19,7 @@ import geli_hf.data
 from geli_hf.alignment import small_policy
 from geli_hf.cli import main
 from geli_hf.data import load_sessions
+from geli_hf.training import HindsightAttribution
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,6 +46,7 @@ def after_quickstart(tmp_path, monkeypatch):
     model = reward_model("bert", context_messages=1)
     model.config.reward_quantiles = [-1.0, 0.0, 1.0]
     model.save_pretrained("runs/sample/reward_model")
+    HindsightAttribution(model, np.zeros(32), np.ones(32), signals={}).save_pretrained("runs/readme/attribution")
     for part in small_policy(load_sessions("sample"), hidden_size=32, layers=1, vocab_size=400):
         part.save_pretrained("runs/sample/sft_policy")
     [rows] = blocks("jsonl")
@@ -74,7 +77,7 @@ def test_the_python_blocks_run_in_order(after_quickstart, capsys):
 
 def test_the_commands_of_geli_run(after_quickstart, capsys, monkeypatch):
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("geli ")]
-    assert len(commands) == 7
+    assert len(commands) == 8
     shutil.copytree(backbone("bart"), "facebook/bart-large")
     published_head("reward1_eager-glade-5")
     # The client of the Hub refuses even loopback when it is told to be offline, as the tests are.
@@ -91,7 +94,9 @@ def test_the_commands_of_geli_run(after_quickstart, capsys, monkeypatch):
     assert said
     assert Path("runs/published_head/model.safetensors").exists()
     assert drawn.count("predicted score") == 3
-    assert [json.loads(line)["session_id"] for line in lines.splitlines()] == ["a-1", "b-1"]
+    rows = [json.loads(line) for line in lines.splitlines()]
+    assert [row["session_id"] for row in rows[:2]] == ["a-1", "b-1"]
+    assert ["parts" in row for row in rows] == [False, False, True, True]
 
 
 def test_every_path_that_it_names_is_there():
