@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     convert.add_argument("--output", required=True, help="folder for the reward model, new or empty")
     convert.set_defaults(run=_convert_head)
 
+    _add_evaluate(commands)
     _add_decompose(commands)
     _add_annotate_video(commands)
 
@@ -77,11 +78,10 @@ def _score(arguments: argparse.Namespace, out: TextIO) -> None:
 
 def _scores(arguments: argparse.Namespace, sessions: Iterator[dict]):
     """The reward model, and what it, or the attribution that it is a part of, says of each session."""
-    from .finished import iter_explained, open_model
-    from .modeling_geli import GeliRewardModel
+    from .finished import is_attribution, iter_explained, open_model
 
-    model, name = open_model(arguments.model), arguments.model
-    explains = not isinstance(model, GeliRewardModel)
+    name = arguments.model
+    explains = is_attribution(name)
     if explains and not arguments.with_reactions:
         raise ValueError(
             f"--model: {name} is an attribution: it explains recorded sessions from what the listener answered, and "
@@ -93,6 +93,7 @@ def _scores(arguments: argparse.Namespace, sessions: Iterator[dict]):
             f"--with-reactions: {name} is a reward model, which sees no reaction. Leave --with-reactions out, or give "
             "an attribution, as fit_hindsight(...).attribution.save_pretrained(FOLDER) writes it"
         )
+    model = open_model(name)
     if explains:
         return model.model, iter_explained(model, sessions, batch_size=arguments.batch_size)
     return model, model.iter_scores(sessions, batch_size=arguments.batch_size)
@@ -109,6 +110,31 @@ def _convert_head(arguments: argparse.Namespace, out: TextIO) -> None:
     with whole(output) as partial:
         model.save_pretrained(partial)
     out.write(f"{output}: the published head on {arguments.backbone}; its rewards are not the published system's\n")
+
+
+def _add_evaluate(commands) -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="how well turn rewards agree with ratings of the turns",
+        description="How well the turn rewards of finished models agree with the turn ratings of sessions, beside "
+        "trivial rows that any model has to beat. Prints Markdown tables with 95 % intervals over conversations, "
+        "and the reason wherever there is nothing to compute a figure from.",
+    )
+    add = evaluate.add_argument
+    add("sessions", help="Session rows, or a corpus, as `load_sessions` takes them; best with `turn_rating`")
+    model_help = "reward models, or attributions of fit_hindsight: folders, or names on the Hub"
+    add("--model", required=True, nargs="+", metavar="MODEL", help=model_help)
+    add("--data-dir", help="where the corpus lies, if SESSIONS names one")
+    add("--options", metavar="JSON", default="{}", help="JSON object of options of the corpus's reader")
+    add("--against", metavar="NAME", help="model, or row, to compare the others with (default: the first model)")
+    add("-o", "--output", metavar="FOLDER", help="where to write evaluation.md, evaluation.json and evaluation.png")
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace, out: TextIO) -> None:
+    from .benchmark.command import evaluate
+
+    evaluate(arguments, out)
 
 
 def _add_decompose(commands) -> None:

@@ -23,8 +23,8 @@ logger = logging.get_logger(__name__)
 ATTRIBUTION_FILE = "hindsight.json"  # beside the reward model's own files
 
 
-def open_model(name: str) -> GeliRewardModel | HindsightAttribution:
-    """The reward model, or the attribution, in a folder or on the Hub, on the accelerator if there is one.
+def is_attribution(name: str) -> bool:
+    """Whether an attribution is in this folder or on the Hub, and not a reward model. Loads no weights.
 
     Raises:
         OSError, ValueError: nothing is there by this name, or something else; the message names `--model`.
@@ -37,8 +37,20 @@ def open_model(name: str) -> GeliRewardModel | HindsightAttribution:
         raise OSError(f"--model: no reward model {name!r}, neither as a folder nor on the Hub: {error}") from None
     if config.get("model_type") != GeliRewardConfig.model_type:
         raise ValueError(f"--model: {name} is no reward model of geli_hf (its type is {config.get('model_type')!r})")
+    try:
+        return cached_file(name, ATTRIBUTION_FILE) is not None
+    except OSError:
+        return False
+
+
+def open_model(name: str) -> GeliRewardModel | HindsightAttribution:
+    """The reward model, or the attribution, in a folder or on the Hub, on the accelerator if there is one.
+
+    Raises:
+        OSError, ValueError: as of `is_attribution`.
+    """
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    if not _is_attribution(name):
+    if not is_attribution(name):
         return GeliRewardModel.from_pretrained(name).to(device)
     from .training.hindsight import HindsightAttribution
 
@@ -87,10 +99,3 @@ def _explained(attribution: HindsightAttribution, rows: list[Session], batch_siz
         return attribution.score_sessions(filled, batch_size=batch_size)
     finally:
         modeling_geli.logger.disabled = False
-
-
-def _is_attribution(name: str) -> bool:
-    try:
-        return cached_file(name, ATTRIBUTION_FILE) is not None
-    except OSError:
-        return False
