@@ -225,7 +225,7 @@ def validate_session(session: Session, where: str, seen: dict[str, str]) -> None
 
     for column in REQUIRED_COLUMNS:
         if session.get(column) is None:
-            fail(column, f"missing; a session needs {', '.join(REQUIRED_COLUMNS)}")
+            fail(column, f"missing; a session needs {', '.join(REQUIRED_COLUMNS)}; a score that is not there is null")
     for column in ("session_id", "conversation_id"):
         if not isinstance(session[column], str) or not session[column]:
             fail(column, f"expected a non-empty string, found {session[column]!r}")

@@ -77,7 +77,7 @@ def test_the_python_blocks_run_in_order(after_quickstart, capsys):
 
 def test_the_commands_of_geli_run(after_quickstart, capsys, monkeypatch):
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("geli ")]
-    assert len(commands) == 8
+    assert len(commands) == 9
     shutil.copytree(backbone("bart"), "facebook/bart-large")
     published_head("reward1_eager-glade-5")
     # The client of the Hub refuses even loopback when it is told to be offline, as the tests are.
@@ -89,14 +89,16 @@ def test_the_commands_of_geli_run(after_quickstart, capsys, monkeypatch):
             main([name for word in words for name in (glob.glob(word) or [word])])
     assert [row["session_id"] for row in load_sessions("recorded.jsonl")] == ["ann"]
     assert [row["feedback"]["llm"] for row in load_sessions("with_llm.jsonl")] == [[5, 5], [8, 8]]
-    drawn, _, lines = capsys.readouterr().out.rpartition("\n\n")
-    lines, said, _ = lines.rpartition("runs/published_head: ")
-    assert said
+    printed = capsys.readouterr().out
+    assert "runs/published_head: " in printed
     assert Path("runs/published_head/model.safetensors").exists()
-    assert drawn.count("predicted score") == 3
-    rows = [json.loads(line) for line in lines.splitlines()]
+    assert printed.count("predicted score") == 3
+    rows = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     assert [row["session_id"] for row in rows[:2]] == ["a-1", "b-1"]
     assert ["parts" in row for row in rows] == [False, False, True, True]
+    table = Path("runs/evaluation/evaluation.md").read_text(encoding="utf-8")
+    assert "| runs/readme/attribution (sees the reaction) |" in table
+    assert table in printed
 
 
 def test_every_path_that_it_names_is_there():

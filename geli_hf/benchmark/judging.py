@@ -99,9 +99,11 @@ def _scored(sessions: Dataset, name: str, about: Mapping[str, Any]) -> Run:
     scores = iter_explained(model, sessions) if sees_reaction else model.iter_scores(sessions)
     rows = list(tqdm(scores, desc=f"Scoring by {name}", unit="session", total=len(sessions)))
     config = (model.model if sees_reaction else model).config
+    signals = model.signals if sees_reaction else {}
     of_model = {
         "name": name,
         "sees_reaction": sees_reaction,
+        "signals_missing": [name for name in signals if signals[name].beta and name not in feedback_names(sessions)],
         "train_mean": float(config.score_mean),
         "cropped": sum(row["cropped"] for row in rows),
     }
@@ -216,6 +218,9 @@ def _notes(sessions: Dataset, rows: Mapping[str, Mapping[str, Any]], against: st
                 f"{min(known):.3g} to {max(known):.3g}: on another scale its global loss says nothing. Figures of "
                 "ranks are the same on any scale."
             )
+        if absent := model["signals_missing"]:
+            which = ", ".join(f"`{signal}`" for signal in absent)
+            notes.append(f"These sessions lack feedback {which}, which *{name}* reads where it is there.")
         if model["cropped"]:
             notes.append(
                 f"{model['cropped']} sessions are longer than the context of *{name}*: some turns were rewarded "

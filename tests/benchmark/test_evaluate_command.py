@@ -134,6 +134,7 @@ def test_an_attribution_is_said_to_see_the_reaction(evaluate):
     assert teacher["within_session_spearman"]["estimate"] > rows["first"]["within_session_spearman"]["estimate"]
     assert teacher["local_difference_sd"]["estimate"] > 1
     assert teacher["difference"]["low"] > 0
+    assert "These sessions lack" not in text
     assert "is seen by *teacher (sees the reaction)* and *next-turn sentiment*." in text
     assert " minus log length |" in text
     rows, _ = evaluate(sessions, "--against", "teacher", models=("first", "teacher"))
@@ -232,7 +233,8 @@ def test_a_listener_who_never_answers(evaluate):
     sessions = toy_sessions(24)
     silent = [messages[:2] for messages in sessions["messages"]]
     one = sessions.remove_columns(["messages", "feedback", "turn_rating"]).add_column("messages", silent)
-    rows, text = evaluate(one)
+    rows, text = evaluate(one, models=("first", "teacher"))
+    assert "These sessions lack feedback `affect`, which *teacher (sees the reaction)* reads" in text
     assert rows["next-turn sentiment"]["not_run"] == "no turn was answered by the user"
     assert "– Local difference (SD): no feedback" in text
 
