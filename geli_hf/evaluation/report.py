@@ -166,5 +166,6 @@ def _summary(folder: Path, rows: Mapping[str, Mapping[str, Any]], policy: Mappin
         f"Read {folder}/report.md. Then try:",
         f"  geli score sample --model {folder}/reward_model --format table",
         f"  geli score YOUR_SESSIONS.jsonl --model {folder}/reward_model > rewards.jsonl",
+        f"  geli evaluate YOUR_SESSIONS.jsonl --model {folder}/reward_model",
     ]
     return "\n".join(lines) + "\n"
