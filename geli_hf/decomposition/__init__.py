@@ -1,8 +1,8 @@
 """From one rating of a session to a reward for each of its turns: the losses and their equations, and closed forms."""
 
 from .losses import GLOBAL_EXPLICIT, aggregate, geli_loss, ircr_loss, li_loss, rrd_loss, rudder_loss
-from .ridge import Ridge, fit_ridge
-from .trust import Trust, fit_trust
+from .ridge import Ridge, fit_ridge, fit_two_ridges
+from .trust import Trust, fit_trust, habit_share
 
 __all__ = [
     "GLOBAL_EXPLICIT",
@@ -11,7 +11,9 @@ __all__ = [
     "aggregate",
     "fit_ridge",
     "fit_trust",
+    "fit_two_ridges",
     "geli_loss",
+    "habit_share",
     "ircr_loss",
     "li_loss",
     "rrd_loss",

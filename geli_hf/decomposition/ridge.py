@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,8 @@ import numpy as np
 GRID = np.geomspace(1e-10, 1e6, 129)
 REFINEMENTS = 40
 ROWS_AT_ONCE = 4096
+# How freely the weights of the second of two groups may vary, against those of the first.
+RATIOS = (0.0, 1 / 3, 1.0, 3.0, np.inf)
 
 
 @dataclass
@@ -22,12 +24,14 @@ class Ridge:
         intercept: the prediction where all features are 0.
         strength: the ridge, in units of x'x; infinite where the features explain nothing, and `weight` is 0 then.
         explained: share of the target's variance, in 0..1, that the likelihood ascribes to the features.
+        evidence: logarithm of the marginal likelihood, over that without any weight; 0 where there is none.
     """
 
     weight: np.ndarray
     intercept: float
     strength: float
     explained: float
+    evidence: float
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Predictions `(rows,)` of features `(rows, features)`."""
@@ -74,7 +78,7 @@ def fit_ridge(features: np.ndarray, target: np.ndarray, scale: np.ndarray | None
     kept = scatter > scatter[-1] * len(scatter) * np.finfo(float).eps if len(scatter) else np.zeros(0, bool)
     total, freedom = y @ y, len(y) - 1
     if not kept.any() or total == 0:
-        return Ridge(np.zeros(x.shape[1]), float(level), np.inf, 0.0)
+        return Ridge(np.zeros(x.shape[1]), float(level), np.inf, 0.0, 0.0)
     scatter, basis = scatter[kept], basis[:, kept]
     along = basis.T @ against
     power = along**2 / scatter  # u_j^2
@@ -90,7 +94,7 @@ def fit_ridge(features: np.ndarray, target: np.ndarray, scale: np.ndarray | None
     none = -freedom * np.log(power.sum() + rest) / 2  # an infinite strength: no weight at all
     # So close to none that nothing but rounding tells them apart.
     if best == len(grid) - 1 or found[best] <= none + 1e-9 * max(1.0, abs(none)):
-        return Ridge(np.zeros(x.shape[1]), float(level), np.inf, 0.0)
+        return Ridge(np.zeros(x.shape[1]), float(level), np.inf, 0.0, 0.0)
     low, high = np.log(grid[max(best - 1, 0)]), np.log(grid[best + 1])
     for _ in range(REFINEMENTS):
         third = (high - low) / 3
@@ -100,4 +104,32 @@ def fit_ridge(features: np.ndarray, target: np.ndarray, scale: np.ndarray | None
     weight = basis @ (along / (scatter + strength)) / unit
     noise = ((power / (1 + scatter / strength)).sum() + rest) / freedom
     signal = noise * scatter.sum() / strength / len(y)
-    return Ridge(weight, float(level - middle @ weight), strength, float(signal / (signal + noise)))
+    found = float(evidence(np.array([strength]))[0] - none)
+    return Ridge(weight, float(level - middle @ weight), strength, float(signal / (signal + noise)), found)
+
+
+def fit_two_ridges(features: np.ndarray, target: np.ndarray, scale: np.ndarray, first: int) -> Ridge:
+    """`fit_ridge` with a strength for the first features and another for the others: which of the two groups matters,
+    and how much, is for the likelihood to say. It chooses among `RATIOS` of the weights' prior deviations; a group may
+    be left out.
+
+    Args:
+        features, target, scale: as of `fit_ridge`.
+        first: how many features are in the first group.
+
+    Returns:
+        The ridge of all features; its `strength` is that of the first group, or of the second where that is alone.
+    """
+    count = features.shape[1]
+    best = None
+    for ratio in RATIOS:
+        kept = slice(0, first) if ratio == 0 else slice(first, count) if ratio == np.inf else slice(0, count)
+        size = np.array(scale, float)
+        if 0 < ratio < np.inf:
+            size[first:] /= ratio
+        ridge = fit_ridge(features[:, kept], target, size[kept])
+        if best is None or ridge.evidence > best.evidence:
+            weight = np.zeros(count)
+            weight[kept] = ridge.weight
+            best = replace(ridge, weight=weight)
+    return best

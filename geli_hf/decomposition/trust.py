@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+RETURNS_NEEDED = 30  # sessions with a listener who was heard before; with fewer the share could be anything
+HABIT_LIMIT = 0.9  # something of a session's mean is always the session's
+
 
 @dataclass
 class Trust:
@@ -61,3 +64,32 @@ def fit_trust(score: np.ndarray, signals: np.ndarray) -> Trust:
     slope[varies], t[varies] = found / spread[varies], found / error
     with np.errstate(divide="ignore"):
         return Trust(slope, t, slope * np.maximum(0, 1 - 1 / t**2))
+
+
+def habit_share(signal: np.ndarray, rater: np.ndarray) -> float:
+    """Share of the variance between sessions' means of a signal that is the listener's habit: some people smile more.
+
+    The intraclass correlation of one-way analysis of variance, ICC(1), of the listeners who were in several sessions
+    (Shrout and Fleiss, "Intraclass correlations", Psychological Bulletin 1979), with the mean number of sessions for
+    unequal groups of Donner and Koval (Biometrics 1980).
+
+    Args:
+        signal: (sessions,), the mean over each session's turns; NaN where nothing was observed.
+        rater: (sessions,), who listened; "" where that is not known.
+
+    Returns:
+        In 0..`HABIT_LIMIT`; 0 where listeners came back fewer than `RETURNS_NEEDED` times.
+    """
+    y, rater = np.asarray(signal, float), np.asarray(rater)
+    known = ~np.isnan(y) & (rater != "")
+    _, who = np.unique(rater[known], return_inverse=True)
+    y, sessions, people = y[known], int(known.sum()), int(who.max(initial=-1) + 1)
+    if people < 2 or sessions - people < RETURNS_NEEDED:
+        return 0.0
+    each = np.bincount(who)
+    means = np.bincount(who, y) / each
+    within = np.sum((y - means[who]) ** 2) / (sessions - people)
+    between = np.sum(each * (means - y.mean()) ** 2) / (people - 1)
+    size = (sessions - np.sum(each**2) / sessions) / (people - 1)
+    total = between + (size - 1) * within
+    return float(np.clip((between - within) / total, 0, HABIT_LIMIT)) if total > 0 else 0.0

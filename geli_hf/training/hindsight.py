@@ -17,7 +17,7 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from datasets import Dataset
 from safetensors.numpy import load_file, save_file
 from transformers.utils import cached_file, logging
 
-from ..decomposition import fit_ridge, fit_trust
+from ..decomposition import fit_ridge, fit_trust, fit_two_ridges, habit_share
 from ..modeling_geli import GeliRewardModel
 from ..sessions import SessionError, assistant_turns, feedback_names
 from .features import TurnFeatureCache, cached_turn_features, score_cached
@@ -41,14 +41,17 @@ WEIGHTS_FILE, SIGNALS_FILE = "hindsight.safetensors", "hindsight.json"
 
 @dataclass
 class SignalTrust:
-    """How one Local Implicit signal is read: `beta (l - mean) / std` is its part of a turn's value.
+    """How one Local Implicit signal is read: `beta (l - habit l-bar)` is its part of a turn's value.
+
+    There l is the signal in deviations from its mean, and l-bar the mean of that over the session.
 
     Args:
         mean, std: of the observed training turns, in the signal's own units.
-        slope: of the standardised score on the session's mean of the standardised signal, all signals at once.
+        slope: of the standardised score on the session's mean of the signal as it is read, all signals at once.
         t: slope over its standard error.
         beta: the slope shrunk towards 0, see `decomposition.Trust`.
         observed: share of the training turns where there was something to observe.
+        habit: share of a session's mean that is taken to be the listener's own way, see `decomposition.habit_share`.
     """
 
     mean: float
@@ -57,6 +60,18 @@ class SignalTrust:
     t: float
     beta: float
     observed: float
+    habit: float = 0.0
+
+    def read(self, values: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """The signal as it is read, 0 where nothing was observed.
+
+        Args:
+            values: (turns,), in its own units, NaN where missing.
+            first: (sessions + 1,), where each session's turns begin.
+        """
+        standard = (values - self.mean) / self.std
+        usual = np.repeat(np.nan_to_num(_observed_means(standard, first)), np.diff(first))
+        return np.where(np.isnan(standard), 0.0, standard - self.habit * usual)
 
 
 @dataclass
@@ -101,9 +116,13 @@ def _verdict(signal: SignalTrust, sessions: int) -> str:
     found = f"t = {signal.t:.1f}, trusted with beta = {signal.beta:+.3f}"
     if abs(signal.t) >= BELIEVABLE:
         wrong = ", the better the sign the lower the score" if signal.t < 0 else ""
-        return f"{found}: borne out by the scores{wrong} (observed at {signal.observed:.0%} of the turns)."
-    wanted = int(np.ceil(sessions * (BELIEVABLE / signal.t) ** 2))
-    return f"{found}: not borne out by the scores; were it real, about {wanted} sessions would show it."
+        found += f": borne out by the scores{wrong} (observed at {signal.observed:.0%} of the turns)."
+    else:
+        wanted = int(np.ceil(sessions * (BELIEVABLE / signal.t) ** 2))
+        found += f": not borne out by the scores; were it real, about {wanted} sessions would show it."
+    if signal.habit:
+        found += f" Of a session's mean {signal.habit:.0%} is the listener's habit, and taken off."
+    return found
 
 
 class HindsightAttribution:
@@ -152,7 +171,7 @@ class HindsightAttribution:
                 parts["reaction"] = list(itertools.islice(reactions, len(parts["turn"])))
                 for name, signal in self.signals.items():
                     values = np.full(len(parts["turn"]), np.nan) if felt.get(name) is None else felt[name]
-                    values = _standardised(np.asarray(values, float), signal.mean, signal.std)
+                    values = signal.read(np.asarray(values, float), np.array([0, len(values)]))
                     parts[f"feedback.{name}"] = (signal.beta * values).tolist()
                 row["parts"] = parts
                 row["turn_rewards"] = [sum(values) for values in zip(*parts.values())]
@@ -194,11 +213,17 @@ class HindsightAttribution:
 
 
 class Hindsight(NamedTuple):
-    """A forward reward model, the attribution that taught it, and what was found on the way."""
+    """A forward reward model, the attribution that taught it, and what was found on the way.
+
+    `targets` are what the student learned from: one array per session with the value of each turn, as a teacher said
+    who had not learned from that session. With `add_signal(sessions, "hindsight", fit.targets)` a trainer can teach
+    them to a model of any kind: `GeliRewardArguments(li="hindsight", li_weight=1)`.
+    """
 
     reward_model: GeliRewardModel
     attribution: HindsightAttribution
     report: HindsightReport
+    targets: list[np.ndarray]
 
 
 def fit_hindsight(
@@ -217,14 +242,16 @@ def fit_hindsight(
 
     With z the turn's features, h those of the listener's answer, l the standardised signals, R the standardised score:
 
-        R - beta l-bar = w z-bar + q h-bar + c + e      the teacher, over sessions; bars are means over their turns
+        R - beta l-bar = w z-bar + q h-bar + c + e      the teacher, over sessions; bars are means over their turns,
+                                                        and w and q are shrunk each by a strength of its own
         a_t = w z_t + q h_t + beta l_t + c              what it says of a turn; of sessions in no fold of its training,
         a_t = v z_t + b + e_t                           the student, over turns; the reward is v z_t + b
 
     Sessions without a score teach the student alone. What was not observed, or not answered, counts as the mean.
 
     Trust is learned from differences between sessions. A signal that tells content listeners from others is trusted
-    too, though it may say little of single turns: leave such a one out of `signals`.
+    too, though it may say little of single turns: leave such a one out of `signals`. Where listeners come back
+    (`rater_id`), what is their habit rather than the session's is found out, and taken off.
 
     Args:
         model: with a linear head and mean aggregation, as `GeliRewardModel.from_backbone()` makes it. Its backbone
@@ -268,8 +295,8 @@ def fit_hindsight(
     reactions = np.tile(h_middle.astype(np.float32), (len(turn_features), 1))  # no answer is like an average one
     reactions[answered] = answers
     felt = {name: np.concatenate([np.asarray(row[name], float) for row in sessions["feedback"]]) for name in names}
-    scales = {name: _signal_scale(values) for name, values in felt.items()}
-    standard = [_standardised(felt[name], *scales[name]) for name in names]
+    signals_read = {name: _signal(values, first, sessions) for name, values in felt.items()}
+    standard = [signals_read[name].read(felt[name], first) for name in names]
     standard = np.stack(standard, 1) if names else np.zeros((len(turn_features), 0))
 
     read = np.concatenate([_session_means(values, first) for values in (turn_features, reactions)], 1)
@@ -278,7 +305,7 @@ def fit_hindsight(
 
     def teach(which: np.ndarray):
         trust = fit_trust(target[which], sensed[which])
-        return trust, fit_ridge(read[which], target[which] - sensed[which] @ trust.beta, scale)
+        return trust, fit_two_ridges(read[which], target[which] - sensed[which] @ trust.beta, scale, hidden)
 
     def attribute(which: np.ndarray, trust, ridge) -> np.ndarray:
         value = turn_features[which] @ ridge.weight[:hidden] + reactions[which] @ ridge.weight[hidden:]
@@ -293,7 +320,7 @@ def fit_hindsight(
     student = fit_ridge(turn_features, values, deviation)
 
     found = {
-        name: SignalTrust(*scales[name], *map(float, (slope, t, beta)), observed=float(np.mean(~np.isnan(felt[name]))))
+        name: replace(signals_read[name], slope=float(slope), t=float(t), beta=float(beta))
         for name, slope, t, beta in zip(names, trust.slope, trust.t, trust.beta)
     }
     report = HindsightReport(
@@ -324,7 +351,7 @@ def fit_hindsight(
         predicted = [row["score"] for row in score_cached(model, eval_sessions, cache_dir=cache_dir, dtype=dtype)]
         residual = np.array(eval_sessions["score"], float) - predicted
         model.config.residual_std = float(np.nanstd(residual)) if np.isfinite(residual).any() else None
-    return Hindsight(model, attribution, report)
+    return Hindsight(model, attribution, report, np.split(values, first[1:-1]))
 
 
 def cached_reaction_features(
@@ -401,15 +428,22 @@ def _mean_and_std(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return features.mean(0, dtype=float), np.where(std > 1e-6, std, 1.0)
 
 
-def _signal_scale(values: np.ndarray) -> tuple[float, float]:
-    """Mean and deviation of what was observed; (0, 1) if nothing was."""
+def _signal(values: np.ndarray, first: np.ndarray, sessions: Dataset) -> SignalTrust:
+    """How a signal is scaled; it is not trusted yet."""
     known = values[~np.isnan(values)]
-    return (float(known.mean()), float(known.std()) or 1.0) if len(known) else (0.0, 1.0)
+    mean, std = (float(known.mean()), float(known.std()) or 1.0) if len(known) else (0.0, 1.0)
+    raters = sessions["rater_id"][:] if "rater_id" in sessions.column_names else [""] * len(sessions)
+    habit = habit_share(_observed_means(values, first), np.array([rater or "" for rater in raters]))
+    return SignalTrust(mean, std, slope=0.0, t=0.0, beta=0.0, observed=len(known) / max(1, len(values)), habit=habit)
 
 
-def _standardised(values: np.ndarray, mean: float, std: float) -> np.ndarray:
-    """In deviations from the mean; 0 where nothing was observed."""
-    return np.where(np.isnan(values), 0.0, (values - mean) / std)
+def _observed_means(values: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """(turns,) -> (sessions,), over what was observed; NaN where nothing was."""
+    session = np.repeat(np.arange(len(first) - 1), np.diff(first))
+    known = ~np.isnan(values)
+    count = np.bincount(session[known], minlength=len(first) - 1)
+    total = np.bincount(session[known], values[known], len(first) - 1)
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
 def _session_means(values: np.ndarray, first: np.ndarray) -> np.ndarray:

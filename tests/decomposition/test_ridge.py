@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
-from geli_hf.decomposition import fit_ridge
+from geli_hf.decomposition import fit_ridge, fit_two_ridges
+from geli_hf.decomposition.ridge import RATIOS
 
 
 def linear(rows: int, features: int, *, noise: float = 1.0, seed: int = 0):
@@ -44,6 +45,43 @@ def test_no_other_strength_makes_the_data_likelier(rows, features, noise):
     assert all(log_density(x, y, strength) <= best + 1e-7 for strength in np.geomspace(1e-4, 1e6, 200))
     assert log_density(x, y, found * 1.01) < best
     assert log_density(x, y, found / 1.01) < best
+
+
+@pytest.mark.parametrize(("rows", "features", "noise"), [(30, 4, 1.0), (15, 20, 12.0)])
+def test_the_evidence_is_the_ratio_of_two_densities(rows, features, noise):
+    x, y, _ = linear(rows, features, noise=noise)
+    ridge = fit_ridge(x, y)
+    assert ridge.evidence == pytest.approx(log_density(x, y, ridge.strength) - log_density(x, y, 1e15), abs=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.2, 1.0)])
+def test_of_two_groups_the_likelihood_says_which_matters(sizes):
+    """Against every ratio by brute force, each by the density itself."""
+    draw = np.random.default_rng(1)
+    x = draw.normal(size=(60, 8))
+    size = np.repeat(sizes, 4)
+    y = x @ (size * draw.normal(size=8)) + draw.normal(size=60)
+    scale = np.ones(8)
+    found = fit_two_ridges(x, y, scale, 4)
+    tried = {}
+    for ratio in RATIOS:
+        shrunk = x * np.repeat([float(ratio < np.inf), 1.0 if ratio == np.inf else ratio], 4)
+        tried[ratio] = max(log_density(shrunk, y, strength) for strength in np.geomspace(1e-3, 1e5, 400))
+    best = max(tried, key=tried.get)
+    assert found.evidence == pytest.approx(tried[best] - log_density(x, y, 1e15), abs=1e-2)
+    left_out = {0.0: slice(4, 8), np.inf: slice(0, 4)}.get(best, slice(0, 0))
+    assert not found.weight[left_out].any()
+    assert np.count_nonzero(found.weight) == 8 - len(found.weight[left_out])
+    if 0 in sizes:
+        assert best in ((0.0, 1 / 3) if sizes[1] == 0 else (3.0, np.inf))
+
+
+def test_groups_are_measured_in_their_own_units():
+    x, y, _ = linear(60, 6)
+    units = np.array([1.0, 10, 0.1, 5, 2, 1e3])
+    np.testing.assert_allclose(
+        fit_two_ridges(x * units, y, units, 2).weight * units, fit_two_ridges(x, y, np.ones(6), 2).weight, rtol=1e-5
+    )
 
 
 def test_much_data_tells_the_truth():

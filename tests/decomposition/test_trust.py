@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from geli_hf.decomposition import fit_trust
+from geli_hf.decomposition import fit_trust, habit_share
 
 
 def drawn(sessions: int, slopes: list[float], *, seed: int = 0):
@@ -68,3 +68,40 @@ def test_wrong_shapes_and_nan_are_refused():
         fit_trust(np.zeros(3), np.zeros(3))
     with pytest.raises(ValueError, match="NaN or infinity"):
         fit_trust(np.zeros(2), np.array([[0.0], [np.nan]]))
+
+
+# ---------------------------------------------------------------------------------------------------------- habit
+
+
+def smiles(people: int, each: int, share: float, seed: int = 0):
+    """Session means whose variance is to that share the listener's."""
+    draw = np.random.default_rng(seed)
+    who = np.repeat(np.arange(people), each)
+    habit = draw.normal(size=people)[who] * np.sqrt(share)
+    return habit + draw.normal(size=len(who)) * np.sqrt(1 - share), who.astype(str)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
+def test_the_share_of_a_habit_is_found(share):
+    assert habit_share(*smiles(2000, 2, share)) == pytest.approx(share, abs=0.06)
+
+
+def test_it_is_the_intraclass_correlation_by_hand():
+    signal = np.tile([1.0, 2.0, 4.0, 7.0], 20) + np.arange(80) // 4 % 5 * 1.5
+    rater = np.repeat(np.arange(20), 4).astype(str)
+    groups = signal.reshape(20, 4)
+    between = 4 * groups.mean(1).var(ddof=1)
+    within = groups.var(1, ddof=1).mean()
+    expected = max(0, (between - within) / (between + 3 * within))
+    assert habit_share(signal, rater) == pytest.approx(expected, abs=1e-12)
+
+
+def test_nothing_is_taken_off_where_nobody_is_known_to_come_back():
+    signal, rater = smiles(200, 2, 0.7)
+    assert habit_share(signal, np.full(400, "")) == 0
+    assert habit_share(signal, np.arange(400).astype(str)) == 0
+    assert habit_share(signal[:40], rater[:40]) == 0  # twenty returns say little
+    missing = np.where(np.arange(400) % 2, np.nan, signal)
+    assert habit_share(missing, rater) == 0
+    assert habit_share(np.ones(400), rater) == 0
+    assert habit_share(signal * 0 + rater.astype(float), rater) == 0.9  # nothing but habit: the limit

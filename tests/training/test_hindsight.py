@@ -1,6 +1,7 @@
 """The closed form in three steps, on a tiny backbone and on words whose worth is known."""
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from toy import NAN, toy_sessions, with_column
 from transformers import AutoModelForSequenceClassification
 
 from geli_hf import GeliRewardModel, SessionError
-from geli_hf.decomposition import fit_ridge
+from geli_hf.decomposition import fit_ridge, fit_two_ridges
 from geli_hf.evaluation.metrics import within_session_spearman
 from geli_hf.sessions import session_features
 from geli_hf.training import (
@@ -169,11 +170,12 @@ def test_the_head_is_the_closed_form(sessions, cache, monkeypatch):
     """Standardisation, weights and bias in float32 give what the ridges say in float64."""
     fits = []
 
-    def recorded(*args):
-        fits.append(fit_ridge(*args))
+    def recorded(fit, *args):
+        fits.append(fit(*args))
         return fits[-1]
 
-    monkeypatch.setattr(hindsight, "fit_ridge", recorded)
+    for fit in (fit_ridge, fit_two_ridges):
+        monkeypatch.setattr(hindsight, fit.__name__, partial(recorded, fit))
     fit = fit_hindsight(new_model(), sessions, cache_dir=cache)
     features = cached_turn_features(fit.reward_model, sessions, cache_dir=cache)
     expected = fits[-1](features.features)
@@ -195,6 +197,48 @@ def test_the_head_is_the_closed_form(sessions, cache, monkeypatch):
     by_ridge = fits[-2].weight @ np.r_[features[0][0], answer] + fits[-2].intercept
     assert rows[0]["parts"]["turn"][0] + rows[0]["parts"]["reaction"][0] == pytest.approx(by_ridge, abs=1e-4)
     assert rows[0]["parts"]["reaction"][-1] == 0  # nobody answered the last turn
+
+
+def test_the_targets_are_what_the_student_learned_from(sessions, cache, fitted):
+    """The student's ridge, solved anew from the targets."""
+    turns = [row["content"] for messages in sessions["messages"] for row in messages if row["role"] == "assistant"]
+    assert [len(values) for values in fitted.targets] == [len(ratings) for ratings in sessions["turn_rating"]]
+    features = cached_turn_features(fitted.reward_model, sessions, cache_dir=cache).all()
+    ridge = fit_ridge(features, np.concatenate(fitted.targets), features.std(0))
+    found = np.concatenate(rewards(fitted.reward_model.score_sessions(sessions)))
+    assert len(turns) == len(found)
+    np.testing.assert_allclose(ridge(features), found, atol=1e-3)
+    assert within_session_spearman(fitted.targets, sessions["turn_rating"]) > 0.6
+
+
+def moody(sessions: Dataset, *, known: bool) -> Dataset:
+    """Listeners who smile much or little whatever they hear; each is in four sessions."""
+    draw = np.random.default_rng(0)
+    habits = draw.normal(size=len(sessions))
+    feedback = [
+        row | {"affect": (np.array(row["affect"], float) + habits[index // 4]).tolist()}
+        for index, row in enumerate(sessions["feedback"])
+    ]
+    sessions = with_column(sessions, "feedback", feedback)
+    return with_column(sessions, "rater_id", [str(index // 4) if known else "" for index in range(len(sessions))])
+
+
+def test_the_habit_of_a_listener_who_comes_back_is_taken_off(sessions, held_out, cache):
+    told, untold = (
+        fit_hindsight(new_model(), moody(sessions, known=known), cache_dir=cache) for known in (True, False)
+    )
+    assert told.report.signals["affect"].habit > 0.3
+    assert untold.report.signals["affect"].habit == 0
+    assert "is the listener's habit, and taken off" in str(told.report)
+    seen = moody(held_out, known=True).select(range(4))
+    signal = told.report.signals["affect"]
+    explained = told.attribution.score_sessions(seen)
+    for row, session in zip(explained, seen):
+        standard = (np.array(session["feedback"]["affect"], float) - signal.mean) / signal.std
+        usual = np.nanmean(standard) if np.isfinite(standard).any() else 0
+        expected = np.where(np.isnan(standard), 0, signal.beta * (standard - signal.habit * usual))
+        np.testing.assert_allclose(row["parts"]["feedback.affect"], expected, atol=1e-6)
+    assert any(any(row["parts"]["feedback.affect"]) for row in explained)
 
 
 def test_both_checkpoints_come_back_as_they_were(fitted, held_out, tmp_path):
