@@ -18,17 +18,18 @@ from ..evaluation.plots import plot_comparison
 from ..evaluation.table import COLUMNS, WITHIN, as_json, evaluate_runs, markdown_table, values_per_session
 from ..sessions import assistant_turns, feedback_names
 from .folds import Design
-from .rows import NotRun, rrd_rows
+from .rows import ATTRIBUTION, NotRun, rrd_rows
 from .runs import Run
 
 CONVERSATIONS_NEEDED = 20  # below, a bootstrap over conversations is no interval that one can rely on
 HEADLINE = "within_session_spearman"
 FIRST = (HEADLINE, "difference", "spearman_given_length", "spearman_given_position", "session_spearman", "seconds")
 SECOND = ("within_session_auc", "within_session_kendall", "global_loss", "global_loss_floor", "local_difference_sd")
+SEE_THE_REACTION = ("next-turn sentiment", ATTRIBUTION)
 CORPUS_NOTES = {
     "uss": "Circularity: the turn ratings of USS stand on the user's next line, which the annotators read. The "
     "sentiment of that line, and whatever reads or learns from it, is therefore partly compared with itself; a method "
-    "that learns from the reaction never reads it when it rewards, but its targets do.",
+    "that learns from the reaction and rewards without it never reads it, but its targets do.",
     "sample": "The sample is simulated, and its turn ratings are the true values: these figures say whether methods "
     "and code do what they should, and not how well they do on people.",
 }
@@ -221,9 +222,10 @@ def _notes(design: Design, rows: Mapping[str, Mapping[str, Any]], against: str, 
     notes.append(
         "Within-session figures compare turns of one session, so who rates high does not matter to them. A good local "
         "difference by itself proves nothing: a reward that copies the signal has one. *uniform, given the score* "
-        "knows the score that it is judged by, *next-turn sentiment* sees the reaction, which the reward of a policy "
-        "may not, and the supervised row has seen turn ratings. Seconds are those of all fits and predictions of a "
-        "seed, without encoding."
+        "knows the score that it is judged by, and the supervised row has seen turn ratings. "
+        f"{' and '.join(f'*{name}*' for name in SEE_THE_REACTION)} read the reaction to the turn that they reward: so "
+        "they can explain recorded sessions, and may not reward a policy. Seconds are those of all fits and "
+        "predictions of a seed, without encoding."
     )
     if design.folds is not None:
         notes.append(

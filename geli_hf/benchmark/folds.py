@@ -116,3 +116,7 @@ class FoldFeatures:
     @property
     def test(self) -> TurnFeatureCache:
         return self._test.turns.select(self._fold.test)
+
+    @property
+    def test_reactions(self) -> TurnFeatureCache:
+        return self._test.reactions.select(self._fold.test)

@@ -21,7 +21,7 @@ from transformers import PrinterCallback, set_seed
 from ..evaluation.baselines import TURN_BASELINES, mean_score, mode_score
 from ..modeling_geli import HEADS, GeliRewardModel
 from ..sessions import assistant_turns, feedback_names, session_features
-from ..training import GeliRewardArguments, GeliRewardTrainer, fit_hindsight, score_cached
+from ..training import GeliRewardArguments, GeliRewardTrainer, Hindsight, fit_hindsight, score_cached
 from .folds import FoldFeatures
 
 Rewards = tuple[list[np.ndarray], np.ndarray | None]
@@ -29,7 +29,8 @@ Row = Callable[[Dataset, Dataset, FoldFeatures, int], Rewards]
 
 # Signals that a language model gave (`geli_hf.llm`), and the row that learns from each.
 LLM_ROWS = {"llm": "LLM-GELI", "llm_behaviour": "LLM-GELI, multimodal"}
-HINDSIGHT, SUPERVISED = "hindsight", "supervised by the turn ratings (reference)"
+HINDSIGHT, ATTRIBUTION = "hindsight", "hindsight, seeing the reaction"
+SUPERVISED = "supervised by the turn ratings (reference)"
 RRD_TURNS = (8, 32, None)
 # A fit leaves nothing but its head: what is measured is measured afterwards, on all rows alike.
 QUIET = {
@@ -84,6 +85,7 @@ def learned_rows(
     for name, title in LLM_ROWS.items():
         rows[title] = partial(_needing, name, partial(fit, {"li": name, "li_weight": 1.0}))
     rows[HINDSIGHT] = partial(_hindsight, model, signals)
+    rows[ATTRIBUTION] = partial(_attribution, model, signals)
     rows[SUPERVISED] = partial(_supervised, fit)
     return rows
 
@@ -139,12 +141,26 @@ def _hindsight(
     base: GeliRewardModel, signals: Sequence[str], train: Dataset, test: Dataset, features: FoldFeatures, seed: int
 ) -> Rewards:
     """The forward student, which sees no reaction."""
+    return _scored(_fit_hindsight(base, signals, train, features, seed).reward_model, test, features)
+
+
+def _attribution(
+    base: GeliRewardModel, signals: Sequence[str], train: Dataset, test: Dataset, features: FoldFeatures, seed: int
+) -> Rewards:
+    """Its teacher, which sees the reaction and the signals of the test sessions too."""
+    at_hand = {"turns": features.test, "reactions": features.test_reactions}
+    attribution = _fit_hindsight(base, signals, train, features, seed).attribution
+    return _rewards(attribution.score_sessions(test, features=at_hand))
+
+
+def _fit_hindsight(
+    base: GeliRewardModel, signals: Sequence[str], train: Dataset, features: FoldFeatures, seed: int
+) -> Hindsight:
     if base.config.aggregation != "mean":
         raise NotRun(f"the model's aggregation is {base.config.aggregation!r}; the closed form is that of the mean")
     model = with_new_head(base, "linear")
     at_hand = {"turns": features.train, "reactions": features.train_reactions}
-    fit_hindsight(model, train, signals=signals, seed=seed, features=at_hand)
-    return _scored(model, test, features)
+    return fit_hindsight(model, train, signals=signals, seed=seed, features=at_hand)
 
 
 def _supervised(fit: Callable, train: Dataset, test: Dataset, features: FoldFeatures, seed: int) -> Rewards:
@@ -168,7 +184,10 @@ def with_new_head(base: GeliRewardModel, head: str) -> GeliRewardModel:
 
 
 def _scored(model: GeliRewardModel, test: Dataset, features: FoldFeatures) -> Rewards:
-    rows = score_cached(model.eval(), test, features=features.test)
+    return _rewards(score_cached(model.eval(), test, features=features.test))
+
+
+def _rewards(rows: Sequence[Mapping[str, Any]]) -> Rewards:
     return [np.array(row["turn_rewards"]) for row in rows], np.array([row["score"] for row in rows])
 
 

@@ -148,24 +148,36 @@ class HindsightAttribution:
         self.reaction_mean, self.reaction_weight = reaction_mean, reaction_weight
 
     @torch.inference_mode()
-    def score_sessions(self, sessions: Dataset | Sequence[dict], *, batch_size: int = 32) -> list[dict]:
+    def score_sessions(
+        self,
+        sessions: Dataset | Sequence[dict],
+        *,
+        batch_size: int = 32,
+        features: Mapping[str, TurnFeatureCache] | None = None,
+    ) -> list[dict]:
         """What every assistant turn of every session was worth.
 
         Args:
             sessions: rows with `messages`, and `feedback` with the signals; one that is absent was not observed.
+            features: of the sessions, where they are at hand, as of [`fit_hindsight`].
 
         Returns:
             As [`GeliRewardModel.score_sessions`], and one more key: `parts`, lists like `turn_rewards` that add up to
             it, under "turn", "reaction" and "feedback.<signal>".
         """
-        rows = self.model.score_sessions(sessions, batch_size=batch_size)
+        if features is None:
+            rows = self.model.score_sessions(sessions, batch_size=batch_size)
+        else:
+            rows = score_cached(self.model, sessions, features=features["turns"])
         feedback = [session.get("feedback") or {} for session in sessions]
         for name, signal in self.signals.items():
             if signal.beta and rows and all(felt.get(name) is None for felt in feedback):
                 logger.warning(f"no session has feedback {name!r}, so turns are explained without it")
         messages = [session["messages"] for session in sessions]
         for start in range(0, len(rows), batch_size):
-            reactions = iter(self._reaction_parts(messages[start : start + batch_size]))
+            batch = range(start, min(start + batch_size, len(rows)))
+            answers = None if features is None else features["reactions"].select(batch).all()
+            reactions = iter(self._reaction_parts(messages[start : start + batch_size], answers))
             for row, felt in zip(rows[start : start + batch_size], feedback[start : start + batch_size]):
                 parts = {"turn": row["turn_rewards"]}
                 parts["reaction"] = list(itertools.islice(reactions, len(parts["turn"])))
@@ -179,13 +191,14 @@ class HindsightAttribution:
                 row["score"] = self.model.config.score_mean + self.model.config.score_std * mean
         return rows
 
-    def _reaction_parts(self, dialogues: list[list[dict]]) -> list[float]:
-        """One per assistant turn of all dialogues; 0 where nobody answered."""
+    def _reaction_parts(self, dialogues: list[list[dict]], features: np.ndarray | None = None) -> list[float]:
+        """One per assistant turn of all dialogues; 0 where nobody answered. `features` are those of the answers."""
         reactions = _reactions(dialogues)
         said = [_alone(text) for text in reactions if text is not None]
         if not said:
             return [0.0] * len(reactions)
-        features = self.model.encode_turns(**self.model.tokenize(said)).features[:, 0].cpu().numpy()
+        if features is None:
+            features = self.model.encode_turns(**self.model.tokenize(said)).features[:, 0].cpu().numpy()
         parts = iter(((features - self.reaction_mean) @ self.reaction_weight).tolist())
         return [0.0 if text is None else next(parts) for text in reactions]
 

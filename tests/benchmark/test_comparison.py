@@ -106,6 +106,7 @@ def test_the_table_says_what_stands_in_it(sessions, rows):
     assert "away" not in second
     assert "– minus bad: the row that the others are compared with (bad)." in text
     assert "with Bonferroni's correction these still do: good." in text
+    assert "*hindsight, seeing the reaction* read the reaction" in text
     assert "Circularity: the turn ratings of USS stand on the user's next line" in text
     assert "Circularity" not in markdown(Design(sessions), rows, against="bad", corpus="esconv")
 

@@ -1,5 +1,6 @@
 """Every method learns what the toy corpus teaches, each from what it says that it learns from."""
 
+import copy
 import sys
 
 import numpy as np
@@ -9,9 +10,10 @@ from toy import toy_sessions, with_column
 
 from geli_hf import GeliRewardModel
 from geli_hf.benchmark.folds import Encoded, Fold, FoldFeatures
-from geli_hf.benchmark.rows import HINDSIGHT, LLM_ROWS, SUPERVISED, NotRun, learned_rows, trivial_rows
+from geli_hf.benchmark.rows import ATTRIBUTION, HINDSIGHT, LLM_ROWS, SUPERVISED, NotRun, learned_rows, trivial_rows
 from geli_hf.evaluation.metrics import within_session_auc
 from geli_hf.sessions import add_signal
+from geli_hf.training import fit_hindsight
 
 ARGUMENTS = {"num_train_epochs": 8, "learning_rate": 0.02, "use_cpu": True}
 TRIVIAL = trivial_rows()
@@ -61,6 +63,7 @@ def test_the_names_of_the_rows(learned):
         "GELI (noise)",
         *LLM_ROWS.values(),
         HINDSIGHT,
+        ATTRIBUTION,
         SUPERVISED,
     ]
 
@@ -74,6 +77,7 @@ def test_the_names_of_the_rows(learned):
         ("RRD, all turns", 0.8),
         ("GELI (affect)", 0.8),
         (HINDSIGHT, 0.9),
+        (ATTRIBUTION, 0.9),
         (SUPERVISED, 0.9),
     ],
 )
@@ -97,7 +101,7 @@ def test_a_signal_of_chance_teaches_nothing_alone_and_spoils_geli_by_its_weight(
 
 def test_the_model_that_rows_share_stays_as_it_is(model, learned, run, capsys):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    for name in ("RUDDER", HINDSIGHT):
+    for name in ("RUDDER", HINDSIGHT, ATTRIBUTION):
         run(learned[name])
     assert (model.config.head, model.config.aggregation) == ("linear", "mean")
     assert not model.config.reward_quantiles
@@ -108,11 +112,45 @@ def test_the_model_that_rows_share_stays_as_it_is(model, learned, run, capsys):
 def test_the_supervised_row_alone_reads_turn_ratings(learned, run, sessions):
     """With ratings turned round it turns too, and no other row does."""
     turned = with_column(sessions, "turn_rating", [[-value for value in row] for row in sessions["turn_rating"]])
-    for name in ("RRD, 8 turns", "GELI (affect)", HINDSIGHT):
+    for name in ("RRD, 8 turns", "GELI (affect)", HINDSIGHT, ATTRIBUTION):
         one, other = run(learned[name])[0], run(learned[name], turned)[0]
         np.testing.assert_array_equal(np.concatenate(one), np.concatenate(other))
     rewards, _, test = run(learned[SUPERVISED], turned)
     assert within_session_auc(rewards, test["turn_rating"]) > 0.9
+
+
+def test_the_attribution_alone_reads_the_reaction_to_the_turn_that_it_rewards(learned, run, sessions):
+    """Other faces and answers in the sessions that are judged, and it alone rewards their turns otherwise."""
+
+    def changed(row, index):
+        if index < len(sessions) - 20:
+            return row
+        answered = [turn if turn["role"] == "assistant" else turn | {"content": "happy"} for turn in row["messages"]]
+        felt = {name: [-value for value in values] for name, values in row["feedback"].items()}
+        return row | {"messages": answered, "feedback": felt}
+
+    other = sessions.map(changed, with_indices=True, features=sessions.features)
+    for name in ("GELI (affect)", HINDSIGHT):
+        np.testing.assert_array_equal(*(np.concatenate(run(learned[name], rows)[0]) for rows in (sessions, other)))
+    one, two = (np.concatenate(run(learned[ATTRIBUTION], rows)[0]) for rows in (sessions, other))
+    assert np.abs(one - two).max() > 0.1
+
+
+def test_the_attribution_is_that_of_the_text(learned, run, sessions, model, tmp_path):
+    """From features that are at hand it says what it says when it reads the sessions itself."""
+    train, test = sessions.select(range(40)), sessions.select(range(40, 60))
+    fit = fit_hindsight(copy.deepcopy(model), train, signals=["affect", "noise"], cache_dir=tmp_path)
+    read = fit.attribution.score_sessions(test)
+    rewards, scores, _ = run(learned[ATTRIBUTION])
+    np.testing.assert_allclose(
+        np.concatenate(rewards), np.concatenate([row["turn_rewards"] for row in read]), atol=1e-4
+    )
+    np.testing.assert_allclose(scores, [row["score"] for row in read], atol=1e-4)
+    encoded = Encoded(model, test, cache_dir=tmp_path)
+    at_hand = {"turns": encoded.turns, "reactions": encoded.reactions}
+    for row, expected in zip(fit.attribution.score_sessions(test, batch_size=3, features=at_hand), read):
+        for name, part in expected["parts"].items():
+            assert row["parts"][name] == pytest.approx(part, abs=1e-4)
 
 
 def test_what_is_absent_is_named(learned, run, sessions, model):
