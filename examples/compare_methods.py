@@ -3,7 +3,8 @@
     python examples/compare_methods.py --config examples/configs/compare_sample.yaml
 
 Each row learns from the score of whole sessions (and a signal of the listener), and is judged by turn ratings that it
-never sees: out of fold, or on a test set of its own. `output_dir` receives
+never sees: out of fold, or on a test set of its own. Rows that claim something stand beside the same fit to shuffled
+scores, several times. `output_dir` receives
 
     comparison.md, comparison.json, comparison.png    the table, a record per row, and a forest plot
     rows/seed-*/*.npz                                 the rewards of each row; `--resume` computes what is missing
@@ -19,7 +20,17 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from geli_hf.benchmark import Design, Encoded, NotRun, by_row, learned_rows, run_rows, trivial_rows, write_comparison
+from geli_hf.benchmark import (
+    Design,
+    Encoded,
+    NotRun,
+    by_row,
+    learned_rows,
+    planned,
+    run_rows,
+    trivial_rows,
+    write_comparison,
+)
 from geli_hf.data import load_sessions, read_report
 from geli_hf.modeling_geli import GeliRewardModel
 from geli_hf.sessions import SessionError, feedback_names
@@ -51,6 +62,8 @@ class MethodSettings:
     config: dict = field(default_factory=dict, metadata={"help": "Fields of GeliRewardConfig."})
     signals: list[str] | None = field(default=None, metadata={"help": "Of the listener. Default: the corpus's."})
     li_weights: dict = field(default_factory=dict, metadata={"help": "Signal: weight of LI in GELI; default .1."})
+    permutations: int = field(default=8, metadata={"help": "Of the scores, per seed, for hindsight's controls."})
+    trained_permutations: int = field(default=2, metadata={"help": "The same for GELI's, whose fits take longer."})
     bf16: bool = field(default=False, metadata={"help": "Encode in bfloat16."})
 
 
@@ -83,7 +96,8 @@ def main(argv: list[str]) -> None:
     build(GeliRewardArguments, {"output_dir": run.output_dir} | arguments)  # what is wrong with them is said now
 
     signals = feedback_names(sessions) if method.signals is None else method.signals
-    rows = trivial_rows() | learned_rows(model, signals, arguments, method.li_weights)
+    permutations = method.permutations, method.trained_permutations
+    rows = trivial_rows() | learned_rows(model, signals, arguments, method.li_weights, *permutations)
     against = run.against or next((name for name in rows if name.startswith("GELI (")), "RRD, all turns")
     for setting, names in (("rows", run.rows or []), ("against", [against])):
         if unknown := [name for name in names if name not in rows]:
@@ -96,7 +110,7 @@ def main(argv: list[str]) -> None:
     encoded = {"train": Encoded(model, sessions, dtype=dtype)}
     encoded["judged"] = encoded["train"] if test is None else Encoded(model, test, dtype=dtype)
     found = []
-    with tqdm(total=len(rows) * len(run.seeds), desc="Rows", unit="row") as bar:
+    with tqdm(total=len(planned(rows, run.seeds)), desc="Rows", unit="fit") as bar:
         for name, seed, result in run_rows(rows, design, encoded, run.seeds, output / "rows"):
             found.append((name, seed, result))
             bar.update()

@@ -10,7 +10,7 @@ print(write_comparison("runs/compare", design, by_row(found), against="GELI (aff
 from .comparison import by_row, compare, markdown, records, write_comparison
 from .folds import Design, Encoded, Fold, FoldFeatures, out_of_fold
 from .rows import NotRun, Row, learned_rows, trivial_rows
-from .runs import Run, run_rows
+from .runs import Run, planned, run_rows
 
 __all__ = [
     "Design",
@@ -25,6 +25,7 @@ __all__ = [
     "learned_rows",
     "markdown",
     "out_of_fold",
+    "planned",
     "records",
     "run_rows",
     "trivial_rows",

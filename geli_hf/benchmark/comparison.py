@@ -15,16 +15,31 @@ from ..cache import whole
 from ..evaluation import metrics
 from ..evaluation.metrics import Interval
 from ..evaluation.plots import plot_comparison
-from ..evaluation.table import COLUMNS, WITHIN, as_json, evaluate_runs, markdown_table, values_per_session
+from ..evaluation.table import (
+    COLUMNS,
+    WITHIN,
+    as_json,
+    evaluate_runs,
+    markdown_table,
+    turn_ratings,
+    values_per_session,
+)
 from ..sessions import assistant_turns, feedback_names
 from .folds import Design
-from .rows import ATTRIBUTION, NotRun, rrd_rows
+from .rows import ATTRIBUTION, SHUFFLED, NotRun, rrd_rows
 from .runs import Run
 
 CONVERSATIONS_NEEDED = 20  # below, a bootstrap over conversations is no interval that one can rely on
 HEADLINE = "within_session_spearman"
 FIRST = (HEADLINE, "difference", "spearman_given_length", "spearman_given_position", "session_spearman", "seconds")
 SECOND = ("within_session_auc", "within_session_kendall", "global_loss", "global_loss_floor", "local_difference_sd")
+THIRD = {
+    "true": "Within-session Spearman",
+    "mean": "With shuffled scores, mean",
+    "deviation": "Deviation between fits",
+    "fits": "Fits",
+    "p": "p",
+}
 SEE_THE_REACTION = ("next-turn sentiment", ATTRIBUTION)
 CORPUS_NOTES = {
     "uss": "Circularity: the turn ratings of USS stand on the user's next line, which the annotators read. The "
@@ -66,7 +81,8 @@ def compare(
     Returns:
         As of `evaluate_runs`, and `difference` (of the within-session Spearman), `differences` (of every figure that
         is a mean over sessions), `corrected` (the first again, at the level that Bonferroni's correction asks for),
-        `seconds` (mean over seeds) and `seeds`. Of a row that was not run only the reason, as `not_run`. No intervals
+        `seconds` (mean over seeds) and `seeds`. Of a control also `shuffled`, see `among_shuffled`, and nothing
+        `corrected`, since it claims nothing. Of a row that was not run only the reason, as `not_run`. No intervals
         where fewer than `CONVERSATIONS_NEEDED` conversations were judged.
 
     Raises:
@@ -77,7 +93,8 @@ def compare(
     judged = design.judged
     conversations = judged["conversation_id"][:]
     values = {name: _values(judged, each) for name, each in runs.items() if not isinstance(each, NotRun)}
-    level = 1 - (1 - metrics.LEVEL) / max(1, len(values) - 1)
+    claiming = [name for name in values if name != against and not name.endswith(SHUFFLED)]
+    level = 1 - (1 - metrics.LEVEL) / max(1, len(claiming))
     feedback = feedback or next(iter(feedback_names(judged)), None)
     signal = {"feedback": feedback, "feedback_threshold": _usual(design.train, feedback)}
     rows: dict[str, dict[str, Any]] = {}
@@ -88,7 +105,8 @@ def compare(
         seeds = [run.about["seed"] for run in each]
         means = [design.train_means(seed) for seed in seeds]
         row = evaluate_runs(judged, *_rewards_and_scores(each), means, **signal, resamples=resamples)
-        row |= {"seeds": seeds, "seconds": float(np.mean([run.seconds for run in each]))}
+        row["seeds"] = sorted(set(seeds))
+        row["seconds"] = sum(run.seconds for run in each) / len(row["seeds"])
         row |= {"differences": {}, "difference": Interval(*[np.nan] * 3), "corrected": Interval(*[np.nan] * 3)}
         if name == against:
             row["missing"]["difference"] = "the row that the others are compared with"
@@ -100,21 +118,54 @@ def compare(
                 row["differences"][key] = metrics.paired_bootstrap(*pair, resamples=resamples)
             pair = values[name][HEADLINE], values[against][HEADLINE], conversations
             row["difference"] = row["differences"][HEADLINE]
-            row["corrected"] = metrics.paired_bootstrap(*pair, resamples=resamples, level=level)
+            if name in claiming:
+                row["corrected"] = metrics.paired_bootstrap(*pair, resamples=resamples, level=level)
             if math.isnan(row["difference"].estimate):
                 row["missing"]["difference"] = row["missing"].get(HEADLINE, "no session where both have a figure")
+        if name.endswith(SHUFFLED):
+            row["shuffled"] = among_shuffled(judged, each, rows.get(name.removesuffix(SHUFFLED), {}))
         rows[name] = _without_intervals(row) if len(set(conversations)) < CONVERSATIONS_NEEDED else row
     return rows
 
 
+def among_shuffled(judged: Dataset, runs: Sequence[Run], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the within-session Spearman of a row lies among those of fits to shuffled scores.
+
+    Args:
+        runs: these fits.
+        row: the figures of the row itself; without any if it was not run.
+
+    Returns:
+        `true`, that of the row; `each`, those of the fits; `mean` and `deviation` of these, and `fits`, how many; `p`,
+        the share of all, the row's own among them, that are at least as high as it. The row is a mean over seeds,
+        which varies less than single fits do: if anything, p is too high.
+    """
+    true = row[HEADLINE].estimate if HEADLINE in row else math.nan
+    each = np.array([metrics.within_session_spearman(run.turn_rewards, turn_ratings(judged)) for run in runs])
+    known = not (math.isnan(true) or np.isnan(each).any())
+    return {
+        "true": true,
+        "each": each.tolist(),
+        "mean": float(each.mean()),
+        "deviation": float(each.std(ddof=1)) if len(each) > 1 else math.nan,
+        "fits": len(each),
+        "p": float(1 + np.sum(each >= true)) / (1 + len(each)) if known else math.nan,
+    }
+
+
 def markdown(design: Design, rows: Mapping[str, Mapping[str, Any]], *, against: str, corpus: str = "") -> str:
-    """Two tables of the rows of `compare`, with all that has to be said beside them."""
+    """Tables of the rows of `compare`, with all that has to be said beside them."""
     titles = COLUMNS | {"difference": f"minus {against}", "seconds": "Seconds"}
     run = {name: row for name, row in rows.items() if "not_run" not in row}
     tables = [
         markdown_table(shown, columns={key: titles[key] for key in keys})
         for shown, keys in ((rows, FIRST), (run, SECOND))
     ]
+    shuffled = {name.removesuffix(SHUFFLED): row["shuffled"] for name, row in run.items() if "shuffled" in row}
+    if shuffled := {name: row for name, row in shuffled.items() if not math.isnan(row["mean"])}:
+        why = {"true": "not run with the scores as they are", "p": "not run with the scores as they are"}
+        why["deviation"] = "of a single fit there is none"
+        tables.append(markdown_table({name: row | {"missing": why} for name, row in shuffled.items()}, columns=THIRD))
     return "\n".join(
         [_data(design, rows), "", *tables, *(f"{note}\n" for note in _notes(design, rows, against, corpus))]
     )
@@ -128,8 +179,9 @@ def records(rows: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequence[R
         if record["run"]:
             abouts = [run.about for run in runs[name]]
             record |= {key: abouts[0][key] for key in ("folds", "data")}
-            record["seconds_by_seed"] = [run.seconds for run in runs[name]]
-            record["versions"] = [about["versions"] for about in abouts]
+            record["seconds_by_run"] = [run.seconds for run in runs[name]]
+            versions = [about["versions"] for about in abouts]
+            record["versions"] = [each for index, each in enumerate(versions) if each not in versions[:index]]
         found.append(as_json(record))
     return found
 
@@ -158,7 +210,13 @@ def write_comparison(
     with whole(folder / "comparison.json") as partial:
         partial.write_text(json.dumps(records(rows, runs), indent=1, allow_nan=False) + "\n")
     with whole(folder / "comparison.png") as partial:
-        plot_comparison(within, partial, label="Within-session Spearman with the turn ratings")
+        plot_comparison(
+            within,
+            partial,
+            label="Within-session Spearman with the turn ratings",
+            seeing=[name for name in within if _sees_the_reaction(name)],
+            shuffled={name: row["shuffled"]["each"] for name, row in rows.items() if "shuffled" in row},
+        )
     with whole(folder / "comparison.md") as partial:
         partial.write_text(text)
     return text
@@ -227,6 +285,13 @@ def _notes(design: Design, rows: Mapping[str, Mapping[str, Any]], against: str, 
         "they can explain recorded sessions, and may not reward a policy. Seconds are those of all fits and "
         "predictions of a seed, without encoding."
     )
+    if any("shuffled" in row for row in rows.values()):
+        notes.append(
+            "*Scores shuffled* is the same fit after the scores were dealt out anew among its training sessions: what "
+            "it still finds, it does not owe to the scores. One such fit can land anywhere, so there are several with "
+            "each seed; the interval is that of their mean, and the deviation is that between them. p is the share of "
+            "these fits, the one with the true scores counted among them, that are at least as good as that one."
+        )
     if design.folds is not None:
         notes.append(
             "Out of fold, the mean of the training scores is low where those of the judged sessions are high, so that "
@@ -236,6 +301,10 @@ def _notes(design: Design, rows: Mapping[str, Mapping[str, Any]], against: str, 
     if same := [f"*{name}*" for name, turns in rrd_rows().items() if name in rows and turns and turns >= longest]:
         notes.append(f"No session has more than {longest} turns, so {', '.join(same)} takes all of them.")
     return [*notes, *([CORPUS_NOTES[corpus]] if corpus in CORPUS_NOTES else [])]
+
+
+def _sees_the_reaction(name: str) -> bool:
+    return name.removesuffix(SHUFFLED) in SEE_THE_REACTION
 
 
 def _undefined(interval: Interval | None) -> bool:

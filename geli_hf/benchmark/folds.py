@@ -63,6 +63,18 @@ class Design:
             return [Fold(np.arange(len(self.train)), np.arange(len(self.judged)))]
         return out_of_fold(self.train, self.folds, seed)
 
+    def shuffled(self, seed: int, permutation: int) -> Dataset:
+        """The sessions to learn from, their scores dealt out anew: a control.
+
+        What a method still finds, it did not find in the scores. Out of fold, scores are dealt out within the part
+        that one fold is judged on. So every fold learns from the scores of its own sessions, with the mean that they
+        had, and a session has the same score in all folds that learn from it, as with the true scores.
+        """
+        draw, score = np.random.default_rng([seed, permutation]), np.array(self.train["score"], float)
+        for part in [slice(None)] if self.folds is None else [fold.test for fold in self.of(seed)]:
+            score[part] = draw.permutation(score[part])
+        return Dataset.from_dict(self.train.to_dict() | {"score": score}, features=self.train.features)
+
     def train_means(self, seed: int) -> np.ndarray:
         """(judged sessions,), the mean score of what was learned from when each was judged."""
         score, means = np.array(self.train["score"], float), np.empty(len(self.judged))

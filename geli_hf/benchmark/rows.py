@@ -1,8 +1,6 @@
 """The rows of the benchmark: ways to reward turns, each fitted on training sessions and applied to others.
 
-A row is a function `(train, test, features, seed) -> (turn_rewards, predicted_scores)`: one array per test session,
-with one reward per assistant turn; and `(sessions,)` in units of the score, or None from a way that predicts none.
-Where something is absent that it needs it raises `NotRun`. A further method is a further entry of the dict.
+A further method is a further entry of the dict.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ import copy
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,12 +24,13 @@ from ..training import GeliRewardArguments, GeliRewardTrainer, Hindsight, fit_hi
 from .folds import FoldFeatures
 
 Rewards = tuple[list[np.ndarray], np.ndarray | None]
-Row = Callable[[Dataset, Dataset, FoldFeatures, int], Rewards]
+Fit = Callable[[Dataset, Dataset, FoldFeatures, int], Rewards]
 
 # Signals that a language model gave (`geli_hf.llm`), and the row that learns from each.
 LLM_ROWS = {"llm": "LLM-GELI", "llm_behaviour": "LLM-GELI, multimodal"}
 HINDSIGHT, ATTRIBUTION = "hindsight", "hindsight, seeing the reaction"
 SUPERVISED = "supervised by the turn ratings (reference)"
+SHUFFLED = ", scores shuffled"  # the name of a control is that of its row and this
 RRD_TURNS = (8, 32, None)
 # A fit leaves nothing but its head: what is measured is measured afterwards, on all rows alike.
 QUIET = {
@@ -47,10 +47,27 @@ class NotRun(Exception):
     """A row needs something that is not there; the message says what."""
 
 
+@dataclass(frozen=True)
+class Row:
+    """One way to reward turns.
+
+    Args:
+        fit: `(train, test, features, seed) -> (turn_rewards, predicted_scores)`: one array per test session, with one
+            reward per assistant turn; and `(sessions,)` in units of the score, or None from a way that predicts none.
+            Where something is absent that it needs it raises `NotRun`.
+        permutations: of a control, fits per seed, each with the scores of the training sessions permuted; 0 of all
+            others, which are fitted once, as the scores are.
+    """
+
+    fit: Fit
+    permutations: int = 0
+
+
 def trivial_rows() -> dict[str, Row]:
     """What every method has to beat, and what needs no backbone."""
     rows = {"predict the mean": partial(_constant, mean_score), "predict the mode": partial(_constant, mode_score)}
-    return rows | {name: partial(_baseline, baseline) for name, baseline in TURN_BASELINES.items()}
+    rows |= {name: partial(_baseline, baseline) for name, baseline in TURN_BASELINES.items()}
+    return {name: Row(fit) for name, fit in rows.items()}
 
 
 def learned_rows(
@@ -58,6 +75,8 @@ def learned_rows(
     signals: Sequence[str],
     arguments: Mapping[str, Any] | None = None,
     li_weights: Mapping[str, float] | None = None,
+    permutations: int = 8,
+    trained_permutations: int = 2,
 ) -> dict[str, Row]:
     """The methods of the papers and of this package, all on the features of one frozen backbone.
 
@@ -67,32 +86,41 @@ def learned_rows(
             their own.
         arguments: fields of `GeliRewardArguments` for every fit.
         li_weights: signal -> weight of LI in GELI, in place of the default.
+        permutations: fits per seed of each control in closed form: hindsight, and its teacher. 0 for no control.
+        trained_permutations: the same of GELI with the first signal, whose fits take longer.
     """
     fit = partial(_fit, model, dict(arguments or {}))
     signals = [name for name in signals if name not in LLM_ROWS]
     rows: dict[str, Row] = {
-        f"LI alone ({name})": partial(_needing, name, partial(fit, {"li": name, "li_weight": 1.0})) for name in signals
+        f"LI alone ({name})": Row(partial(_needing, name, partial(fit, {"li": name, "li_weight": 1.0})))
+        for name in signals
     }
-    rows["IRCR"] = partial(fit, {"ge": "ircr", "li_weight": 0.0})
-    rows["RUDDER"] = partial(fit, {"ge": "rudder", "li_weight": 0.0})
+    rows["IRCR"] = Row(partial(fit, {"ge": "ircr", "li_weight": 0.0}))
+    rows["RUDDER"] = Row(partial(fit, {"ge": "rudder", "li_weight": 0.0}))
     for name, turns in rrd_rows().items():
-        rows[name] = partial(fit, {"ge": "rrd", "rrd_turns": turns, "li_weight": 0.0})
+        rows[name] = Row(partial(fit, {"ge": "rrd", "rrd_turns": turns, "li_weight": 0.0}))
     for name in signals:
         changes = {"ge": "rrd", "rrd_turns": None, "li": name}
         if name in (li_weights or {}):
             changes["li_weight"] = li_weights[name]
-        rows[f"GELI ({name})"] = partial(_needing, name, partial(fit, changes))
+        row = Row(partial(_needing, name, partial(fit, changes)))
+        rows |= _with_control(f"GELI ({name})", row, trained_permutations if name == signals[0] else 0)
     for name, title in LLM_ROWS.items():
-        rows[title] = partial(_needing, name, partial(fit, {"li": name, "li_weight": 1.0}))
-    rows[HINDSIGHT] = partial(_hindsight, model, signals)
-    rows[ATTRIBUTION] = partial(_attribution, model, signals)
-    rows[SUPERVISED] = partial(_supervised, fit)
+        rows[title] = Row(partial(_needing, name, partial(fit, {"li": name, "li_weight": 1.0})))
+    rows |= _with_control(HINDSIGHT, Row(partial(_hindsight, model, signals)), permutations)
+    rows |= _with_control(ATTRIBUTION, Row(partial(_attribution, model, signals)), permutations)
+    rows[SUPERVISED] = Row(partial(_supervised, fit))
     return rows
 
 
 def rrd_rows() -> dict[str, int | None]:
     """Name of each row of RRD alone -> the turns that it draws from a session, None for all."""
     return {f"RRD, {turns or 'all'} turns": turns for turns in RRD_TURNS}
+
+
+def _with_control(name: str, row: Row, permutations: int) -> dict[str, Row]:
+    control = {name + SHUFFLED: replace(row, permutations=permutations)} if permutations else {}
+    return {name: row} | control
 
 
 def _constant(of: Callable[[Sequence[float]], float], train: Dataset, test: Dataset, features, seed: int) -> Rewards:
@@ -129,12 +157,12 @@ def _fit(
     return _scored(model, test, features)
 
 
-def _needing(signal: str, row: Row, train: Dataset, test: Dataset, features: FoldFeatures, seed: int) -> Rewards:
+def _needing(signal: str, fit: Fit, train: Dataset, test: Dataset, features: FoldFeatures, seed: int) -> Rewards:
     if signal not in feedback_names(train):
         have = ", ".join(feedback_names(train)) or "no signal"
         wanted = "; `geli decompose` adds it" if signal in LLM_ROWS else ""
         raise NotRun(f"the sessions have no feedback {signal!r} ({have}){wanted}")
-    return row(train, test, features, seed)
+    return fit(train, test, features, seed)
 
 
 def _hindsight(

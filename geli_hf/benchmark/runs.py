@@ -28,13 +28,13 @@ PACKAGES = ("geli-hf", "torch", "transformers", "datasets", "numpy")
 
 @dataclass
 class Run:
-    """One row with one seed.
+    """One row with one seed and, of a control, one permutation of the scores.
 
     Args:
         turn_rewards: one array per judged session.
         predicted_scores: (sessions,), NaN throughout from a way that predicts none.
         seconds: that its fits and predictions took, encoding left aside.
-        about: row, seed, folds, fingerprints of the data, and versions.
+        about: row, seed, permutation, folds, fingerprints of the data, and versions.
     """
 
     turn_rewards: list[np.ndarray]
@@ -67,52 +67,66 @@ def run_rows(
     seeds: Sequence[int],
     folder: str | Path,
 ) -> Iterator[tuple[str, int, Run | NotRun]]:
-    """Each row with each seed: what was computed before with the same data is read, the rest computed and kept.
+    """Everything that is `planned`: what was computed before with the same data is read, the rest computed and kept.
 
     A row that can't be run is not kept, so that it is tried again the next time.
 
     Args:
         encoded: features of `design.train` under `"train"`, and of `design.judged` under `"judged"`.
-        folder: `<seed>/<row>.npz` in it. Settings of the rows are not compared: other settings, another folder.
+        folder: `seed-<seed>/<row>.npz` in it, of a control `<row> <permutation>.npz`. Settings of the rows are not
+            compared: other settings, another folder.
     """
     about = {
         "folds": design.folds,
         "data": {"train": fingerprint(design.train), "judged": fingerprint(design.judged)},
     }
-    for seed in seeds:
-        for name, row in rows.items():
-            file = Path(folder) / f"seed-{seed}" / f"{quote(name, safe=' (),')}.npz"
-            wanted = {"row": name, "seed": seed, **about}
-            if file.exists():
-                run = Run.load(file)
-                if wanted.items() <= run.about.items():
-                    yield name, seed, run
-                    continue
-                logger.warning(f"{file} was computed from other data or in other folds, and is computed anew")
-            try:
-                run = run_row(row, design, encoded, seed)
-            except (NotRun, SessionError) as reason:
-                yield name, seed, NotRun(str(reason))
+    for name, seed, permutation in planned(rows, seeds):
+        stem = name if permutation is None else f"{name} {permutation}"
+        file = Path(folder) / f"seed-{seed}" / f"{quote(stem, safe=' (),')}.npz"
+        wanted = {"row": name, "seed": seed, "permutation": permutation, **about}
+        if file.exists():
+            run = Run.load(file)
+            if wanted.items() <= run.about.items():
+                yield name, seed, run
                 continue
-            run.about = wanted | {"versions": versions()}
-            run.save(file)
-            yield name, seed, run
+            logger.warning(f"{file} was computed from other data or in other folds, and is computed anew")
+        try:
+            run = run_row(rows[name], design, encoded, seed, permutation)
+        except (NotRun, SessionError) as reason:
+            yield name, seed, NotRun(str(reason))
+            continue
+        run.about = wanted | {"versions": versions()}
+        run.save(file)
+        yield name, seed, run
 
 
-def run_row(row: Row, design: Design, encoded: Mapping[str, Encoded], seed: int) -> Run:
-    """One row with one seed, over all folds.
+def planned(rows: Mapping[str, Row], seeds: Sequence[int]) -> list[tuple[str, int, int | None]]:
+    """Row, seed and permutation of everything that `run_rows` gives, in that order; None is the scores as they are."""
+    return [
+        (name, seed, permutation)
+        for seed in seeds
+        for name, row in rows.items()
+        for permutation in range(1, row.permutations + 1) or [None]
+    ]
+
+
+def run_row(
+    row: Row, design: Design, encoded: Mapping[str, Encoded], seed: int, permutation: int | None = None
+) -> Run:
+    """One row with one seed, over all folds; with a number, that permutation of the scores.
 
     Raises:
         NotRun, SessionError: in one of them there is nothing to learn from.
     """
     judged = len(design.judged)
+    sessions = design.train if permutation is None else design.shuffled(seed, permutation)
     rewards: list[np.ndarray] = [np.zeros(0)] * judged
     predicted, seconds = np.full(judged, np.nan), 0.0
     for fold in design.of(seed):
-        train, test = design.train.select(fold.train), design.judged.select(fold.test)
+        train, test = sessions.select(fold.train), design.judged.select(fold.test)
         encoding = sum(each.seconds for each in {*encoded.values()})
         began = time.perf_counter()
-        turns, scores = row(train, test, FoldFeatures(encoded["train"], encoded["judged"], fold), seed)
+        turns, scores = row.fit(train, test, FoldFeatures(encoded["train"], encoded["judged"], fold), seed)
         seconds += time.perf_counter() - began - (sum(each.seconds for each in {*encoded.values()}) - encoding)
         for index, session, values in zip(fold.test, test["messages"], turns, strict=True):
             if len(values) != len(assistant_turns(session)):

@@ -7,7 +7,7 @@ state or display is needed and a server can draw in threads.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -216,22 +216,42 @@ def plot_comparison(
     *,
     label: str = "Within-session Spearman with the true turn values",
     reference: float = 0.0,
+    seeing: Collection[str] = (),
+    shuffled: Mapping[str, Sequence[float]] | None = None,
 ) -> Figure:
-    """Estimates side by side with their 95 % intervals, first row on top; a dotted line marks `reference`."""
-    figure, axes = _figure(7.6, 1.3 + 0.36 * len(rows))
+    """Estimates side by side with their 95 % intervals, first row on top; a dotted line marks `reference`.
+
+    Args:
+        rows: name -> estimate: blue above `reference`, red below, grey where the interval holds it.
+        seeing: rows that read the listener's reaction; their markers are hollow.
+        shuffled: controls -> the figure of each fit to shuffled scores, a tick each; grey whatever the interval is.
+    """
+    shuffled = shuffled or {}
+    figure, axes = _figure(5.4 + 0.07 * max(map(len, rows), default=0), 1.3 + 0.36 * len(rows))
     axes.set(title=label, xlabel="estimate with 95 % interval over conversations", ylim=(len(rows) - 0.5, -0.5))
     axes.axvline(reference, color=GREY, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), list(map(_printable, rows)), parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    for place, interval in enumerate(rows.values()):
+    for place, (name, interval) in enumerate(rows.items()):
         estimate, low, high = interval
         text = str(interval).translate(MINUS) if np.isfinite(estimate) else "not measured"
         axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=INK)
-        if np.isfinite(estimate):
-            colour = BLUE if low > reference else RED if high < reference else GREY
-            axes.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
-            axes.plot(estimate, place, "o", color=colour, markersize=6)
+        if not np.isfinite(estimate):
+            continue
+        control = name in shuffled
+        colour = GREY if control else BLUE if low > reference else RED if high < reference else GREY
+        face = "white" if name in seeing else colour
+        axes.plot([low, high], [place, place], color=colour, linewidth=1 if control else 2, solid_capstyle="butt")
+        axes.plot(estimate, place, "o", color=colour, markersize=4 if control else 6, markerfacecolor=face)
+        if control:
+            axes.plot(shuffled[name], [place] * len(shuffled[name]), "|", color=GREY, markersize=9, alpha=0.7)
+    if seeing:
+        axes.plot([], [], "o", color=INK, markerfacecolor="white", label="sees the listener's reaction")
+    if shuffled:
+        axes.plot([], [], "|", color=GREY, markersize=9, label="one fit to shuffled scores")
+    if seeing or shuffled:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return _save(figure, path)
 
 

@@ -101,7 +101,7 @@ def evaluate_runs(
     scores = np.asarray(_column(sessions, "score"), float)
     draw = {"resamples": resamples, "seed": seed}
     row: dict[str, Any] = {"sessions": len(turns)}
-    missing = dict.fromkeys(WITHIN, _why_nothing_within(_ratings(sessions, turns)))
+    missing = dict.fromkeys(WITHIN, _why_nothing_within(turn_ratings(sessions)))
 
     values = values_per_session(sessions, runs, predicted_scores)
     for key in (*WITHIN, "global_loss"):
@@ -145,7 +145,7 @@ def values_per_session(
     NaN where a figure is undefined; see `evaluate_runs` for the arguments.
     """
     turns = [len(assistant_turns(messages)) for messages in _column(sessions, "messages")]
-    ratings = _ratings(sessions, turns)
+    ratings = turn_ratings(sessions)
     messages = [{"messages": each} for each in _column(sessions, "messages")]
     length, place = log_length(messages), position(messages)
     per_session: dict[str, Callable[[metrics.PerTurn], np.ndarray]] = {
@@ -162,11 +162,20 @@ def values_per_session(
     return values | {"global_loss": np.mean(errors, axis=0)}
 
 
+def turn_ratings(sessions: Dataset | Sequence[Session]) -> list[Sequence[float]]:
+    """The turn ratings of every session, NaN where there are none."""
+    return [
+        np.full(len(assistant_turns(messages)), np.nan) if ratings is None else ratings
+        for messages, ratings in zip(_column(sessions, "messages"), _column(sessions, "turn_rating"))
+    ]
+
+
 def markdown_table(rows: Mapping[str, Mapping[str, Any]], *, columns: Mapping[str, str] = COLUMNS) -> str:
     """An aligned Markdown table of rows of `evaluate_rewards`, with a note for each kind of missing figure.
 
     Args:
-        rows: name of the row -> its figures; or the reason, under `not_run`, why there are none.
+        rows: name of the row -> its figures (an `Interval`, a float or a whole number); or the reason, under
+            `not_run`, why there are none.
         columns: key of the figure -> title, in order.
     """
     lines = [["", *columns.values()]]
@@ -183,7 +192,7 @@ def markdown_table(rows: Mapping[str, Mapping[str, Any]], *, columns: Mapping[st
                 cells.append(MISSING)
                 notes.setdefault(f"{columns[key]}: {row['missing'][key]}", []).append(name)
             else:
-                cells.append(str(value) if isinstance(value, Interval) else f"{value:.3f}")
+                cells.append(f"{value:.3f}" if isinstance(value, float) else str(value))
         lines.append(cells)
     widths = [max(3, *(len(line[index]) for line in lines)) for index in range(len(columns) + 1)]
     lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
@@ -226,12 +235,6 @@ def _check(sessions: Dataset | Sequence[Session], turn_rewards: metrics.PerTurn,
                 f"turn_rewards, row {row} ({sessions[row]['session_id']!r}): expected one reward per assistant turn, "
                 f"{count}, found {len(rewards)}"
             )
-
-
-def _ratings(sessions: Dataset | Sequence[Session], turns: Sequence[int]) -> list[Sequence[float]]:
-    """The turn ratings of every session, NaN where there are none."""
-    ratings = _column(sessions, "turn_rating")
-    return [np.full(count, np.nan) if values is None else values for values, count in zip(ratings, turns)]
 
 
 def _why_nothing_within(ratings: metrics.PerTurn) -> str:

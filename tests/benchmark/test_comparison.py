@@ -127,10 +127,58 @@ def test_records_can_be_read_by_machines(rows, runs):
     good, bad, away = json.loads(json.dumps(records(rows, runs), allow_nan=False))
     assert (good["row"], good["run"], good["seeds"]) == ("good", True, [0, 3])
     assert good["data"] == {"train": "t", "judged": "j"}
-    assert good["versions"] == [{"python": "3"}] * 2
+    assert good["versions"] == [{"python": "3"}]  # each that was there, once
+    assert good["seconds_by_run"] == [10, 13]
     assert good["within_session_spearman"]["estimate"] == rows["good"]["within_session_spearman"].estimate
     assert bad["global_loss"]["estimate"] is None
     assert (away["run"], away["not_run"]) == (False, "no server")
+
+
+def test_where_a_row_lies_among_shuffled_ones(sessions, runs):
+    controls = [*noisy(sessions, 20.0), *noisy(sessions, 0.1)[:1]]  # one is better than the row
+    with_control = {"good": runs["good"], "good, scores shuffled": controls, "bad": runs["bad"]}
+    rows = compare(Design(sessions), with_control, against="bad", resamples=100)
+    found = rows["good, scores shuffled"]["shuffled"]
+    each = [
+        np.nanmean(
+            [
+                spearmanr(x, y).statistic if np.ptp(y) else NAN
+                for x, y in zip(run.turn_rewards, sessions["turn_rating"])
+            ]
+        )
+        for run in controls
+    ]
+    assert found["each"] == pytest.approx(each)
+    assert (found["mean"], found["deviation"]) == pytest.approx((np.mean(each), np.std(each) * np.sqrt(3 / 2)))
+    assert found["true"] == rows["good"]["within_session_spearman"].estimate
+    assert found["p"] == (1 + 1) / (1 + 3)
+    assert rows["good, scores shuffled"]["within_session_spearman"].estimate == pytest.approx(np.mean(each))
+    assert rows["good, scores shuffled"]["seeds"] == [0, 3]
+    assert rows["good, scores shuffled"]["seconds"] == (10 + 13 + 10) / 2
+    # A control claims nothing, so that it is no reason to correct for.
+    assert np.isnan(rows["good, scores shuffled"]["corrected"].estimate)
+    alone = compare(Design(sessions), {"good": runs["good"], "bad": runs["bad"]}, against="bad", resamples=100)
+    assert rows["good"]["corrected"] == alone["good"]["corrected"]
+    text = markdown(Design(sessions), rows, against="bad")
+    cells = [" ".join(line.split()) for line in text.split("With shuffled scores, mean")[1].splitlines()]
+    figures = (f"{found[key]:.3f}" for key in ("true", "mean", "deviation"))
+    assert f"| good | {' | '.join(figures)} | 3 | 0.500 |" in cells
+    assert "Of 1 differences from *bad*" in text
+    assert "p is the share" in text
+    json.dumps(records(rows, with_control), allow_nan=False)
+
+
+def test_a_control_without_its_row_and_one_of_a_single_fit(sessions, runs):
+    control = {
+        "gone, scores shuffled": runs["bad"][:1],
+        "bad": runs["bad"],
+        "away, scores shuffled": NotRun("no server"),
+    }
+    text = markdown(Design(sessions), compare(Design(sessions), control, against="bad", resamples=100), against="bad")
+    assert "– Within-session Spearman: not run with the scores as they are." in text
+    assert "– p: not run with the scores as they are." in text
+    assert "– Deviation between fits: of a single fit there is none." in text
+    assert "*not run*: no server (away, scores shuffled)." in text
 
 
 def test_what_is_written(sessions, runs, tmp_path):

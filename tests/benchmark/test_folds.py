@@ -7,6 +7,7 @@ from tiny import reward_model
 from toy import NAN, toy_sessions, with_column
 
 from geli_hf.benchmark.folds import Design, Encoded, Fold, FoldFeatures, out_of_fold
+from geli_hf.benchmark.runs import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,20 @@ def test_a_session_without_a_score_has_no_place(sessions):
         Design(unscored)
     with pytest.raises(ValueError, match="test: some sessions have no score"):
         Design(sessions, unscored)
+
+
+def test_scores_are_dealt_out_anew_and_nothing_else_is():
+    numbered = with_column(toy_sessions(60), "score", [float(number) for number in range(60)])
+    out, apart = Design(numbered, folds=4), Design(numbered, toy_sessions(5))
+    for design in (out, apart):
+        shuffled = design.shuffled(7, 1)
+        assert shuffled.features == numbered.features
+        assert fingerprint(shuffled.remove_columns("score")) == fingerprint(numbered.remove_columns("score"))
+        assert np.mean(np.array(shuffled["score"]) == np.arange(60)) < 0.2
+        for fold in design.of(7):  # none learns a score that was another fold's to learn
+            assert sorted(shuffled.select(fold.train)["score"]) == fold.train.tolist()
+        drawn = {tuple(design.shuffled(*which)["score"]) for which in [(7, 1), (7, 2), (8, 1), (7, 1)]}
+        assert len(drawn) == 3
 
 
 def test_features_are_encoded_once_and_selected(sessions, tmp_path):

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,17 @@ from tiny import backbone
 from toy import toy_sessions, with_column
 
 from geli_hf import GeliRewardModel
-from geli_hf.benchmark.folds import Encoded, Fold, FoldFeatures
-from geli_hf.benchmark.rows import ATTRIBUTION, HINDSIGHT, LLM_ROWS, SUPERVISED, NotRun, learned_rows, trivial_rows
+from geli_hf.benchmark.folds import Design, Encoded, Fold, FoldFeatures
+from geli_hf.benchmark.rows import (
+    ATTRIBUTION,
+    HINDSIGHT,
+    LLM_ROWS,
+    SUPERVISED,
+    NotRun,
+    learned_rows,
+    trivial_rows,
+)
+from geli_hf.benchmark.runs import run_rows
 from geli_hf.evaluation.metrics import within_session_auc
 from geli_hf.sessions import add_signal
 from geli_hf.training import fit_hindsight
@@ -38,7 +48,7 @@ def run(model, sessions, tmp_path_factory):
         fold = Fold(np.arange(len(rows) - 20), np.arange(len(rows) - 20, len(rows)))
         encoded = Encoded(model, rows, cache_dir=cache_dir)
         train, test = rows.select(fold.train), rows.select(fold.test)
-        rewards, scores = row(train, test, FoldFeatures(encoded, encoded, fold), 0)
+        rewards, scores = row.fit(train, test, FoldFeatures(encoded, encoded, fold), 0)
         assert [len(each) for each in rewards] == [len(each) for each in test["turn_rating"]]
         return rewards, scores, test
 
@@ -50,7 +60,7 @@ def learned(model):
     return learned_rows(model, ["affect", "noise"], ARGUMENTS, {"noise": 0.5})
 
 
-def test_the_names_of_the_rows(learned):
+def test_the_names_of_the_rows(learned, model):
     assert list(learned) == [
         "LI alone (affect)",
         "LI alone (noise)",
@@ -60,12 +70,19 @@ def test_the_names_of_the_rows(learned):
         "RRD, 32 turns",
         "RRD, all turns",
         "GELI (affect)",
+        "GELI (affect), scores shuffled",
         "GELI (noise)",
         *LLM_ROWS.values(),
-        HINDSIGHT,
-        ATTRIBUTION,
+        "hindsight",
+        "hindsight, scores shuffled",
+        "hindsight, seeing the reaction",
+        "hindsight, seeing the reaction, scores shuffled",
         SUPERVISED,
     ]
+    assert [row.permutations for row in learned.values() if row.permutations] == [2, 8, 8]
+    without = learned_rows(model, [], ARGUMENTS, permutations=0, trained_permutations=0)
+    assert not any(row.permutations for row in without.values())
+    assert set(without) < set(learned)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +153,19 @@ def test_the_attribution_alone_reads_the_reaction_to_the_turn_that_it_rewards(le
     assert np.abs(one - two).max() > 0.1
 
 
+@pytest.mark.parametrize("name", [HINDSIGHT, ATTRIBUTION])
+def test_what_shuffled_scores_teach_is_right_by_chance_at_most(name, learned, model, sessions, tmp_path):
+    """All turns of the toy lie on one line, good ones on one side: chance decides which side is rewarded."""
+    encoded = Encoded(model, sessions, cache_dir=tmp_path)
+    rows = {name: learned[name], "control": replace(learned[name], permutations=4)}
+    design, features = Design(sessions, folds=2), {"train": encoded, "judged": encoded}
+    found = [run for *_, run in run_rows(rows, design, features, [0], tmp_path / "rows")]
+    true, *shuffled = (within_session_auc(run.turn_rewards, sessions["turn_rating"]) for run in found)
+    assert true > 0.9
+    assert len(set(shuffled)) == 4
+    assert min(shuffled) < 0.5
+
+
 def test_the_attribution_is_that_of_the_text(learned, run, sessions, model, tmp_path):
     """From features that are at hand it says what it says when it reads the sessions itself."""
     train, test = sessions.select(range(40)), sessions.select(range(40, 60))
@@ -161,7 +191,7 @@ def test_what_is_absent_is_named(learned, run, sessions, model):
         run(smile["LI alone (smile)"])
     unrated = sessions.remove_columns("turn_rating")
     with pytest.raises(NotRun, match="no turn of the training sessions has a turn_rating"):
-        learned[SUPERVISED](unrated, unrated, None, 0)
+        learned[SUPERVISED].fit(unrated, unrated, None, 0)
 
 
 def test_what_a_language_model_said_is_learned_from_alone(run, sessions, model):
@@ -174,12 +204,12 @@ def test_what_a_language_model_said_is_learned_from_alone(run, sessions, model):
 
 def test_trivial_rows_need_no_backbone(sessions):
     train, test = sessions.select(range(40)), sessions.select(range(40, 60))
-    rewards, scores = TRIVIAL["predict the mean"](train, test, None, 0)
+    rewards, scores = TRIVIAL["predict the mean"].fit(train, test, None, 0)
     assert scores == pytest.approx([np.mean(train["score"])] * 20)
     assert not np.concatenate(rewards).any()
-    _, scores = TRIVIAL["predict the mode"](train, test, None, 0)
+    _, scores = TRIVIAL["predict the mode"].fit(train, test, None, 0)
     assert set(scores) == {max(set(train["score"]), key=list(train["score"]).count)}
-    rewards, scores = TRIVIAL["uniform, given the score"](train, test, None, 0)
+    rewards, scores = TRIVIAL["uniform, given the score"].fit(train, test, None, 0)
     assert scores is None
     assert [each[0] for each in rewards] == test["score"][:]
 
@@ -187,4 +217,4 @@ def test_trivial_rows_need_no_backbone(sessions):
 def test_a_package_that_is_absent_stops_one_row(monkeypatch, sessions):
     monkeypatch.setitem(sys.modules, "vaderSentiment.vaderSentiment", None)
     with pytest.raises(NotRun, match=r"pip install 'geli-hf\[text\]'"):
-        TRIVIAL["next-turn sentiment"](sessions, sessions, None, 0)
+        TRIVIAL["next-turn sentiment"].fit(sessions, sessions, None, 0)

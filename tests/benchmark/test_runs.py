@@ -8,8 +8,8 @@ from tiny import reward_model
 from toy import toy_sessions, with_column
 
 from geli_hf.benchmark.folds import Design, Encoded
-from geli_hf.benchmark.rows import NotRun
-from geli_hf.benchmark.runs import Run, fingerprint, run_rows, versions
+from geli_hf.benchmark.rows import NotRun, Row
+from geli_hf.benchmark.runs import Run, fingerprint, planned, run_rows, versions
 from geli_hf.sessions import SessionError
 
 
@@ -41,7 +41,7 @@ class Counted:
 
 def test_rewards_stand_in_the_order_of_the_sessions(sessions, encoded, tmp_path):
     design = Design(sessions, folds=5)
-    [(name, seed, run)] = run_rows({"a": Counted()}, design, encoded, [3], tmp_path / "runs")
+    [(name, seed, run)] = run_rows({"a": Row(Counted())}, design, encoded, [3], tmp_path / "runs")
     assert (name, seed) == ("a", 3)
     for index, (rewards, turns) in enumerate(zip(run.turn_rewards, sessions["turn_rating"])):
         assert rewards.tolist() == [100 * index + turn for turn in range(len(turns))]
@@ -52,10 +52,11 @@ def test_rewards_stand_in_the_order_of_the_sessions(sessions, encoded, tmp_path)
 
 
 def test_what_is_there_is_kept_and_what_is_missing_computed(sessions, encoded, tmp_path):
-    design, rows = Design(sessions, folds=2), {"a": Counted(), "RRD, 8/32 (x)": Counted()}
+    design, counted = Design(sessions, folds=2), {"a": Counted(), "RRD, 8/32 (x)": Counted()}
+    rows = {name: Row(fit) for name, fit in counted.items()}
     first = list(run_rows(rows, design, encoded, [0], tmp_path / "runs"))
     again = list(run_rows(rows, design, encoded, [0, 1], tmp_path / "runs"))
-    assert [row.calls for row in rows.values()] == [4, 4]  # two folds with each of two seeds
+    assert [fit.calls for fit in counted.values()] == [4, 4]  # two folds with each of two seeds
     for (_, _, one), (_, _, other) in zip(first, again):
         np.testing.assert_array_equal(np.concatenate(one.turn_rewards), np.concatenate(other.turn_rewards))
         np.testing.assert_array_equal(one.predicted_scores, other.predicted_scores)
@@ -63,14 +64,43 @@ def test_what_is_there_is_kept_and_what_is_missing_computed(sessions, encoded, t
     assert len(list((tmp_path / "runs" / "seed-1").iterdir())) == 2
 
 
+def test_a_control_is_fitted_to_several_permutations_of_the_scores(sessions, encoded, tmp_path):
+    numbered = with_column(sessions, "score", [float(number) for number in range(12)])
+    design, seen = Design(numbered, folds=2), []
+
+    def fit(train, test, features, seed):
+        seen.append((seed, train["session_id"][:], train["score"][:]))
+        return [np.zeros(len(turns)) for turns in test["turn_rating"]], None
+
+    def run(permutations, seeds):
+        rows = {"a": Row(fit), "a, scores shuffled": Row(fit, permutations)}
+        seen.clear()
+        found = list(run_rows(rows, design, encoded, seeds, tmp_path / "runs"))
+        assert len(found) == len(planned(rows, seeds))
+        return [(name, seed, run.about["permutation"]) for name, seed, run in found]
+
+    assert run(2, [0]) == [("a", 0, None), ("a, scores shuffled", 0, 1), ("a, scores shuffled", 0, 2)]
+    true, shuffled = seen[:2], seen[2:]
+    assert len(shuffled) == 4
+    for (_, names, scores), (_, again, dealt) in zip(true * 2, shuffled):
+        assert names == again
+        assert [f"s{score:.0f}" for score in scores] == names
+        assert sorted(dealt) == scores != dealt
+    assert shuffled[0][2] != shuffled[2][2]
+    # More of them, and more seeds: only these are computed, from other permutations.
+    assert [each[1:] for each in run(3, [0, 1])[1:4]] == [(0, 1), (0, 2), (0, 3)]
+    assert [seed for seed, *_ in seen] == [0] * 2 + [1] * 8
+    assert len({tuple(dealt) for *_, dealt in [*shuffled, *seen[:2], *seen[4:]]}) == 12
+
+
 @pytest.mark.parametrize("reason", [NotRun("no server"), SessionError("all scores are 3")])
 def test_a_row_that_cannot_be_run_is_tried_again(reason, sessions, encoded, tmp_path):
     design, row = Design(sessions, folds=2), Counted(reason)
-    [(_, _, found)] = run_rows({"a": row}, design, encoded, [0], tmp_path / "runs")
+    [(_, _, found)] = run_rows({"a": Row(row)}, design, encoded, [0], tmp_path / "runs")
     assert isinstance(found, NotRun)
     assert str(found) == str(reason)
     row.fail = None
-    [(_, _, found)] = run_rows({"a": row}, design, encoded, [0], tmp_path / "runs")
+    [(_, _, found)] = run_rows({"a": Row(row)}, design, encoded, [0], tmp_path / "runs")
     assert isinstance(found, Run)
 
 
@@ -82,14 +112,14 @@ def test_other_data_or_folds_are_computed_anew(sessions, encoded, tmp_path, capl
         (4, Design(changed, folds=2)),
         (7, Design(changed, folds=3)),
     ):
-        list(run_rows({"a": row}, design, encoded, [0], tmp_path / "runs"))
+        list(run_rows({"a": Row(row)}, design, encoded, [0], tmp_path / "runs"))
         assert row.calls == calls
     assert caplog.text.count("is computed anew") == 2
 
 
 def test_a_killed_row_leaves_nothing_that_is_read(sessions, encoded, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        list(run_rows({"a": Counted(KeyboardInterrupt())}, Design(sessions), encoded, [0], tmp_path / "runs"))
+        list(run_rows({"a": Row(Counted(KeyboardInterrupt()))}, Design(sessions), encoded, [0], tmp_path / "runs"))
     assert not list(tmp_path.glob("runs/**/*.npz"))
 
 
@@ -101,7 +131,7 @@ def test_encoding_is_not_counted(sessions, encoded, tmp_path, monkeypatch):
         features.train, features.test, features.train_reactions  # noqa: B018
         return [np.zeros(len(turns)) for turns in test["turn_rating"]], None
 
-    [(_, _, run)] = run_rows({"a": row}, Design(sessions, folds=2), encoded, [0], tmp_path / "runs")
+    [(_, _, run)] = run_rows({"a": Row(row)}, Design(sessions, folds=2), encoded, [0], tmp_path / "runs")
     # The clock is asked at the ends of two rows and of three encodings, of which each takes a second of its own.
     assert run.seconds == (7 - 3) + 1
     assert np.isnan(run.predicted_scores).all()
@@ -112,7 +142,7 @@ def test_a_row_gives_a_reward_for_every_turn(sessions, encoded, tmp_path):
         return [np.zeros(1) for _ in range(len(test))], None
 
     with pytest.raises(ValueError, match="a row gave 1 rewards for"):
-        list(run_rows({"a": row}, Design(sessions, folds=2), encoded, [0], tmp_path / "runs"))
+        list(run_rows({"a": Row(row)}, Design(sessions, folds=2), encoded, [0], tmp_path / "runs"))
 
 
 def test_a_fingerprint_is_of_the_contents(sessions):

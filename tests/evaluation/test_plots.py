@@ -154,6 +154,21 @@ def test_comparison_colours_what_stands_apart_from_the_reference(picture):
     assert [line.get_xdata().tolist() for line in drawn[::2]] == [[0.2, 0.4], [-0.3, -0.1], [-0.1, 0.3]]
 
 
+def test_comparison_tells_apart_what_sees_the_reaction_and_controls(picture):
+    rows = {"a": Interval(0.3, 0.2, 0.4), "a, shuffled": Interval(0.1, 0.05, 0.2), "b": Interval(0.2, 0.1, 0.3)}
+    plain = plot_comparison(rows, picture)
+    assert not plain.legends
+    figure = plot_comparison(rows, picture, seeing=["b"], shuffled={"a, shuffled": [0.0, 0.1, 0.2]})
+    assert_drawn(picture)
+    lines = figure.axes[0].lines
+    markers = {line.get_ydata()[0]: line for line in lines if line.get_marker() == "o" and len(line.get_ydata())}
+    assert [to_rgb(markers[place].get_markerfacecolor()) == (1, 1, 1) for place in range(3)] == [False, False, True]
+    assert to_rgb(markers[0].get_color()) == to_rgb(markers[2].get_color()) != to_rgb(markers[1].get_color())
+    [ticks] = [line for line in lines if line.get_marker() == "|" and len(line.get_xdata())]
+    assert ticks.get_xydata().tolist() == [[0.0, 1], [0.1, 1], [0.2, 1]]
+    assert {"sees the listener's reaction", "one fit to shuffled scores"} <= set(texts(figure))
+
+
 def test_replies_before_and_after(picture):
     before, after = [0.0, 0.0, 1.0, np.nan], [1.0, 1.0, 1.0, 0.0]
     figure = plot_replies(before, after, picture)
