@@ -7,7 +7,10 @@ never sees: out of fold, or on a test set of its own. Rows that claim something 
 scores, several times. `output_dir` receives
 
     comparison.md, comparison.json, comparison.png    the table, a record per row, and a forest plot
-    rows/seed-*/*.npz                                 the rewards of each row; `--resume` computes what is missing
+    rows/seed-*/*.npz                                 the rewards of each row
+    settings.yaml                                     the settings of the last run
+
+`--resume` goes on in it: it computes what is missing, or was computed with other settings.
 
 Every setting stands in the YAML file, and the command line overrides it: `--seeds '[0]' --training.li_weight 0.3`.
 """
@@ -17,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import yaml
 from datasets import Dataset
 from tqdm.auto import tqdm
 
@@ -31,6 +35,7 @@ from geli_hf.benchmark import (
     trivial_rows,
     write_comparison,
 )
+from geli_hf.cache import whole
 from geli_hf.data import load_sessions, read_report
 from geli_hf.modeling_geli import GeliRewardModel
 from geli_hf.sessions import SessionError, feedback_names
@@ -46,7 +51,7 @@ class CompareSettings:
     folds: int = field(default=4, metadata={"help": "By conversation, without data.test_options."})
     rows: list[str] | None = field(default=None, metadata={"help": "Names of the rows to run. Default: all."})
     against: str | None = field(default=None, metadata={"help": "Row to compare with. Default: GELI's first."})
-    resume: bool = field(default=False, metadata={"help": "Go on in output_dir; keep the rows that are there."})
+    resume: bool = field(default=False, metadata={"help": "Go on in output_dir; keep the rows that still hold."})
 
 
 @dataclass
@@ -76,9 +81,9 @@ def main(argv: list[str]) -> None:
     output = Path(run.output_dir)
     if not run.seeds:
         raise SettingsError("seeds: expected at least one")
-    # What was computed stays true with other rows, another row to compare with, and more seeds.
-    lasting = {name: part for name, part in settings.items() if name} | {"": {"folds": run.folds}}
-    claim(output, lasting, run.resume)
+    claim(output, {}, run.resume)  # no settings to agree on: each row knows its own, and is computed anew with others
+    with whole(output / "settings.yaml") as partial:
+        partial.write_text(yaml.safe_dump(settings))
 
     try:
         sessions = load(data, run, data.options)

@@ -172,13 +172,13 @@ def markdown(design: Design, rows: Mapping[str, Mapping[str, Any]], *, against: 
 
 
 def records(rows: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequence[Run] | NotRun]) -> list[dict[str, Any]]:
-    """One JSON object per row: its figures, with seeds, folds, fingerprints of the data and versions."""
+    """One JSON object per row: its figures, with settings, seeds, folds, fingerprints of the data and versions."""
     found = []
     for name, row in rows.items():
         record = {"row": name, "run": "not_run" not in row, **row}
         if record["run"]:
             abouts = [run.about for run in runs[name]]
-            record |= {key: abouts[0][key] for key in ("folds", "data")}
+            record |= {key: abouts[0][key] for key in ("settings", "folds", "data")}
             record["seconds_by_run"] = [run.seconds for run in runs[name]]
             versions = [about["versions"] for about in abouts]
             record["versions"] = [each for index, each in enumerate(versions) if each not in versions[:index]]

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from ..modeling_geli import GeliRewardModel
 from ..training import cached_reaction_features, cached_turn_features
-from ..training.features import TurnFeatureCache
+from ..training.features import TurnFeatureCache, features_key
 
 
 class Fold(NamedTuple):
@@ -95,6 +95,11 @@ class Encoded:
     ):
         self.model, self.sessions, self.options = model, sessions, {"cache_dir": cache_dir, "dtype": dtype}
         self.seconds = 0.0
+
+    @cached_property
+    def key(self) -> str:
+        """A digest of the backbone, of how it reads, and of the dialogues; it is there without encoding them."""
+        return features_key(self.model, self.sessions, self.options["dtype"])
 
     @cached_property
     def turns(self) -> TurnFeatureCache:

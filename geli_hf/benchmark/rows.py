@@ -9,7 +9,7 @@ import copy
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ HINDSIGHT, ATTRIBUTION = "hindsight", "hindsight, seeing the reaction"
 SUPERVISED = "supervised by the turn ratings (reference)"
 SHUFFLED = ", scores shuffled"  # the name of a control is that of its row and this
 RRD_TURNS = (8, 32, None)
+HEAD_FIELDS = ("head", "head_hidden_size", "head_dropout", "aggregation")
 # A fit leaves nothing but its head: what is measured is measured afterwards, on all rows alike.
 QUIET = {
     "eval_strategy": "no",
@@ -55,11 +56,13 @@ class Row:
         fit: `(train, test, features, seed) -> (turn_rewards, predicted_scores)`: one array per test session, with one
             reward per assistant turn; and `(sessions,)` in units of the score, or None from a way that predicts none.
             Where something is absent that it needs it raises `NotRun`.
+        settings: what the fit depends on beside sessions, features and seed, as JSON: with others it is another row.
         permutations: of a control, fits per seed, each with the scores of the training sessions permuted; 0 of all
             others, which are fitted once, as the scores are.
     """
 
     fit: Fit
+    settings: Mapping[str, Any] = field(default_factory=dict)
     permutations: int = 0
 
 
@@ -89,27 +92,30 @@ def learned_rows(
         permutations: fits per seed of each control in closed form: hindsight, and its teacher. 0 for no control.
         trained_permutations: the same of GELI with the first signal, whose fits take longer.
     """
-    fit = partial(_fit, model, dict(arguments or {}))
+    head = {name: getattr(model.config, name) for name in HEAD_FIELDS}
+
+    def trained(signal: str | None = None, **changes: Any) -> Row:
+        wanted = {**(arguments or {}), **changes}
+        fit = partial(_fit, model, wanted)
+        return Row(partial(_needing, signal, fit) if signal else fit, {"training": wanted, "model": head})
+
     signals = [name for name in signals if name not in LLM_ROWS]
-    rows: dict[str, Row] = {
-        f"LI alone ({name})": Row(partial(_needing, name, partial(fit, {"li": name, "li_weight": 1.0})))
-        for name in signals
-    }
-    rows["IRCR"] = Row(partial(fit, {"ge": "ircr", "li_weight": 0.0}))
-    rows["RUDDER"] = Row(partial(fit, {"ge": "rudder", "li_weight": 0.0}))
+    rows = {f"LI alone ({name})": trained(name, li=name, li_weight=1.0) for name in signals}
+    rows["IRCR"] = trained(ge="ircr", li_weight=0.0)
+    rows["RUDDER"] = trained(ge="rudder", li_weight=0.0)
     for name, turns in rrd_rows().items():
-        rows[name] = Row(partial(fit, {"ge": "rrd", "rrd_turns": turns, "li_weight": 0.0}))
+        rows[name] = trained(ge="rrd", rrd_turns=turns, li_weight=0.0)
     for name in signals:
-        changes = {"ge": "rrd", "rrd_turns": None, "li": name}
-        if name in (li_weights or {}):
-            changes["li_weight"] = li_weights[name]
-        row = Row(partial(_needing, name, partial(fit, changes)))
-        rows |= _with_control(f"GELI ({name})", row, trained_permutations if name == signals[0] else 0)
+        weight = {"li_weight": li_weights[name]} if name in (li_weights or {}) else {}
+        geli = trained(name, ge="rrd", rrd_turns=None, li=name, **weight)
+        rows |= _with_control(f"GELI ({name})", geli, trained_permutations if name == signals[0] else 0)
     for name, title in LLM_ROWS.items():
-        rows[title] = Row(partial(_needing, name, partial(fit, {"li": name, "li_weight": 1.0})))
-    rows |= _with_control(HINDSIGHT, Row(partial(_hindsight, model, signals)), permutations)
-    rows |= _with_control(ATTRIBUTION, Row(partial(_attribution, model, signals)), permutations)
-    rows[SUPERVISED] = Row(partial(_supervised, fit))
+        rows[title] = trained(name, li=name, li_weight=1.0)
+    for name, fit in ((HINDSIGHT, _hindsight), (ATTRIBUTION, _attribution)):
+        closed = Row(partial(fit, model, signals), {"signals": signals, "model": head})
+        rows |= _with_control(name, closed, permutations)
+    ratings = trained(li="turn_rating", li_weight=1.0)
+    rows[SUPERVISED] = replace(ratings, fit=partial(_supervised, ratings.fit))
     return rows
 
 
@@ -139,7 +145,6 @@ def _baseline(baseline: Callable, train: Dataset, test: Dataset, features, seed:
 def _fit(
     base: GeliRewardModel,
     arguments: dict,
-    changes: dict,
     train: Dataset,
     test: Dataset,
     features: FoldFeatures,
@@ -147,10 +152,10 @@ def _fit(
 ) -> Rewards:
     """Train a new head, and reward the test turns with it."""
     set_seed(seed)
-    rudder = changes.get("ge") == "rudder"
+    rudder = arguments.get("ge") == "rudder"
     model = with_new_head(base, "rudder" if rudder else base.config.head)
     with tempfile.TemporaryDirectory() as folder:
-        wanted = arguments | changes | QUIET | {"output_dir": folder, "seed": seed}
+        wanted = arguments | QUIET | {"output_dir": folder, "seed": seed}
         trainer = GeliRewardTrainer(model, GeliRewardArguments(**wanted), train, features={"train": features.train})
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -191,7 +196,7 @@ def _fit_hindsight(
     return fit_hindsight(model, train, signals=signals, seed=seed, features=at_hand)
 
 
-def _supervised(fit: Callable, train: Dataset, test: Dataset, features: FoldFeatures, seed: int) -> Rewards:
+def _supervised(fit: Fit, train: Dataset, test: Dataset, features: FoldFeatures, seed: int) -> Rewards:
     """Learns from the turn ratings themselves, which the other rows never see: what the features can give."""
     if "turn_rating" not in train.column_names or all(map(math.isnan, _flat(train["turn_rating"]))):
         raise NotRun("no turn of the training sessions has a turn_rating")
@@ -199,7 +204,7 @@ def _supervised(fit: Callable, train: Dataset, test: Dataset, features: FoldFeat
     rows["feedback"] = [{"turn_rating": ratings} for ratings in train["turn_rating"]]
     known = session_features(["turn_rating"])
     rated = Dataset.from_dict(rows, features=Features({name: known[name] for name in rows}))
-    return fit({"li": "turn_rating", "li_weight": 1.0}, rated, test, features, seed)
+    return fit(rated, test, features, seed)
 
 
 def with_new_head(base: GeliRewardModel, head: str) -> GeliRewardModel:

@@ -34,7 +34,7 @@ class Run:
         turn_rewards: one array per judged session.
         predicted_scores: (sessions,), NaN throughout from a way that predicts none.
         seconds: that its fits and predictions took, encoding left aside.
-        about: row, seed, permutation, folds, fingerprints of the data, and versions.
+        about: row, its settings, seed, permutation, folds, features, fingerprints of the data, and versions.
     """
 
     turn_rewards: list[np.ndarray]
@@ -67,29 +67,34 @@ def run_rows(
     seeds: Sequence[int],
     folder: str | Path,
 ) -> Iterator[tuple[str, int, Run | NotRun]]:
-    """Everything that is `planned`: what was computed before with the same data is read, the rest computed and kept.
+    """Everything that is `planned`: what is there, of the same data and settings, is read, the rest computed and kept.
 
     A row that can't be run is not kept, so that it is tried again the next time.
 
     Args:
         encoded: features of `design.train` under `"train"`, and of `design.judged` under `"judged"`.
-        folder: `seed-<seed>/<row>.npz` in it, of a control `<row> <permutation>.npz`. Settings of the rows are not
-            compared: other settings, another folder.
+        folder: `seed-<seed>/<row>.npz` in it, of a control `<row> <permutation>.npz`.
     """
     about = {
         "folds": design.folds,
         "data": {"train": fingerprint(design.train), "judged": fingerprint(design.judged)},
+        "features": {name: each.key for name, each in encoded.items()},
     }
+    told = set()
     for name, seed, permutation in planned(rows, seeds):
         stem = name if permutation is None else f"{name} {permutation}"
         file = Path(folder) / f"seed-{seed}" / f"{quote(stem, safe=' (),')}.npz"
-        wanted = {"row": name, "seed": seed, "permutation": permutation, **about}
+        settings = json.loads(json.dumps(rows[name].settings, sort_keys=True, default=str))  # as they will be read
+        wanted = {"row": name, "settings": settings, "seed": seed, "permutation": permutation, **about}
         if file.exists():
             run = Run.load(file)
             if wanted.items() <= run.about.items():
                 yield name, seed, run
                 continue
-            logger.warning(f"{file} was computed from other data or in other folds, and is computed anew")
+            other = ", ".join(key for key in wanted if run.about.get(key) != wanted[key])
+            if other not in told:
+                logger.warning(f"{folder}: what was computed with other {other} is computed anew")
+                told.add(other)
         try:
             run = run_row(rows[name], design, encoded, seed, permutation)
         except (NotRun, SessionError) as reason:

@@ -102,7 +102,7 @@ def cached_turn_features(
             the hardware has it. Features are kept in float32.
         batch_size: sessions that are encoded together.
     """
-    folder = Path(cache_dir or cache_root() / "features") / _key(model, sessions, dtype)
+    folder = Path(cache_dir or cache_root() / "features") / features_key(model, sessions, dtype)
     if not folder.exists():
         with whole(folder) as partial:
             partial.mkdir()
@@ -154,7 +154,8 @@ def _write(model: GeliRewardModel, sessions: Dataset, folder: Path, dtype: torch
     np.save(folder / "first.npy", first)
 
 
-def _key(model: GeliRewardModel, sessions: Dataset, dtype: torch.dtype) -> str:
+def features_key(model: GeliRewardModel, sessions: Dataset, dtype: torch.dtype) -> str:
+    """What names a cache: a digest of all that the features of the sessions' turns depend on."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps({name: getattr(model.config, name) for name in READING_FIELDS}).encode())
     digest.update(f"{dtype} {model.tokenizer.chat_template}".encode())

@@ -31,7 +31,13 @@ def noisy(sessions, noise: float, *, predicts: bool = True) -> list[Run]:
         rng = np.random.default_rng([seed, int(noise * 100)])
         rewards = [np.array(turns) + noise * rng.normal(size=len(turns)) for turns in sessions["turn_rating"]]
         predicted = np.array([5 + 2 * each.mean() if predicts else NAN for each in rewards])
-        about = {"seed": seed, "folds": 4, "data": {"train": "t", "judged": "j"}, "versions": {"python": "3"}}
+        about = {
+            "seed": seed,
+            "settings": {},
+            "folds": 4,
+            "data": {"train": "t", "judged": "j"},
+            "versions": {"python": "3"},
+        }
         runs.append(Run(rewards, predicted, 10.0 + seed, about))
     return runs
 

@@ -1,6 +1,7 @@
 """Every method learns what the toy corpus teaches, each from what it says that it learns from."""
 
 import copy
+import json
 import sys
 from dataclasses import replace
 
@@ -181,6 +182,26 @@ def test_the_attribution_is_that_of_the_text(learned, run, sessions, model, tmp_
     for row, expected in zip(fit.attribution.score_sessions(test, batch_size=3, features=at_hand), read):
         for name, part in expected["parts"].items():
             assert row["parts"][name] == pytest.approx(part, abs=1e-4)
+
+
+def test_what_a_row_depends_on_is_among_its_settings(model, learned):
+    json.dumps({name: row.settings for name, row in learned.items()})
+    assert learned["GELI (noise)"].settings["training"]["li_weight"] == 0.5
+    assert learned["GELI (affect)"].settings["training"]["num_train_epochs"] == 8
+
+    def changed(*arguments, base=model):
+        rows = learned_rows(base, *arguments)
+        return {name for name, row in learned.items() if name not in rows or rows[name].settings != row.settings}
+
+    signals = ["affect", "noise"]
+    assert changed(signals, ARGUMENTS, {"noise": 0.5}) == set()
+    assert changed(signals, ARGUMENTS, {"noise": 0.4}) == {"GELI (noise)"}
+    closed = {name for name in learned if name.startswith("hindsight")}
+    assert changed(signals, ARGUMENTS | {"learning_rate": 1.0}, {"noise": 0.5}) == set(learned) - closed
+    assert closed <= changed(["noise"], ARGUMENTS, {"noise": 0.5})
+    wider = copy.deepcopy(model)
+    wider.config.aggregation = "sum"
+    assert changed(signals, ARGUMENTS, {"noise": 0.5}, base=wider) == set(learned)
 
 
 def test_what_is_absent_is_named(learned, run, sessions, model):

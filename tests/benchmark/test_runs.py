@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from tiny import reward_model
 from toy import toy_sessions, with_column
 
@@ -73,7 +74,7 @@ def test_a_control_is_fitted_to_several_permutations_of_the_scores(sessions, enc
         return [np.zeros(len(turns)) for turns in test["turn_rating"]], None
 
     def run(permutations, seeds):
-        rows = {"a": Row(fit), "a, scores shuffled": Row(fit, permutations)}
+        rows = {"a": Row(fit), "a, scores shuffled": Row(fit, permutations=permutations)}
         seen.clear()
         found = list(run_rows(rows, design, encoded, seeds, tmp_path / "runs"))
         assert len(found) == len(planned(rows, seeds))
@@ -114,7 +115,26 @@ def test_other_data_or_folds_are_computed_anew(sessions, encoded, tmp_path, capl
     ):
         list(run_rows({"a": Row(row)}, design, encoded, [0], tmp_path / "runs"))
         assert row.calls == calls
-    assert caplog.text.count("is computed anew") == 2
+    assert caplog.text.count("what was computed with other data is computed anew") == 1
+    assert caplog.text.count("what was computed with other folds is computed anew") == 1
+
+
+def test_a_row_with_other_settings_is_computed_anew_and_no_other(sessions, encoded, tmp_path, caplog):
+    design, fits = Design(sessions, folds=2), {"a": Counted(), "b": Counted()}
+
+    def run(**settings):
+        rows = {name: Row(fit, settings.get(name, {}), permutations=2) for name, fit in fits.items()}
+        list(run_rows(rows, design, encoded, [0], tmp_path / "runs"))
+        return [fit.calls for fit in fits.values()]
+
+    assert run(a={"weight": 0.1, "betas": (0.9, 0.99)}) == [4, 4]
+    assert run(a={"betas": (0.9, 0.99), "weight": 0.1}) == [4, 4]
+    assert run(a={"weight": 0.3, "betas": (0.9, 0.99)}) == [8, 4]
+    assert caplog.text.count("what was computed with other settings is computed anew") == 1
+    other = {name: Encoded(each.model, each.sessions, dtype=torch.bfloat16) for name, each in encoded.items()}
+    encoded.update(other)
+    assert run(a={"weight": 0.3, "betas": (0.9, 0.99)}) == [12, 8]
+    assert "with other features is" in caplog.text
 
 
 def test_a_killed_row_leaves_nothing_that_is_read(sessions, encoded, tmp_path):

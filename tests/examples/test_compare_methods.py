@@ -95,12 +95,15 @@ def test_settings_that_cannot_be_are_named(options, complaint, compare):
         compare(*options)
 
 
-def test_other_settings_want_another_folder(compare):
-    compare("--rows", "[log length]", "--against", "log length")
+def test_rows_are_computed_anew_where_their_settings_changed(compare, tmp_path):
+    rows = "[log length, hindsight, LI alone (affect)]"
+    compare("--rows", rows)
     with pytest.raises(SettingsError, match="--resume goes on with it"):
         compare()
-    with pytest.raises(SettingsError, match=r"other settings \(training.num_train_epochs\)"):
-        compare("--resume", "--training.num_train_epochs", "2")
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.glob("run/rows/**/*.npz")}
+    compare("--resume", "--rows", rows, "--model.li_weights", "{affect: 0.4}")
+    assert {file.stem for file, written in files.items() if file.stat().st_mtime_ns != written} == {"GELI (affect)"}
+    assert yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())["model"]["li_weights"] == {"affect": 0.4}
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
