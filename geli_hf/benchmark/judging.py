@@ -74,7 +74,8 @@ def run_models(sessions: Dataset, rows: Mapping[str, str]) -> dict[str, list[Run
     Args:
         rows: as of `labels`.
     """
-    about = {"seed": None, "folds": None, "data": {"judged": fingerprint(sessions)}, "versions": versions()}
+    about = {"seed": None, "settings": {}, "folds": None, "data": {"judged": fingerprint(sessions)}}
+    about |= {"versions": versions()}
     found: dict[str, list[Run] | NotRun] = {name: [_scored(sessions, of, about)] for name, of in rows.items()}
     turns = [len(assistant_turns(messages)) for messages in sessions["messages"]]
     mean = np.full(len(turns), _train_mean(found))
