@@ -1,4 +1,4 @@
-"""What a language model said of each turn, distilled into a reward model (LLM-GELI)."""
+"""What another said of each turn, a language model or a teacher in hindsight, distilled into a reward model."""
 
 import json
 import re
@@ -11,8 +11,10 @@ from chat_server import ChatServer
 from tiny import backbone
 from toy import GOOD, toy_sessions
 
-from geli_hf import GeliRewardModel
+from geli_hf import GeliRewardModel, add_signal
+from geli_hf.evaluation.metrics import within_session_spearman
 from geli_hf.llm import Endpoint, LlmDecomposer
+from geli_hf.training import fit_hindsight
 
 
 def judge(body: dict) -> str:
@@ -58,3 +60,29 @@ def test_a_reward_model_learns_what_the_language_model_said(trainer, decomposed)
     assert np.isnan(errors).any()
     assert metrics["eval_loss"] == pytest.approx(np.nanmean(errors), abs=1e-4)
     assert metrics["eval_loss"] < 0.5
+
+
+def test_a_model_of_any_kind_learns_what_a_teacher_saw_in_hindsight(trainer):
+    """The student's step by gradient: another head, and a backbone that learns too."""
+    train, held_out = toy_sessions(120, seed=2), toy_sessions(40, seed=3)
+    fit = fit_hindsight(GeliRewardModel.from_backbone(backbone("bert")), train)
+    torch.manual_seed(0)
+    model = GeliRewardModel.from_backbone(backbone("bert"), head="mlp")
+    before = model.model.encoder.layer[0].attention.self.query.weight.detach().clone()
+    taught = trainer(
+        model,
+        train=add_signal(train, "hindsight", fit.targets),
+        held_out=None,
+        li="hindsight",
+        li_weight=1,
+        freeze_backbone=False,
+        num_train_epochs=8,
+        learning_rate=1e-3,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+    )
+    taught.train()
+    assert not torch.equal(before, model.model.encoder.layer[0].attention.self.query.weight)
+    scored = [row["turn_rewards"] for row in model.score_sessions(held_out)]
+    assert within_session_spearman(scored, held_out["turn_rating"]) > 0.7
