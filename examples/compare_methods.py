@@ -114,13 +114,14 @@ def main(argv: list[str]) -> None:
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     encoded = {"train": Encoded(model, sessions, dtype=dtype)}
     encoded["judged"] = encoded["train"] if test is None else Encoded(model, test, dtype=dtype)
-    found = []
+    found, told = [], set()
     with tqdm(total=len(planned(rows, run.seeds)), desc="Rows", unit="fit") as bar:
         for name, seed, result in run_rows(rows, design, encoded, run.seeds, output / "rows"):
             found.append((name, seed, result))
             bar.update()
-            if isinstance(result, NotRun):
-                bar.write(f"not run with seed {seed}: {name}: {result}")
+            if isinstance(result, NotRun) and name not in told:
+                bar.write(f"not run: {name}: {result}")
+                told.add(name)
     feedback = next((name for name in signals if name in feedback_names(design.judged)), None)
     print(write_comparison(output, design, by_row(found), against=against, corpus=data.corpus, feedback=feedback))
 
@@ -128,7 +129,12 @@ def main(argv: list[str]) -> None:
 def load(data: CorpusSettings, run: CompareSettings, options: dict) -> Dataset:
     sessions = load_sessions(data.corpus, data_dir=run.data_dir, **options)
     print(f"{data.corpus} {options or ''}\n{read_report(sessions)}")
-    return sessions.filter(lambda score: score == score, input_columns="score", desc="Keeping rated sessions")
+    rated = sessions.filter(lambda score: score == score, input_columns="score", desc="Keeping rated sessions")
+    if not len(rated):
+        raise ValueError(f"none of the {len(sessions)} sessions has a score")
+    if unrated := len(sessions) - len(rated):
+        print(f"{unrated}  of them left out: no score")
+    return rated
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ from ..evaluation.table import (
     values_per_session,
 )
 from ..sessions import assistant_turns, feedback_names
+from ..training.hindsight import SESSIONS_NEEDED
 from .folds import Design
-from .rows import ATTRIBUTION, SHUFFLED, NotRun, rrd_rows
+from .rows import ATTRIBUTION, HINDSIGHT, SHUFFLED, NotRun, rrd_rows
 from .runs import Run
 
 CONVERSATIONS_NEEDED = 20  # below, a bootstrap over conversations is no interval that one can rely on
@@ -270,13 +271,15 @@ def _notes(design: Design, rows: Mapping[str, Mapping[str, Any]], against: str, 
         ]
     else:
         compared = {name: row["corrected"] for name, row in rows.items() if not _undefined(row.get("corrected"))}
-        remain = [name for name, interval in compared.items() if interval.low > 0 or interval.high < 0]
-        notes = [
-            "In brackets 95 % bootstrap intervals over conversations, of means over seeds; differences are paired, "
-            f"session by session. Of {len(compared)} differences from *{against}*, {len(compared) / 20:.1f} would "
-            "exclude 0 by chance if there were none; with Bonferroni's correction "
-            + (f"these still do: {'; '.join(remain)}." if remain else "none does.")
-        ]
+        higher = [name for name, interval in compared.items() if interval.low > 0]
+        lower = [name for name, interval in compared.items() if interval.high < 0]
+        notes = ["In brackets 95 % bootstrap intervals over conversations, of means over seeds."]
+        if compared:
+            notes[0] += (
+                f" Differences are paired, session by session. Of {len(compared)} differences from *{against}*, "
+                f"{len(compared) / 20:.1f} would exclude 0 by chance if there were none. With Bonferroni's correction "
+                f"these still do, higher: {'; '.join(higher) or 'none'}; lower: {'; '.join(lower) or 'none'}."
+            )
     notes.append(
         "Within-session figures compare turns of one session, so who rates high does not matter to them. A good local "
         "difference by itself proves nothing: a reward that copies the signal has one. *uniform, given the score* "
@@ -285,6 +288,13 @@ def _notes(design: Design, rows: Mapping[str, Mapping[str, Any]], against: str, 
         "they can explain recorded sessions, and may not reward a policy. Seconds are those of all fits and "
         "predictions of a seed, without encoding."
     )
+    seeds = sorted({seed for row in rows.values() for seed in row.get("seeds", [])})
+    fewest = min((len(fold.train) for seed in seeds for fold in design.of(seed)), default=SESSIONS_NEEDED)
+    if fewest < SESSIONS_NEEDED and any("seeds" in rows.get(name, {}) for name in (HINDSIGHT, ATTRIBUTION)):
+        notes.append(
+            f"*{HINDSIGHT}* learned from {fewest} sessions. With fewer than about {SESSIONS_NEEDED} the listener's "
+            "signal alone is the better reward."
+        )
     if any("shuffled" in row for row in rows.values()):
         notes.append(
             "*Scores shuffled* is the same fit after the scores were dealt out anew among its training sessions: what "
@@ -299,7 +309,8 @@ def _notes(design: Design, rows: Mapping[str, Mapping[str, Any]], against: str, 
         )
     longest = max(len(assistant_turns(messages)) for messages in design.train["messages"])
     if same := [f"*{name}*" for name, turns in rrd_rows().items() if name in rows and turns and turns >= longest]:
-        notes.append(f"No session has more than {longest} turns, so {', '.join(same)} takes all of them.")
+        take = "takes" if len(same) == 1 else "take"
+        notes.append(f"No session has more than {longest} turns, so {' and '.join(same)} {take} all of them.")
     return [*notes, *([CORPUS_NOTES[corpus]] if corpus in CORPUS_NOTES else [])]
 
 

@@ -6,9 +6,11 @@ A further method is a further entry of the dict.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -193,7 +195,20 @@ def _fit_hindsight(
         raise NotRun(f"the model's aggregation is {base.config.aggregation!r}; the closed form is that of the mean")
     model = with_new_head(base, "linear")
     at_hand = {"turns": features.train, "reactions": features.train_reactions}
-    return fit_hindsight(model, train, signals=signals, seed=seed, features=at_hand)
+    with _unsaid():
+        return fit_hindsight(model, train, signals=signals, seed=seed, features=at_hand)
+
+
+@contextmanager
+def _unsaid() -> Iterator[None]:
+    """That sessions are few is said by the notes of the comparison, once, and not by every fit."""
+    logger = logging.getLogger(fit_hindsight.__module__)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _supervised(fit: Fit, train: Dataset, test: Dataset, features: FoldFeatures, seed: int) -> Rewards:

@@ -115,7 +115,8 @@ def evaluate_runs(
         whole = predicted_scores
         missing["global_loss"] = "no session with a score and a prediction"
     row["session_spearman"] = metrics.session_spearman_interval(whole, scores, conversations, **draw)
-    missing["session_spearman"] = "no two sessions with different scores"
+    rewarded = np.isfinite(np.asarray(whole, float)).any()
+    missing["session_spearman"] = "no two sessions with different scores" if rewarded else "no session with a reward"
 
     signals = _column(sessions, "feedback")
     name = feedback or next((name for signal in signals for name in signal or ()), None)
@@ -200,10 +201,16 @@ def markdown_table(rows: Mapping[str, Mapping[str, Any]], *, columns: Mapping[st
         "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in lines
     ]
     text += [""] if notes else []
+    run = [name for name, row in rows.items() if "not_run" not in row]
     for reason, names in notes.items():
-        whose = "" if len(names) == len(rows) else f" ({'; '.join(names)})"
-        mark = "" if reason.startswith(NOT_RUN) else f"{MISSING} "
-        text.append(f"{mark}{reason}{whose}.  ")
+        others = [name for name in run if name not in names]
+        if reason.startswith(NOT_RUN):
+            text.append(f"{reason} ({'; '.join(names)}).  ")
+        elif len(names) > 3 * len(others):  # as long a list as the table has rows says less than its exceptions
+            exceptions = f" (all but {'; '.join(others)})" if others else ""
+            text.append(f"{MISSING} {reason}{exceptions}.  ")
+        else:
+            text.append(f"{MISSING} {reason} ({'; '.join(names)}).  ")
     return "\n".join(text) + "\n"
 
 

@@ -1,5 +1,6 @@
 """Figures of all rows from their runs, and what the table says where there is nothing to compute them from."""
 
+import copy
 import json
 
 import numpy as np
@@ -13,8 +14,9 @@ from toy import NAN, toy_sessions, with_column
 from geli_hf import GeliRewardModel
 from geli_hf.benchmark.comparison import by_row, compare, markdown, records, write_comparison
 from geli_hf.benchmark.folds import Design, Encoded
-from geli_hf.benchmark.rows import SUPERVISED, NotRun, learned_rows, trivial_rows
+from geli_hf.benchmark.rows import ATTRIBUTION, HINDSIGHT, SUPERVISED, NotRun, learned_rows, trivial_rows
 from geli_hf.benchmark.runs import Run, run_rows
+from geli_hf.training import fit_hindsight
 
 SEEDS = (0, 3)
 
@@ -111,7 +113,7 @@ def test_the_table_says_what_stands_in_it(sessions, rows):
     assert "*not run*: no server (away)." in text
     assert "away" not in second
     assert "– minus bad: the row that the others are compared with (bad)." in text
-    assert "with Bonferroni's correction these still do: good." in text
+    assert "With Bonferroni's correction these still do, higher: good; lower: none." in text
     assert "*hindsight, seeing the reaction* read the reaction" in text
     assert "Circularity: the turn ratings of USS stand on the user's next line" in text
     assert "Circularity" not in markdown(Design(sessions), rows, against="bad", corpus="esconv")
@@ -120,13 +122,28 @@ def test_the_table_says_what_stands_in_it(sessions, rows):
 def test_rows_that_are_the_same_by_nature_are_named(sessions, runs):
     longest = max(map(len, sessions["turn_rating"]))
     design, rrd = Design(sessions), {"RRD, 8 turns": runs["good"], "RRD, all turns": runs["good"]}
-    text = markdown(design, compare(design, rrd, against="RRD, all turns", resamples=100), against="RRD, all turns")
+    rows = compare(design, rrd, against="RRD, all turns", resamples=100)
+    text = markdown(design, rows, against="RRD, all turns")
     assert f"No session has more than {longest} turns, so *RRD, 8 turns* takes all of them." in text
+    text = markdown(design, {"RRD, 32 turns": rows["RRD, 8 turns"]} | rows, against="RRD, all turns")
+    assert "so *RRD, 8 turns* and *RRD, 32 turns* take all of them." in text
     assert "*predict the mean* shows how far" in text
     apart = Design(sessions, sessions)
     text = markdown(apart, compare(apart, runs, against="bad", resamples=100), against="bad")
     assert "takes all" not in text
     assert "shows how far" not in text
+
+
+def test_few_sessions_are_told_once_and_below_the_table(sessions, caplog, tmp_path):
+    model = GeliRewardModel.from_backbone(backbone("bert"))
+    rows = {name: row for name, row in learned_rows(model, ["affect"]).items() if name in (HINDSIGHT, ATTRIBUTION)}
+    encoded, design = Encoded(model, sessions, cache_dir=tmp_path / "features"), Design(sessions, folds=4)
+    found = by_row(run_rows(rows, design, {"train": encoded, "judged": encoded}, SEEDS, tmp_path))
+    assert not caplog.text
+    text = write_comparison(tmp_path, design, found, against=HINDSIGHT, resamples=100)
+    assert text.count("*hindsight* learned from 22 sessions. With fewer than about 200 the listener's signal") == 1
+    fit_hindsight(copy.deepcopy(model), sessions, cache_dir=tmp_path / "features")
+    assert "sessions have a score" in caplog.text  # who fits alone is still told
 
 
 def test_records_can_be_read_by_machines(rows, runs):

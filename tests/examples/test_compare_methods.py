@@ -51,6 +51,7 @@ def compare(script, tmp_path, monkeypatch, capsys):
 
 def test_a_comparison_is_written_and_resumed_by_row(compare, tmp_path):
     printed, run = compare(), tmp_path / "run"
+    assert printed.count("not run: LLM-GELI: the sessions have no feedback 'llm'") == 1
     assert (run / "comparison.md").read_text() in printed
     assert "20 sessions of 10 conversations, 2 folds, out of fold" in printed
     assert "The sample is simulated" in printed
