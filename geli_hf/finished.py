@@ -17,7 +17,7 @@ from .modeling_geli import GeliRewardModel
 from .sessions import Session, assistant_turns
 
 if TYPE_CHECKING:  # training is much to import for who has a reward model
-    from .training.hindsight import HindsightAttribution
+    from .training.attribution import HindsightAttribution
 
 logger = logging.get_logger(__name__)
 ATTRIBUTION_FILE = "hindsight.json"  # beside the reward model's own files
@@ -52,7 +52,7 @@ def open_model(name: str) -> GeliRewardModel | HindsightAttribution:
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     if not is_attribution(name):
         return GeliRewardModel.from_pretrained(name).to(device)
-    from .training.hindsight import HindsightAttribution
+    from .training.attribution import HindsightAttribution
 
     attribution = HindsightAttribution.from_pretrained(name)
     attribution.model.to(device)

@@ -16,7 +16,7 @@ from geli_hf import GeliRewardModel
 from geli_hf.cli import main
 from geli_hf.sessions import session_features
 from geli_hf.training import HindsightAttribution
-from geli_hf.training.hindsight import SignalTrust
+from geli_hf.training.attribution import SignalTrust
 
 # One begins with the agent, one is a single exchange, one has no name.
 SESSIONS = [

@@ -1,9 +1,10 @@
 """Training of the reward model on rated sessions."""
 
 from .arguments import PAPER, GeliRewardArguments
+from .attribution import HindsightAttribution
 from .dataset import shuffle_feedback
 from .features import cached_turn_features, score_cached
-from .hindsight import Hindsight, HindsightAttribution, HindsightReport, cached_reaction_features, fit_hindsight
+from .hindsight import Hindsight, HindsightReport, cached_reaction_features, fit_hindsight
 from .trainer import GeliRewardTrainer
 
 __all__ = [

@@ -14,64 +14,27 @@ reaction than that signal:
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from datasets import Dataset
-from safetensors.numpy import load_file, save_file
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
 from ..decomposition import fit_ridge, fit_trust, fit_two_ridges, habit_share
 from ..modeling_geli import GeliRewardModel
-from ..sessions import SessionError, assistant_turns, feedback_names
+from ..sessions import SessionError, feedback_names
+from .attribution import HindsightAttribution, SignalTrust, observed_means, reactions_to, said_alone
 from .features import TurnFeatureCache, cached_turn_features, score_cached
 
 logger = logging.get_logger(__name__)
 
 SESSIONS_NEEDED = 200  # below, the sign of the listener alone was better on real corpora
 BELIEVABLE = 2.0  # |t| from which a signal is said to be borne out by the scores
-WEIGHTS_FILE, SIGNALS_FILE = "hindsight.safetensors", "hindsight.json"
-
-
-@dataclass
-class SignalTrust:
-    """How one Local Implicit signal is read: `beta (l - habit l-bar)` is its part of a turn's value.
-
-    There l is the signal in deviations from its mean, and l-bar the mean of that over the session.
-
-    Args:
-        mean, std: of the observed training turns, in the signal's own units.
-        slope: of the standardised score on the session's mean of the signal as it is read, all signals at once.
-        t: slope over its standard error.
-        beta: the slope shrunk towards 0, see `decomposition.Trust`.
-        observed: share of the training turns where there was something to observe.
-        habit: share of a session's mean that is taken to be the listener's own way, see `decomposition.habit_share`.
-    """
-
-    mean: float
-    std: float
-    slope: float
-    t: float
-    beta: float
-    observed: float
-    habit: float = 0.0
-
-    def read(self, values: np.ndarray, first: np.ndarray) -> np.ndarray:
-        """The signal as it is read, 0 where nothing was observed.
-
-        Args:
-            values: (turns,), in its own units, NaN where missing.
-            first: (sessions + 1,), where each session's turns begin.
-        """
-        standard = (values - self.mean) / self.std
-        usual = np.repeat(np.nan_to_num(_observed_means(standard, first)), np.diff(first))
-        return np.where(np.isnan(standard), 0.0, standard - self.habit * usual)
 
 
 @dataclass
@@ -123,106 +86,6 @@ def _verdict(signal: SignalTrust, sessions: int) -> str:
     if signal.habit:
         found += f" Of a session's mean {signal.habit:.0%} is the listener's habit, and taken off."
     return found
-
-
-class HindsightAttribution:
-    """Explains recorded sessions: what each turn was worth, seen together with how the listener took it.
-
-    It reads what comes after a turn, so it must never reward a policy; `fit_hindsight` gives the model that may.
-
-    Args:
-        model: a [`GeliRewardModel`] whose linear head holds the turn's part. Also what the backbone is taken from.
-        reaction_mean, reaction_weight: (hidden,), the part of an answer with the features h is
-            `reaction_weight (h - reaction_mean)`; that of no answer is 0.
-        signals: name -> how it is read; what was not observed adds 0.
-    """
-
-    def __init__(
-        self,
-        model: GeliRewardModel,
-        reaction_mean: np.ndarray,
-        reaction_weight: np.ndarray,
-        signals: dict[str, SignalTrust],
-    ):
-        self.model, self.signals = model, signals
-        self.reaction_mean, self.reaction_weight = reaction_mean, reaction_weight
-
-    @torch.inference_mode()
-    def score_sessions(
-        self,
-        sessions: Dataset | Sequence[dict],
-        *,
-        batch_size: int = 32,
-        features: Mapping[str, TurnFeatureCache] | None = None,
-    ) -> list[dict]:
-        """What every assistant turn of every session was worth.
-
-        Args:
-            sessions: rows with `messages`, and `feedback` with the signals; one that is absent was not observed.
-            features: of the sessions, where they are at hand, as of [`fit_hindsight`].
-
-        Returns:
-            As [`GeliRewardModel.score_sessions`], and one more key: `parts`, lists like `turn_rewards` that add up to
-            it, under "turn", "reaction" and "feedback.<signal>".
-        """
-        if features is None:
-            rows = self.model.score_sessions(sessions, batch_size=batch_size)
-        else:
-            rows = score_cached(self.model, sessions, features=features["turns"])
-        feedback = [session.get("feedback") or {} for session in sessions]
-        for name, signal in self.signals.items():
-            if signal.beta and rows and all(felt.get(name) is None for felt in feedback):
-                logger.warning(f"no session has feedback {name!r}, so turns are explained without it")
-        messages = [session["messages"] for session in sessions]
-        for start in range(0, len(rows), batch_size):
-            batch = range(start, min(start + batch_size, len(rows)))
-            answers = None if features is None else features["reactions"].select(batch).all()
-            reactions = iter(self._reaction_parts(messages[start : start + batch_size], answers))
-            for row, felt in zip(rows[start : start + batch_size], feedback[start : start + batch_size]):
-                parts = {"turn": row["turn_rewards"]}
-                parts["reaction"] = list(itertools.islice(reactions, len(parts["turn"])))
-                for name, signal in self.signals.items():
-                    values = np.full(len(parts["turn"]), np.nan) if felt.get(name) is None else felt[name]
-                    values = signal.read(np.asarray(values, float), np.array([0, len(values)]))
-                    parts[f"feedback.{name}"] = (signal.beta * values).tolist()
-                row["parts"] = parts
-                row["turn_rewards"] = [sum(values) for values in zip(*parts.values())]
-                mean = sum(row["turn_rewards"]) / len(row["turn_rewards"])
-                row["score"] = self.model.config.score_mean + self.model.config.score_std * mean
-        return rows
-
-    def _reaction_parts(self, dialogues: list[list[dict]], features: np.ndarray | None = None) -> list[float]:
-        """One per assistant turn of all dialogues; 0 where nobody answered. `features` are those of the answers."""
-        reactions = _reactions(dialogues)
-        said = [_alone(text) for text in reactions if text is not None]
-        if not said:
-            return [0.0] * len(reactions)
-        if features is None:
-            features = self.model.encode_turns(**self.model.tokenize(said)).features[:, 0].cpu().numpy()
-        parts = iter(((features - self.reaction_mean) @ self.reaction_weight).tolist())
-        return [0.0 if text is None else next(parts) for text in reactions]
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes a reward model's checkpoint (with the turn's part alone) and two files more beside it."""
-        self.model.save_pretrained(folder)
-        weights = {"reaction_mean": self.reaction_mean, "reaction_weight": self.reaction_weight}
-        save_file(
-            {name: np.ascontiguousarray(array, np.float64) for name, array in weights.items()},
-            Path(folder) / WEIGHTS_FILE,
-        )
-        signals = {name: asdict(signal) for name, signal in self.signals.items()}
-        (Path(folder) / SIGNALS_FILE).write_text(json.dumps({"signals": signals}, indent=1), encoding="utf-8")
-
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | Path) -> HindsightAttribution:
-        """
-        Raises:
-            OSError: there is no such folder or repository, or it holds no attribution (a reward model, perhaps).
-        """
-        weights, signals = (cached_file(str(name_or_path), name) for name in (WEIGHTS_FILE, SIGNALS_FILE))
-        read = json.loads(Path(signals).read_text(encoding="utf-8"))["signals"]
-        model = GeliRewardModel.from_pretrained(name_or_path)
-        return cls(model, **load_file(weights), signals={name: SignalTrust(**signal) for name, signal in read.items()})
 
 
 class Hindsight(NamedTuple):
@@ -303,7 +166,7 @@ def fit_hindsight(
     first = np.append(0, np.cumsum(features["turns"].lengths))
     turn_features, answers = features["turns"].all(), features["reactions"].all()
     middle, deviation = _mean_and_std(turn_features)
-    answered = np.array([text is not None for text in _reactions(sessions["messages"])])
+    answered = np.array([text is not None for text in reactions_to(sessions["messages"])])
     h_middle, h_deviation = _mean_and_std(answers)
     reactions = np.tile(h_middle.astype(np.float32), (len(turn_features), 1))  # no answer is like an average one
     reactions[answered] = answers
@@ -379,7 +242,8 @@ def cached_reaction_features(
     Arguments as of [`cached_turn_features`].
     """
     answers = [
-        [_alone(text) for text in _reactions([messages]) if text is not None] for messages in sessions["messages"]
+        [said_alone(text) for text in reactions_to([messages]) if text is not None]
+        for messages in sessions["messages"]
     ]
     first = np.cumsum([0, *map(len, answers)])
     if not first[-1]:
@@ -419,20 +283,6 @@ def _scores_and_folds(sessions: Dataset, folds: int, seed: int) -> tuple[np.ndar
     return score, fold[conversation], folds
 
 
-def _reactions(dialogues: Iterable[list[dict]]) -> list[str | None]:
-    """What the user said after each assistant turn of each dialogue; None where it was the last word."""
-    return [
-        messages[turn + 1]["content"] if turn + 1 < len(messages) else None
-        for messages in dialogues
-        for turn in assistant_turns(messages)
-    ]
-
-
-def _alone(text: str) -> list[dict]:
-    """An answer as a dialogue of its own. The backbone reads the assistant's turns only, so it takes that place."""
-    return [{"role": "assistant", "content": text}]
-
-
 def _mean_and_std(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`(hidden,)` each; a feature that never changes has deviation 1."""
     if not len(features):
@@ -446,17 +296,8 @@ def _signal(values: np.ndarray, first: np.ndarray, sessions: Dataset) -> SignalT
     known = values[~np.isnan(values)]
     mean, std = (float(known.mean()), float(known.std()) or 1.0) if len(known) else (0.0, 1.0)
     raters = sessions["rater_id"][:] if "rater_id" in sessions.column_names else [""] * len(sessions)
-    habit = habit_share(_observed_means(values, first), np.array([rater or "" for rater in raters]))
+    habit = habit_share(observed_means(values, first), np.array([rater or "" for rater in raters]))
     return SignalTrust(mean, std, slope=0.0, t=0.0, beta=0.0, observed=len(known) / max(1, len(values)), habit=habit)
-
-
-def _observed_means(values: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """(turns,) -> (sessions,), over what was observed; NaN where nothing was."""
-    session = np.repeat(np.arange(len(first) - 1), np.diff(first))
-    known = ~np.isnan(values)
-    count = np.bincount(session[known], minlength=len(first) - 1)
-    total = np.bincount(session[known], values[known], len(first) - 1)
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
 def _session_means(values: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from geli_hf.benchmark import judging
 from geli_hf.cli import main
 from geli_hf.data.rows import write_jsonl
 from geli_hf.training import HindsightAttribution
-from geli_hf.training.hindsight import SignalTrust
+from geli_hf.training.attribution import SignalTrust
 
 MODELS = {"first": 5.0, "second": 4.0}  # and the mean of the scores that each learned from
 
