@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from datasets import concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 from PIL import Image
 from scipy.stats import spearmanr
 from tiny import backbone
@@ -14,7 +14,7 @@ from toy import NAN, toy_sessions, with_column
 from geli_hf import GeliRewardModel
 from geli_hf.benchmark.comparison import by_row, compare, markdown, records, write_comparison
 from geli_hf.benchmark.folds import Design, Encoded
-from geli_hf.benchmark.rows import ATTRIBUTION, HINDSIGHT, SUPERVISED, NotRun, learned_rows, trivial_rows
+from geli_hf.benchmark.rows import ATTRIBUTION, HINDSIGHT, SHUFFLED, SUPERVISED, NotRun, learned_rows, trivial_rows
 from geli_hf.benchmark.runs import Run, run_rows
 from geli_hf.training import fit_hindsight
 
@@ -216,23 +216,26 @@ def test_what_is_written(sessions, runs, tmp_path):
 # ------------------------------------------------------------------------------------------------ bad input
 
 AGAINST = "log length"
+CLOSED = [name + suffix for name in (HINDSIGHT, ATTRIBUTION) for suffix in ("", SHUFFLED)]
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """The figures and the Markdown of trivial rows and two learned ones on such sessions, learned in two folds."""
+    """The figures and the Markdown of all kinds of rows on such sessions, learned in two folds."""
     model = GeliRewardModel.from_backbone(backbone("bert"))
     caches = tmp_path_factory.mktemp("features")
 
     def table(sessions) -> tuple[dict, str]:
-        learned = learned_rows(model, ["affect"], {"num_train_epochs": 1, "use_cpu": True})
-        rows = trivial_rows() | {name: learned[name] for name in ("RRD, all turns", SUPERVISED)}
+        learned = learned_rows(model, ["affect"], {"num_train_epochs": 1, "use_cpu": True}, permutations=2)
+        rows = trivial_rows() | {name: learned[name] for name in ("RRD, all turns", *CLOSED, SUPERVISED)}
         design, encoded = Design(sessions, folds=2), Encoded(model, sessions, cache_dir=caches)
         found = by_row(
             run_rows(rows, design, {"train": encoded, "judged": encoded}, [0], tmp_path_factory.mktemp("runs"))
         )
-        figures = compare(design, found, against=AGAINST, resamples=100)
-        return figures, markdown(design, figures, against=AGAINST)
+        folder = tmp_path_factory.mktemp("table")
+        text = write_comparison(folder, design, found, against=AGAINST, resamples=100)
+        assert (folder / "comparison.png").exists()
+        return compare(design, found, against=AGAINST, resamples=100), text
 
     return table
 
@@ -243,6 +246,12 @@ def test_no_turn_ratings(table):
     assert rows["RRD, all turns"]["missing"]["difference"] == "no turn has a turn_rating"
     assert rows["RRD, all turns"]["session_spearman"].low > -1
     assert "; 0 of " in text
+    for name in CLOSED:
+        assert rows[name]["missing"]["difference"] == "no turn has a turn_rating"
+        assert np.isfinite(rows[name]["global_loss"].estimate)
+    assert np.isnan(rows[HINDSIGHT + SHUFFLED]["shuffled"]["p"])
+    assert "With shuffled scores" not in text
+    assert "Bonferroni" not in text
     for title in ("Within-session Spearman", "Length held fixed", "minus log length", "Within-session AUC"):
         assert f"– {title}: no turn has a turn_rating" in text
 
@@ -253,6 +262,9 @@ def test_one_constant_rating(table):
     rows, text = table(constant)
     assert "found the same value, 3.0, for every observed turn" in rows[SUPERVISED]["not_run"]
     assert "– Within-session Kendall: every turn_rating is 3" in text
+    for name in CLOSED:
+        assert rows[name]["missing"]["within_session_spearman"] == "every turn_rating is 3"
+    assert "With shuffled scores" not in text
 
 
 def test_ratings_of_some_turns_only(table):
@@ -261,7 +273,10 @@ def test_ratings_of_some_turns_only(table):
     rows, text = table(with_column(sessions, "turn_rating", some))
     rated, turns = (sum(map(len, values)) for values in (some[1::2], some))
     assert f"; {rated} of {turns} turns have a rating." in text
-    assert rows[SUPERVISED]["within_session_spearman"].low > -1
+    for name in (SUPERVISED, *CLOSED):
+        assert rows[name]["within_session_spearman"].low > -1
+    assert 1 / 3 <= rows[HINDSIGHT + SHUFFLED]["shuffled"]["p"] <= 1
+    assert text.count("| hindsight  ") == 3  # of three tables
     _, whole = table(sessions)
     assert whole != text
 
@@ -272,7 +287,9 @@ def test_fewer_than_twenty_conversations(table):
     rows, text = table(concatenate_datasets([nineteen, twice]))
     assert "No intervals: 19 conversations were judged" in text
     assert "[" not in text.split("No intervals")[0]
-    assert np.isfinite(rows["position"]["within_session_spearman"].estimate)
+    for name in ("position", *CLOSED):
+        assert np.isfinite(rows[name]["within_session_spearman"].estimate)
+        assert np.isnan(rows[name]["within_session_spearman"].low)
     assert np.isnan(rows["position"]["differences"]["within_session_auc"].low)
     _, text = table(toy_sessions(20))
     assert "No intervals" not in text
@@ -281,7 +298,38 @@ def test_fewer_than_twenty_conversations(table):
 def test_all_scores_equal(table):
     sessions = toy_sessions(24)
     rows, text = table(with_column(sessions, "score", [4.0] * 24))
-    assert "all 12 scores are 4.0, so no turn can be told apart" in rows["RRD, all turns"]["not_run"]
+    for name in ("RRD, all turns", *CLOSED):
+        assert "all 12 scores are 4.0, so no turn can be told apart" in rows[name]["not_run"]
+    assert "With shuffled scores" not in text
+    assert "*hindsight* learned from" not in text
     assert "– Session Spearman: no two sessions with different scores" in text
     assert rows[SUPERVISED]["within_session_spearman"].low > -1
     assert rows["predict the mean"]["global_loss"].estimate == 0
+
+
+def test_one_turn_each_and_nobody_answers(table):
+    sessions = toy_sessions(24)
+    rows, text = table(
+        Dataset.from_list(
+            [
+                row
+                | {"messages": row["messages"][1:2], "turn_rating": row["turn_rating"][:1]}
+                | {"feedback": {name: values[:1] for name, values in row["feedback"].items()}}
+                for row in sessions
+            ],
+            features=sessions.features,
+        )
+    )
+    reason = "no session with two turns of different turn_rating"
+    assert {rows[name]["missing"]["within_session_spearman"] for name in CLOSED} == {reason}
+    assert rows[HINDSIGHT]["session_spearman"].low > 0
+    assert "– Session Spearman: no session with a reward (next-turn sentiment)." in text
+
+
+def test_a_signal_that_was_never_observed(table):
+    sessions = toy_sessions(24)
+    blind = [row | {"affect": [NAN] * len(row["affect"])} for row in sessions["feedback"]]
+    rows, text = table(with_column(sessions, "feedback", blind))
+    for name in CLOSED:
+        assert np.isfinite(rows[name]["within_session_spearman"].estimate)
+    assert "– Local difference (SD): no turns both with and without positive feedback 'affect'." in text

@@ -36,6 +36,11 @@ def test_too_few_conversations_for_so_many_folds(folds, sessions):
         out_of_fold(sessions, folds, 0)
 
 
+def test_one_conversation_has_no_folds():
+    with pytest.raises(ValueError, match="folds: found 1 conversation, expected two or more"):
+        out_of_fold(toy_sessions(1), 2, 0)
+
+
 def test_the_mean_that_was_known_when_a_session_was_judged(sessions):
     score = np.array(sessions["score"])
     means = Design(sessions, folds=3).train_means(seed=2)

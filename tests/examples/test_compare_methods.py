@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tiny import backbone
+from toy import toy_sessions
 
 from geli_hf import GeliRewardArguments, GeliRewardModel
 from geli_hf.settings import SettingsError, build
@@ -77,6 +78,24 @@ def test_a_test_set_of_its_own(compare):
     printed = compare("--data.test_options", options, "--rows", "[RUDDER]", "--against", "RUDDER")
     assert "6 sessions of 3 conversations, learned from 20 others" in printed
     assert "| RUDDER" in printed
+
+
+def test_what_has_no_score_is_left_out_and_told(compare, tmp_path):
+    def corpus(scores):
+        sessions = toy_sessions(len(scores)).remove_columns(["feedback", "turn_rating"])
+        rows = [row | {"score": score} for row, score in zip(sessions, scores)]
+        (tmp_path / "corpus.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        return ["--data.corpus", str(tmp_path / "corpus.jsonl"), "--data.options", "{}"]
+
+    options = ["--rows", "[hindsight]", "--against", "log length"]
+    printed = compare(*corpus([1.0, None, 2.0, 3.0]), *options)
+    assert "1  of them left out: no score" in printed
+    assert "3 sessions of 3 conversations, 2 folds" in printed
+    assert "– Within-session Spearman: no turn has a turn_rating." in printed
+    with pytest.raises(SettingsError, match=r"^data: none of the 3 sessions has a score$"):
+        compare(*corpus([None] * 3), *options, "--output_dir", str(tmp_path / "none"))
+    with pytest.raises(SettingsError, match=r"^data: folds: found 1 conversation"):
+        compare(*corpus([4.0]), *options, "--output_dir", str(tmp_path / "one"))
 
 
 @pytest.mark.parametrize(
