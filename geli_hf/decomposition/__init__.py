@@ -1,11 +1,12 @@
 """From one rating of a session to a reward for each of its turns: the losses and their equations, and closed forms."""
 
 from .losses import GLOBAL_EXPLICIT, aggregate, geli_loss, ircr_loss, li_loss, rrd_loss, rudder_loss
-from .ridge import Ridge, fit_ridge, fit_two_ridges
+from .ridge import RATIOS, Ridge, fit_ridge, fit_two_ridges
 from .trust import Trust, fit_trust, habit_share
 
 __all__ = [
     "GLOBAL_EXPLICIT",
+    "RATIOS",
     "Ridge",
     "Trust",
     "aggregate",

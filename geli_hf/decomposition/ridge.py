@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -108,28 +109,31 @@ def fit_ridge(features: np.ndarray, target: np.ndarray, scale: np.ndarray | None
     return Ridge(weight, float(level - middle @ weight), strength, float(signal / (signal + noise)), found)
 
 
-def fit_two_ridges(features: np.ndarray, target: np.ndarray, scale: np.ndarray, first: int) -> Ridge:
+def fit_two_ridges(
+    features: np.ndarray, target: np.ndarray, scale: np.ndarray, first: int, ratios: Sequence[float] = RATIOS
+) -> tuple[Ridge, float]:
     """`fit_ridge` with a strength for the first features and another for the others: which of the two groups matters,
-    and how much, is for the likelihood to say. It chooses among `RATIOS` of the weights' prior deviations; a group may
-    be left out.
+    and how much, is for the likelihood to say.
 
     Args:
         features, target, scale: as of `fit_ridge`.
         first: how many features are in the first group.
+        ratios: those that are tried, of the prior deviations of the second group's weights and of the first's; at 0
+            the second is left out, at infinity the first.
 
     Returns:
-        The ridge of all features; its `strength` is that of the first group, or of the second where that is alone.
+        The ridge of all features, with the strength of the first group (of the second where that is alone); and the
+        best ratio.
     """
     count = features.shape[1]
-    best = None
-    for ratio in RATIOS:
+    found = []
+    for ratio in ratios:
         kept = slice(0, first) if ratio == 0 else slice(first, count) if ratio == np.inf else slice(0, count)
         size = np.array(scale, float)
         if 0 < ratio < np.inf:
             size[first:] /= ratio
         ridge = fit_ridge(features[:, kept], target, size[kept])
-        if best is None or ridge.evidence > best.evidence:
-            weight = np.zeros(count)
-            weight[kept] = ridge.weight
-            best = replace(ridge, weight=weight)
-    return best
+        weight = np.zeros(count)
+        weight[kept] = ridge.weight
+        found.append((replace(ridge, weight=weight), ratio))
+    return max(found, key=lambda each: each[0].evidence)

@@ -25,7 +25,7 @@ import torch
 from datasets import Dataset
 from transformers.utils import logging
 
-from ..decomposition import fit_ridge, fit_trust, fit_two_ridges, habit_share
+from ..decomposition import RATIOS, fit_ridge, fit_trust, fit_two_ridges, habit_share
 from ..modeling_geli import GeliRewardModel
 from ..sessions import SessionError, feedback_names
 from .attribution import HindsightAttribution, SignalTrust, observed_means, reactions_to, said_alone
@@ -179,20 +179,22 @@ def fit_hindsight(
     sensed = _session_means(standard, first)
     scale, hidden = np.concatenate([deviation, h_deviation]), len(middle)
 
-    def teach(which: np.ndarray):
+    def teach(which: np.ndarray, ratios: Sequence[float]):
         trust = fit_trust(target[which], sensed[which])
-        return trust, fit_two_ridges(read[which], target[which] - sensed[which] @ trust.beta, scale, hidden)
+        rest = target[which] - sensed[which] @ trust.beta
+        return trust, *fit_two_ridges(read[which], rest, scale, hidden, ratios)
 
     def attribute(which: np.ndarray, trust, ridge) -> np.ndarray:
         value = turn_features[which] @ ridge.weight[:hidden] + reactions[which] @ ridge.weight[hidden:]
         return value + standard[which] @ trust.beta + ridge.intercept
 
+    trust, teacher, ratio = teach(scored, RATIOS)
     values = np.empty(len(turn_features))
     fold_of_turn = np.repeat(fold_of, np.diff(first))
     for fold in range(folds):
         hidden_turns = fold_of_turn == fold
-        values[hidden_turns] = attribute(hidden_turns, *teach(scored & (fold_of != fold)))
-    trust, teacher = teach(scored)
+        blind_trust, blind_teacher, _ = teach(scored & (fold_of != fold), [ratio])  # two groups' ratio, nothing else
+        values[hidden_turns] = attribute(hidden_turns, blind_trust, blind_teacher)
     student = fit_ridge(turn_features, values, deviation)
 
     found = {

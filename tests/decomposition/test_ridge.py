@@ -62,12 +62,13 @@ def test_of_two_groups_the_likelihood_says_which_matters(sizes):
     size = np.repeat(sizes, 4)
     y = x @ (size * draw.normal(size=8)) + draw.normal(size=60)
     scale = np.ones(8)
-    found = fit_two_ridges(x, y, scale, 4)
+    found, chosen = fit_two_ridges(x, y, scale, 4)
     tried = {}
     for ratio in RATIOS:
         shrunk = x * np.repeat([float(ratio < np.inf), 1.0 if ratio == np.inf else ratio], 4)
         tried[ratio] = max(log_density(shrunk, y, strength) for strength in np.geomspace(1e-3, 1e5, 400))
     best = max(tried, key=tried.get)
+    assert chosen == best
     assert found.evidence == pytest.approx(tried[best] - log_density(x, y, 1e15), abs=1e-2)
     left_out = {0.0: slice(4, 8), np.inf: slice(0, 4)}.get(best, slice(0, 0))
     assert not found.weight[left_out].any()
@@ -80,8 +81,18 @@ def test_groups_are_measured_in_their_own_units():
     x, y, _ = linear(60, 6)
     units = np.array([1.0, 10, 0.1, 5, 2, 1e3])
     np.testing.assert_allclose(
-        fit_two_ridges(x * units, y, units, 2).weight * units, fit_two_ridges(x, y, np.ones(6), 2).weight, rtol=1e-5
+        fit_two_ridges(x * units, y, units, 2)[0].weight * units,
+        fit_two_ridges(x, y, np.ones(6), 2)[0].weight,
+        rtol=1e-5,
     )
+
+
+def test_a_ratio_that_is_given_is_taken():
+    x, y, _ = linear(60, 6)
+    ridge, ratio = fit_two_ridges(x, y, np.ones(6), 2, [3.0])
+    assert ratio == 3
+    apart = fit_ridge(x * np.repeat([1, 3.0], [2, 4]), y)
+    np.testing.assert_allclose(ridge.weight, apart.weight * np.repeat([1, 3.0], [2, 4]), rtol=1e-6)
 
 
 def test_much_data_tells_the_truth():

@@ -185,7 +185,7 @@ def test_the_head_is_the_closed_form(sessions, cache, monkeypatch):
     assert (quantiles[0], quantiles[-1]) == pytest.approx((expected.min(), expected.max()), abs=1e-4)
     assert fit.reward_model.config.score_mean == pytest.approx(np.mean(sessions["score"]))
     assert fit.reward_model.config.score_std == pytest.approx(np.std(sessions["score"]))
-    # The teacher, second to last, predicts the mean over a session; what the signals say comes on top.
+    # The teacher, the first to be fitted, predicts the mean over a session; what the signals say comes on top.
     rows = fit.attribution.score_sessions(sessions.select(range(3)))
     for row in rows:
         np.testing.assert_allclose(np.sum(list(row["parts"].values()), 0), row["turn_rewards"], atol=1e-9)
@@ -194,7 +194,8 @@ def test_the_head_is_the_closed_form(sessions, cache, monkeypatch):
     texts = [[{"role": "assistant", "content": sessions[0]["messages"][2]["content"]}]]
     with torch.no_grad():
         answer = fit.reward_model.encode_turns(**fit.reward_model.tokenize(texts)).features[0, 0].numpy()
-    by_ridge = fits[-2].weight @ np.r_[features[0][0], answer] + fits[-2].intercept
+    teacher, _ = fits[0]
+    by_ridge = teacher.weight @ np.r_[features[0][0], answer] + teacher.intercept
     assert rows[0]["parts"]["turn"][0] + rows[0]["parts"]["reaction"][0] == pytest.approx(by_ridge, abs=1e-4)
     assert rows[0]["parts"]["reaction"][-1] == 0  # nobody answered the last turn
 
