@@ -1,0 +1,39 @@
+"""What README.md says of real corpora is what was measured on them."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SPEC = importlib.util.spec_from_file_location("summarise", ROOT / "examples" / "summarise_comparisons.py")
+summarise = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(summarise)
+CORPORA = sorted(path.parent.name for path in (ROOT / "results").glob("*/comparison.json"))
+
+
+@pytest.mark.parametrize("page", ["README.md", "results/README.md"])
+def test_the_page_shows_the_records(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    shown = text.partition(summarise.MARKS[0])[2].partition(summarise.MARKS[1])[0].strip()
+    assert shown == summarise.summary(ROOT / "results")
+    assert all(f" {title} |" in shown for name, title in summarise.TITLES.items() if name in CORPORA)
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_the_records_are_those_of_the_table_beside_them(corpus):
+    table = (ROOT / "results" / corpus / "comparison.md").read_text(encoding="utf-8")
+    records = json.loads((ROOT / "results" / corpus / "comparison.json").read_text(encoding="utf-8"))
+    lines = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("| ")}
+    measured = [record for record in records if record["run"]]
+    assert len(measured) > 15
+    for record in measured:
+        interval = record["within_session_spearman"]
+        assert "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**interval) in table
+        assert record["row"] in lines
+
+
+def test_a_folder_of_no_corpus_is_refused():
+    with pytest.raises(SystemExit, match=r"expected FOLDER=NAME with a name of uss_mwoz, .*found 'runs/x'"):
+        summarise.main(["runs/x"])
