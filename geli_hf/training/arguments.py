@@ -72,6 +72,7 @@ PAPER = {
         "head_hidden_size": 128,
         "head_dropout": 0.2,
         "pooling": "last",
+        "layers": "last",
         "context_messages": 20,
         "aggregation": "sum",
     },

@@ -73,9 +73,10 @@ def test_the_score_alone_is_enough(trainer):
 def test_the_head_reads_standardised_features(trainer, train_sessions):
     """In shift and scale of the training turns; a feature that never changes is left unscaled."""
     model = new_model()
-    with torch.no_grad():  # the last layer norm of the backbone: feature 3 is always 1.5
-        model.model.encoder.layer[-1].output.LayerNorm.weight[3] = 0.0
-        model.model.encoder.layer[-1].output.LayerNorm.bias[3] = 1.5
+    with torch.no_grad():  # the last norm of every layer: feature 3 is always 1.5
+        for layer in model.model.encoder.layer:
+            layer.output.LayerNorm.weight[3] = 0.0
+            layer.output.LayerNorm.bias[3] = 1.5
     trainer(model)
     with torch.no_grad():
         encoded = model.encode_turns(**model.tokenize(train_sessions["messages"][:]))
@@ -128,7 +129,7 @@ def test_an_adapter_learns_and_is_merged(trainer, kind, eval_sessions, tmp_path)
     """Around a new head, which has to learn too: as long as it is 0, no gradient goes through it."""
     model = new_model()
     before = state(model)
-    options = {"freeze_backbone": False, "num_train_epochs": 6, "learning_rate": 1e-2, "weight_decay": 0.0}
+    options = {"freeze_backbone": False, "num_train_epochs": 12, "learning_rate": 1e-2, "weight_decay": 0.0}
     trained = trainer(model, peft_config=LORA[kind], **options)
     trainable = {name for name, weight in trained.model.named_parameters() if weight.requires_grad}
     assert all("lora_" in name or ".score." in name for name in trainable)
