@@ -36,6 +36,8 @@ class SignalTrust:
         beta: the slope shrunk towards 0, see `decomposition.Trust`.
         observed: share of the training turns where there was something to observe.
         habit: share of a session's mean that is taken to be the listener's own way, see `decomposition.habit_share`.
+        foreseen_t, foreseen_beta: the same of what the turn's words let expect of the signal; it is part of what the
+            words are worth.
     """
 
     mean: float
@@ -45,6 +47,8 @@ class SignalTrust:
     beta: float
     observed: float
     habit: float = 0.0
+    foreseen_t: float = 0.0
+    foreseen_beta: float = 0.0
 
     def read(self, values: np.ndarray, first: np.ndarray) -> np.ndarray:
         """The signal as it is read, 0 where nothing was observed.

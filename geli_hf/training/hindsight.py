@@ -4,7 +4,8 @@ A closed form in three steps on the features of a frozen backbone, in seconds an
 from GELI (arXiv 2403.11330), whose weight of the Local Implicit signal is given and whose model never sees more of the
 reaction than that signal:
 
-1. Trust. The scores say how far each signal may be followed (`decomposition.fit_trust`).
+1. Trust. The scores say how far each signal may be followed (`decomposition.fit_trust`), and how far what the turn's
+   words let expect of it: the one is full of noise, which makes its slope too small, the other is not.
 2. Teacher. Ridge regression of what the trusted signals leave of the score, on the session's mean turn and mean
    reaction; by its linearity it says what each turn with its reaction was worth.
 3. Student. Ridge regression of the teacher's values, of sessions that this teacher has not seen, on the turn in its
@@ -25,7 +26,7 @@ import torch
 from datasets import Dataset
 from transformers.utils import logging
 
-from ..decomposition import RATIOS, fit_ridge, fit_trust, fit_two_ridges, habit_share
+from ..decomposition import RATIOS, Ridge, fit_ridge, fit_trust, fit_two_ridges, habit_share
 from ..modeling_geli import GeliRewardModel
 from ..sessions import SessionError, feedback_names
 from .attribution import HindsightAttribution, SignalTrust, observed_means, reactions_to, said_alone
@@ -83,6 +84,8 @@ def _verdict(signal: SignalTrust, sessions: int) -> str:
     else:
         wanted = int(np.ceil(sessions * (BELIEVABLE / signal.t) ** 2))
         found += f": not borne out by the scores; were it real, about {wanted} sessions would show it."
+    if signal.foreseen_t:
+        found += f" Of it, what the words foresee: t = {signal.foreseen_t:.1f}, beta = {signal.foreseen_beta:+.3f}."
     if signal.habit:
         found += f" Of a session's mean {signal.habit:.0%} is the listener's habit, and taken off."
     return found
@@ -116,7 +119,8 @@ def fit_hindsight(
 ) -> Hindsight:
     """Learn turn rewards in closed form from scores, signals and words of the listener (see this module).
 
-    With z the turn's features, h those of the listener's answer, l the standardised signals, R the standardised score:
+    With z the turn's features, h those of the listener's answer, l the standardised signals beside what z lets expect
+    of them (by ridge regression, of sessions in no fold of its training), and R the standardised score:
 
         R - beta l-bar = w z-bar + q h-bar + c + e      the teacher, over sessions; bars are means over their turns,
                                                         and w and q are shrunk each by a strength of its own
@@ -176,7 +180,11 @@ def fit_hindsight(
     standard = np.stack(standard, 1) if names else np.zeros((len(turn_features), 0))
 
     read = np.concatenate([_session_means(values, first) for values in (turn_features, reactions)], 1)
-    sensed = _session_means(standard, first)
+    fold_of_turn = np.repeat(fold_of, np.diff(first))
+    observed = np.stack([~np.isnan(felt[name]) for name in names], 1) if names else np.zeros(standard.shape, bool)
+    foresight, foreseen = _foresee(turn_features, standard, observed, fold_of_turn, deviation)
+    signs = np.concatenate([standard, foreseen], 1)
+    sensed = _session_means(signs, first)
     scale, hidden = np.concatenate([deviation, h_deviation]), len(middle)
 
     def teach(which: np.ndarray, ratios: Sequence[float]):
@@ -186,20 +194,29 @@ def fit_hindsight(
 
     def attribute(which: np.ndarray, trust, ridge) -> np.ndarray:
         value = turn_features[which] @ ridge.weight[:hidden] + reactions[which] @ ridge.weight[hidden:]
-        return value + standard[which] @ trust.beta + ridge.intercept
+        return value + signs[which] @ trust.beta + ridge.intercept
 
     trust, teacher, ratio = teach(scored, RATIOS)
     values = np.empty(len(turn_features))
-    fold_of_turn = np.repeat(fold_of, np.diff(first))
     for fold in range(folds):
         hidden_turns = fold_of_turn == fold
         blind_trust, blind_teacher, _ = teach(scored & (fold_of != fold), [ratio])  # two groups' ratio, nothing else
         values[hidden_turns] = attribute(hidden_turns, blind_trust, blind_teacher)
     student = fit_ridge(turn_features, values, deviation)
 
+    (slope, _), (t, foreseen_t), (beta, foreseen_beta) = (
+        np.split(each, 2) for each in (trust.slope, trust.t, trust.beta)
+    )
     found = {
-        name: replace(signals_read[name], slope=float(slope), t=float(t), beta=float(beta))
-        for name, slope, t, beta in zip(names, trust.slope, trust.t, trust.beta)
+        name: replace(
+            signals_read[name],
+            slope=float(slope[index]),
+            t=float(t[index]),
+            beta=float(beta[index]),
+            foreseen_t=float(foreseen_t[index]),
+            foreseen_beta=float(foreseen_beta[index]),
+        )
+        for index, name in enumerate(names)
     }
     report = HindsightReport(
         len(sessions),
@@ -220,7 +237,10 @@ def fit_hindsight(
     model.config.residual_std, model.config.reward_quantiles = None, []
     twin = _twin(model)
     q = teacher.weight[hidden:]
-    _set_head(twin, middle, deviation, teacher.weight[:hidden], teacher.intercept + float(h_middle @ q))
+    by_words, level = teacher.weight[:hidden], teacher.intercept + float(h_middle @ q)
+    for each, ridge in zip(foreseen_beta, foresight):
+        by_words, level = by_words + each * ridge.weight, level + each * ridge.intercept
+    _set_head(twin, middle, deviation, by_words, level)
     _set_head(model, middle, deviation, student.weight, student.intercept)
     rewards = turn_features @ student.weight + student.intercept
     model.config.reward_quantiles = np.quantile(rewards, np.linspace(0, 1, 101)).round(6).tolist()
@@ -253,6 +273,26 @@ def cached_reaction_features(
     texts = Dataset.from_dict({"messages": list(itertools.chain(*answers))})
     cache = cached_turn_features(model, texts, cache_dir=cache_dir, dtype=dtype, batch_size=256)
     return TurnFeatureCache(cache.features, first)
+
+
+def _foresee(
+    features: np.ndarray, signals: np.ndarray, observed: np.ndarray, fold: np.ndarray, scale: np.ndarray
+) -> tuple[list[Ridge], np.ndarray]:
+    """What a turn's words let expect of each signal: a ridge per signal, and of shape (turns, signals) what other such
+    ridges say, which have not learned from the turn's fold.
+    """
+    foresight, foreseen = [], np.zeros(signals.shape)
+    for index, (signal, there) in enumerate(zip(signals.T, observed.T)):
+        for each in np.unique(fold):
+            others = there & (fold != each)
+            if others.sum() > 1:
+                ridge = fit_ridge(features[others], signal[others], scale)
+                foreseen[fold == each, index] = ridge(features[fold == each])
+        if there.sum() > 1:
+            foresight.append(fit_ridge(features[there], signal[there], scale))
+        else:
+            foresight.append(Ridge(np.zeros(features.shape[1]), 0.0, np.inf, 0.0, 0.0))
+    return foresight, foreseen
 
 
 def _signal_names(sessions: Dataset, signals: Sequence[str] | None) -> list[str]:
