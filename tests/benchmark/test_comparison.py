@@ -322,7 +322,7 @@ def test_one_turn_each_and_nobody_answers(table):
     )
     reason = "no session with two turns of different turn_rating"
     assert {rows[name]["missing"]["within_session_spearman"] for name in CLOSED} == {reason}
-    assert rows[HINDSIGHT]["session_spearman"].low > 0
+    assert rows[HINDSIGHT]["session_spearman"].estimate > 0.2
     assert "– Session Spearman: no session with a reward (next-turn sentiment)." in text
 
 
