@@ -139,7 +139,8 @@ def among_shuffled(judged: Dataset, runs: Sequence[Run], row: Mapping[str, Any])
     Returns:
         `true`, that of the row; `each`, those of the fits; `mean` and `deviation` of these, and `fits`, how many; `p`,
         the share of all, the row's own among them, that are at least as high as it. The row is a mean over seeds,
-        which varies less than single fits do: if anything, p is too high.
+        which varies less than single fits do, and so p is rather too high; where conversations have several sessions
+        with scores that go together it is rather too low, since scores are dealt out one by one.
     """
     true = row[HEADLINE].estimate if HEADLINE in row else math.nan
     each = np.array([metrics.within_session_spearman(run.turn_rewards, turn_ratings(judged)) for run in runs])
@@ -209,7 +210,7 @@ def write_comparison(
     text, folder = markdown(design, rows, against=against, corpus=corpus), Path(folder)
     within = {name: row[HEADLINE] for name, row in rows.items() if "not_run" not in row}
     with whole(folder / "comparison.json") as partial:
-        partial.write_text(json.dumps(records(rows, runs), indent=1, allow_nan=False) + "\n")
+        partial.write_text(json.dumps(records(rows, runs), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     with whole(folder / "comparison.png") as partial:
         plot_comparison(
             within,
@@ -219,7 +220,7 @@ def write_comparison(
             shuffled={name: row["shuffled"]["each"] for name, row in rows.items() if "shuffled" in row},
         )
     with whole(folder / "comparison.md") as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
     return text
 
 

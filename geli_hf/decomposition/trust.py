@@ -69,9 +69,9 @@ def fit_trust(score: np.ndarray, signals: np.ndarray) -> Trust:
 def habit_share(signal: np.ndarray, rater: np.ndarray) -> float:
     """Share of the variance between sessions' means of a signal that is the listener's habit: some people smile more.
 
-    The intraclass correlation of one-way analysis of variance, ICC(1), of the listeners who were in several sessions
-    (Shrout and Fleiss, "Intraclass correlations", Psychological Bulletin 1979), with the mean number of sessions for
-    unequal groups of Donner and Koval (Biometrics 1980).
+    The intraclass correlation of one-way analysis of variance, ICC(1) (Shrout and Fleiss, "Intraclass correlations",
+    Psychological Bulletin 1979), with the mean number of sessions for unequal groups of Donner and Koval (Biometrics
+    1980). Listeners who were in one session only count among the differences between listeners.
 
     Args:
         signal: (sessions,), the mean over each session's turns; NaN where nothing was observed.

@@ -96,6 +96,12 @@ def test_it_is_the_intraclass_correlation_by_hand():
     assert habit_share(signal, rater) == pytest.approx(expected, abs=1e-12)
 
 
+def test_who_came_once_is_one_more_listener():
+    signal, rater = smiles(3000, 2, 0.4)
+    kept = np.arange(6000) % 2 + np.arange(6000) // 3000 > 0  # half of the listeners lose a session
+    assert habit_share(signal[kept], rater[kept]) == pytest.approx(0.4, abs=0.06)
+
+
 def test_nothing_is_taken_off_where_nobody_is_known_to_come_back():
     signal, rater = smiles(200, 2, 0.7)
     assert habit_share(signal, np.full(400, "")) == 0
