@@ -168,7 +168,12 @@ def write_evaluation(
     with whole(folder / "evaluation.json") as partial:
         partial.write_text(json.dumps(records(rows, runs), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     with whole(folder / "evaluation.png") as partial:
-        plot_comparison(within, partial, label="Within-session Spearman with the turn ratings")
+        plot_comparison(
+            within,
+            partial,
+            label="Within-session Spearman with the turn ratings",
+            seeing=[name for name in _seeing(rows) if name in within],
+        )
     with whole(folder / "evaluation.md") as partial:
         partial.write_text(text, encoding="utf-8")
 
@@ -177,6 +182,12 @@ def _models(runs: Mapping[str, Sequence[Run] | NotRun]) -> dict[str, dict[str, A
     """What the row of each model is about."""
     abouts = {name: each[0].about for name, each in runs.items() if not isinstance(each, NotRun)}
     return {name: about["model"] for name, about in abouts.items() if "model" in about}
+
+
+def _seeing(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The rows that read the listener's reaction."""
+    seen = {name for name, row in rows.items() if row.get("model", {}).get("sees_reaction")} | {"next-turn sentiment"}
+    return [name for name in rows if name in seen]
 
 
 def _train_mean(runs: Mapping[str, Sequence[Run] | NotRun]) -> float:
@@ -197,14 +208,13 @@ def _data(sessions: Dataset) -> str:
 
 def _notes(sessions: Dataset, rows: Mapping[str, Mapping[str, Any]], against: str, corpus: str) -> list[str]:
     models = {name: row["model"] for name, row in rows.items() if "model" in row}
-    seeing = [name for name, model in models.items() if model["sees_reaction"]]
     first, about = next(iter(models.items()))
     notes = [
         _intervals(sessions, rows, against),
         "Within-session figures compare turns of one session, so who rates high does not matter to them. A good local "
         "difference by itself proves nothing: a reward that copies the signal has one. *uniform, given the score* "
         "knows the score that it is judged by. The listener's reaction, which the reward of a policy may not see, is "
-        f"seen by {' and '.join(f'*{name}*' for name in [*seeing, 'next-turn sentiment'])}. What a model has learned "
+        f"seen by {' and '.join(f'*{name}*' for name in _seeing(rows))}. What a model has learned "
         "from is not known here: on those very sessions its figures are too good.",
         f"*{MEAN}* says {about['train_mean']:.3g} of every session, the mean of the scores that *{first}* learned "
         "from. The floor of a model's global loss is that of the mean that it learned from itself.",

@@ -141,6 +141,16 @@ def test_an_attribution_is_said_to_see_the_reaction(evaluate):
     assert rows["first"]["difference"]["high"] < 0
 
 
+def test_the_picture_marks_who_sees_the_reaction(evaluate, monkeypatch):
+    marked = []
+    plot = judging.plot_comparison
+    monkeypatch.setattr(
+        judging, "plot_comparison", lambda *args, **kw: marked.append(kw["seeing"]) or plot(*args, **kw)
+    )
+    evaluate(toy_sessions(20, unseen=0.0), models=("first", "teacher"))
+    assert marked == [["teacher (sees the reaction)", "next-turn sentiment"]]
+
+
 def test_what_is_written_with_a_bar_of_progress(evaluate, tmp_path, capsys):
     evaluate(toy_sessions(20))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
