@@ -81,6 +81,11 @@ def main(argv: list[str]) -> None:
     output = Path(run.output_dir)
     if not run.seeds:
         raise SettingsError("seeds: expected at least one")
+    if len(set(run.seeds)) < len(run.seeds):
+        raise SettingsError(f"seeds: expected each once, found {run.seeds}")
+    for name in ("permutations", "trained_permutations"):
+        if getattr(method, name) < 0:
+            raise SettingsError(f"model.{name}: expected 0 for no control, or more, found {getattr(method, name)}")
     claim(output, {}, run.resume)  # no settings to agree on: each row knows its own, and is computed anew with others
     with whole(output / "settings.yaml") as partial:
         partial.write_text(yaml.safe_dump(settings))

@@ -105,6 +105,8 @@ def test_what_has_no_score_is_left_out_and_told(compare, tmp_path):
         (["--against", "GELI"], r"against: expected of predict the mean; .*, found GELI"),
         (["--folds", "11"], "data: folds: expected 2 to 10, the number of conversations, found 11"),
         (["--seeds", "[]"], "seeds: expected at least one"),
+        (["--seeds", "[1, 1]"], r"seeds: expected each once, found \[1, 1\]"),
+        (["--model.permutations", "-1"], "model.permutations: expected 0 for no control, or more, found -1"),
         (["--data.options", "{split: x}"], "data: sample: no option split"),
         (["--model.backbone", "/nowhere"], "model: "),
         (["--training.ge", "x"], "ge: expected one of"),
