@@ -49,6 +49,9 @@ def main(argv: list[str]) -> None:
             sys.exit(
                 f"summarise_comparisons: expected FOLDER=NAME with a name of {', '.join(TITLES)}, found {argument!r}"
             )
+        check(Path(source))
+    for argument in argv:
+        source, _, name = argument.partition("=")
         (RESULTS / name).mkdir(parents=True, exist_ok=True)
         for file in FILES:
             shutil.copyfile(Path(source) / file, RESULTS / name / file)
@@ -57,6 +60,16 @@ def main(argv: list[str]) -> None:
         text = page.read_text(encoding="utf-8")
         before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
         page.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}", encoding="utf-8")
+
+
+def check(folder: Path) -> None:
+    """Before anything is copied: what the tables need is there."""
+    if missing := [file for file in FILES if not (folder / file).exists()]:
+        sys.exit(f"summarise_comparisons: {folder} has no {', '.join(missing)}; run compare_methods.py to its end")
+    controls = [f"{name}, scores shuffled" for name in (HINDSIGHT, ATTRIBUTION)]
+    measured = records(folder / "comparison.json")
+    if missing := [name for name in (HINDSIGHT, ATTRIBUTION, *controls) if name not in measured]:
+        sys.exit(f"summarise_comparisons: {folder}/comparison.json lacks {'; '.join(missing)}; run all rows")
 
 
 def summary(results: Path) -> str:

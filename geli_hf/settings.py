@@ -4,6 +4,7 @@ The fields of the first dataclass stand at the top of the file and are given as 
 stand in a section of their own and are given as `--section.name value`. Values are read as YAML either way.
 """
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
@@ -120,6 +121,21 @@ def claim(folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
         raise SettingsError(f"output_dir: {folder} holds files of something else; choose an empty or a new folder")
     with whole(record) as text:
         text.write_text(yaml.safe_dump(settings))
+
+
+def json_object(text: str, argument: str) -> dict[str, Any]:
+    """What a command's argument holds as a JSON object.
+
+    Raises:
+        ValueError: it is none; the message names the argument.
+    """
+    try:
+        read = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{argument}: not JSON ({error})") from None
+    if not isinstance(read, dict):
+        raise ValueError(f"{argument}: expected a JSON object, found {text!r}")
+    return read
 
 
 def _help(main: type, sections: Mapping[str, type]) -> str:

@@ -1,7 +1,6 @@
 """`geli evaluate`: from finished models and rated sessions to a table, records and a forest plot."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TextIO
 
@@ -9,6 +8,7 @@ from datasets import Dataset
 
 from ..data import load_sessions
 from ..evaluation.baselines import TURN_BASELINES
+from ..settings import json_object
 from .judging import MEAN, evaluate_models, labels, markdown, run_models, write_evaluation
 
 
@@ -17,7 +17,7 @@ def evaluate(arguments: argparse.Namespace, out: TextIO) -> None:
     output = None if arguments.output is None else Path(arguments.output)
     if output is not None and output.exists() and not output.is_dir():
         raise NotADirectoryError(f"--output: {output} is a file; name a folder, and it is made")
-    options = _options(arguments.options)
+    options = json_object(arguments.options, "--options")
     models = labels([name.rstrip("/") or name for name in arguments.model])
     against = _against(arguments.against, models)
     sessions = _sessions(arguments, options)
@@ -27,16 +27,6 @@ def evaluate(arguments: argparse.Namespace, out: TextIO) -> None:
     out.write(text)
     if output is not None:
         write_evaluation(output, rows, runs, text)
-
-
-def _options(text: str) -> dict:
-    try:
-        options = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--options: not JSON ({error})") from None
-    if not isinstance(options, dict):
-        raise ValueError(f"--options: expected a JSON object, found {text!r}")
-    return options
 
 
 def _against(name: str | None, models: dict[str, str]) -> str:

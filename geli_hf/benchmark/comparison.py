@@ -207,21 +207,36 @@ def write_comparison(
         The Markdown.
     """
     rows = compare(design, runs, against=against, feedback=feedback, resamples=resamples)
-    text, folder = markdown(design, rows, against=against, corpus=corpus), Path(folder)
+    text = markdown(design, rows, against=against, corpus=corpus)
+    write_files(Path(folder) / "comparison", text, rows, runs, [name for name in rows if _sees_the_reaction(name)])
+    return text
+
+
+def write_files(
+    stem: Path,
+    text: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    runs: Mapping[str, Sequence[Run] | NotRun],
+    seeing: Iterable[str],
+) -> None:
+    """Write the records (`.json`), a forest plot (`.png`) and the text (`.md`).
+
+    Args:
+        seeing: rows that read the listener's reaction.
+    """
     within = {name: row[HEADLINE] for name, row in rows.items() if "not_run" not in row}
-    with whole(folder / "comparison.json") as partial:
+    with whole(stem.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(records(rows, runs), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    with whole(folder / "comparison.png") as partial:
+    with whole(stem.with_suffix(".png")) as partial:
         plot_comparison(
             within,
             partial,
             label="Within-session Spearman with the turn ratings",
-            seeing=[name for name in within if _sees_the_reaction(name)],
+            seeing=[name for name in seeing if name in within],
             shuffled={name: row["shuffled"]["each"] for name, row in rows.items() if "shuffled" in row},
         )
-    with whole(folder / "comparison.md") as partial:
+    with whole(stem.with_suffix(".md")) as partial:
         partial.write_text(text, encoding="utf-8")
-    return text
 
 
 def _rewards_and_scores(runs: Sequence[Run]) -> tuple[list[list[np.ndarray]], np.ndarray | None]:

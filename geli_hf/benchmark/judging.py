@@ -5,7 +5,6 @@ Nothing is learned here, so nothing is out of fold: whether a model has seen the
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -16,15 +15,13 @@ import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from ..cache import whole
 from ..evaluation import metrics
 from ..evaluation.baselines import TURN_BASELINES
-from ..evaluation.plots import plot_comparison
 from ..evaluation.table import COLUMNS, markdown_table
 from ..finished import is_attribution, iter_explained, open_model
 from ..modeling_geli import GeliRewardModel
 from ..sessions import assistant_turns, feedback_names
-from .comparison import CONVERSATIONS_NEEDED, CORPUS_NOTES, FIRST, HEADLINE, SECOND, compare, records
+from .comparison import CONVERSATIONS_NEEDED, CORPUS_NOTES, FIRST, SECOND, compare, write_files
 from .rows import NotRun
 from .runs import Run, fingerprint, versions
 
@@ -163,19 +160,7 @@ def write_evaluation(
     Args:
         text: as of `markdown`.
     """
-    folder = Path(folder)
-    within = {name: row[HEADLINE] for name, row in rows.items() if "not_run" not in row}
-    with whole(folder / "evaluation.json") as partial:
-        partial.write_text(json.dumps(records(rows, runs), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    with whole(folder / "evaluation.png") as partial:
-        plot_comparison(
-            within,
-            partial,
-            label="Within-session Spearman with the turn ratings",
-            seeing=[name for name in _seeing(rows) if name in within],
-        )
-    with whole(folder / "evaluation.md") as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_files(Path(folder) / "evaluation", text, rows, runs, _seeing(rows))
 
 
 def _models(runs: Mapping[str, Sequence[Run] | NotRun]) -> dict[str, dict[str, Any]]:

@@ -1,12 +1,12 @@
 """`geli decompose`: from rated sessions to the same with what a language model says each turn contributed."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TextIO
 
 from ..data import load_sessions
 from ..data.rows import write_jsonl
+from ..settings import json_object
 from .backend import Backend
 from .decomposer import LlmDecomposer
 from .endpoint import Endpoint
@@ -45,7 +45,7 @@ def decompose(arguments: argparse.Namespace, out: TextIO) -> int:
 
 
 def _backend(arguments: argparse.Namespace) -> Backend:
-    parameters = _parameters(arguments.parameters)
+    parameters = json_object(arguments.parameters, "--parameters")
     if arguments.base_url is None and arguments.provider is None:
         if arguments.token_env is not None:
             raise ValueError("--token-env: a model on this machine needs no key; or give --base-url or --provider")
@@ -60,13 +60,3 @@ def _backend(arguments: argparse.Namespace) -> Backend:
         parameters=parameters,
         timeout=arguments.timeout,
     )
-
-
-def _parameters(text: str) -> dict:
-    try:
-        parameters = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--parameters: not JSON ({error})") from None
-    if not isinstance(parameters, dict):
-        raise ValueError(f"--parameters: expected a JSON object, found {text!r}")
-    return parameters

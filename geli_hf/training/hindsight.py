@@ -85,7 +85,8 @@ def _verdict(signal: SignalTrust, sessions: int) -> str:
         wanted = int(np.ceil(sessions * (BELIEVABLE / signal.t) ** 2))
         found += f": not borne out by the scores; were it real, about {wanted} sessions would show it."
     if signal.foreseen_t:
-        found += f" Of it, what the words foresee: t = {signal.foreseen_t:.1f}, beta = {signal.foreseen_beta:+.3f}."
+        trusted = "trusted" if signal.foreseen_beta else "not trusted"
+        found += f" Of it, what the words foresee: t = {signal.foreseen_t:.1f}, {trusted}."
     if signal.habit:
         found += f" Of a session's mean {signal.habit:.0%} is the listener's habit, and taken off."
     return found
@@ -120,7 +121,7 @@ def fit_hindsight(
     """Learn turn rewards in closed form from scores, signals and words of the listener (see this module).
 
     With z the turn's features, h those of the listener's answer, l the standardised signals beside what z lets expect
-    of them (by ridge regression, of sessions in no fold of its training), and R the standardised score:
+    of them (by ridge regression on other folds; these see signals and no score), and R the standardised score:
 
         R - beta l-bar = w z-bar + q h-bar + c + e      the teacher, over sessions; bars are means over their turns,
                                                         and w and q are shrunk each by a strength of its own

@@ -12,7 +12,7 @@ from tiny import backbone, reward_model
 from toy import NAN, toy_sessions, with_column
 
 from geli_hf import GeliRewardModel
-from geli_hf.benchmark import judging
+from geli_hf.benchmark import comparison, judging
 from geli_hf.cli import main
 from geli_hf.data.rows import write_jsonl
 from geli_hf.training import HindsightAttribution
@@ -143,9 +143,9 @@ def test_an_attribution_is_said_to_see_the_reaction(evaluate):
 
 def test_the_picture_marks_who_sees_the_reaction(evaluate, monkeypatch):
     marked = []
-    plot = judging.plot_comparison
+    plot = comparison.plot_comparison
     monkeypatch.setattr(
-        judging, "plot_comparison", lambda *args, **kw: marked.append(kw["seeing"]) or plot(*args, **kw)
+        comparison, "plot_comparison", lambda *args, **kw: marked.append(kw["seeing"]) or plot(*args, **kw)
     )
     evaluate(toy_sessions(20, unseen=0.0), models=("first", "teacher"))
     assert marked == [["teacher (sees the reaction)", "next-turn sentiment"]]

@@ -37,3 +37,13 @@ def test_the_records_are_those_of_the_table_beside_them(corpus):
 def test_a_folder_of_no_corpus_is_refused():
     with pytest.raises(SystemExit, match=r"expected FOLDER=NAME with a name of uss_mwoz, .*found 'runs/x'"):
         summarise.main(["runs/x"])
+
+
+def test_a_run_that_lacks_something_is_refused_before_anything_is_copied(tmp_path):
+    with pytest.raises(SystemExit, match=r"has no comparison\.md, comparison\.json, comparison\.png; run"):
+        summarise.main([f"{tmp_path}=sample"])
+    for file in summarise.FILES:
+        (tmp_path / file).write_text(json.dumps([{"row": "hindsight", "run": True}]), encoding="utf-8")
+    with pytest.raises(SystemExit, match="lacks hindsight, seeing the reaction; hindsight, scores shuffled"):
+        summarise.main([f"{tmp_path}=sample"])
+    assert len((ROOT / "results" / "sample" / "comparison.md").read_text(encoding="utf-8")) > 1000
