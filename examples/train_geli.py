@@ -4,7 +4,8 @@
 
 Three stages, each of which leaves folders or files in `output_dir`:
 
-    reward    a reward for every turn, learned from session scores and listeners' reactions   -> reward_model/
+    reward    a reward for every turn, learned from session scores and listeners' reactions   -> reward_model/, and by
+              hindsight what explains recorded sessions                                       -> attribution/
     policy    a chat model, fine-tuned on the sessions, then aligned with that reward         -> sft_policy/, policy/
     evaluate  both on held-out conversations, beside baselines          -> metrics.json, report.md and its pictures
 
@@ -32,15 +33,31 @@ from geli_hf.evaluation import TURN_BASELINES, evaluate_rewards
 from geli_hf.evaluation.policies import JudgedReply, PolicyComparison
 from geli_hf.evaluation.report import THIS_MODEL, write_report
 from geli_hf.modeling_geli import GeliRewardModel
-from geli_hf.sessions import SessionError, feedback_names, split_sessions
+from geli_hf.sessions import SessionError, add_signal, feedback_names, split_sessions
 from geli_hf.settings import SettingsError, build, claim, parse_settings
-from geli_hf.training import PAPER, GeliRewardArguments, GeliRewardTrainer, score_cached, shuffle_feedback
+from geli_hf.training import (
+    PAPER,
+    GeliRewardArguments,
+    GeliRewardTrainer,
+    HindsightAttribution,
+    cached_reaction_features,
+    cached_turn_features,
+    fit_hindsight,
+    score_cached,
+    shuffle_feedback,
+)
 from geli_hf.training.checkpoints import run_training, write_by_one, write_history
 
 logger = logging.get_logger("geli_hf.train_geli")
 
 STAGES = ("reward", "policy", "evaluate")
-PRESETS = {"recommended": {"model": {}, "training": {}}, "paper": PAPER}
+HINDSIGHT = "hindsight"  # the recommended preset, and the name of the signal that its teachers give
+TEACHER = "its teacher, who sees the reaction"
+PRESETS = {
+    HINDSIGHT: {"model": {}, "training": {}},
+    "geli": {"model": {}, "training": {}},
+    "paper": PAPER,
+}
 
 
 @dataclass
@@ -65,13 +82,22 @@ class DataSettings:
 @dataclass
 class ModelSettings:
     backbone: str | None = field(default=None, metadata={"help": "Name or path; default all-MiniLM-L6-v2."})
-    preset: str = field(default="recommended", metadata={"help": "recommended, or paper: the published recipe."})
+    preset: str = field(
+        default=HINDSIGHT,
+        metadata={"help": "hindsight; geli: as the section `reward` says; or paper: the published recipe."},
+    )
+    signals: list[str] | None = field(
+        default=None, metadata={"help": "What hindsight may trust, by name in `feedback`; all that there is if unset."}
+    )
     config: dict = field(default_factory=dict, metadata={"help": "Fields of GeliRewardConfig."})
     lora: dict | None = field(default=None, metadata={"help": "peft.LoraConfig, with reward.freeze_backbone false."})
     li_stage: dict | None = field(
         default=None, metadata={"help": "Settings of a first stage on the Local Implicit loss alone, as published."}
     )
-    compare: bool = field(default=True, metadata={"help": "Evaluate RRD, LI alone and GELI with shuffled LI too."})
+    compare: bool = field(
+        default=True,
+        metadata={"help": "Evaluate GELI, RRD alone, LI alone and GELI with shuffled LI too, as `reward` says."},
+    )
 
 
 @dataclass
@@ -167,24 +193,61 @@ def reward_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
     target = output / "reward_model"
     if target.exists():
         return kept(target)
-    model, trainer = train_reward(settings, sessions, output / "checkpoints" / "reward", run)
-    write_history(trainer, output / "reward_history.json")
+    if preset(settings) == HINDSIGHT:
+        model, trainer = look_back(settings, sessions, output, run)
+    else:
+        model, trainer = train_reward(settings, sessions, output / "checkpoints" / "reward", run)
+    if trainer is not None:
+        write_history(trainer, output / "reward_history.json")
     write_by_one(target, model.save_pretrained)
+
+
+def look_back(
+    settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings
+) -> tuple[GeliRewardModel, GeliRewardTrainer | None]:
+    """Hindsight: who sees the reaction explains the sessions, and teaches the model that does not.
+
+    Where more than a linear head is to learn (`model.lora`, or `reward.freeze_backbone: false`), it is trained.
+    """
+    model_settings = build(ModelSettings, settings["model"])
+    if model_settings.li_stage is not None:
+        raise SettingsError("model.li_stage: hindsight has no such stage; choose the preset geli or paper for it")
+    args = build(GeliRewardArguments, reward_settings(settings, output / "checkpoints" / "reward", run))
+    with PartialState().main_process_first():  # who encodes, for all
+        try:
+            fit = fit_hindsight(
+                new_model(model_settings).to(PartialState().device),
+                sessions["train"],
+                sessions["eval"],
+                signals=model_settings.signals,
+                seed=run.seed,
+                **features_from(args),
+            )
+        except ValueError as error:  # SessionError too
+            raise SettingsError(f"model.preset: hindsight can't be fitted: {error}") from error
+    PartialState().print(fit.report)
+    write_by_one(output / "hindsight.txt", lambda partial: partial.write_text(f"{fit.report}\n"))
+    write_by_one(output / "attribution", fit.attribution.save_pretrained)
+    if args.freeze_backbone and model_settings.lora is None:
+        return fit.reward_model, None
+    explained = [row["turn_rewards"] for row in fit.attribution.score_sessions(sessions["eval"])]
+    taught = {
+        "train": add_signal(sessions["train"], HINDSIGHT, fit.targets),
+        "eval": add_signal(sessions["eval"], HINDSIGHT, explained),
+    }
+    args.li, args.li_weight = HINDSIGHT, 1.0
+    return train_once(fit.reward_model, args, taught, adapter(model_settings), run.resume)
 
 
 def train_reward(
     settings: dict, sessions: dict[str, Dataset], folder: Path, run: RunSettings, **changes
 ) -> tuple[GeliRewardModel, GeliRewardTrainer]:
-    """A reward model as the settings say, with `changes` to those of the trainer."""
+    """A reward model by GELI as the settings say, with `changes` to those of the trainer."""
     model_settings = build(ModelSettings, settings["model"])
     wanted = reward_settings(settings, folder, run) | changes
     args = build(GeliRewardArguments, wanted)
     set_seed(run.seed)
-    try:
-        config = PRESETS[model_settings.preset]["model"] | model_settings.config
-        model = GeliRewardModel.from_backbone(model_settings.backbone, **config)
-    except (OSError, TypeError, ValueError) as error:
-        raise SettingsError(f"model: {error}") from error
+    model = new_model(model_settings)
     if model_settings.li_stage is not None and args.li_weight > 0:
         if args.standardise:
             raise SettingsError(
@@ -197,20 +260,39 @@ def train_reward(
             train_once(model, build(GeliRewardArguments, alone), sessions, None, run.resume)
             write_by_one(first / "model", model.save_pretrained)
         model = GeliRewardModel.from_pretrained(first / "model")
-    lora = None
-    if model_settings.lora is not None:
-        from peft import LoraConfig
+    return train_once(model, args, sessions, adapter(model_settings), run.resume)
 
-        lora = LoraConfig(task_type="SEQ_CLS", **model_settings.lora)
-    return train_once(model, args, sessions, lora, run.resume)
+
+def preset(settings: dict) -> str:
+    name = build(ModelSettings, settings["model"]).preset
+    if name not in PRESETS:
+        raise SettingsError(f"model.preset: expected one of {', '.join(PRESETS)}, found {name!r}")
+    return name
+
+
+def new_model(settings: ModelSettings) -> GeliRewardModel:
+    try:
+        return GeliRewardModel.from_backbone(settings.backbone, **PRESETS[settings.preset]["model"] | settings.config)
+    except (OSError, TypeError, ValueError) as error:
+        raise SettingsError(f"model: {error}") from error
+
+
+def adapter(settings: ModelSettings):
+    if settings.lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(task_type="SEQ_CLS", **settings.lora)
+
+
+def features_from(args: GeliRewardArguments) -> dict:
+    """Where features of a frozen backbone are kept, and how they are computed."""
+    return {"cache_dir": args.features_dir, "dtype": torch.bfloat16 if args.bf16 else torch.float32}
 
 
 def reward_settings(settings: dict, folder: Path, run: RunSettings) -> dict:
     """Settings of the trainer: the preset's, unless the section `reward` has others."""
-    preset = build(ModelSettings, settings["model"]).preset
-    if preset not in PRESETS:
-        raise SettingsError(f"model.preset: expected one of {', '.join(PRESETS)}, found {preset!r}")
-    return {"seed": run.seed, "output_dir": str(folder)} | PRESETS[preset]["training"] | settings["reward"]
+    return {"seed": run.seed, "output_dir": str(folder)} | PRESETS[preset(settings)]["training"] | settings["reward"]
 
 
 def train_once(model, args, sessions, lora, resume) -> tuple[GeliRewardModel, GeliRewardTrainer]:
@@ -300,14 +382,21 @@ def evaluate_stage(settings: dict, sessions: dict[str, Dataset], output: Path, r
 
     def scored(model: GeliRewardModel) -> list[dict]:
         if args.freeze_backbone:
-            dtype = torch.bfloat16 if args.bf16 else torch.float32
-            return score_cached(model, test, cache_dir=args.features_dir, dtype=dtype)
+            return score_cached(model, test, **features_from(args))
         return model.score_sessions(test, progress=True)
 
     main, compared = PartialState().is_main_process, output / "checkpoints" / "compare"
     scores = {THIS_MODEL: scored(model)} if main else {}
+    if main and (output / "attribution").exists():
+        attribution = HindsightAttribution.from_pretrained(output / "attribution")
+        attribution.model.to(PartialState().device)
+        features = {
+            "turns": cached_turn_features(attribution.model, test, **features_from(args)),
+            "reactions": cached_reaction_features(attribution.model, test, **features_from(args)),
+        }
+        scores[TEACHER] = attribution.score_sessions(test, features=features)
     if build(ModelSettings, settings["model"]).compare:
-        for name, parts, changes in comparisons(sessions, args):
+        for name, parts, changes in comparisons(sessions, args, preset(settings)):
             other, _ = train_reward(settings, parts, compared / re.sub(r"\W+", "_", name), run, **changes)
             if main:
                 scores[name] = scored(other)
@@ -331,11 +420,14 @@ def evaluate_stage(settings: dict, sessions: dict[str, Dataset], output: Path, r
     print((output / "summary.txt").read_text())
 
 
-def comparisons(sessions: dict[str, Dataset], args: GeliRewardArguments):
-    """The same model on the same data with one thing changed, to see which part of the loss does what."""
+def comparisons(sessions: dict[str, Dataset], args: GeliRewardArguments, preset: str):
+    """GELI on the same data, and with one thing changed, to see which part of its loss does what."""
+    has_signal = args.li_weight > 0 and (preset != HINDSIGHT or args.li in feedback_names(sessions["train"]))
+    if preset == HINDSIGHT and has_signal:
+        yield "GELI", sessions, {}
     name = "RRD alone, all turns" if (args.ge, args.rrd_turns) == ("rrd", None) else f"{args.ge.upper()} alone"
     yield name, sessions, {"li_weight": 0.0}
-    if args.li_weight > 0:
+    if has_signal:
         yield "LI alone", sessions, {"li_weight": 1.0}
         shuffled = shuffle_feedback(sessions["train"], args.li, seed=args.seed)
         yield "GELI with its LI shuffled", sessions | {"train": shuffled}, {}

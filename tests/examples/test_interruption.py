@@ -64,7 +64,11 @@ def server():
 def configuration(folder: Path, saving: str) -> Path:
     settings = {
         "data": {"options": {"conversations": 12}, "eval_share": 0.25, "test_share": 0.25},
-        "model": {"backbone": backbone("bert"), "config": {"head": "mlp", "head_dropout": 0.2, "context_messages": 1}},
+        "model": {
+            "preset": "geli",
+            "backbone": backbone("bert"),
+            "config": {"head": "mlp", "head_dropout": 0.2, "context_messages": 1},
+        },
         "reward": REWARD | SAVING[saving],
     }
     file = folder / f"{saving}.yaml"

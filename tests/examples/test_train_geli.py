@@ -20,6 +20,7 @@ from geli_hf.alignment import load_policy
 from geli_hf.configuration_geli import GeliRewardConfig
 from geli_hf.evaluation import TURN_BASELINES
 from geli_hf.settings import SettingsError, build
+from geli_hf.training import HindsightAttribution
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OTHERS = [EXAMPLES / "configs" / "affect.yaml", *(EXAMPLES / "configs").glob("compare_*.yaml")]
@@ -72,7 +73,7 @@ def launch(config: Path, output: Path, caches: Path, *options: str) -> subproces
     )
 
 
-def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, tmp_path):
+def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, script, tmp_path):
     output = tmp_path / "run"
     done = launch(config, output, tmp_path / "caches")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -84,17 +85,21 @@ def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, tmp_path):
         assert policy.config.vocab_size == len(tokenizer)
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["sessions"] == {"train": 12, "eval": 6, "test": 6}
-    methods = ["this reward model", "RRD alone, all turns", "LI alone", "GELI with its LI shuffled"]
+    compared = ["GELI", "RRD alone, all turns", "LI alone", "GELI with its LI shuffled"]
+    methods = ["this reward model", script.TEACHER, *compared]
     assert list(metrics["reward"]) == [*methods, *TURN_BASELINES]
     for name in methods:
         assert metrics["reward"][name]["global_loss"]["estimate"] > 0
     assert metrics["reward"]["uniform, given the score"]["within_session_spearman"]["estimate"] == 0
     assert metrics["policy"]["judge"] == "true turn values"
     assert -1 <= metrics["policy"]["after"]["value"]["estimate"] <= 1
-    for name in ("session", "rewards_against_truth", "methods", "training", "alignment", "replies"):
+    for name in ("session", "rewards_against_truth", "methods", "alignment", "replies"):
         with Image.open(output / f"{name}.png") as picture:
             assert min(picture.size) > 300
     assert (output / "report.md").read_text().startswith("# run")
+    assert (output / "hindsight.txt").read_text() in done.stdout
+    [explained] = HindsightAttribution.from_pretrained(output / "attribution").score_sessions(sessions.select([0]))
+    assert list(explained["parts"]) == ["turn", "reaction", "feedback.affect", "feedback.affect_mean"]
     assert (output / "summary.txt").read_text() in done.stdout
     assert not (output / "checkpoints" / "compare").exists()
 
@@ -141,8 +146,9 @@ def test_all_stages_run_in_two_processes(config, tmp_path):
     for name in ("sft_policy", "policy"):
         load_policy(output / name)
     metrics = json.loads((output / "metrics.json").read_text())
-    assert len(metrics["reward"]) == 4 + len(TURN_BASELINES)
-    assert len(list((tmp_path / "caches" / "features").iterdir())) == 3  # to train, to choose and to evaluate on
+    assert len(metrics["reward"]) == 6 + len(TURN_BASELINES)
+    # To train, to choose and to evaluate on; and the reactions, but in choosing.
+    assert len(list((tmp_path / "caches" / "features").iterdir())) == 5
     assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -174,8 +180,11 @@ def test_a_folder_of_something_else_is_refused(config, script, tmp_path):
         (["--data.options", "{conversation: 5}"], "no option conversation; there are .*conversations"),
         (["--model.backbone", "/nowhere"], "model: .*nowhere"),
         (["--model.config", "{depth: 3}"], r"model: .*\['depth'\]"),
-        (["--model.preset", "papers"], "model.preset: expected one of recommended, paper, found 'papers'"),
-        (["--model.li_stage", "{}"], "li_stage: .*set reward.standardise to false"),
+        (["--model.preset", "papers"], "model.preset: expected one of hindsight, geli, paper, found 'papers'"),
+        (["--model.preset", "geli", "--model.li_stage", "{}"], "li_stage: .*set reward.standardise to false"),
+        (["--model.li_stage", "{}"], "li_stage: hindsight has no such stage; choose the preset geli or paper"),
+        (["--model.signals", "[smile]"], "can't be fitted: .*smile"),
+        (["--model.config", "{head: mlp}"], "can't be fitted: .*expected head='linear'.* found 'mlp'"),
         (["--stages", "[evaluate]"], "holds no reward_model; run stage reward first"),
         (["--stages", "[policy]", "--policy.small", "{depth: 3}"], "policy.small: .*'depth'"),
     ],
@@ -217,8 +226,44 @@ def test_every_configuration_has_known_settings_of_known_types(file, script):
         offline = {"output_dir": "runs", "bf16": False, "use_cpu": True}
         build(cls, settings[name] | offline)
     model = build(script.ModelSettings, settings["model"])
-    assert model.preset in ("recommended", "paper")
+    assert model.preset in script.PRESETS
     GeliRewardConfig(**model.config)
+
+
+def test_geli_itself_is_a_preset(config, script, tmp_path):
+    output = tmp_path / "run"
+    options = ["--config", str(config), "--output_dir", str(output), "--model.preset", "geli", "--resume"]
+    script.main([*options, "--stages", "[reward, evaluate]"])
+    history = json.loads((output / "reward_history.json").read_text())
+    assert [entry["epoch"] for entry in history if "loss" in entry] == [1, 2]
+    assert not (output / "attribution").exists()
+    methods = ["this reward model", "RRD alone, all turns", "LI alone", "GELI with its LI shuffled"]
+    assert list(json.loads((output / "metrics.json").read_text())["reward"]) == [*methods, *TURN_BASELINES]
+
+
+@pytest.mark.parametrize("options", [["--model.lora", "{r: 2, target_modules: [query]}"], []], ids=["LoRA", "all"])
+def test_hindsight_teaches_a_student_whose_backbone_is_trained(config, script, tmp_path, options):
+    output = tmp_path / "run"
+    training = [
+        "--reward.freeze_backbone",
+        "false",
+        "--reward.num_train_epochs",
+        "4",
+        "--reward.learning_rate",
+        "1e-3",
+    ]
+    given = ["--config", str(config), "--output_dir", str(output), "--stages", "[reward]", *training, *options]
+    script.main(given)
+    history = json.loads((output / "reward_history.json").read_text())
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    assert losses[-1] < losses[0]
+    teacher = HindsightAttribution.from_pretrained(output / "attribution").model  # whose backbone was left as it was
+    student = GeliRewardModel.from_pretrained(output / "reward_model").state_dict()
+    changed = {
+        name for name, weight in teacher.model.state_dict().items() if not weight.equal(student[f"model.{name}"])
+    }
+    assert any("query.weight" in name for name in changed)
+    assert any("key.weight" in name for name in changed) == (not options)
 
 
 def test_the_published_recipe_runs_with_a_tiny_backbone(script, config, tmp_path):
