@@ -46,7 +46,7 @@ def after_quickstart(tmp_path, monkeypatch):
     model = reward_model("bert", context_messages=1)
     model.config.reward_quantiles = [-1.0, 0.0, 1.0]
     model.save_pretrained("runs/sample/reward_model")
-    HindsightAttribution(model, np.zeros(32), np.ones(32), signals={}).save_pretrained("runs/readme/attribution")
+    HindsightAttribution(model, np.zeros(32), np.ones(32), signals={}).save_pretrained("runs/sample/attribution")
     for part in small_policy(load_sessions("sample"), hidden_size=32, layers=1, vocab_size=400):
         part.save_pretrained("runs/sample/sft_policy")
     [rows] = blocks("jsonl")
@@ -97,7 +97,7 @@ def test_the_commands_of_geli_run(after_quickstart, capsys, monkeypatch):
     assert [row["session_id"] for row in rows[:2]] == ["a-1", "b-1"]
     assert ["parts" in row for row in rows] == [False, False, True, True]
     table = Path("runs/evaluation/evaluation.md").read_text(encoding="utf-8")
-    assert "| runs/readme/attribution (sees the reaction) |" in table
+    assert "| runs/sample/attribution (sees the reaction) |" in table
     assert table in printed
 
 

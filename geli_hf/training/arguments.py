@@ -10,8 +10,8 @@ from ..decomposition import GLOBAL_EXPLICIT
 @dataclass
 class GeliRewardArguments(TrainingArguments):
     r"""
-    Arguments of [`GeliRewardTrainer`], on top of those of `transformers.TrainingArguments`. The defaults are the
-    recommended preset; [`PAPER`] is the published one.
+    Arguments of [`GeliRewardTrainer`], on top of those of `transformers.TrainingArguments`. The defaults are
+    safe ones for a frozen backbone; [`PAPER`] is the published recipe.
 
     Args:
         ge (`str`, *optional*, defaults to `"rrd"`):
