@@ -8,14 +8,11 @@ a minute on two free cores, and keeps it in runs/demo.
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
-from datasets import Dataset
-from transformers import PrinterCallback
 from transformers.utils import logging
 
-from geli_hf import GeliRewardArguments, GeliRewardModel, GeliRewardTrainer, load_sessions, split_sessions
+from geli_hf import GeliRewardModel, fit_hindsight, load_sessions, split_sessions
 from geli_hf.cache import whole
 from geli_hf.cli import main as geli
 from geli_hf.data.rows import write_jsonl
@@ -59,28 +56,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train(folder: Path) -> None:
-    """A reward model as the quickstart's, on a third of the sessions, and no policy."""
+    """A reward model as the quickstart's, on a fifth of the sessions, and no policy."""
     print(f"There is no {QUICKSTART}, which make quickstart makes.")
     print("Training a small reward model: about half a minute on two free cores ...", flush=True)
-    sessions: Dataset = load_sessions("sample", conversations=100)
-    parts = split_sessions(sessions, {"train": 0.8, "eval": 0.2})
-    with tempfile.TemporaryDirectory() as checkpoints:
-        args = GeliRewardArguments(
-            checkpoints,
-            li_weight=0.2,
-            learning_rate=3e-4,
-            report_to="none",
-            disable_tqdm=True,
-            logging_strategy="no",
-            save_strategy="best",
-            dataloader_pin_memory=False,
-        )
-        model = GeliRewardModel.from_backbone(context_messages=1)
-        trainer = GeliRewardTrainer(model, args, parts["train"], parts["eval"])
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+    parts = split_sessions(load_sessions("sample", conversations=140), {"train": 0.8, "eval": 0.2})
+    fit = fit_hindsight(GeliRewardModel.from_backbone(context_messages=1), parts["train"], parts["eval"])
     with whole(folder) as partial:
-        model.save_pretrained(partial)
+        fit.reward_model.save_pretrained(partial)
 
 
 if __name__ == "__main__":
