@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from peft import AutoPeftModelForCausalLM, PeftConfig
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
@@ -16,7 +18,10 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import cached_file, find_adapter_config_file
 
+from ..configuration_geli import GeliRewardConfig
 from ..sessions import Session
 from .dialogue import OPENING
 
@@ -46,22 +51,111 @@ PLAIN_TEMPLATE = (
 )
 
 
+HUB_KWARGS = {"revision", "trust_remote_code", "token", "cache_dir"}  # what a configuration is read by, too
+CAUSAL = {
+    name
+    for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    for name in ((names,) if isinstance(names, str) else names)
+}
+
+
+class PolicyError(ValueError):
+    """What is named as a policy is none; the message names it, says what it is, and what to do."""
+
+
 def load_policy(name_or_path: str | Path, **model_kwargs) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model and its tokenizer, ready for chat.
 
     Args:
-        name_or_path: on the Hub or on disk.
+        name_or_path: on the Hub or on disk. An adapter (PEFT) is merged into the model that it was trained on.
         model_kwargs: for `AutoModelForCausalLM.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
+
+    Raises:
+        PolicyError: it is no causal language model, or has no tokenizer that can end a reply.
     """
-    return AutoModelForCausalLM.from_pretrained(name_or_path, **model_kwargs), load_policy_tokenizer(name_or_path)
+    check_policy(name_or_path, **{key: model_kwargs[key] for key in HUB_KWARGS & model_kwargs.keys()})
+    tokenizer = load_policy_tokenizer(name_or_path)
+    if is_adapter(name_or_path):
+        return AutoPeftModelForCausalLM.from_pretrained(name_or_path, **model_kwargs).merge_and_unload(), tokenizer
+    return AutoModelForCausalLM.from_pretrained(name_or_path, **model_kwargs), tokenizer
+
+
+def is_adapter(name_or_path: str | Path) -> bool:
+    """Whether an adapter of PEFT is in this folder or on the Hub, and not a whole model.
+
+    Raises:
+        PolicyError: the folder is not there.
+    """
+    name = str(name_or_path)
+    if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
+        raise PolicyError(f"{name}: there is no such folder")
+    return find_adapter_config_file(name) is not None
+
+
+def check_policy(name_or_path: str | Path, **hub_kwargs) -> None:
+    """Find out, without loading weights, that something can write replies.
+
+    What else a folder may hold would load all the same: of a classifier the Auto classes keep the body and put an
+    untrained head on it.
+
+    Raises:
+        PolicyError: it can't.
+    """
+    base = name_or_path
+    if is_adapter(name_or_path):
+        adapter = PeftConfig.from_pretrained(str(name_or_path))
+        base = adapter.base_model_name_or_path
+        if adapter.task_type not in (None, "CAUSAL_LM"):
+            raise PolicyError(
+                f"{name_or_path}: expected the adapter of a causal language model, found one for {adapter.task_type}"
+            )
+    try:
+        config = AutoConfig.from_pretrained(base, **hub_kwargs)
+    except (OSError, ValueError) as error:
+        if base is name_or_path:
+            raise PolicyError(f"{base}: no model, neither as a folder nor on the Hub: {_first(error)}") from error
+        raise PolicyError(
+            f"{name_or_path}: an adapter to {base!r}, which can't be read ({_first(error)}); correct "
+            "base_model_name_or_path in its adapter_config.json"
+        ) from error
+    if config.model_type == GeliRewardConfig.model_type:
+        raise PolicyError(f"{base}: expected a policy, a model that writes replies; this is a reward model of geli_hf")
+    found = config.architectures or []
+    remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if not remote and (
+        config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or (found and not CAUSAL.intersection(found))
+    ):
+        raise PolicyError(
+            f"{base}: expected a causal language model as policy, found {', '.join(found) or config.model_type}, "
+            "which has no head that writes words; give the chat model that it was made from, or any other"
+        )
+
+
+def _first(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def load_policy_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
-    """A policy's tokenizer; without a chat template it gets a plain one, without a pad token it pads with the end."""
-    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    """A policy's tokenizer; without a chat template it gets a plain one, without a pad token it pads with the end.
+
+    Raises:
+        PolicyError: there is none, or it has no token that ends a reply.
+    """
+    name = str(name_or_path)
+    if (
+        is_adapter(name)
+        and cached_file(name, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False) is None
+    ):
+        name = PeftConfig.from_pretrained(name).base_model_name_or_path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise PolicyError(
+            f"{name}: no tokenizer can be read there ({_first(error)}); write it with tokenizer.save_pretrained"
+        ) from error
     if tokenizer.eos_token is None:
-        raise ValueError(
-            f"{name_or_path}: the tokenizer has no eos_token, so its policy could not end a reply; set one and save it"
+        raise PolicyError(
+            f"{name}: the tokenizer has no eos_token, so its policy could not end a reply; set one and save it"
         )
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
