@@ -1,10 +1,14 @@
 """The small policy and its tokenizer, and what any other policy needs to be trained on turns."""
 
+import json
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from peft import LoraConfig, get_peft_model
+from tiny import backbone
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from geli_hf.alignment import generate_replies, load_policy, load_policy_tokenizer, small_policy
+from geli_hf.alignment import PolicyError, generate_replies, load_policy, load_policy_tokenizer, small_policy
 
 DIALOGUE = [
     {"role": "user", "content": "What do you cook?"},
@@ -152,3 +156,80 @@ class TestReplies:
     def test_a_negative_temperature_is_refused(self, policy):
         with pytest.raises(ValueError, match="temperature: expected 0 or more"):
             generate_replies(*policy, self.PROMPTS, temperature=-1)
+
+
+class TestWhatIsNoPolicy:
+    """Most of it would load: the Auto classes put an untrained head on whatever body they find."""
+
+    def refused(self, name) -> str:
+        with pytest.raises(PolicyError) as caught:
+            load_policy(name)
+        return str(caught.value)
+
+    def test_a_classifier(self, policy_folder, tmp_path):
+        AutoModelForSequenceClassification.from_pretrained(policy_folder).save_pretrained(tmp_path)
+        AutoTokenizer.from_pretrained(policy_folder).save_pretrained(tmp_path)
+        assert self.refused(tmp_path).startswith(
+            f"{tmp_path}: expected a causal language model as policy, found LlamaForSequenceClassification, which"
+        )
+
+    @pytest.mark.parametrize("name", ["bert", "bart"])
+    def test_a_body_without_a_head_that_writes(self, name):
+        assert f"found {name.title()}Model, which has no head that writes words" in self.refused(backbone(name))
+
+    def test_a_reward_model(self, reward_model, tmp_path):
+        reward_model.save_pretrained(tmp_path)
+        assert self.refused(tmp_path).endswith("a model that writes replies; this is a reward model of geli_hf")
+
+    def test_a_folder_that_is_not_there_or_holds_nothing(self, tmp_path):
+        assert self.refused(tmp_path / "gone") == f"{tmp_path / 'gone'}: there is no such folder"
+        assert self.refused(tmp_path).startswith(f"{tmp_path}: no model, neither as a folder nor on the Hub: ")
+
+    def test_a_model_without_a_tokenizer(self, policy_folder, tmp_path):
+        AutoModelForCausalLM.from_pretrained(policy_folder).save_pretrained(tmp_path)
+        problem = self.refused(tmp_path)
+        assert problem.startswith(f"{tmp_path}: no tokenizer can be read there (")
+        assert problem.endswith("; write it with tokenizer.save_pretrained")
+
+
+class TestAdapters:
+    @pytest.fixture
+    def adapter(self, policy_folder, tmp_path):
+        """An adapter that has learned something, saved without a tokenizer, as PEFT saves it."""
+        model = AutoModelForCausalLM.from_pretrained(policy_folder)
+        adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+        adapted.save_pretrained(tmp_path / "adapter")
+        return tmp_path / "adapter", adapted.eval()
+
+    def test_an_adapter_is_merged_into_its_model(self, adapter):
+        folder, adapted = adapter
+        model, tokenizer = load_policy(folder)
+        ids = torch.arange(20, 40)[None]
+        with torch.no_grad():
+            torch.testing.assert_close(model(input_ids=ids).logits, adapted(input_ids=ids).logits)
+            with adapted.disable_adapter():
+                assert (model(input_ids=ids).logits - adapted(input_ids=ids).logits).abs().max() > 1e-2
+        assert type(model).__name__ == "LlamaForCausalLM"
+        assert tokenizer.chat_template is not None
+        assert len(generate_replies(model, tokenizer, [DIALOGUE], max_new_tokens=4)) == 1
+
+    def test_one_whose_model_is_gone_says_which(self, adapter):
+        folder, _ = adapter
+        config = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/gone"}))
+        with pytest.raises(
+            PolicyError, match=r"an adapter to '/gone', which can't be read .* base_model_name_or_path"
+        ):
+            load_policy(folder)
+
+    def test_one_of_a_classifier_is_refused(self, adapter):
+        folder, _ = adapter
+        config = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps(config | {"task_type": "SEQ_CLS"}))
+        with pytest.raises(
+            PolicyError, match="expected the adapter of a causal language model, found one for SEQ_CLS"
+        ):
+            load_policy(folder)
