@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import AutoPeftModelForCausalLM, PeftConfig
@@ -51,7 +52,7 @@ PLAIN_TEMPLATE = (
 )
 
 
-HUB_KWARGS = {"revision", "trust_remote_code", "token", "cache_dir"}  # what a configuration is read by, too
+HUB_KWARGS = {"revision", "trust_remote_code", "token", "cache_dir"}  # of a model, by which its other files are read
 CAUSAL = {
     name
     for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
@@ -73,11 +74,17 @@ def load_policy(name_or_path: str | Path, **model_kwargs) -> tuple[PreTrainedMod
     Raises:
         PolicyError: it is no causal language model, or has no tokenizer that can end a reply.
     """
-    check_policy(name_or_path, **{key: model_kwargs[key] for key in HUB_KWARGS & model_kwargs.keys()})
-    tokenizer = load_policy_tokenizer(name_or_path)
+    where = hub_kwargs(model_kwargs)
+    check_policy(name_or_path, **where)
+    tokenizer = load_policy_tokenizer(name_or_path, **where)
     if is_adapter(name_or_path):
         return AutoPeftModelForCausalLM.from_pretrained(name_or_path, **model_kwargs).merge_and_unload(), tokenizer
     return AutoModelForCausalLM.from_pretrained(name_or_path, **model_kwargs), tokenizer
+
+
+def hub_kwargs(model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model's keyword arguments those that say where and how its configuration and tokenizer are read, too."""
+    return {name: value for name, value in model_kwargs.items() if name in HUB_KWARGS}
 
 
 def is_adapter(name_or_path: str | Path) -> bool:
@@ -92,11 +99,15 @@ def is_adapter(name_or_path: str | Path) -> bool:
     return find_adapter_config_file(name) is not None
 
 
-def check_policy(name_or_path: str | Path, **hub_kwargs) -> None:
+def check_policy(name_or_path: str | Path, **where) -> None:
     """Find out, without loading weights, that something can write replies.
 
     What else a folder may hold would load all the same: of a classifier the Auto classes keep the body and put an
     untrained head on it.
+
+    Args:
+        name_or_path: on the Hub or on disk.
+        where: `revision` and the like, see `hub_kwargs`.
 
     Raises:
         PolicyError: it can't.
@@ -110,7 +121,7 @@ def check_policy(name_or_path: str | Path, **hub_kwargs) -> None:
                 f"{name_or_path}: expected the adapter of a causal language model, found one for {adapter.task_type}"
             )
     try:
-        config = AutoConfig.from_pretrained(base, **hub_kwargs)
+        config = AutoConfig.from_pretrained(base, **where)
     except (OSError, ValueError) as error:
         if base is name_or_path:
             raise PolicyError(f"{base}: no model, neither as a folder nor on the Hub: {_first(error)}") from error
@@ -135,7 +146,7 @@ def _first(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def load_policy_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
+def load_policy_tokenizer(name_or_path: str | Path, **where) -> PreTrainedTokenizerBase:
     """A policy's tokenizer; without a chat template it gets a plain one, without a pad token it pads with the end.
 
     Raises:
@@ -148,7 +159,7 @@ def load_policy_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
     ):
         name = PeftConfig.from_pretrained(name).base_model_name_or_path
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
     except (OSError, ValueError) as error:
         raise PolicyError(
             f"{name}: no tokenizer can be read there ({_first(error)}); write it with tokenizer.save_pretrained"

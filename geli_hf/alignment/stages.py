@@ -26,7 +26,8 @@ from trl.chat_template_utils import get_training_chat_template
 
 from ..training.checkpoints import run_training
 from .dialogue import context_window, open_with_user
-from .policy import load_policy_tokenizer
+from .limits import check_kl_weight, check_prompts, naming_memory
+from .policy import check_policy, hub_kwargs, is_adapter, load_policy_tokenizer
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 
@@ -192,7 +193,8 @@ def sft(
         peft_config=peft_config,
         callbacks=list(callbacks),
     )
-    run_training(trainer, resume)
+    with naming_memory(args):
+        run_training(trainer, resume)
     return trainer
 
 
@@ -227,12 +229,19 @@ def align(
 
     Returns:
         The trainer, after training. `save_policy(trainer, folder)` writes the policy.
+
+    Raises:
+        PolicyError, ValueError: a policy, arguments or prompts that can't be trained with.
+        MemoryError: memory did not suffice; the message says for what, and which settings to lower.
     """
-    if not args.beta > 0:
+    check_kl_weight(args.beta)
+    check_prompts(prompts, args)
+    where = hub_kwargs({"trust_remote_code": args.trust_remote_code} | (args.model_init_kwargs or {}))
+    check_policy(policy, **where)
+    if is_adapter(policy):
         raise ValueError(
-            f"args.beta: expected a positive weight of the KL penalty, found {args.beta}. Without it nothing keeps "
-            "the policy near the one that was fine-tuned, and it learns to please the reward model in no language. "
-            "Try 0.05"
+            f"policy: {policy} is an adapter, and TRL would take the model under it for the reference of the KL "
+            "penalty; merge it first: load_policy(policy) returns a model and a tokenizer to save in a new folder"
         )
     trainer_class = RLOOTrainer if isinstance(args, RLOOConfig) else GRPOTrainer
     trainer = trainer_class(
@@ -240,21 +249,27 @@ def align(
         reward_funcs=reward,
         args=args,
         train_dataset=prompts,
-        processing_class=load_policy_tokenizer(policy),
+        processing_class=load_policy_tokenizer(policy, **where),
         peft_config=peft_config,
         callbacks=list(callbacks),
     )
-    run_training(trainer, resume)
+    with naming_memory(args):
+        run_training(trainer, resume)
     return trainer
 
 
-def save_policy(trainer: Trainer, folder: str | Path) -> None:
-    """Write the trained policy as a plain model folder, with its tokenizer; adapters are merged into the weights.
+def save_policy(trainer: Trainer, folder: str | Path, *, merge: bool = True) -> None:
+    """Write the trained policy as a plain model folder, with its tokenizer.
 
     The trainer's model is merged in place, so this is the last thing to do with the trainer.
+
+    Args:
+        trainer: after training.
+        folder: where to.
+        merge: merge an adapter into the weights. If not, the folder holds the adapter, and names the model under it.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if isinstance(model, PeftModel):
+    if isinstance(model, PeftModel) and merge:
         model = model.merge_and_unload()
     model.config.use_cache = True  # the Trainer has switched it off
     if trainer.is_world_process_zero():
