@@ -12,12 +12,10 @@ Three stages, each of which leaves folders or files in `output_dir`:
 Every setting stands in the YAML file, and the command line overrides it: `--seed 1 --reward.li_weight 0.3`.
 """
 
-import os
 import re
 import shutil
 import sys
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +32,7 @@ from geli_hf.evaluation.policies import JudgedReply, PolicyComparison
 from geli_hf.evaluation.report import THIS_MODEL, write_report
 from geli_hf.modeling_geli import GeliRewardModel
 from geli_hf.sessions import SessionError, add_signal, feedback_names, split_sessions
-from geli_hf.settings import SettingsError, build, claim, parse_settings
+from geli_hf.settings import SettingsError, build, parse_settings
 from geli_hf.training import (
     PAPER,
     GeliRewardArguments,
@@ -47,10 +45,12 @@ from geli_hf.training import (
     shuffle_feedback,
 )
 from geli_hf.training.checkpoints import run_training, write_by_one, write_history
+from geli_hf.training.script import begin, fit_to_cpu, kept
 
 logger = logging.get_logger("geli_hf.train_geli")
 
 STAGES = ("reward", "policy", "evaluate")
+TRAINERS = ("reward", "pretrain", "sft", "grpo")  # sections that are arguments of a trainer
 HINDSIGHT = "hindsight"  # the recommended preset, and the name of the signal that its teachers give
 TEACHER = "its teacher, who sees the reaction"
 PRESETS = {
@@ -130,15 +130,10 @@ def main(argv: list[str]) -> None:
     if unknown := set(run.stages) - set(STAGES):
         raise SettingsError(f"stages: expected some of {', '.join(STAGES)}, found {', '.join(sorted(unknown))}")
     output = Path(run.output_dir)
-    # The first process reads, encodes and evaluates alone, which may take hours, while the others wait for it.
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
-    if state.is_main_process:
-        lasting = {name: {k: v for k, v in part.items() if name or k == "seed"} for name, part in settings.items()}
-        claim(output, lasting, run.resume)
-    state.wait_for_everyone()
+    state = begin(output, settings, run.resume, lasting=["seed"])
     set_seed(run.seed)
     if not torch.cuda.is_available():
-        fit_to_cpu(settings)
+        fit_to_cpu(settings, TRAINERS)
     data = build(DataSettings, settings["data"])
     try:
         sessions = load_parts(data, run)
@@ -152,20 +147,6 @@ def main(argv: list[str]) -> None:
     if run.push_to_hub and state.is_main_process:
         push(output, run.push_to_hub)
     state.wait_for_everyone()
-
-
-def fit_to_cpu(settings: dict) -> None:
-    # accelerate launch leaves one thread to each process unless it is told otherwise
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
-    torch.set_num_threads(max(1, cores // PartialState().num_processes))
-    # Where a CPU has no instructions for bf16, it is many times slower than float32 instead of two times faster.
-    native = any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
-    # Trainers share their work out between processes on CPUs only if they are told that these are what they have.
-    common = {"dataloader_pin_memory": False, "use_cpu": not torch.accelerator.is_available()}
-    for name in ("reward", "pretrain", "sft", "grpo"):
-        settings[name] = common | settings[name]
-        if settings[name].get("bf16"):
-            settings[name] |= {"bf16": native, "use_cpu": True}
 
 
 def load_parts(data: DataSettings, run: RunSettings) -> dict[str, Dataset]:
@@ -437,31 +418,22 @@ def replies_of_both(
     settings: dict, test: Dataset, output: Path, model: GeliRewardModel, seed: int
 ) -> PolicyComparison:
     """What the fine-tuned and the aligned policy answer to the same held-out dialogues, and what it is worth."""
-    from geli_hf.alignment import dialogue_prompts, generate_replies, load_policy
+    from geli_hf.alignment import compare_policies, judge_by_reward
 
     policy = build(PolicySettings, settings["policy"])
-    prompts = dialogue_prompts(test, context_messages=policy.context_messages).shuffle(seed=seed)
-    prompts = prompts.select(range(min(policy.replies, len(prompts))))
-    sessions = dict(zip(test["session_id"], test["messages"]))
-    dialogues = [sessions[row["session_id"]][: row["position"]] for row in prompts]
     # Only the sample knows the truth. Elsewhere the reward model judges, whom the policy was trained to please.
     known = settings["data"].get("corpus", "sample") == "sample"
-    judge = judge_by_truth if known else partial(judge_by_reward, model)
-    sides = {}
-    for name in ("sft_policy", "policy"):
-        speaker, tokenizer = load_policy(output / name)
-        replies = generate_replies(
-            speaker.to(PartialState().device),
-            tokenizer,
-            prompts["prompt"],
-            max_new_tokens=policy.max_new_tokens,
-            temperature=policy.temperature,
-            seed=seed,
-            progress=True,
-        )
-        sides[name] = judge(dialogues, replies)
-    return PolicyComparison(
-        dialogues, sides["sft_policy"], sides["policy"], prompts["conversation_id"][:], judge is judge_by_truth
+    return compare_policies(
+        output / "sft_policy",
+        output / "policy",
+        test,
+        judge_by_truth if known else partial(judge_by_reward, model),
+        true=known,
+        replies=policy.replies,
+        context_messages=policy.context_messages,
+        max_new_tokens=policy.max_new_tokens,
+        temperature=policy.temperature,
+        seed=seed,
     )
 
 
@@ -481,22 +453,11 @@ def judge_by_truth(dialogues: list, replies: list[str]) -> list[JudgedReply]:
     return judged
 
 
-def judge_by_reward(model: GeliRewardModel, dialogues: list, replies: list[str]) -> list[JudgedReply]:
-    from geli_hf.alignment import GeliReward
-
-    values = GeliReward(model)(dialogues, [[{"role": "assistant", "content": reply}] for reply in replies])
-    return [JudgedReply(reply, value, recognised=None) for reply, value in zip(replies, values)]
-
-
 # ------------------------------------------------------------------------------------------------ the run's folder
 
 
 def written(path: Path) -> int:
     return path.stat().st_mtime_ns
-
-
-def kept(target: Path) -> None:
-    PartialState().print(f"{target} is there already and is kept")
 
 
 def push(output: Path, namespace: str) -> None:

@@ -2,7 +2,7 @@
 
 from .dialogue import OPENING, context_window, cut_reply, open_with_user, without_opening
 from .policy import PolicyError, check_policy, is_adapter, load_policy, load_policy_tokenizer, small_policy
-from .replies import generate_replies
+from .replies import compare_policies, generate_replies, judge_by_reward
 from .rewards import GeliReward, without_length_slope
 from .stages import align, dialogue_prompts, pretrain, save_policy, sft, sft_rows
 
@@ -12,11 +12,13 @@ __all__ = [
     "PolicyError",
     "align",
     "check_policy",
+    "compare_policies",
     "context_window",
     "cut_reply",
     "dialogue_prompts",
     "generate_replies",
     "is_adapter",
+    "judge_by_reward",
     "load_policy",
     "load_policy_tokenizer",
     "open_with_user",

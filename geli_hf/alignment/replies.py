@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+from accelerate import PartialState
+from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..evaluation.policies import JudgedReply, PolicyComparison
 from ..sessions import Message
 from .dialogue import cut_reply
+from .policy import load_policy
+from .rewards import GeliReward
+from .stages import dialogue_prompts
+
+if TYPE_CHECKING:
+    from ..modeling_geli import GeliRewardModel
 
 
 @torch.inference_mode()
@@ -73,3 +84,57 @@ def generate_replies(
             for index, text in zip(chosen, tokenizer.batch_decode(generated, skip_special_tokens=True)):
                 replies[index] = cut_reply(text)
     return replies
+
+
+def compare_policies(
+    before: str | Path,
+    after: str | Path,
+    sessions: Dataset,
+    judge: Callable[[list[list[Message]], list[str]], list[JudgedReply]],
+    *,
+    true: bool,
+    replies: int,
+    context_messages: int = 8,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    seed: int = 0,
+    **model_kwargs,
+) -> PolicyComparison:
+    """What two policies answer to the same held-out dialogues, and what a judge says of it.
+
+    Args:
+        before, after: folders or names of the policies.
+        sessions: that neither has learned from.
+        judge: called with dialogues, as long as they are, and a reply to each.
+        true: whether the judge knows the truth.
+        replies: number of dialogues, drawn by `seed`; all of them if there are fewer.
+        context_messages: messages of a dialogue that a policy is shown.
+        max_new_tokens, temperature, seed: see `generate_replies`.
+        model_kwargs: see `load_policy`.
+    """
+    prompts = dialogue_prompts(sessions, context_messages=context_messages).shuffle(seed=seed)
+    prompts = prompts.select(range(min(replies, len(prompts))))
+    messages = dict(zip(sessions["session_id"], sessions["messages"]))
+    dialogues = [messages[row["session_id"]][: row["position"]] for row in prompts]
+    sides = []
+    for policy in (before, after):
+        model, tokenizer = load_policy(policy, **model_kwargs)
+        answers = generate_replies(
+            model.to(PartialState().device),
+            tokenizer,
+            prompts["prompt"],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            progress=True,
+        )
+        sides.append(judge(dialogues, answers))
+    return PolicyComparison(dialogues, *sides, prompts["conversation_id"][:], true)
+
+
+def judge_by_reward(
+    model: GeliRewardModel, dialogues: Sequence[Sequence[Message]], replies: Sequence[str]
+) -> list[JudgedReply]:
+    """Replies judged by a reward model, which is no judge of a policy that was trained to please it."""
+    values = GeliReward(model)(dialogues, [[{"role": "assistant", "content": reply}] for reply in replies])
+    return [JudgedReply(reply, value, recognised=None) for reply, value in zip(replies, values)]

@@ -23,7 +23,7 @@ from geli_hf.settings import SettingsError, build
 from geli_hf.training import HindsightAttribution
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-OTHERS = [EXAMPLES / "configs" / "affect.yaml", *(EXAMPLES / "configs").glob("compare_*.yaml")]
+OTHERS = [path for name in ("affect", "align_*", "compare_*") for path in (EXAMPLES / "configs").glob(f"{name}.yaml")]
 CONFIGS = sorted({*(EXAMPLES / "configs").glob("*.yaml")} - {*OTHERS})
 
 
@@ -218,7 +218,7 @@ def test_every_configuration_has_known_settings_of_known_types(file, script):
         "grpo": GRPOConfig,
     }
     settings = script.parse_settings(["--config", str(file)], script.RunSettings, sections | trainers)
-    script.fit_to_cpu(settings)  # so that bf16 of a GPU's configuration is one that this machine can have
+    script.fit_to_cpu(settings, trainers)  # so that bf16 of a GPU's configuration is one that this machine can have
     build(script.RunSettings, settings[""])
     for name, cls in sections.items():
         build(cls, settings[name])
