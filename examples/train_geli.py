@@ -298,9 +298,9 @@ def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
         dialogue_prompts,
         load_policy,
         pretrain,
-        save_policy,
         sft,
         small_policy,
+        write_policy,
     )
 
     policy = build(PolicySettings, settings["policy"])
@@ -327,7 +327,7 @@ def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
             model, tokenizer = load_policy(policy.model_name_or_path)
             pieces["peft_config"] = lora()
         trainer = sft(model, tokenizer, sessions["train"], arguments(SFTConfig, "sft"), **pieces)
-        write_by_one(output / "sft_policy", partial(save_policy, trainer))
+        write_policy(trainer, output / "sft_policy")
 
     if (output / "policy").exists():
         return kept(output / "policy")
@@ -336,7 +336,7 @@ def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
     prompts = dialogue_prompts(sessions["train"], context_messages=policy.context_messages)
     trainer = align(output / "sft_policy", reward, prompts, arguments(GRPOConfig, "grpo"), lora(), resume=run.resume)
     write_history(trainer, output / "policy_history.json")
-    write_by_one(output / "policy", partial(save_policy, trainer))
+    write_policy(trainer, output / "policy")
 
 
 # ------------------------------------------------------------------------------------------------ evaluation

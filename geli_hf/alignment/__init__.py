@@ -4,7 +4,7 @@ from .dialogue import OPENING, context_window, cut_reply, open_with_user, withou
 from .policy import PolicyError, check_policy, is_adapter, load_policy, load_policy_tokenizer, small_policy
 from .replies import compare_policies, generate_replies, judge_by_reward
 from .rewards import GeliReward, without_length_slope
-from .stages import align, dialogue_prompts, pretrain, save_policy, sft, sft_rows
+from .stages import align, dialogue_prompts, pretrain, save_policy, sft, sft_rows, write_policy
 
 __all__ = [
     "OPENING",
@@ -29,4 +29,5 @@ __all__ = [
     "small_policy",
     "without_length_slope",
     "without_opening",
+    "write_policy",
 ]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import torch
 from datasets import Dataset, Features, List, Value
 from peft import PeftConfig, PeftModel
 from transformers import (
@@ -24,10 +25,10 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 from trl.chat_template_utils import get_training_chat_template
 
-from ..training.checkpoints import run_training
+from ..training.checkpoints import run_training, write_by_one
 from .dialogue import context_window, open_with_user
 from .limits import check_kl_weight, check_prompts, naming_memory
-from .policy import check_policy, hub_kwargs, is_adapter, load_policy_tokenizer
+from .policy import check_policy, hub_kwargs, is_adapter, load_policy, load_policy_tokenizer
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 
@@ -258,7 +259,9 @@ def align(
     return trainer
 
 
-def save_policy(trainer: Trainer, folder: str | Path, *, merge: bool = True) -> None:
+def save_policy(
+    trainer: Trainer, folder: str | Path, *, merge: bool = True, weights: dict[str, torch.Tensor] | None = None
+) -> None:
     """Write the trained policy as a plain model folder, with its tokenizer.
 
     The trainer's model is merged in place, so this is the last thing to do with the trainer.
@@ -267,11 +270,29 @@ def save_policy(trainer: Trainer, folder: str | Path, *, merge: bool = True) -> 
         trainer: after training.
         folder: where to.
         merge: merge an adapter into the weights. If not, the folder holds the adapter, and names the model under it.
+        weights: all of them, where the trainer's model holds a part; see `write_policy`.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if isinstance(model, PeftModel) and merge:
-        model = model.merge_and_unload()
     model.config.use_cache = True  # the Trainer has switched it off
-    if trainer.is_world_process_zero():
-        model.save_pretrained(folder)
-        trainer.processing_class.save_pretrained(folder)
+    merge = merge and isinstance(model, PeftModel)
+    if merge and weights is None:
+        model = model.merge_and_unload()
+    if not trainer.is_world_process_zero():
+        return
+    model.save_pretrained(folder, state_dict=weights)
+    trainer.processing_class.save_pretrained(folder)
+    if merge and weights is not None:  # parts can't be merged: the adapter is, with the model on disk under it
+        merged, _ = load_policy(folder, dtype=model.dtype)
+        for file in Path(folder).glob("adapter_*"):
+            file.unlink()
+        merged.save_pretrained(folder)
+
+
+def write_policy(trainer: Trainer, target: Path, *, merge: bool = True) -> None:
+    """`save_policy` to a folder that is there when it is whole. All processes of a training have to call it.
+
+    FSDP and DeepSpeed leave a part of the weights with each process: they are gathered first.
+    """
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+    write_by_one(target, lambda folder: save_policy(trainer, folder, merge=merge, weights=weights))

@@ -12,6 +12,7 @@ from trl import GRPOConfig, RLOOConfig, SFTConfig
 from geli_hf.alignment import (
     OPENING,
     GeliReward,
+    PolicyError,
     align,
     dialogue_prompts,
     generate_replies,
@@ -20,6 +21,7 @@ from geli_hf.alignment import (
     save_policy,
     sft,
     sft_rows,
+    write_policy,
 )
 
 # TRL asks transformers for a name that transformers is about to change.
@@ -271,3 +273,48 @@ def test_the_aligned_policy_is_saved_as_one_plain_folder(sessions, policy_folder
     torch.testing.assert_close(merged, adapted, atol=1e-4, rtol=1e-4)
     assert (merged - base).abs().max() > 1e-3
     assert len(generate_replies(model, tokenizer, prompts["prompt"][:3], max_new_tokens=4)) == 3
+
+
+class TestWhatIsWritten:
+    """An adapter, merged or kept apart, in one process or gathered from several: it answers as the trained one did."""
+
+    IDS = torch.arange(20, 40)[None]
+
+    def logits(self, model) -> torch.Tensor:
+        model.eval()
+        with torch.no_grad():
+            return model(input_ids=self.IDS).logits
+
+    @pytest.fixture
+    def trained(self, sessions, policy_folder, reward_model, tmp_path):
+        prompts = dialogue_prompts(sessions, context_messages=3)
+        args = rl_args(GRPOConfig, tmp_path / "run", max_steps=1, save_strategy="no")
+        return align(policy_folder, GeliReward(reward_model), prompts, args, lora())
+
+    @pytest.mark.parametrize("sharded", [False, True])
+    @pytest.mark.parametrize("merge", [False, True])
+    def test_it_answers_as_it_was_trained_to(self, merge, sharded, trained, policy_folder, tmp_path, monkeypatch):
+        expected = self.logits(trained.model)
+        monkeypatch.setattr(trained, "is_fsdp_enabled", sharded)
+        write_policy(trained, tmp_path / "policy", merge=merge)
+        files = {path.name for path in (tmp_path / "policy").iterdir()}
+        assert ("adapter_config.json" in files) is not merge
+        assert ("model.safetensors" in files) is merge
+        for loaded in (load_policy(tmp_path / "policy")[0], AutoModelForCausalLM.from_pretrained(tmp_path / "policy")):
+            torch.testing.assert_close(self.logits(loaded), expected, atol=1e-4, rtol=1e-4)
+        base = AutoModelForCausalLM.from_pretrained(policy_folder)
+        assert (self.logits(base) - expected).abs().max() > 1e-3
+        tokenizer = load_policy(tmp_path / "policy")[1]
+        assert len(generate_replies(loaded, tokenizer, [[{"role": "user", "content": "Hi"}]], max_new_tokens=4)) == 1
+
+    def test_an_adapter_is_no_reference_for_the_next_alignment(self, trained, sessions, reward_model, tmp_path):
+        write_policy(trained, tmp_path / "adapter", merge=False)
+        prompts, args = dialogue_prompts(sessions), rl_args(GRPOConfig, tmp_path / "next")
+        with pytest.raises(ValueError, match=r"adapter is an adapter, and TRL would .*; merge it first: load_policy"):
+            align(tmp_path / "adapter", GeliReward(reward_model), prompts, args, lora())
+
+    def test_what_is_no_policy_is_refused_before_training(self, sessions, reward_model, tmp_path):
+        reward_model.save_pretrained(tmp_path / "reward")
+        prompts, args = dialogue_prompts(sessions), rl_args(GRPOConfig, tmp_path / "run")
+        with pytest.raises(PolicyError, match="this is a reward model of geli_hf"):
+            align(tmp_path / "reward", GeliReward(reward_model), prompts, args, lora())
