@@ -21,6 +21,8 @@ FILLED = {
     "training_data": "The sample corpus.",
     "held_out": "120 sessions",
     "rating": "overall affect, 1 to 9.",
+    "method": "rloo",
+    "recipe": "`owner/base` was aligned by RLOO for 60 steps.",
     "judge": "the sample's own truth",
     "figures": "| | a |\n| --- | --- |\n| model | .3 |",
     "learnt": "9 pictures",
