@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from ..sessions import Message
 from .metrics import bootstrap, paired_bootstrap
+from .table import MISSING
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,18 @@ class PolicyComparison:
         result["difference"] = paired_bootstrap(after, before, self.conversation_ids)
         result["length_ratio"] = result["after"]["words"] / max(result["before"]["words"], 1e-9)
         return result
+
+
+def policy_table(figures: Mapping[str, Any]) -> str:
+    """The figures of a `PolicyComparison` in Markdown."""
+    table = ["| | value of a reply | recognised | words | distinct |", "| --- | ---: | ---: | ---: | ---: |"]
+    for title, side in (("before alignment", figures["before"]), ("after alignment", figures["after"])):
+        known = share(side["recognised"])
+        table.append(f"| {title} | {side['value']} | {known} | {side['words']:.1f} | {side['distinct']:.1%} |")
+    difference = f"Difference: **{figures['difference']}**; length after / before: {figures['length_ratio']:.2f}."
+    return "\n".join([*table, "", difference])
+
+
+def share(value: float | None) -> str:
+    """A share in percent, or that it is missing."""
+    return MISSING if value is None else f"{value:.1%}"

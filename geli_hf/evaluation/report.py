@@ -14,8 +14,8 @@ from ..cache import whole
 from ..modeling_geli import GeliRewardModel
 from . import plots
 from .metrics import spearman_per_session
-from .policies import PolicyComparison
-from .table import MISSING, as_json, markdown_table
+from .policies import PolicyComparison, policy_table, share
+from .table import as_json, markdown_table
 
 THIS_MODEL = "this reward model"
 EXAMPLES = 4
@@ -111,10 +111,6 @@ def telling_sessions(rewards: Sequence[Sequence[float]]) -> list[int]:
 
 
 def _policy_section(policy: Mapping[str, Any], comparison: PolicyComparison) -> list[str]:
-    table = ["| | value of a reply | recognised | words | distinct |", "| --- | ---: | ---: | ---: | ---: |"]
-    for title, side in (("before (fine-tuned)", policy["before"]), ("after (aligned)", policy["after"])):
-        share = _share(side["recognised"])
-        table.append(f"| {title} | {side['value']} | {share} | {side['words']:.1f} | {side['distinct']:.1%} |")
     gains = np.array([a.value - b.value for a, b in zip(comparison.after, comparison.before)])
     order = np.random.default_rng(0).permutation(len(gains))[:EXAMPLES]
     examples = []
@@ -128,15 +124,10 @@ def _policy_section(policy: Mapping[str, Any], comparison: PolicyComparison) -> 
     return [
         "## The policy",
         f"Replies to {len(gains)} held-out dialogues, judged by {policy['judge']}.",
-        "\n".join(table),
-        f"Difference: **{policy['difference']}**; length after / before: {policy['length_ratio']:.2f}.",
+        policy_table(policy),
         f"{len(examples)} of them, drawn at random:",
         *examples,
     ]
-
-
-def _share(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.1%}"
 
 
 def _one_line(text: str) -> str:
@@ -158,8 +149,8 @@ def _summary(folder: Path, rows: Mapping[str, Mapping[str, Any]], policy: Mappin
             "",
             f"A reply of the policy, judged by {policy['judge']}: {before['value'].estimate:.3f} before, "
             f"{after['value'].estimate:.3f} after; difference {policy['difference']},",
-            f"at {policy['length_ratio']:.2f} of the length; recognised {_share(before['recognised'])} before, "
-            f"{_share(after['recognised'])} after.",
+            f"at {policy['length_ratio']:.2f} of the length; recognised {share(before['recognised'])} before, "
+            f"{share(after['recognised'])} after.",
         ]
     lines += [
         "",

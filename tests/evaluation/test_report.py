@@ -153,7 +153,7 @@ def test_the_table_of_the_report_has_the_figures_of_the_metrics(written, metrics
 
 def test_the_policy_in_the_report_has_the_figures_of_the_metrics(written, metrics):
     report, policy = (written / "report.md").read_text(), metrics["policy"]
-    for title, side in (("before (fine-tuned)", policy["before"]), ("after (aligned)", policy["after"])):
+    for title, side in (("before alignment", policy["before"]), ("after alignment", policy["after"])):
         share, distinct = f"{side['recognised']:.1%}", f"{side['distinct']:.1%}"
         assert f"| {title} | {shown(side['value'])} | {share} | {side['words']:.1f} | {distinct} |" in report
     assert f"Difference: **{shown(policy['difference'])}**" in report
