@@ -23,20 +23,22 @@ logger = logging.get_logger(__name__)
 ATTRIBUTION_FILE = "hindsight.json"  # beside the reward model's own files
 
 
-def is_attribution(name: str) -> bool:
+def is_attribution(name: str, argument: str = "--model") -> bool:
     """Whether an attribution is in this folder or on the Hub, and not a reward model. Loads no weights.
 
     Raises:
-        OSError, ValueError: nothing is there by this name, or something else; the message names `--model`.
+        OSError, ValueError: nothing is there by this name, or something else; the message names the argument.
     """
     if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/"))):
-        raise FileNotFoundError(f"--model: there is no folder {name}")
+        raise FileNotFoundError(f"{argument}: there is no folder {name}")
     try:
         config, _ = GeliRewardConfig.get_config_dict(name)
     except (OSError, ValueError) as error:
-        raise OSError(f"--model: no reward model {name!r}, neither as a folder nor on the Hub: {error}") from None
+        raise OSError(f"{argument}: no reward model {name!r}, neither as a folder nor on the Hub: {error}") from None
     if config.get("model_type") != GeliRewardConfig.model_type:
-        raise ValueError(f"--model: {name} is no reward model of geli_hf (its type is {config.get('model_type')!r})")
+        raise ValueError(
+            f"{argument}: {name} is no reward model of geli_hf (its type is {config.get('model_type')!r})"
+        )
     try:
         return cached_file(name, ATTRIBUTION_FILE) is not None
     except OSError:

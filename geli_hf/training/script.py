@@ -11,8 +11,13 @@ from accelerate import PartialState
 from ..settings import claim
 
 
+def processes() -> PartialState:
+    """The processes of a run. The first one may work alone for days while the others wait for it."""
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
+
+
 def begin(output: Path, settings: dict[str, dict], resume: bool, lasting: Iterable[str]) -> PartialState:
-    """The processes of a run, and its folder, claimed by its settings.
+    """The processes of a run, when its folder is claimed by its settings.
 
     Args:
         output: folder of the run.
@@ -23,8 +28,7 @@ def begin(output: Path, settings: dict[str, dict], resume: bool, lasting: Iterab
     Raises:
         SettingsError: the folder holds something else.
     """
-    # The first process reads, encodes and evaluates alone, which may take hours, while the others wait for it.
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
+    state = processes()
     if state.is_main_process:
         lasting = set(lasting)
         kept = {name: {k: v for k, v in part.items() if name or k in lasting} for name, part in settings.items()}
