@@ -1,5 +1,6 @@
 """Aligning a policy with the turn rewards: TRL's trainers, a reward function for them, what comes before and after."""
 
+from .callbacks import AdaptiveKL, StopAtKL
 from .dialogue import OPENING, context_window, cut_reply, open_with_user, without_opening
 from .policy import PolicyError, check_policy, is_adapter, load_policy, load_policy_tokenizer, small_policy
 from .replies import compare_policies, generate_replies, judge_by_reward
@@ -8,8 +9,10 @@ from .stages import align, dialogue_prompts, pretrain, save_policy, sft, sft_row
 
 __all__ = [
     "OPENING",
+    "AdaptiveKL",
     "GeliReward",
     "PolicyError",
+    "StopAtKL",
     "align",
     "check_policy",
     "compare_policies",

@@ -26,6 +26,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFT
 from trl.chat_template_utils import get_training_chat_template
 
 from ..training.checkpoints import run_training, write_by_one
+from .callbacks import WatchesKL
 from .dialogue import context_window, open_with_user
 from .limits import check_kl_weight, check_prompts, naming_memory
 from .policy import check_policy, hub_kwargs, is_adapter, load_policy, load_policy_tokenizer
@@ -225,7 +226,7 @@ def align(
         prompts: rows of `dialogue_prompts`.
         args: of TRL. `beta`, the weight of the KL penalty, must not be 0, which is GRPO's default.
         peft_config: adapter to train. Without one the whole policy is trained, beside a copy for reference.
-        callbacks: for the trainer.
+        callbacks: for the trainer; `AdaptiveKL` and `StopAtKL` are told of it.
         resume: continue from the last checkpoint in `args.output_dir`, if there is one.
 
     Returns:
@@ -254,6 +255,9 @@ def align(
         peft_config=peft_config,
         callbacks=list(callbacks),
     )
+    for callback in callbacks:
+        if isinstance(callback, WatchesKL):
+            callback.trainer = trainer
     with naming_memory(args):
         run_training(trainer, resume)
     return trainer

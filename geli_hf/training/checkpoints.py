@@ -36,7 +36,8 @@ class _StopWhereNothingIsLeft(TrainerCallback):
     nothing_left = False
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.nothing_left = control.should_training_stop = state.global_step >= state.max_steps
+        control.should_training_stop |= state.global_step >= state.max_steps  # or another callback has said so
+        self.nothing_left = control.should_training_stop
 
     def on_epoch_end(self, args, state, control, **kwargs):
         if self.nothing_left:  # nor to be said: it was before the checkpoint was written
