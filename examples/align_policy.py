@@ -49,7 +49,7 @@ from geli_hf.alignment import (
     sft,
     write_policy,
 )
-from geli_hf.alignment.limits import check_groups, check_kl_weight, check_prompts
+from geli_hf.alignment.limits import check_groups, check_kl_weight, check_prompts, naming_memory
 from geli_hf.cache import whole
 from geli_hf.data import load_sessions, read_report
 from geli_hf.evaluation.policies import policy_table
@@ -191,7 +191,6 @@ def read(argv: list[str]) -> Run:
             "merge: false keeps the adapter apart, but model.use_peft is not set, so there will be none"
         )
 
-    settings = {name: dict(part) for name, part in settings.items()}
     trainers = {"sft": SFTConfig, method: METHODS[method]} if settings["sft"] else {method: METHODS[method]}
     wanted = {name: trainer_settings(name, settings[name], run) for name in trainers}
     if not torch.cuda.is_available():
@@ -203,8 +202,9 @@ def read(argv: list[str]) -> Run:
     arguments = {name: build(cls, wanted[name]) for name, cls in trainers.items()}
     try:
         check_kl_weight(arguments[method].beta, f"{method}.beta")
-        check_policy(model.model_name_or_path, revision=model.model_revision)
-        load_policy_tokenizer(model.model_name_or_path, revision=model.model_revision)
+        where = {"revision": model.model_revision, "trust_remote_code": arguments[method].trust_remote_code}
+        check_policy(model.model_name_or_path, **where)
+        load_policy_tokenizer(model.model_name_or_path, **where)
     except PolicyError as error:
         raise SettingsError(f"model.model_name_or_path: {error}") from error
     except ValueError as error:
@@ -310,19 +310,20 @@ def write_card(run: Run, before: str, model: GeliRewardModel, sessions: dict[str
     target = run.output / "metrics.json"
     if target.exists():
         return kept(target)
-    comparison = compare_policies(
-        before,
-        run.output / "policy",
-        sessions["eval"],
-        partial(judge_by_reward, model),
-        true=False,
-        replies=run.data.replies,
-        context_messages=run.data.context_messages,
-        max_new_tokens=run.arguments.max_completion_length,
-        temperature=run.arguments.temperature,
-        seed=run.run.seed,
-        **run.model_kwargs,
-    )
+    with naming_memory(run.arguments):
+        comparison = compare_policies(
+            before,
+            run.output / "policy",
+            sessions["eval"],
+            partial(judge_by_reward, model),
+            true=False,
+            replies=run.data.replies,
+            context_messages=run.data.context_messages,
+            max_new_tokens=run.arguments.max_completion_length,
+            temperature=run.arguments.temperature,
+            seed=run.run.seed,
+            **run.model_kwargs,
+        )
     history = json.loads((run.output / "policy_history.json").read_text())
     figures = comparison.figures() | at_the_end(history)
     card = ModelCard.from_template(

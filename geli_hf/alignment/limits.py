@@ -96,6 +96,11 @@ def _what_to_lower(args: TrainingArguments, functions: set[str]) -> tuple[str, s
             f"the number of completions that are rewarded together ({args.generation_batch_size}: by "
             "steps_per_generation or per_device_train_batch_size), or context_messages, or take a smaller reward model"
         )
+    if "generate_replies" in functions:
+        return (
+            "replying to held-out dialogues",
+            "max_completion_length, context_messages, or the batch_size of replies",
+        )
     if "_generate" in functions:
         return "generating", (
             f"max_completion_length (now {args.max_completion_length}), context_messages, or the number of "

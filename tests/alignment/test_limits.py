@@ -6,8 +6,8 @@ from peft import LoraConfig
 from test_stages import rl_args, sft_args
 from trl import GRPOConfig, RLOOConfig
 
-from geli_hf.alignment import GeliReward, align, dialogue_prompts, load_policy, sft
-from geli_hf.alignment.limits import check_groups, check_prompts
+from geli_hf.alignment import GeliReward, align, dialogue_prompts, generate_replies, load_policy, sft
+from geli_hf.alignment.limits import check_groups, check_prompts, naming_memory
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -120,6 +120,17 @@ class TestMemory:
         model, tokenizer = load_policy(policy_folder)
         said = self.problem(lambda: sft(model, tokenizer, sessions, sft_args(tmp_path, max_length=99)))
         assert "or max_length (now 99), or set activation_checkpointing" in said
+
+    def test_in_replies_to_look_at(self, policy_folder, tmp_path, monkeypatch):
+        model, tokenizer = load_policy(policy_folder)
+        monkeypatch.setattr(model, "generate", self.exhaust)
+
+        def run():
+            with naming_memory(rl_args(GRPOConfig, tmp_path)):
+                generate_replies(model, tokenizer, [[{"role": "user", "content": "Hi"}]])
+
+        said = self.problem(run)
+        assert said.startswith("out of memory while replying to held-out dialogues. Lower max_completion_length, ")
 
     def test_any_other_error_is_left_alone(self, sessions, policy_folder, reward_model, tmp_path, monkeypatch):
         def fail(*args, **kwargs):
