@@ -27,10 +27,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..affect.turns import affect_of_turns
 from .sample_oracle import TurnValue, true_turn_value
 from .sample_people import Message, converse, draw_traits
 
-__all__ = ["TurnValue", "true_turn_value", "write_sample"]
+__all__ = ["Person", "TurnValue", "listener_affect", "true_turn_value", "write_sample"]
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What is observed, fixed before any training.
@@ -97,7 +98,7 @@ def write_sample(folder: str | Path, *, conversations: int = 400, seed: int = 0)
             f"{folder}: holds {len(others)} entries that are not of this corpus, such as {min(others)!r}; "
             "write the sample to an empty folder"
         )
-    people = [_Person(np.random.default_rng([seed, 0, index])) for index in range(conversations + 1)]
+    people = [Person(np.random.default_rng([seed, 0, index])) for index in range(conversations + 1)]
     for index in range(conversations):
         rng = np.random.default_rng([seed, 1, index])
         first, second = rng.choice(len(people), size=2, replace=False)
@@ -105,7 +106,9 @@ def write_sample(folder: str | Path, *, conversations: int = 400, seed: int = 0)
     return folder
 
 
-class _Person:
+class Person:
+    """Somebody who talks, listens and rates: how they talk, how they rate, and how much their face shows."""
+
     def __init__(self, rng: np.random.Generator):
         self.id = _identifier(rng)
         self.traits = draw_traits(rng)
@@ -114,10 +117,10 @@ class _Person:
         self.expressiveness = rng.uniform(*EXPRESSIVENESS)
 
 
-def _write_conversation(home: Path, index: int, pair: Sequence[_Person], rng: np.random.Generator) -> None:
+def _write_conversation(home: Path, index: int, pair: Sequence[Person], rng: np.random.Generator) -> None:
     identifier = home.name
     messages = converse([person.traits for person in pair], rng)
-    start, stop = _clock(messages, rng)
+    start, stop = _clock([len(message.text.split()) for message in messages], rng)
     day = (date(2020, 1, 6) + timedelta(days=index % 300)).isoformat()
     (home / "transcription").mkdir(parents=True, exist_ok=True)
 
@@ -149,18 +152,16 @@ def _identifier(rng: np.random.Generator) -> str:
     return str(uuid.UUID(bytes=rng.bytes(16), version=4))
 
 
-def _clock(messages: Sequence[Message], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Start and stop of every message in seconds, to a hundredth."""
-    words = np.array([len(message.text.split()) for message in messages])
+def _clock(words: Sequence[int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Start and stop of every message in seconds, to a hundredth, from the number of its words."""
+    words = np.array(words)
     spoken = words / WORDS_PER_SECOND * rng.uniform(0.85, 1.15, len(words))
     pauses = rng.uniform(*PAUSE, len(words))
     start = np.round(np.cumsum(pauses) + np.concatenate([[0.0], np.cumsum(spoken)[:-1]]), 2)
     return start, np.round(start + spoken, 2)
 
 
-def _transcript(
-    messages: Sequence[Message], pair: Sequence[_Person], start: np.ndarray, stop: np.ndarray
-) -> list[str]:
+def _transcript(messages: Sequence[Message], pair: Sequence[Person], start: np.ndarray, stop: np.ndarray) -> list[str]:
     rows = []
     for turn, (message, begin, end) in enumerate(zip(messages, start.tolist(), stop.tolist())):
         interval = f"{begin - stop[turn - 1]:.2f}" if turn else ""
@@ -176,7 +177,7 @@ def _survey_row(
     conversation: str,
     day: str,
     messages: Sequence[Message],
-    pair: Sequence[_Person],
+    pair: Sequence[Person],
     rater: int,
     rng: np.random.Generator,
 ) -> str:
@@ -191,26 +192,48 @@ def _survey_row(
 
 
 def _face_rows(
-    person: _Person,
+    person: Person,
     listens: np.ndarray,
     messages: Sequence[Message],
     start: np.ndarray,
     stop: np.ndarray,
     rng: np.random.Generator,
 ) -> list[str]:
+    """The face of one person in every second of the conversation, as lines of a file. Arguments as of `_face`."""
+    values = np.array([message.value for message in messages])
+    seconds, columns, unseen = _face(person, listens, values, start, stop, rng)
+    row = "0 days %02d:%02d:%02d," + person.id + "," + ",".join(["%.3f"] * columns.shape[1])
+    blank = "0 days %02d:%02d:%02d," + person.id + "," * columns.shape[1]
+    return [
+        (blank % _hms(second)) if hidden else row % (*_hms(second), *numbers)
+        for second, numbers, hidden in zip(seconds.tolist(), columns.tolist(), unseen.tolist())
+    ]
+
+
+def _face(
+    person: Person,
+    listens: np.ndarray,
+    values: np.ndarray,
+    start: np.ndarray,
+    stop: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The face of one person in every second of the conversation.
 
     Args:
         listens: (messages,), bool, where the person hears the message rather than says it.
+        values: (messages,), what each message is worth.
         start, stop: (messages,), seconds.
+
+    Returns:
+        Seconds (n,), probabilities of `EMOTIONS` and then gaze (n, 9), and where no face is seen (n,), bool.
     """
     seconds = np.arange(1, int(np.ceil(stop[-1])) + 1)
-    values = np.array([message.value for message in messages])
     odds = person.smile_level + SECOND_NOISE * rng.standard_normal(len(seconds))
-    moods = TURN_NOISE * rng.standard_normal(len(messages))
-    polite = rng.random(len(messages)) < POLITE_SMILES
-    answered = start + rng.uniform(*DELAY, len(messages))
-    forgotten = stop + rng.uniform(*LINGER, len(messages))
+    moods = TURN_NOISE * rng.standard_normal(len(values))
+    polite = rng.random(len(values)) < POLITE_SMILES
+    answered = start + rng.uniform(*DELAY, len(values))
+    forgotten = stop + rng.uniform(*LINGER, len(values))
     for turn in np.flatnonzero(listens):
         while_answering = (seconds >= answered[turn]) & (seconds < forgotten[turn])
         answer = person.expressiveness * values[turn] + moods[turn] + (6.0 if polite[turn] else 0.0)
@@ -223,13 +246,29 @@ def _face_rows(
     rest *= (1 - happiness)[:, None]
     gaze = rng.beta(6, 2, len(seconds))
     columns = np.column_stack([rest[:, :4], happiness, rest[:, 4:], gaze])
-    unseen = _spells(len(seconds), rng)
-    row = "0 days %02d:%02d:%02d," + person.id + "," + ",".join(["%.3f"] * columns.shape[1])
-    blank = "0 days %02d:%02d:%02d," + person.id + "," * columns.shape[1]
-    return [
-        (blank % _hms(second)) if hidden else row % (*_hms(second), *numbers)
-        for second, numbers, hidden in zip(seconds.tolist(), columns.tolist(), unseen.tolist())
-    ]
+    return seconds, columns, _spells(len(seconds), rng)
+
+
+def listener_affect(
+    person: Person, words: Sequence[int], values: Sequence[float], listens: Sequence[bool], rng: np.random.Generator
+) -> np.ndarray:
+    """What the face of a person shows during each message of a conversation, as CANDOR's reader would read it.
+
+    Args:
+        person: who listens.
+        words: (messages,), words of each message.
+        values: (messages,), the true value of each; those that the person says count nothing.
+        listens: (messages,), where the person hears the message rather than says it.
+        rng: decides what the face does beside what it answers.
+
+    Returns:
+        (messages,): 1 where happiness was seen most often, else 0; NaN where no face was seen, or the person spoke.
+    """
+    start, stop = _clock(words, rng)
+    seconds, columns, unseen = _face(person, np.asarray(listens), np.asarray(values, float), start, stop, rng)
+    faces = np.where(unseen[:, None], np.nan, columns[:, : len(EMOTIONS)])
+    affect, _ = affect_of_turns(seconds, faces, start, stop, np.asarray(words))
+    return np.where(listens, affect, np.nan)
 
 
 def _hms(second: int) -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ says of it, never anything that the simulator meant.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -95,6 +96,7 @@ TENDENCIES: dict[str, dict[str, float]] = {
 }
 WORDS = (13.0, 4.0, 5, 24)  # wanted length of an utterance, whatever its act: mean, deviation, least, most
 DRAFTS = 5  # renderings of which the one closest to the wanted length is said
+PATIENCE = 200  # intentions that lead nowhere before a person says again what somebody has said
 
 
 class Message(NamedTuple):
@@ -116,6 +118,24 @@ def converse(traits: Sequence[dict[str, float]], rng: np.random.Generator) -> li
     count = int(rng.integers(MESSAGES[0], MESSAGES[1] + 1))
     conversation = _Conversation(rng)
     return [conversation.speak(index % 2, traits[index % 2]) for index in range(count)]
+
+
+def speak_next(
+    messages: Sequence[tuple[int, str]], speaker: int, traits: dict[str, float], rng: np.random.Generator
+) -> Message:
+    """What a person says next in a conversation whose other side may have said anything at all.
+
+    Args:
+        messages: (speaker, text) of everything so far, oldest first. To a text that the grammar does not derive, a
+            person answers as to silence, with something new.
+        speaker: who speaks, 0 or 1.
+        traits: of that person, as `draw_traits` gives them.
+        rng: decides what they say.
+    """
+    conversation = _Conversation(rng)
+    for who, text in messages:
+        conversation.hear(who, text)
+    return conversation.speak(speaker, traits)
 
 
 @functools.cache
@@ -160,7 +180,7 @@ class _Conversation:
             for intention, weight in INTENTIONS[_situation(last)].items()
         }
         history = [Turn(who == speaker, turn.parse, turn.details) for who, turn in self.turns]
-        while True:
+        for tried in itertools.count():
             intention = self._choose(weights)
             if intention == "repeat":
                 said = [text for (who, _), text in zip(self.turns, self.texts) if who == speaker]
@@ -170,27 +190,33 @@ class _Conversation:
             cores = self._cores(intention, speaker, last)
             # A person who does not mean to repeat themselves does not: what has been said is struck off the list.
             gists = {turn.parse.gist for _, turn in self.turns if turn.parse}
-            cores = [core for core in cores if core.gist not in gists]
+            if tried < PATIENCE:
+                cores = [core for core in cores if core.gist not in gists]
             if cores:
                 return self._say(speaker, self._draft(cores), history)
 
     def _say(self, speaker: int, text: str, history: list[Turn]) -> Message:
+        value = judge(self.hear(speaker, text), history)
+        return Message(speaker, text, value.value, value.act)
+
+    def hear(self, speaker: int, text: str) -> Parse | None:
+        """Take note of what somebody has said; None if it can't be understood."""
         turn = read_turn(True, text)
-        value = judge(turn.parse, history)
         self.turns.append((speaker, turn))
         self.texts.append(text)
-        if turn.parse.act in STATEMENTS:
+        if turn.parse and turn.parse.act in STATEMENTS:
             self.told.setdefault(turn.parse.detail, speaker)
             self.topic = turn.parse.topic
-        elif turn.parse.act == RECIPROCAL:
+        elif turn.parse and turn.parse.act == RECIPROCAL:
             self.topic = turn.parse.topic
-        return Message(speaker, text, value.value, value.act)
+        return turn.parse
 
     def _draft(self, cores: Sequence[Parse]) -> str:
         mean, deviation, least, most = WORDS
         wanted = min(most, max(least, mean + deviation * self.rng.standard_normal()))
         greet = len(self.turns) < 2 and self.rng.random() < GREETING_SHARE
-        asked = self.turns and self.turns[-1][1].parse.act in QUESTIONS
+        last = self.turns[-1][1].parse if self.turns else None
+        asked = last is not None and last.act in QUESTIONS
         drafts = []
         for _ in range(DRAFTS):
             core = self._pick(cores)
@@ -293,8 +319,8 @@ class _Conversation:
         return [other for other in answers if (other.aspect, other.valence) == (core.aspect, core.valence)]
 
     def _valence_of(self, name: str) -> str:
-        told = (turn.parse for _, turn in self.turns if turn.parse.act in STATEMENTS and turn.parse.detail == name)
-        return next((parse.valence for parse in told), NEUTRAL)
+        said = (turn.parse for _, turn in self.turns if turn.parse)
+        return next((parse.valence for parse in said if parse.act in STATEMENTS and parse.detail == name), NEUTRAL)
 
 
 def _situation(last: Parse | None) -> str:
