@@ -2,16 +2,28 @@
 
 from .callbacks import AdaptiveKL, StopAtKL
 from .dialogue import OPENING, context_window, cut_reply, open_with_user, without_opening
+from .partners import Answer, EndpointPartner, ModelPartner, Partner, SimulatedPeople
 from .policy import PolicyError, check_policy, is_adapter, load_policy, load_policy_tokenizer, small_policy
 from .replies import compare_policies, generate_replies, judge_by_reward
 from .rewards import GeliReward, without_length_slope
+from .rollouts import Rollout, SessionRollouts
+from .session_grpo import GeliSessionReward, SessionGRPOTrainer
 from .stages import align, dialogue_prompts, pretrain, save_policy, sft, sft_rows, write_policy
 
 __all__ = [
     "OPENING",
     "AdaptiveKL",
+    "Answer",
+    "EndpointPartner",
     "GeliReward",
+    "GeliSessionReward",
+    "ModelPartner",
+    "Partner",
     "PolicyError",
+    "Rollout",
+    "SessionGRPOTrainer",
+    "SessionRollouts",
+    "SimulatedPeople",
     "StopAtKL",
     "align",
     "check_policy",

@@ -136,6 +136,15 @@ class Endpoint:
             return answer
         raise refusal
 
+    def chat(self, messages: list[Message], parameters: Mapping, stop: threading.Event) -> Answer:
+        """What the model says next, in its own words; arguments and errors as of `ask`, without a schema.
+
+        Args:
+            parameters: of the request; those that the endpoint was made with are laid over them.
+        """
+        merged = {**parameters, **self._parameters}
+        return self._send(messages, None, {key: value for key, value in merged.items() if value is not None}, stop)
+
     def _send(self, messages, response_format, parameters: dict, stop: threading.Event) -> Answer:
         for tried in range(self.tries):
             self._wait(self._not_before - time.monotonic(), stop)
