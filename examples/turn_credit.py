@@ -1,0 +1,253 @@
+"""Does credit for each turn learn faster than one reward per session? On the sample's people, where truth is known.
+
+    python examples/turn_credit.py --policy runs/sample/sft_policy
+
+The same policy is trained with the same prompts, sessions and steps, once for each way to give credit and each seed.
+Nothing else differs but the learning rate: each way has the one of `--learning-rates` that did best for it on
+`--pilot-seeds`, which count nothing afterwards. What is watched is the true value of the turns, whatever the reward
+is: the oracle's values (`--reward true`), or those of a reward model (a folder), which is what users have. A run that
+is there already is kept, so that a stopped experiment goes on. Writes `records.json`, `turn_credit.md` and
+`turn_credit.png`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from matplotlib.figure import Figure
+from transformers import set_seed
+from trl import GRPOConfig
+
+from geli_hf import GeliRewardModel
+from geli_hf.alignment import (
+    GeliSessionReward,
+    SessionGRPOTrainer,
+    SessionRollouts,
+    SimulatedPeople,
+    load_policy_tokenizer,
+)
+from geli_hf.data.sample_people import converse, draw_traits
+
+CONTROL = "session"
+ARMS = {  # how credit is given, and the discount
+    CONTROL: ("session", 1.0),
+    "turn, gamma 0": ("turn", 0.0),
+    "turn, gamma 0.5": ("turn", 0.5),
+    "turn, gamma 1": ("turn", 1.0),
+}
+COLOURS = {CONTROL: "#7d7d7d", "turn, gamma 0": "#2f6c9f", "turn, gamma 0.5": "#3f8f5f", "turn, gamma 1": "#b5523b"}
+GROUP, REPLY, PER_TURN = 8, 24, 56  # sessions of a group; tokens of a reply, and of a turn with its answer
+SMOOTH, LAST = 7, 10  # steps of the moving average, and at the end
+BOOTSTRAPS = 2000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--policy", type=Path, required=True, help="folder of a policy that speaks the sample's language"
+    )
+    parser.add_argument("--reward", default="true", help="'true', or the folder of a reward model")
+    parser.add_argument("--output-dir", type=Path, default=Path("runs/turn_credit"))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--pilot-seeds", type=int, nargs="+", default=[100])
+    parser.add_argument("--learning-rates", type=float, nargs="+", default=[3e-4, 1e-3])
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--turns", type=int, default=6, help="of the policy in a session")
+    parser.add_argument("--groups", type=int, default=2, help=f"of {GROUP} sessions, in a step")
+    parser.add_argument("--temperature", type=float, default=0.7)
+    options = parser.parse_args()
+
+    chosen = {arm: best_learning_rate(options, arm) for arm in options.arms}
+    records = []
+    for seed in options.seeds:
+        records += [run(options, arm, seed, chosen[arm]) for arm in options.arms]
+        report(options, records)  # after every seed, since the next ones take a while
+
+
+def best_learning_rate(options: argparse.Namespace, arm: str) -> float:
+    def last(rate: float) -> float:
+        runs = [run(options, arm, seed, rate) for seed in options.pilot_seeds]
+        return float(np.mean([record["value"][-LAST:] for record in runs]))
+
+    rates = options.learning_rates
+    return max(rates, key=last) if len(rates) > 1 else rates[0]
+
+
+def run(options: argparse.Namespace, arm: str, seed: int, learning_rate: float) -> dict:
+    """What one training recorded, from its file if there is one."""
+    name = arm.replace(", ", "-").replace(" ", "-")
+    file = options.output_dir / "runs" / f"{name}-rate-{learning_rate:g}-seed-{seed}.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(train(options, arm, seed, learning_rate)), encoding="utf-8")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def train(options: argparse.Namespace, arm: str, seed: int, learning_rate: float) -> dict:
+    """The true values and what else was logged, step by step; each step's sessions are talked before its update."""
+    set_seed(seed)
+    torch.manual_seed(seed)
+    credit, gamma = ARMS[arm]
+    reward = (
+        true_values if options.reward == "true" else GeliSessionReward(GeliRewardModel.from_pretrained(options.reward))
+    )
+    sessions = options.groups * GROUP
+    trainer = SessionGRPOTrainer(
+        str(options.policy),
+        reward,
+        SessionRollouts(SimulatedPeople(seed), turns=options.turns, max_new_tokens=REPLY),
+        GRPOConfig(
+            str(options.output_dir / "checkpoints"),
+            max_steps=options.steps,
+            learning_rate=learning_rate,
+            lr_scheduler_type="constant",
+            per_device_train_batch_size=sessions,
+            num_generations=GROUP,
+            temperature=options.temperature,
+            max_completion_length=options.turns * PER_TURN,
+            logging_steps=1,
+            save_strategy="no",
+            seed=seed,
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            activation_checkpointing=False,
+            bf16=False,
+        ),
+        gamma=gamma,
+        credit=credit,
+        train_dataset=openings(seed, options.steps * options.groups),
+        processing_class=load_policy_tokenizer(options.policy),
+    )
+    trainer.train()
+    steps = [entry for entry in trainer.state.log_history if "session/value" in entry]
+    names = {"value": "session/value", "recognised": "session/recognised", "turn_reward": "session/turn_reward"}
+    names |= {"turns": "session/turns", "tokens": "completions/mean_length", "entropy": "entropy"}
+    record = {"arm": arm, "seed": seed, "learning_rate": learning_rate, "sessions_per_step": sessions}
+    return record | {name: [round(entry[key], 5) for entry in steps] for name, key in names.items()}
+
+
+def true_values(rollouts) -> list[list[float]]:
+    return [rollout.observed["value"] for rollout in rollouts]
+
+
+def openings(seed: int, count: int) -> Dataset:
+    """First messages of people who begin a conversation, as prompts."""
+    prompts = []
+    for index in range(count):
+        rng = np.random.default_rng([seed, 7, index])
+        first = converse([draw_traits(rng), draw_traits(rng)], rng)[0]
+        prompts.append([{"role": "user", "content": first.text}])
+    return Dataset.from_dict({"prompt": prompts})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What it says.
+
+
+def curves(records: list[dict], arm: str) -> tuple[list[int], np.ndarray]:
+    """Seeds, and (seeds, steps) the true value, as a moving average of the last `SMOOTH` steps."""
+    chosen = [record for record in records if record["arm"] == arm]
+    values = np.array([record["value"] for record in chosen])
+    sums = np.cumsum(np.pad(values, ((0, 0), (1, 0))), 1)
+    stop = np.arange(1, values.shape[1] + 1)
+    start = np.maximum(0, stop - SMOOTH)
+    return [record["seed"] for record in chosen], (sums[:, stop] - sums[:, start]) / (stop - start)
+
+
+def samples_to(curve: np.ndarray, threshold: float, sessions: int) -> float:
+    """Sessions talked until the (steps,) curve first reaches the threshold; infinite if it never does."""
+    reached = np.flatnonzero(curve >= threshold)
+    return float((reached[0] + 1) * sessions) if len(reached) else np.inf
+
+
+def compare(records: list[dict]) -> dict[str, dict]:
+    """For each arm its gain and its samples to the control's last level and to half of its gain, seeds resampled."""
+    names = [arm for arm in ARMS if any(record["arm"] == arm for record in records)]
+    by_arm = {arm: dict(zip(*curves(records, arm))) for arm in names}
+    seeds = sorted(set.intersection(*(set(found) for found in by_arm.values())))
+    sessions = records[0]["sessions_per_step"]
+    stacked = {arm: np.array([found[seed] for seed in seeds]) for arm, found in by_arm.items()}
+    rng = np.random.default_rng(0)
+    draws = [np.arange(len(seeds)), *rng.integers(len(seeds), size=(BOOTSTRAPS, len(seeds)))]
+    drawn: dict[str, list] = {arm: [] for arm in names}
+    for draw in draws:
+        mean = {arm: stacked[arm][draw].mean(0) for arm in names}
+        begin = np.mean([mean[arm][SMOOTH - 1] for arm in names])  # the same policy in all arms
+        level = mean[CONTROL][-LAST:].mean()
+        for arm in names:
+            last = mean[arm][-LAST:].mean()
+            whole = samples_to(mean[arm], level, sessions)
+            half = samples_to(mean[arm], (begin + level) / 2, sessions)
+            control = (
+                samples_to(mean[CONTROL], level, sessions),
+                samples_to(mean[CONTROL], (begin + level) / 2, sessions),
+            )
+            drawn[arm].append((last, last - level, whole, half, whole / control[0], half / control[1]))
+    fields = ("last", "over_control", "samples", "samples_half", "share", "share_half")
+    result = {}
+    for arm in names:
+        table = np.array(drawn[arm])
+        low, high = np.quantile(table[1:], [0.025, 0.975], axis=0, method="nearest")
+        result[arm] = {name: [float(table[0, i]), float(low[i]), float(high[i])] for i, name in enumerate(fields)} | {
+            "seeds": seeds
+        }
+    return result
+
+
+def report(options: argparse.Namespace, records: list[dict]) -> None:
+    found = compare(records)
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+    whole = {"settings": settings, "comparison": found, "runs": records}
+    (options.output_dir / "records.json").write_text(json.dumps(whole, indent=1), encoding="utf-8")
+    lines = [
+        "| credit | true value of a turn at the end | over the control | sessions to the control's last level | as a "
+        "share of the control's | to half of its gain | as a share |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for arm, row in found.items():
+        cells = [
+            "{:+.3f} [{:+.3f}, {:+.3f}]".format(*row["last"]),
+            "" if arm == CONTROL else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*row["over_control"]),
+            "{:.0f} [{:.0f}, {:.0f}]".format(*row["samples"]),
+            "" if arm == CONTROL else "{:.2f} [{:.2f}, {:.2f}]".format(*row["share"]),
+            "{:.0f} [{:.0f}, {:.0f}]".format(*row["samples_half"]),
+            "" if arm == CONTROL else "{:.2f} [{:.2f}, {:.2f}]".format(*row["share_half"]),
+        ]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    seeds = len(next(iter(found.values()))["seeds"])
+    reward = "true turn values" if options.reward == "true" else "a reward model"
+    lines += [
+        "",
+        f"{seeds} seeds, {options.steps} steps of {options.groups} groups of {GROUP} sessions, each with "
+        f"{options.turns} turns; "
+        f"reward: {reward}. 95 % bootstrap intervals over seeds, of the mean curve (moving average of {SMOOTH} steps; "
+        f"the last level over {LAST}).",
+    ]
+    (options.output_dir / "turn_credit.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    plot(options, records, list(found))
+
+
+def plot(options: argparse.Namespace, records: list[dict], arms: list[str]) -> None:
+    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for arm in arms:
+        _, values = curves(records, arm)
+        x = (np.arange(values.shape[1]) + 1) * records[0]["sessions_per_step"]
+        mean, seeds = values.mean(0), len(values)
+        axes.plot(x, mean, color=COLOURS[arm], label=f"credit to the {arm}")
+        if seeds > 1:
+            spread = 1.96 * values.std(0, ddof=1) / np.sqrt(seeds)
+            axes.fill_between(x, mean - spread, mean + spread, color=COLOURS[arm], alpha=0.15, linewidth=0)
+    axes.set(xlabel="sessions talked", ylabel="true value of a turn")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(options.output_dir / "turn_credit.png")
+
+
+if __name__ == "__main__":
+    main()
