@@ -29,10 +29,14 @@ USER_TOKEN, ASSISTANT_TOKEN = "<|user|>", "<|assistant|>"
 # keep a CPU core busy, and more only leave its cache.
 TOKENS_PER_PASS = {"cpu": 1_024, "accelerator": 16_384}
 
+# What a policy gets as the user's first message where the agent began; see `geli_hf.alignment.dialogue`.
+OPENING = "(The conversation begins.)"
+
 # The role and end tokens are taken out of the text, so that nobody can open or end a turn by typing one. System
-# messages are left out: rated sessions have none, so the model knows nothing of them.
+# messages and `OPENING` are left out: rated sessions have none, so the model knows nothing of them.
 CHAT_TEMPLATE = (
-    "{{{{ '{prefix}' }}}}{{% for message in messages %}}{{% if message['role'] in ['user', 'assistant'] %}}"
+    "{{{{ '{prefix}' }}}}{{% for message in messages | selectattr('role', 'in', ['user', 'assistant']) %}}"
+    "{{% if not (loop.first and message['role'] == 'user' and message['content'] == '{opening}') %}}"
     "{{{{ '<|' + message['role'] + '|>' }}}}"
     "{{{{ message['content'] | replace('<|user|>', ' ') | replace('<|assistant|>', ' ') | replace('{end}', ' ') | trim"
     " }}}}{{{{ '{end}' }}}}{{% endif %}}{{% endfor %}}"
@@ -227,11 +231,32 @@ class GeliRewardModel(PreTrainedModel):
 
     @property
     def tokenizer(self):
-        """Tokenizer whose chat template writes the role tokens; read from the checkpoint when first asked for."""
+        """Tokenizer whose chat template writes the role tokens; read from the checkpoint when first asked for.
+
+        Raises:
+            ValueError: there is none, or one that is not this model's own.
+        """
         if self._tokenizer is None:
-            if not self.config._name_or_path:
+            path = self.config._name_or_path
+            if not path:
                 raise ValueError("this model was made from a configuration alone: set `model.tokenizer` first")
-            self._tokenizer = AutoTokenizer.from_pretrained(self.config._name_or_path, config=self.config)
+            remedy = "`save_pretrained` of the model writes its own beside the weights; or set `model.tokenizer`"
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(path, config=self.config)
+            except (OSError, ValueError) as error:
+                found = str(error).splitlines()[0]
+                raise ValueError(
+                    f"{path}: no tokenizer found beside the weights of this reward model ({found:.120}). {remedy}"
+                ) from error
+            roles = [tokenizer.convert_tokens_to_ids(token) for token in (USER_TOKEN, ASSISTANT_TOKEN)]
+            expected = [self.config.user_token_id, self.config.assistant_token_id]
+            if roles != expected or tokenizer.chat_template is None:
+                raise ValueError(
+                    f"{path}: the tokenizer beside the weights is not this reward model's own: expected the tokens "
+                    f"{USER_TOKEN} and {ASSISTANT_TOKEN} as {expected} and a chat template, found {roles} and "
+                    f"{'no' if tokenizer.chat_template is None else 'a'} template. {remedy}"
+                )
+            self._tokenizer = tokenizer
         return self._tokenizer
 
     @tokenizer.setter
@@ -517,7 +542,7 @@ def _prepare_tokenizer(tokenizer) -> list[str]:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = end
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    tokenizer.chat_template = CHAT_TEMPLATE.format(prefix="".join(_prefix(tokenizer)), end=end)
+    tokenizer.chat_template = CHAT_TEMPLATE.format(prefix="".join(_prefix(tokenizer)), end=end, opening=OPENING)
     return new_tokens
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..sessions import Message
-
 # Many sessions begin with the agent, many chat templates insist on the user. So a dialogue that the agent begins is
-# given to a policy with this first message of the user, and to the reward model without it.
-OPENING = "(The conversation begins.)"
+# given to a policy with this first message of the user. The reward model reads it without: its chat template, which
+# travels with it, leaves it out.
+from ..modeling_geli import OPENING
+from ..sessions import Message
 
 # From the first of these on, a policy speaks for its partner. Names count at the beginning of a word only; the role
 # tokens are those of common chat templates, ours first, which can be sampled out of place.

@@ -1,52 +1,42 @@
 """The reward model as a reward function of TRL's GRPOTrainer and RLOOTrainer.
 
-TRL can load a reward model by itself, but then nobody cuts what a policy says on behalf of the user, and a policy that
-says nothing is rewarded like one that speaks. A callable sees to both, and logs what it did.
+TRL can load a reward model by itself, by its name, its folder or as a module. Then it gives the rewards of
+`GeliReward.turn_rewards`, but for three things that only a callable can do: it cuts what a policy says on behalf of
+the user, gives a policy that says nothing the lowest reward, and names a completion whose reward is not a number. It
+also guards against rewards that are won cheaply, puts them on one scale, and logs what it did.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from peft import PeftModel
+from transformers.utils import logging
 
+from ..modeling_geli import GeliRewardModel
 from ..sessions import Message
 from .dialogue import cut_reply, without_opening
+from .guards import RunningMoments, length_slope, repeated_share, without_length_slope
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, TrainerState
 
-    from ..modeling_geli import GeliRewardModel
+logger = logging.get_logger(__name__)
 
 # Reward of saying nothing where the model knows no quantiles of its training turns. Rewards are in units of the
 # standardised session score, so this is a turn of a session far worse than nearly all.
 UNTRAINED_FLOOR = -3.0
 
-
-def without_length_slope(groups: Sequence[str], words: Sequence[int], rewards: Sequence[float]) -> list[float]:
-    """Rewards less their regression on the logarithm of the length, within the completions of each prompt.
-
-    r'_i = r_i - b (x_i - mean of x over the group of i), x = log(words), and b the slope of r on x, both taken as
-    deviations from their group's means, over the whole batch. Then no group's mean changes, and within the groups r'
-    is uncorrelated with x: at first order a policy gains nothing by talking more or less.
-
-    Args:
-        groups: of which prompt each completion is.
-        words: length of each completion, at least 1.
-        rewards: of each completion.
-    """
-    _, group = np.unique(np.asarray(groups), return_inverse=True)
-    size = np.bincount(group)
-
-    def within(values: np.ndarray) -> np.ndarray:
-        return values - (np.bincount(group, weights=values) / size)[group]
-
-    rewards = np.asarray(rewards, dtype=np.float64)
-    length, reward = within(np.log(np.asarray(words, dtype=np.float64))), within(rewards)
-    spread = length @ length
-    slope = length @ reward / spread if spread > 1e-9 else 0.0
-    return (rewards - slope * length).tolist()
+# Dialogues of a batch whose turns are all rewarded, for the completion log: an encoder reads each turn anew.
+LOGGED_DIALOGUES = 2
 
 
 class GeliReward:
@@ -54,37 +44,67 @@ class GeliReward:
 
     A completion counts up to where it starts to speak for the user (`geli_hf.alignment.dialogue.cut_reply`). One of
     which nothing is left gets `floor`: the lowest reward of the model's training turns, or -3 where the model's
-    configuration has no quantiles. System messages and `OPENING` are not shown to the reward model.
+    configuration has no quantiles. System messages and `OPENING` are not shown to the reward model. One whose reward
+    is not a number is named in a warning and gets None, which leaves it out of its group.
+
+    On this turn reward work, in this order, the guards and the scale, over the completions of all processes:
+
+    1. `length_neutral` takes out what length alone explains,
+    2. `repetition_penalty` is subtracted, times the share of repeated n-grams,
+    3. `normalise` and `clip` make the scale that of the published run.
+
+    With `length_neutral=False, repetition_penalty=0` the rewards are those that TRL's own doors give.
 
     Args:
-        model: in whatever mode; it is put into eval mode, and scores on the device where it is.
+        model: the reward model, a PEFT adapter on one, or its name or folder. It is put into eval mode.
         tokenizer: only if it is not the model's own.
-        length_neutral: take out of the returned rewards what length alone explains, see `without_length_slope`. A
-            policy that gets better turns by talking more, or less, has learned nothing about turns.
+        length_neutral: see `without_length_slope`. A policy that gets better turns by talking more, or less, has
+            learned nothing about turns.
+        repetition_penalty: what a reply loses that only repeats itself or the agent's own earlier turns, in units of
+            the standardised session score; one that repeats a part loses that part of it. See `repeated_share`.
+        normalise: take off the running mean of the rewards of all training so far and divide by their running
+            deviation. Both are saved and resumed with the trainer's checkpoints. An evaluation's rewards count too.
+        clip: bounds what is returned to -clip..clip.
+        device: where the reward model works. Default: where it is, but if that is the CPU, where the trainer is.
         name: heads the logged names, and tells rewards apart when a trainer has several.
 
     Example:
 
     ```python
-    reward = GeliReward(GeliRewardModel.from_pretrained("reward_model"))
+    reward = GeliReward("reward_model")
     trainer = GRPOTrainer(model="policy", reward_funcs=reward, args=args, train_dataset=prompts)
     ```
     """
 
     def __init__(
         self,
-        model: GeliRewardModel,
+        model: GeliRewardModel | PeftModel | str | Path,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
-        length_neutral: bool = False,
+        length_neutral: bool = True,
+        repetition_penalty: float = 1.0,
+        normalise: bool = False,
+        clip: float | None = None,
+        device: torch.device | str | None = None,
         name: str = "geli",
     ):
+        if repetition_penalty < 0:
+            raise ValueError(f"repetition_penalty: expected 0 or more, found {repetition_penalty}")
+        if clip is not None and not clip > 0:
+            raise ValueError(f"clip: expected a positive bound, found {clip}")
+        if isinstance(model, str | Path):
+            model = GeliRewardModel.from_pretrained(model)
+        # An adapter's layers stand within the model that it was put on.
+        self.model = (model.get_base_model() if isinstance(model, PeftModel) else model).eval()
         if tokenizer is not None:
-            model.tokenizer = tokenizer
-        self.model = model.eval()
-        self.length_neutral = length_neutral
+            self.model.tokenizer = tokenizer
+        _ = self.model.tokenizer  # if it is missing, that is said now and not after the first generation
+        self.length_neutral, self.repetition_penalty = length_neutral, repetition_penalty
+        self.normalise, self.clip = normalise, clip
+        self.device = device
+        self.moments = RunningMoments()
         self.__name__ = name  # TRL logs `rewards/<name>/mean`
-        self.floor = float(min(model.config.reward_quantiles, default=UNTRAINED_FLOOR))
+        self.floor = float(min(self.model.config.reward_quantiles, default=UNTRAINED_FLOOR))
 
     def __call__(
         self,
@@ -92,57 +112,154 @@ class GeliReward:
         completions: Sequence[Sequence[Message]],
         log_metric: Callable[[str, float], None] | None = None,
         log_extra: Callable[[str, list], None] | None = None,
+        trainer_state: TrainerState | None = None,
         **kwargs,
-    ) -> list[float]:
+    ) -> list[float | None]:
         """Reward completions; the names of the arguments are TRL's.
 
         Args:
             prompts: for each completion the dialogue before it, a list of {role, content} that ends with the user.
             completions: for each a list that holds one message of the assistant.
-            log_metric: logs the `mean`, `min` and `max` of the turn rewards, and the shares of completions that were
-                `cut` and that were `empty`.
-            log_extra: logs the reward of each completion's turn, and the reply that it was given for.
+            log_metric: logs, under `name/`: `turn_reward_mean`, `_min` and `_max`, before guards and scale (TRL logs
+                what is returned as `rewards/name/mean`); the shares of completions that were `cut`, `empty` and
+                `nan`; of the guards `length_slope`, the reward that length would have won per unit of log(words), and
+                `repetition`, the mean share of repeated n-grams; of the scale `running_mean`, `running_std` and
+                `clipped_share`.
+            log_extra: logs each completion's `turn_reward` and the `reply` that it was given for, and of the first two
+                dialogues `turn_rewards`, those of all turns of the agent.
+            trainer_state: of the trainer that calls, which keeps the running moments. Without it nothing is shared
+                between processes.
             kwargs: TRL passes the other columns of the dataset; they are not needed here.
 
         Returns:
-            One reward per completion, in units of the standardised session score.
+            One reward per completion, in units of the standardised session score, or if `normalise` of the running
+            deviation; None where the model's is not a number.
         """
-        said = [self._reply(prompt, completion) for prompt, completion in zip(prompts, completions)]
+        if trainer_state is not None:
+            self._place()
+        said = [self._said(prompt, completion) for prompt, completion in zip(prompts, completions)]
         replies = [cut_reply(text) for text in said]
+        dialogues = [self._dialogue(prompt, reply) for prompt, reply in zip(prompts, replies)]
+        raw = self._turn_rewards(dialogues, replies)
+        repetition = [
+            repeated_share(reply, [m["content"] for m in dialogue[:-1] if m["role"] == "assistant"])
+            for dialogue, reply in zip(dialogues, replies)
+        ]
+        rows = [(repr(p), len(reply.split()), r, v) for p, reply, r, v in zip(prompts, replies, repetition, raw)]
+        rewards, curves = self._guarded(rows, trainer_state)
+
+        name = self.__name__
+        if log_metric is not None and replies:
+            real = [value for value in raw if math.isfinite(value)]
+            if real:
+                log_metric(f"{name}/turn_reward_mean", sum(real) / len(real))
+                log_metric(f"{name}/turn_reward_min", min(real))
+                log_metric(f"{name}/turn_reward_max", max(real))
+            log_metric(f"{name}/cut_share", sum(r != s.strip() for r, s in zip(replies, said)) / len(said))
+            log_metric(f"{name}/empty_share", replies.count("") / len(replies))
+            log_metric(f"{name}/nan_share", 1 - len(real) / len(raw))
+            log_metric(f"{name}/repetition", sum(repetition) / len(repetition))
+            for key, value in curves.items():
+                log_metric(f"{name}/{key}", value)
+        if log_extra is not None:
+            shown = [dialogue for dialogue, reply in zip(dialogues, replies) if reply][:LOGGED_DIALOGUES]
+            turns = iter(self.model.score_messages(shown, last_turn_only=False).tolist() if shown else ())
+            log_extra(f"{name}/turn_reward", raw)
+            log_extra(f"{name}/reply", replies)
+            log_extra(
+                f"{name}/turn_rewards",
+                [[t for t in next(turns, ()) if t == t] or None if reply else None for reply in replies],
+            )
+        return rewards
+
+    def turn_rewards(
+        self, prompts: Sequence[Sequence[Message]], completions: Sequence[Sequence[Message]]
+    ) -> list[float]:
+        """What the model says of each completion, cut and with the floor, without guards and scale; NaN stays NaN."""
+        replies = [cut_reply(self._said(prompt, completion)) for prompt, completion in zip(prompts, completions)]
+        return self._turn_rewards([self._dialogue(p, reply) for p, reply in zip(prompts, replies)], replies)
+
+    def _turn_rewards(self, dialogues: list[list[Message]], replies: list[str]) -> list[float]:
         spoken = [index for index, reply in enumerate(replies) if reply]
         rewards = [self.floor] * len(replies)
         if spoken:
             self.model.eval()  # a trainer that was handed the module too may have put it into train mode
-            scores = self.model.score_messages(
-                [[*without_opening(prompts[i]), {"role": "assistant", "content": replies[i]}] for i in spoken],
-                last_turn_only=True,
-            )
+            scores = self.model.score_messages([dialogues[i] for i in spoken], last_turn_only=True)
             for index, score in zip(spoken, scores.tolist()):
                 rewards[index] = score
-
-        name = self.__name__
-        if log_metric is not None and rewards:
-            log_metric(f"{name}/turn_reward_mean", sum(rewards) / len(rewards))
-            log_metric(f"{name}/turn_reward_min", min(rewards))
-            log_metric(f"{name}/turn_reward_max", max(rewards))
-            log_metric(f"{name}/cut_share", sum(r != s.strip() for r, s in zip(replies, said)) / len(said))
-            log_metric(f"{name}/empty_share", 1 - len(spoken) / len(replies))
-        if log_extra is not None:
-            log_extra(f"{name}/turn_reward", rewards)
-            log_extra(f"{name}/reply", replies)
-        if self.length_neutral and spoken:
-            neutral = without_length_slope(
-                [repr(prompts[i]) for i in spoken],
-                [len(replies[i].split()) for i in spoken],
-                [rewards[i] for i in spoken],
+        lost = [index for index, reward in enumerate(rewards) if not math.isfinite(reward)]
+        if lost:
+            index = lost[0]
+            logger.warning(
+                f"{self.__name__}: the reward model gave {rewards[index]} to the completion {replies[index]!r:.300} "
+                f"after {dialogues[index][-2:-1]!r:.300} ({len(lost)} of {len(rewards)} in this batch got no number); "
+                "training goes on without. If there are many, load the reward model in float32"
             )
-            rewards = rewards.copy()
-            for index, value in zip(spoken, neutral):
-                rewards[index] = value
         return rewards
 
+    def _guarded(
+        self, rows: list[tuple[str, int, float, float]], trainer_state: TrainerState | None
+    ) -> tuple[list[float | None], dict[str, float]]:
+        """Rewards of this process's rows (prompt, words, repeated share, turn reward), and what to log of all rows."""
+        # Every process sees all rows: a prompt's completions may be spread over them, and the moments are shared.
+        by_process, own = [rows], 0
+        if trainer_state is not None and PartialState().num_processes > 1:
+            by_process, own = gather_object([rows]), PartialState().process_index
+        everyone = [row for process in by_process for row in process]
+        first = sum(map(len, by_process[:own]))
+        rewards = np.array([row[-1] for row in everyone], dtype=np.float64)
+        finite = np.isfinite(rewards)
+        curves = {}
+
+        spoken = [i for i, (_, words, _, _) in enumerate(everyone) if words and finite[i]]
+        if spoken:
+            columns = [[everyone[i][0] for i in spoken], [everyone[i][1] for i in spoken], rewards[spoken]]
+            curves["length_slope"] = length_slope(*columns)
+            if self.length_neutral:
+                rewards[spoken] = without_length_slope(*columns)
+        rewards -= self.repetition_penalty * np.array([row[2] for row in everyone])
+        if self.normalise:
+            self._resume(trainer_state)
+            self.moments.update(rewards[finite])
+            self._keep(trainer_state)
+            rewards = np.array(self.moments.normalise(rewards))
+            curves |= {"running_mean": self.moments.mean, "running_std": self.moments.std}
+        if self.clip is not None:
+            clipped = np.clip(rewards, -self.clip, self.clip)
+            curves["clipped_share"] = float(np.mean(clipped[finite] != rewards[finite])) if finite.any() else 0.0
+            rewards = clipped
+        mine = slice(first, first + len(rows))
+        return [v if ok else None for v, ok in zip(rewards[mine].tolist(), finite[mine])], curves
+
+    # The Trainer writes its state with every checkpoint and reads it again: the moments are kept there, and a training
+    # that begins anew begins with new ones.
+    def _resume(self, state: TrainerState | None) -> None:
+        if state is not None:
+            saved = state.stateful_callbacks.get(self._key, {"attributes": {}})
+            self.moments = RunningMoments(**saved["attributes"])
+
+    def _keep(self, state: TrainerState | None) -> None:
+        if state is not None:
+            state.stateful_callbacks[self._key] = {"args": {}, "attributes": dataclasses.asdict(self.moments)}
+
+    @property
+    def _key(self) -> str:
+        return f"GeliReward {self.__name__}"
+
+    def _place(self) -> None:
+        """Once the trainer works: before, a process does not know its device."""
+        device = self.device
+        if device is None and self.model.device.type == "cpu":
+            device = PartialState().device
+        if device is not None and self.model.device != torch.device(device):
+            self.model.to(device)
+
     @staticmethod
-    def _reply(prompt: Sequence[Message], completion: Sequence[Message]) -> str:
+    def _dialogue(prompt: Sequence[Message], reply: str) -> list[Message]:
+        return [*without_opening(prompt), {"role": "assistant", "content": reply}]
+
+    @staticmethod
+    def _said(prompt: Sequence[Message], completion: Sequence[Message]) -> str:
         if isinstance(prompt, str) or isinstance(completion, str):
             raise TypeError(
                 "GeliReward scores dialogues: the dataset's column 'prompt' must hold lists of {role, content}, found "

@@ -240,4 +240,4 @@ def test_with_a_trainer_of_ones_own_the_trainer_is_named(sessions, policy_folder
         trainer.train()
     callback.trainer = trainer
     trainer.train()
-    assert logged(trainer, "adaptive_kl/beta") == [0.15]
+    assert logged(trainer, "adaptive_kl/beta") == pytest.approx([0.15])

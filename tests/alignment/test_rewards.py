@@ -1,14 +1,19 @@
 """GeliReward against the reward model itself, and at the edges of what a policy may say."""
 
+import logging
 import math
+import statistics
 from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import TrainerState
 
-from geli_hf.alignment import OPENING, GeliReward, without_length_slope
+from geli_hf.alignment import OPENING, GeliReward, repeated_share, without_length_slope
+from geli_hf.alignment import rewards as rewards_module
+from geli_hf.alignment.guards import RunningMoments
 
 HIKING = [
     {"role": "assistant", "content": "How was your weekend?"},
@@ -22,7 +27,8 @@ def said(text: str) -> list[dict]:
 
 @pytest.fixture
 def reward(reward_model) -> GeliReward:
-    return GeliReward(reward_model)
+    """Without guards, which look at a completion's company."""
+    return GeliReward(reward_model, length_neutral=False, repetition_penalty=0)
 
 
 def test_a_completion_is_rewarded_as_the_last_turn_of_its_dialogue(reward, reward_model):
@@ -76,20 +82,29 @@ def test_the_model_scores_in_eval_mode(reward, reward_model):
     assert not reward_model.training
 
 
-def test_it_logs_what_it_did(reward):
+def test_it_logs_what_it_did(reward, reward_model):
     metrics, extras = {}, {}
-    completions = [said("Okay."), said("Okay. Human: And you?"), said(""), said("What did you do?")]
+    completions = [said("Okay."), said("Okay. Human: And you?"), said(""), said("How was your weekend?")]
     rewards = reward(
         [HIKING] * 4, completions, log_metric=metrics.__setitem__, log_extra=extras.__setitem__, turn=[1] * 4
     )
+    slope = (rewards[3] - rewards[0]) / math.log(4)  # the first two say the same
     assert metrics == {
         "geli/turn_reward_mean": pytest.approx(sum(rewards) / 4),
         "geli/turn_reward_min": min(rewards),
         "geli/turn_reward_max": max(rewards),
         "geli/cut_share": 0.25,
         "geli/empty_share": 0.25,
+        "geli/nan_share": 0.0,
+        "geli/repetition": 0.25,  # the last one says what the agent had said before
+        "geli/length_slope": pytest.approx(slope, rel=1e-4),
     }
-    assert extras == {"geli/turn_reward": rewards, "geli/reply": ["Okay.", "Okay.", "", "What did you do?"]}
+    assert extras["geli/turn_reward"] == rewards
+    assert extras["geli/reply"] == ["Okay.", "Okay.", "", "How was your weekend?"]
+    (session,) = reward_model.score_sessions([{"messages": HIKING + said("Okay.")}])
+    for turns in extras["geli/turn_rewards"][:2]:
+        assert turns == pytest.approx(session["turn_rewards"], abs=1e-5)
+    assert extras["geli/turn_rewards"][2:] == [None, None]  # of a sample only
 
 
 @given(
@@ -118,17 +133,164 @@ def test_of_replies_that_differ_in_length_alone_none_is_better():
     assert neutral[3] == pytest.approx(neutral[4])
 
 
-def test_a_length_neutral_reward_logs_what_the_model_said(reward_model):
+def test_a_length_neutral_reward_logs_what_the_model_said(reward, reward_model):
     extras = {}
     replies = ["Okay.", "That sounds wet! What did you do when the rain began?", "I never know.", ""]
-    rewards = GeliReward(reward_model, length_neutral=True)(
-        [HIKING] * 4, [said(reply) for reply in replies], log_extra=extras.__setitem__
-    )
-    plain = GeliReward(reward_model)([HIKING] * 4, [said(reply) for reply in replies])
+    rewards = GeliReward(reward_model)([HIKING] * 4, [said(reply) for reply in replies], log_extra=extras.__setitem__)
+    plain = reward([HIKING] * 4, [said(reply) for reply in replies])
     assert extras["geli/turn_reward"] == pytest.approx(plain, abs=1e-6)
     assert rewards[:3] == pytest.approx(without_length_slope(["a"] * 3, [1, 11, 3], plain[:3]), abs=1e-6)
     assert rewards[:3] != pytest.approx(plain[:3], abs=1e-3)
     assert rewards[3] == reward_model.config.reward_quantiles[0]
+
+
+@pytest.mark.parametrize(
+    ("reply", "earlier", "share"),
+    [
+        ("one two three four", [], 0.0),
+        ("one two three one two three", [], 1 / 4),
+        ("a a a a a", [], 2 / 3),
+        ("Well, ONE two three?", ["And one two, three."], 1 / 2),
+        ("Okay.", ["Okay!"], 1.0),
+        ("Okay.", ["Okay, what did you do?"], 0.0),
+        ("one two three", ["one two", "three"], 0.0),
+        ("", ["one"], 0.0),
+        ("?!", [], 0.0),
+    ],
+)
+def test_what_was_there_before_is_repeated(reply, earlier, share):
+    assert repeated_share(reply, earlier) == pytest.approx(share)
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=3, max_size=30), st.integers(1, 3))
+def test_within_a_reply_it_is_what_distinct_n_leaves(letters, n):
+    grams = list(zip(*(letters[i:] for i in range(n))))
+    assert repeated_share(" ".join(letters), n=n) == pytest.approx(1 - len(set(grams)) / len(grams))
+
+
+def test_a_reply_loses_what_it_repeats_and_the_users_words_are_free(reward, reward_model):
+    guarded = GeliReward(reward_model, length_neutral=False, repetition_penalty=2.0)
+    replies = ["How was your weekend?", "I went hiking with my sister.", "How was your weekend so far?"]
+    prompts, completions = [HIKING] * 3, [said(reply) for reply in replies]
+    lost = [a - b for a, b in zip(reward(prompts, completions), guarded(prompts, completions))]
+    assert lost == pytest.approx([2.0, 0.0, 2.0 * 2 / 4], abs=1e-6)
+
+
+def test_without_guards_are_the_turn_rewards(reward, reward_model):
+    completions = [said("Okay."), said("How was your weekend?"), said("")]
+    plain = reward([HIKING] * 3, completions)
+    assert GeliReward(reward_model).turn_rewards([HIKING] * 3, completions) == plain
+    assert GeliReward(reward_model)([HIKING] * 3, completions) != pytest.approx(plain, abs=1e-3)
+
+
+@given(st.lists(st.lists(st.floats(-5, 5), max_size=9), min_size=1, max_size=6))
+def test_running_moments_are_those_of_all_batches_together(batches):
+    moments = RunningMoments()
+    for batch in batches:
+        moments.update(batch)
+    values = [value for batch in batches for value in batch]
+    assert moments.count == len(values)
+    if len(values) > 1:
+        assert moments.mean == pytest.approx(statistics.fmean(values), abs=1e-9)
+        assert moments.std == pytest.approx(statistics.stdev(values), abs=1e-6)
+
+
+class TestScale:
+    COMPLETIONS = ("Okay.", "I never know.", "That sounds wet!", "What do you cook?", "My sister always wins.", "")
+
+    def batches(self):
+        return [[said(text) for text in self.COMPLETIONS[first : first + 3]] for first in (0, 3)]
+
+    def test_rewards_are_normalised_by_all_seen_so_far_then_clipped(self, reward_model):
+        scaled = GeliReward(reward_model, repetition_penalty=0, length_neutral=False, normalise=True, clip=0.8)
+        seen, metrics = [], {}
+        for completions in self.batches():
+            raw = scaled.turn_rewards([HIKING] * 3, completions)
+            seen += raw
+            mean, std = statistics.fmean(seen), statistics.stdev(seen)
+            expected = [max(-0.8, min(0.8, (value - mean) / std)) for value in raw]
+            assert scaled([HIKING] * 3, completions, log_metric=metrics.__setitem__) == pytest.approx(
+                expected, abs=1e-5
+            )
+            assert metrics["geli/running_mean"] == pytest.approx(mean, abs=1e-5)
+            assert metrics["geli/running_std"] == pytest.approx(std, abs=1e-5)
+            assert metrics["geli/turn_reward_mean"] == pytest.approx(statistics.fmean(raw), abs=1e-5)
+            assert metrics["geli/clipped_share"] == pytest.approx(sum(abs(v) == 0.8 for v in expected) / 3)
+        assert any(abs(value) == 0.8 for value in expected)
+
+    def test_rewards_that_are_all_the_same_are_no_reward(self, reward_model):
+        assert GeliReward(reward_model, normalise=True)([HIKING] * 2, [said("")] * 2) == [0.0, 0.0]
+
+    def test_moments_live_in_the_trainers_state(self, reward_model, tmp_path):
+        def scaled():
+            return GeliReward(reward_model, normalise=True)
+
+        first, second = self.batches()
+        unbroken, state = scaled(), TrainerState()
+        unbroken([HIKING] * 3, first, trainer_state=state)
+        state.save_to_json(str(tmp_path / "state.json"))
+        expected = unbroken([HIKING] * 3, second, trainer_state=state)
+        resumed = scaled()
+        again = resumed([HIKING] * 3, second, trainer_state=TrainerState.load_from_json(str(tmp_path / "state.json")))
+        assert again == pytest.approx(expected, abs=1e-9)
+        assert resumed.moments.count == 6
+        # Another training begins anew, even with the same object.
+        unbroken([HIKING] * 3, second, trainer_state=TrainerState())
+        assert unbroken.moments.count == 3
+
+    @pytest.mark.parametrize(("option", "value"), [("clip", 0.0), ("clip", -1.0), ("repetition_penalty", -0.5)])
+    def test_what_could_not_work_is_refused(self, reward_model, option, value):
+        with pytest.raises(ValueError, match=f"{option}: expected .* found {value}"):
+            GeliReward(reward_model, **{option: value})
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_reward_that_is_no_number_is_none_and_is_named(reward_model, monkeypatch, caplog, bad):
+    replies = ["Okay.", "I never know.", "That sounds wet!", "What do you cook?"]
+    score = type(reward_model).score_messages
+
+    def broken(self, dialogues, **options):
+        rewards = score(self, dialogues, **options).clone()
+        rewards[[d[-1]["content"] == "I never know." for d in dialogues]] = bad
+        return rewards
+
+    monkeypatch.setattr(type(reward_model), "score_messages", broken)
+    monkeypatch.setattr(logging.getLogger("geli_hf"), "propagate", True)
+    metrics = {}
+    scaled = GeliReward(reward_model, normalise=True)
+    rewards = scaled([HIKING] * 4, [said(reply) for reply in replies], log_metric=metrics.__setitem__)
+    assert "'I never know.'" in caplog.text
+    assert "I went hiking with my sister." in caplog.text
+    assert rewards[1] is None
+    assert metrics["geli/nan_share"] == 0.25
+    # The others are rewarded as if it had not been there.
+    kept = [reply for reply in replies if reply != "I never know."]
+    alone = GeliReward(reward_model, normalise=True)([HIKING] * 3, [said(reply) for reply in kept])
+    assert [value for value in rewards if value is not None] == pytest.approx(alone, abs=1e-6)
+
+
+class TestDevice:
+    """Whither the model is sent; a CPU has nowhere else to send it."""
+
+    @pytest.fixture
+    def sent(self, reward_model, monkeypatch):
+        sent = []
+        monkeypatch.setattr(type(reward_model), "to", lambda self, device: sent.append(str(device)))
+        return sent
+
+    def test_it_stays_where_it_is_until_a_trainer_calls(self, reward_model, sent):
+        GeliReward(reward_model, device="cuda:1")([HIKING], [said("Okay.")])
+        GeliReward(reward_model)([HIKING], [said("Okay.")], trainer_state=TrainerState())
+        assert sent == []
+
+    def test_it_goes_where_it_is_told_to_or_where_the_trainer_is(self, reward_model, sent, monkeypatch):
+        GeliReward(reward_model, device="cuda:1")([HIKING], [said("Okay.")], trainer_state=TrainerState())
+        assert sent == ["cuda:1"]
+        elsewhere = SimpleNamespace(device=torch.device("cuda:3"), num_processes=1)
+        monkeypatch.setattr(rewards_module, "PartialState", lambda: elsewhere)
+        GeliReward(reward_model)([HIKING], [said("Okay.")], trainer_state=TrainerState())
+        GeliReward(reward_model, device="cpu")([HIKING], [said("Okay.")], trainer_state=TrainerState())
+        assert sent == ["cuda:1", "cuda:3"]
 
 
 def test_a_name_tells_two_rewards_apart(reward_model):
