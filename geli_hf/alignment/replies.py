@@ -136,5 +136,6 @@ def judge_by_reward(
     model: GeliRewardModel, dialogues: Sequence[Sequence[Message]], replies: Sequence[str]
 ) -> list[JudgedReply]:
     """Replies judged by a reward model, which is no judge of a policy that was trained to please it."""
-    values = GeliReward(model)(dialogues, [[{"role": "assistant", "content": reply}] for reply in replies])
+    completions = [[{"role": "assistant", "content": reply}] for reply in replies]
+    values = GeliReward(model).turn_rewards(dialogues, completions)
     return [JudgedReply(reply, value, recognised=None) for reply, value in zip(replies, values)]

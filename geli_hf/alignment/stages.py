@@ -26,7 +26,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFT
 from trl.chat_template_utils import get_training_chat_template
 
 from ..training.checkpoints import run_training, write_by_one
-from .callbacks import WatchesKL
+from .callbacks import StopAtKL, WatchesKL
 from .dialogue import context_window, open_with_user
 from .limits import check_kl_weight, check_prompts, naming_memory
 from .policy import check_policy, hub_kwargs, is_adapter, load_policy, load_policy_tokenizer
@@ -226,7 +226,8 @@ def align(
         prompts: rows of `dialogue_prompts`.
         args: of TRL. `beta`, the weight of the KL penalty, must not be 0, which is GRPO's default.
         peft_config: adapter to train. Without one the whole policy is trained, beside a copy for reference.
-        callbacks: for the trainer; `AdaptiveKL` and `StopAtKL` are told of it.
+        callbacks: for the trainer; `AdaptiveKL` and `StopAtKL` are told of it. A `StopAtKL()` is added where there is
+            none; `StopAtKL(float("inf"))` never stops.
         resume: continue from the last checkpoint in `args.output_dir`, if there is one.
 
     Returns:
@@ -245,6 +246,9 @@ def align(
             f"policy: {policy} is an adapter, and TRL would take the model under it for the reference of the KL "
             "penalty; merge it first: load_policy(policy) returns a model and a tokenizer to save in a new folder"
         )
+    callbacks = list(callbacks)
+    if not any(isinstance(callback, StopAtKL) for callback in callbacks):
+        callbacks.append(StopAtKL())
     trainer_class = RLOOTrainer if isinstance(args, RLOOConfig) else GRPOTrainer
     trainer = trainer_class(
         model=str(policy),
@@ -253,7 +257,7 @@ def align(
         train_dataset=prompts,
         processing_class=load_policy_tokenizer(policy, **where),
         peft_config=peft_config,
-        callbacks=list(callbacks),
+        callbacks=callbacks,
     )
     for callback in callbacks:
         if isinstance(callback, WatchesKL):

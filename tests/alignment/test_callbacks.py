@@ -1,5 +1,6 @@
 """The adaptive KL penalty and the early stop, against their formulas and within TRL's real trainers."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -213,6 +214,15 @@ def test_a_run_that_was_stopped_stays_stopped(sessions, policy_folder, tmp_path)
     assert run(1e6, resume=True).state.global_step == 8  # unless its limit is raised
 
 
+def test_the_early_stop_is_there_unless_it_is_given(sessions, policy_folder, tmp_path):
+    prompts = dialogue_prompts(sessions, context_messages=3)
+    for given, limits in (([], [10.0]), ([StopAtKL(3.0)], [3.0])):
+        args = rl_args(GRPOConfig, tmp_path, max_steps=1)
+        trainer = align(policy_folder, vowels, prompts, args, lora(), callbacks=given)
+        stops = [c for c in trainer.callback_handler.callbacks if isinstance(c, StopAtKL)]
+        assert [stop.limit for stop in stops] == limits
+
+
 def test_a_checkpoint_without_them_can_be_resumed_with_them(sessions, policy_folder, tmp_path):
     prompts = dialogue_prompts(sessions, context_messages=3)
 
@@ -221,6 +231,10 @@ def test_a_checkpoint_without_them_can_be_resumed_with_them(sessions, policy_fol
         return align(policy_folder, vowels, prompts, args, lora(), **kwargs)
 
     run(1)
+    state = tmp_path / "checkpoint-1" / "trainer_state.json"
+    content = json.loads(state.read_text())
+    del content["stateful_callbacks"]["StopAtKL"]
+    state.write_text(json.dumps(content))
     trainer = run(2, callbacks=[AdaptiveKL(0.15, target=6.0), StopAtKL()], resume=True)
     assert trainer.state.global_step == 2
 

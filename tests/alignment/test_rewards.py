@@ -244,6 +244,31 @@ class TestScale:
             GeliReward(reward_model, **{option: value})
 
 
+def test_processes_that_share_a_batch_reward_it_as_one_would(reward_model, monkeypatch):
+    """Two processes, acted one after the other: what each gathers is what both have."""
+    replies = ["Okay.", "I never know.", "That sounds wet, and it rained all day.", "What do you cook?"]
+    prompts, completions = [HIKING] * 4, [said(reply) for reply in replies]
+
+    def make():
+        return GeliReward(reward_model, normalise=True)
+
+    together = make()(prompts, completions, trainer_state=TrainerState())
+    rows = []
+    monkeypatch.setattr(rewards_module, "gather_object", lambda own: rows.append(own[0]) or own)
+    processes = SimpleNamespace(device=torch.device("cpu"), num_processes=2, process_index=0)
+    monkeypatch.setattr(rewards_module, "PartialState", lambda: processes)
+    for half in (slice(0, 1), slice(1, 4)):
+        make()(prompts[half], completions[half], trainer_state=TrainerState())
+    monkeypatch.setattr(rewards_module, "gather_object", lambda own: rows)
+    apart, counts = [], []
+    for processes.process_index, half in enumerate((slice(0, 1), slice(1, 4))):
+        one = make()
+        apart += one(prompts[half], completions[half], trainer_state=TrainerState())
+        counts.append(one.moments.count)
+    assert apart == pytest.approx(together, abs=1e-6)
+    assert counts == [4, 4]
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_reward_that_is_no_number_is_none_and_is_named(reward_model, monkeypatch, caplog, bad):
     replies = ["Okay.", "I never know.", "That sounds wet!", "What do you cook?"]
