@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class NextTurnSentiment:
         elif values is not None:
             raise ValueError("values: VADER has no labels; give a model too")
         else:
-            self._scores = _vader()
+            self._scores = vader()
 
     def __call__(self, messages: Sequence[Message]) -> list[float]:
         turns = assistant_turns(messages)
@@ -85,12 +85,17 @@ class NextTurnSentiment:
         self.__init__(model, values=values, batch_size=batch_size, device=device)
 
 
-def _vader():
+def vader() -> Callable[[list[str]], list[float]]:
+    """VADER's compound sentiment, from -1 to 1, of each of several English texts.
+
+    Raises:
+        ImportError: without the package vaderSentiment.
+    """
     try:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
     except ImportError as error:
         raise ImportError(
-            "the sentiment of the next turn needs the package vaderSentiment: pip install 'geli-hf[text]'"
+            "the sentiment of words needs the package vaderSentiment: pip install 'geli-hf[text]'"
         ) from error
     analyser = SentimentIntensityAnalyzer()
     return lambda texts: [analyser.polarity_scores(text)["compound"] for text in texts]

@@ -20,8 +20,8 @@ AFTER = [
 ]
 
 
-def compare(before=BEFORE, after=AFTER, conversation_ids=("a", "a", "b", "c"), true=True) -> PolicyComparison:
-    return PolicyComparison([ASKED] * len(before), before, after, conversation_ids, true)
+def compare(before=BEFORE, after=AFTER, conversation_ids=("a", "a", "b", "c"), **options) -> PolicyComparison:
+    return PolicyComparison([ASKED] * len(before), before, after, conversation_ids, **{"true": True} | options)
 
 
 def test_what_either_side_says_and_what_it_is_worth():
@@ -57,9 +57,56 @@ def test_the_difference_is_paired():
     assert 0.15 < figures["difference"].low < 0.2 < figures["difference"].high < 0.25
 
 
+def test_wins_by_the_values():
+    assert compare().wins.tolist() == [1, 1, 0.5, 1]
+    assert compare(AFTER, BEFORE).wins.tolist() == [0, 0, 0.5, 0]
+    figures = compare().figures()
+    assert figures["win_rate"].estimate == pytest.approx(3.5 / 4)
+
+
 def test_who_judged_is_said():
     assert compare(true=True).figures()["judge"] == "true turn values"
     assert compare(true=False).figures()["judge"] == "its own reward model"
+    assert compare(true=False, judge="Ann").figures()["judge"] == "Ann"
+
+
+def test_the_same_words_are_a_tie_whatever_the_last_digits_say():
+    after = [JudgedReply(reply.text, reply.value + 1e-6) for reply in BEFORE]
+    assert compare(BEFORE, after).wins.tolist() == [0.5] * 4
+
+
+def test_a_judge_that_only_compares():
+    silent = [JudgedReply(reply.text, np.nan, None) for reply in BEFORE]
+    figures = compare(silent, silent, verdicts=[1, 0.75, np.nan, 0.5]).figures()
+    assert figures["win_rate"].estimate == pytest.approx(0.75)  # of the three that were judged
+    assert np.isnan(figures["difference"].estimate)
+
+
+def test_lengths_that_agree_within_a_tenth():
+    def spoken(words: int) -> list[JudgedReply]:
+        return [JudgedReply("word " * words, 0.0)] * 4
+
+    assert compare(spoken(10), spoken(11)).figures()["same_length"]
+    assert not compare(spoken(10), spoken(12)).figures()["same_length"]
+    assert not compare(spoken(10), spoken(8)).figures()["same_length"]
+
+
+def test_sentiment_leaves_out_what_says_nothing():
+    before = [JudgedReply("This is terrible, I hate it.", 0.0), JudgedReply("", 0.0)] * 2
+    after = [JudgedReply("This is wonderful, I love it.", 0.0), JudgedReply("What a great day!", 0.0)] * 2
+    figures = compare(before, after).figures()
+    assert figures["before"]["sentiment"].estimate < -0.5 < 0.5 < figures["after"]["sentiment"].estimate
+    # Paired with what there was before: not moved by the replies that answer an empty one.
+    assert figures["sentiment"].estimate > 1
+
+
+def test_without_vader_there_is_no_sentiment(monkeypatch):
+    def absent():
+        raise ImportError("no package vaderSentiment")
+
+    monkeypatch.setattr("geli_hf.evaluation.policies.vader", absent)
+    figures = compare().figures()
+    assert figures["sentiment"] is figures["before"]["sentiment"] is None
 
 
 def test_a_policy_that_said_nothing_before():
@@ -67,4 +114,6 @@ def test_a_policy_that_said_nothing_before():
     figures = compare(before).figures()
     assert figures["before"]["words"] == 0
     assert figures["before"]["distinct"] == 0.25
+    assert figures["before"]["empty"] == 1
+    assert np.isnan(figures["before"]["repetition"])
     assert figures["length_ratio"] > 1e6  # no division by zero
