@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     convert.set_defaults(run=_convert_head)
 
     _add_evaluate(commands)
+    _add_train_judge(commands)
     _add_decompose(commands)
     _add_annotate_video(commands)
 
@@ -135,6 +136,38 @@ def _evaluate(arguments: argparse.Namespace, out: TextIO) -> None:
     from .benchmark.command import evaluate
 
     evaluate(arguments, out)
+
+
+def _add_train_judge(commands) -> None:
+    judge = commands.add_parser(
+        "train-judge",
+        help="learn to judge replies from people's ratings of turns",
+        description="Learn from people's ratings of single turns to judge the replies of a policy, and say how well "
+        "that agrees with the ratings of other sessions. The judge is a folder as a reward model's is. Take sessions "
+        "that no reward model of the policy has learned from.",
+    )
+    add = judge.add_argument
+    add("sessions", help="Session rows with `turn_rating`, or a corpus, as `load_sessions` takes them")
+    add("--data-dir", help="where the corpus lies, if SESSIONS names one")
+    add("--options", metavar="JSON", default="{}", help="JSON object of options of the corpus's reader")
+    held_out_help = "options of the sessions that it is measured on, over --options"
+    add("--held-out-options", metavar="JSON", help=held_out_help)
+    share_help = "share of the conversations that it is measured on, without --held-out-options (default: 0.2)"
+    add("--held-out-share", type=float, default=0.2, help=share_help)
+    add("--seed", type=int, default=0, help="of that split (default: 0)")
+    add("--backbone", help="encoder or decoder: a folder, or a name on the Hub (default: all-MiniLM-L6-v2)")
+    context_help = "messages before a turn that it is read with (default: 1)"
+    add("--context-messages", type=int, default=1, help=context_help)
+    length_help = "pay for length what the raters paid; by default the length of a turn is held fixed"
+    add("--with-length", action="store_true", help=length_help)
+    add("-o", "--output", metavar="FOLDER", required=True, help="folder for the judge, new or empty")
+    judge.set_defaults(run=_train_judge)
+
+
+def _train_judge(arguments: argparse.Namespace, out: TextIO) -> None:
+    from .training.judge_command import train_judge
+
+    train_judge(arguments, out)
 
 
 def _add_decompose(commands) -> None:
