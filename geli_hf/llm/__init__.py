@@ -6,14 +6,17 @@ EMNLP Findings 2025, arXiv 2505.15922. What it answers becomes one more signal i
 """
 
 from .answers import parse_contributions, renormalise
+from .asking import LlmReport
 from .backend import Answer, Backend, BackendError, CallError
-from .decomposer import Estimate, LlmDecomposer, LlmReport
+from .decomposer import Estimate, LlmDecomposer
 from .endpoint import Endpoint
+from .judge import CRITERIA, LlmJudge, Verdicts
 from .local import LocalModel
 from .prompting import Prompt
 from .windows import merge_windows, split_windows
 
 __all__ = [
+    "CRITERIA",
     "Answer",
     "Backend",
     "BackendError",
@@ -21,9 +24,11 @@ __all__ = [
     "Endpoint",
     "Estimate",
     "LlmDecomposer",
+    "LlmJudge",
     "LlmReport",
     "LocalModel",
     "Prompt",
+    "Verdicts",
     "merge_windows",
     "parse_contributions",
     "renormalise",

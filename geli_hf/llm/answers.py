@@ -41,20 +41,7 @@ def parse_contributions(text: str, turns: range, lowest: float, highest: float) 
     Raises:
         UnusableAnswer: there isn't exactly one such number for every turn.
     """
-    text = text.strip()
-    if text.startswith("<think>"):
-        text = text.partition("</think>")[2].strip()
-    if fenced := FENCED.fullmatch(text):
-        text = fenced[1]
-    if not text:
-        raise UnusableAnswer("the answer is empty", "the answer is empty")
-    try:
-        # Whole numbers as floats too: one of a thousand digits is then infinite, and no error of its own.
-        answer = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_int=float)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UnusableAnswer("the answer is not JSON", f"the answer is not JSON ({error})") from None
-    if not isinstance(answer, dict):
-        raise UnusableAnswer("the answer is no JSON object", f"expected a JSON object, found {_short(answer)}")
+    answer = _object(text)
     wanted = [str(turn + 1) for turn in turns]
     if missing := [name for name in wanted if name not in answer]:
         raise UnusableAnswer("turns are missing", f"no number for turn {_some(missing)}")
@@ -74,6 +61,40 @@ def parse_contributions(text: str, turns: range, lowest: float, highest: float) 
                 f"turn {name}: {_short(value)} is far off the scale from {lowest:g} to {highest:g}",
             )
     return [float(answer[name]) for name in wanted]
+
+
+def choice_schema(names: Sequence[str], choices: Sequence[str]) -> dict:
+    """JSON schema of an answer: an object with one of the choices under each name."""
+    return {
+        "type": "object",
+        "properties": {name: {"type": "string", "enum": list(choices)} for name in names},
+        "required": list(names),
+        "additionalProperties": False,
+    }
+
+
+def parse_choices(text: str, names: Sequence[str], choices: Sequence[str]) -> list[str]:
+    """The choices of an answer such as `{"fluent": "A", "sensible": "tie"}`, in the order of the names.
+
+    As strict as `parse_contributions`.
+
+    Raises:
+        UnusableAnswer: there isn't exactly one of the choices for every name.
+    """
+    answer = _object(text)
+    if missing := [name for name in names if name not in answer]:
+        raise UnusableAnswer("choices are missing", f"no choice for {_some(missing)}")
+    if unknown := sorted(set(answer) - set(names)):
+        raise UnusableAnswer(
+            "there are keys that nobody asked for", f"{_some(unknown)}: expected {_some(names)} alone"
+        )
+    for name in names:
+        if answer[name] not in choices:
+            expected = " or ".join(f'"{choice}"' for choice in choices)
+            raise UnusableAnswer(
+                "a value is none of the choices", f"{name}: expected {expected}, found {_short(answer[name])}"
+            )
+    return [answer[name] for name in names]
 
 
 def renormalise(values: Sequence[float], score: float, li_weight: float = 0.5) -> list[float]:
@@ -100,6 +121,25 @@ def renormalise(values: Sequence[float], score: float, li_weight: float = 0.5) -
         raise ValueError(f"li_weight: expected a weight of the answers from 0 to 1, found {li_weight}")
     shift = (1 - li_weight) * (score - sum(values) / len(values))
     return [value + shift for value in values]
+
+
+def _object(text: str) -> dict:
+    """The JSON object that is all of an answer, but for a block of thoughts before it and a code fence around it."""
+    text = text.strip()
+    if text.startswith("<think>"):
+        text = text.partition("</think>")[2].strip()
+    if fenced := FENCED.fullmatch(text):
+        text = fenced[1]
+    if not text:
+        raise UnusableAnswer("the answer is empty", "the answer is empty")
+    try:
+        # Whole numbers as floats too: one of a thousand digits is then infinite, and no error of its own.
+        answer = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_int=float)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UnusableAnswer("the answer is not JSON", f"the answer is not JSON ({error})") from None
+    if not isinstance(answer, dict):
+        raise UnusableAnswer("the answer is no JSON object", f"expected a JSON object, found {_short(answer)}")
+    return answer
 
 
 def _unique(pairs: list[tuple]) -> dict:

@@ -1,11 +1,9 @@
 """Sessions in, the same sessions with one more signal out: what a language model says each turn contributed."""
 
 import math
-import threading
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 from datasets import Dataset
@@ -13,48 +11,14 @@ from tqdm.auto import tqdm
 
 from ..cache import cache_root
 from ..sessions import Message, Session, SessionError, add_signal, assistant_turns, feedback_names
-from .answers import UnusableAnswer, answer_schema, parse_contributions, renormalise
-from .backend import Answer, AnswerCache, Backend, BackendError, CallError, answer_key
+from .answers import answer_schema, parse_contributions, renormalise
+from .asking import Asking, LlmReport
+from .backend import AnswerCache, Backend, CallError, answer_key
 from .prompting import Prompt, retry, scale_of
 from .windows import merge_windows, split_windows
 
-SESSIONS_NAMED = 5  # of each reason, in the text of a report
 BYTES_PER_TOKEN = 4  # of a question: holds roughly for all scripts, whose letters take one to four bytes
 ANSWER_TOKENS_PER_TURN = 10
-SESSIONS_AHEAD = 4  # for each thread: as many results at most wait for those before them
-
-
-@dataclass
-class LlmReport:
-    """How many sessions were decomposed, which were not, by reason, and what was asked for.
-
-    As text it names a few of the sessions, and `failed` holds all: the session's id with what went wrong last.
-    """
-
-    done: int = 0
-    failed: dict[str, dict[str, str]] = field(default_factory=dict)
-    calls: int = 0
-    cached: int = 0  # answers that were there from before
-    prompt_tokens: int = 0  # of the calls, as the backend counts them
-    answer_tokens: int = 0
-
-    @property
-    def failures(self) -> int:
-        return sum(map(len, self.failed.values()))
-
-    def __str__(self) -> str:
-        rows = [(self.done, "sessions decomposed")]
-        for reason, sessions in sorted(self.failed.items(), key=lambda entry: -len(entry[1])):
-            names = list(sessions)
-            more = f" and {len(names) - SESSIONS_NAMED} more" if len(names) > SESSIONS_NAMED else ""
-            said = sessions[names[0]]
-            example = f" (the first: {said})" if said != reason else ""
-            rows.append((len(names), f"failed: {reason}: {', '.join(names[:SESSIONS_NAMED])}{more}{example}"))
-        tokens = f", {self.prompt_tokens} tokens of questions and {self.answer_tokens} of answers"
-        rows.append((self.calls, f"calls{tokens if self.prompt_tokens else ''}"))
-        rows.append((self.cached, "answers from the cache"))
-        width = max(len(str(count)) for count, _ in rows)
-        return "\n".join(f"{count:>{width}}  {what}" for count, what in rows)
 
 
 @dataclass
@@ -167,66 +131,34 @@ class LlmDecomposer:
         name = name or self.name
         if name in feedback_names(sessions):
             raise SessionError(f"name: the sessions have a signal {name!r} already; choose another name for this one")
-        run, values = _Run(self._scale(sessions)), []
+        scale, report, values = self._scale(sessions), LlmReport(), []
+        asking = Asking(self.backend, self.answers, self.attempts, report)
+        contributions = asking.each(
+            sessions, itemgetter("session_id"), partial(self._session, asking, scale), max_concurrency
+        )
         with tqdm(total=len(sessions), desc="Decomposing sessions", unit=" sessions") as bar:
-            for each in self._each(sessions, run, max_concurrency):
-                values.append(each)
-                bar.set_postfix(failed=run.report.failures, refresh=False)
+            for each, session in zip(contributions, sessions):  # in this order, so that the first is run to its end
+                values.append([math.nan] * len(assistant_turns(session["messages"])) if each is None else each)
+                bar.set_postfix(failed=report.failures, refresh=False)
                 bar.update()
-        return add_signal(sessions, name, values), run.report
+        return add_signal(sessions, name, values), report
 
-    def _each(self, sessions: Dataset, run: "_Run", max_concurrency: int) -> Iterator[list[float]]:
-        """The contributions of every session, in order; many are asked about at once."""
-        pool, waiting = ThreadPoolExecutor(max_concurrency), deque()
-        try:
-            for session in sessions:
-                waiting.append((session, pool.submit(self._session, session, run)))
-                if len(waiting) >= SESSIONS_AHEAD * max_concurrency:
-                    yield run.result(*waiting.popleft())
-            while waiting:
-                yield run.result(*waiting.popleft())
-        finally:
-            run.stop.set()
-            pool.shutdown(cancel_futures=True)
-
-    def _session(self, session: Session, run: "_Run") -> list[float]:
+    def _session(self, asking: Asking, scale: tuple[float, float], session: Session) -> list[float]:
         if math.isnan(session["score"]):
             raise CallError("the session has no score")
         windows = self._windows(session)
-        said = [self._window(session, turns, run) for turns in windows]
+        said = [self._window(asking, scale, session, turns) for turns in windows]
         merged = merge_windows(windows[-1].stop, windows, said)
         return renormalise(merged, session["score"], self.li_weight)
 
-    def _window(self, session: Session, turns: range, run: "_Run") -> list[float]:
-        question = self._question(session, turns, run.scale)
-        messages, schema = [question], answer_schema(turns)
-        for attempt in range(self.attempts):
-            answer = self._answer(messages, schema, len(turns), run)
-            try:
-                if answer.cut:
-                    raise UnusableAnswer("the answer was cut off", "it was longer than allowed and cut off")
-                return parse_contributions(answer.text, turns, *run.scale)
-            except UnusableAnswer as error:
-                if attempt + 1 == self.attempts:
-                    raise
-                messages = retry(question, answer.text, str(error), turns)
-
-    def _answer(self, messages: list[Message], schema: dict, turns: int, run: "_Run") -> Answer:
-        parameters = self.backend.parameters(turns)
-        key = answer_key(self.backend, messages, parameters)
-        with self.answers.lock(key):
-            answer = self.answers.get(key)
-            if answer is not None:
-                run.count(None)
-                return answer
-            try:
-                answer = self.backend.ask(messages, schema, parameters, run.stop)
-            except BackendError as error:
-                run.end(error)
-                raise
-            self.answers.put(key, answer, self.backend.identity)
-        run.count(answer)
-        return answer
+    def _window(self, asking: Asking, scale: tuple[float, float], session: Session, turns: range) -> list[float]:
+        return asking.useful(
+            self._question(session, turns, scale),
+            answer_schema(turns),
+            len(turns),
+            lambda text: parse_contributions(text, turns, *scale),
+            lambda question, answer, problem: retry(question, answer, problem, turns),
+        )
 
     def _question(self, session: Session, turns: range, scale: tuple[float, float]) -> Message:
         text = self.prompt.fill(session, turns, scale, self.with_behaviour)
@@ -246,40 +178,3 @@ class LlmDecomposer:
             if not math.isnan(score) and not lowest <= score <= highest:
                 raise SessionError(f"scale: row {row} has the score {score:g}, beyond {lowest:g} to {highest:g}")
         return self.scale
-
-
-class _Run:
-    """What the threads of a run share."""
-
-    def __init__(self, scale: tuple[float, float]):
-        self.scale, self.report = scale, LlmReport()
-        self.stop = threading.Event()
-        self.error: BackendError | None = None  # that which ended it; the other threads only stop
-        self._lock = threading.Lock()
-
-    def count(self, answer: Answer | None) -> None:
-        """An answer that was paid, or one of the cache."""
-        with self._lock:
-            if answer is None:
-                self.report.cached += 1
-                return
-            self.report.calls += 1
-            self.report.prompt_tokens += answer.prompt_tokens
-            self.report.answer_tokens += answer.answer_tokens
-
-    def end(self, error: BackendError) -> None:
-        with self._lock:
-            self.error = self.error or error
-        self.stop.set()
-
-    def result(self, session: Session, contributions: Future) -> list[float]:
-        """What a session came to: NaN for all of its turns if it failed."""
-        try:
-            values = contributions.result()
-        except BackendError:
-            raise self.error from None
-        except (UnusableAnswer, CallError) as error:
-            self.report.failed.setdefault(error.reason, {})[session["session_id"]] = str(error)
-            return [math.nan] * len(assistant_turns(session["messages"]))
-        self.report.done += 1
-        return values
