@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
@@ -23,8 +24,30 @@ if TYPE_CHECKING:
     from ..modeling_geli import GeliRewardModel
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class SampledReply:
+    """A reply as it was sampled.
+
+    Args:
+        text: cut where the reward function would cut it; "" where the policy said nothing.
+        prompt_ids: tokens of the prompt, as the policy was given them.
+        token_ids: tokens that were sampled, before the cut; the one that ends the reply is the last, if it came.
+    """
+
+    text: str
+    prompt_ids: list[int]
+    token_ids: list[int]
+
+
 def generate_replies(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]], **options
+) -> list[str]:
+    """The texts of `sample_replies`, with the same arguments."""
+    return [reply.text for reply in sample_replies(model, tokenizer, prompts, **options)]
+
+
+@torch.inference_mode()
+def sample_replies(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[Message]],
@@ -34,7 +57,7 @@ def generate_replies(
     seed: int = 0,
     batch_size: int = 64,
     progress: bool = False,
-) -> list[str]:
+) -> list[SampledReply]:
     """One reply to each prompt, cut where the reward function would cut it.
 
     Args:
@@ -48,7 +71,7 @@ def generate_replies(
         progress: show a progress bar.
 
     Returns:
-        Replies in the order of the prompts; "" where the policy said nothing.
+        Replies in the order of the prompts.
     """
     if temperature < 0:
         raise ValueError(f"temperature: expected 0 or more, found {temperature}")
@@ -65,7 +88,8 @@ def generate_replies(
     )
     texts = tokenizer.apply_chat_template(list(map(list, prompts)), tokenize=False, add_generation_prompt=True)
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    replies = [""] * len(texts)
+    replies: list[Any] = [None] * len(texts)
+    last = {config.eos_token_id} if isinstance(config.eos_token_id, int) else set(config.eos_token_id)
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -81,8 +105,11 @@ def generate_replies(
             ).to(model.device)
             output = model.generate(**inputs, generation_config=config)
             generated = output[:, inputs["input_ids"].shape[1] :]
-            for index, text in zip(chosen, tokenizer.batch_decode(generated, skip_special_tokens=True)):
-                replies[index] = cut_reply(text)
+            said = tokenizer.batch_decode(generated, skip_special_tokens=True)
+            asked = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"])]
+            for index, text, prompt, tokens in zip(chosen, said, asked, generated.tolist()):
+                end = next((place + 1 for place, token in enumerate(tokens) if token in last), len(tokens))
+                replies[index] = SampledReply(cut_reply(text), prompt, tokens[:end])
     return replies
 
 

@@ -46,8 +46,8 @@ class PolicyComparison:
         true: whether the judge knows the truth.
         judge: who judged, as a reader should know it. Default, where the truth did not: the reward model that the
             policy was trained to please, whose praise proves nothing.
-        verdicts: of a judge that compares the two replies: 1 where the one after is better, 0 where it is worse, .5
-            for a tie, or a mean of such; NaN where it said nothing. Default: by the values.
+        verdicts: of a judge that compares the two replies, under each question that it was asked: 1 where the one
+            after is better, 0 where it is worse, .5 for a tie; NaN where it said nothing. Default: by the values.
     """
 
     dialogues: Sequence[Sequence[Message]]
@@ -56,16 +56,16 @@ class PolicyComparison:
     conversation_ids: Sequence[str]
     true: bool
     judge: str = ""
-    verdicts: Sequence[float] | None = None
+    verdicts: Mapping[str, Sequence[float]] | None = None
 
     @property
     def wins(self) -> np.ndarray:
         """(dialogues,): 1 where the reply after alignment is the better one, .5 for a tie, 0 where it is the worse.
 
-        The same words are a tie, whatever the last digits of their values are.
+        The same words are a tie, whatever the last digits of their values are. Of several verdicts it is the mean.
         """
         if self.verdicts is not None:
-            return np.asarray(self.verdicts, float)
+            return np.mean([np.asarray(each, float) for each in self.verdicts.values()], axis=0)
         after, before = (np.array([reply.value for reply in side], float) for side in (self.after, self.before))
         same = np.array([a.text == b.text for a, b in zip(self.after, self.before)])
         wins = np.where(same, 0.5, (1 + np.sign(after - before)) / 2)
@@ -80,7 +80,8 @@ class PolicyComparison:
             `repetition` (see `texts`) and `sentiment` (VADER's, None where that is not installed); `win_rate` and
             `length_controlled_win_rate` of the side after (Intervals); `difference` of the values, and `sentiment`,
             that of the sentiments (Intervals, paired); `length_ratio`, mean length after over before, and
-            `same_length`, whether that is within a tenth of 1; and `judge`.
+            `same_length`, whether that is within a tenth of 1; `verdicts`, the win rate by each question (Intervals),
+            of a judge that was asked; and `judge`.
         """
         result: dict[str, Any] = {"judge": self.judge or (TRUTH if self.true else "its own reward model")}
         sentiment = {name: _sentiment([reply.text for reply in getattr(self, name)]) for name in ("before", "after")}
@@ -109,6 +110,9 @@ class PolicyComparison:
         result["sentiment"] = None
         if None not in sentiment.values():
             result["sentiment"] = paired_bootstrap(sentiment["after"], sentiment["before"], self.conversation_ids)
+        result["verdicts"] = None
+        if self.verdicts is not None:
+            result["verdicts"] = {key: bootstrap(each, self.conversation_ids) for key, each in self.verdicts.items()}
         ratio = result["after"]["words"] / max(result["before"]["words"], 1e-9)
         return result | {"length_ratio": ratio, "same_length": SAME_LENGTH[0] <= ratio <= SAME_LENGTH[1]}
 

@@ -77,9 +77,12 @@ def test_the_same_words_are_a_tie_whatever_the_last_digits_say():
 
 def test_a_judge_that_only_compares():
     silent = [JudgedReply(reply.text, np.nan, None) for reply in BEFORE]
-    figures = compare(silent, silent, verdicts=[1, 0.75, np.nan, 0.5]).figures()
-    assert figures["win_rate"].estimate == pytest.approx(0.75)  # of the three that were judged
+    verdicts = {"warm": [1, 1, np.nan, 0.5], "fluent": [1, 0.5, np.nan, 0.5]}
+    figures = compare(silent, silent, verdicts=verdicts).figures()
+    assert figures["win_rate"].estimate == pytest.approx(0.75)  # 1, .75 and .5, the three that were judged
+    assert figures["verdicts"]["warm"].estimate == pytest.approx(2.5 / 3)
     assert np.isnan(figures["difference"].estimate)
+    assert compare().figures()["verdicts"] is None
 
 
 def test_lengths_that_agree_within_a_tenth():
