@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
     _add_evaluate(commands)
     _add_train_judge(commands)
+    _add_evaluate_policy(commands)
     _add_decompose(commands)
     _add_annotate_video(commands)
 
@@ -168,6 +169,52 @@ def _train_judge(arguments: argparse.Namespace, out: TextIO) -> None:
     from .training.judge_command import train_judge
 
     train_judge(arguments, out)
+
+
+def _add_evaluate_policy(commands) -> None:
+    evaluate = commands.add_parser(
+        "evaluate-policy",
+        help="what a policy gained by alignment, by a judge that is not its reward",
+        description="Have a policy and what was made of it by alignment answer the same held-out dialogues, and let a "
+        "judge say which replies are better. Of several aligned policies, such as the checkpoints of a run, the judge "
+        "chooses one on a part of the conversations, and it is reported on the rest.",
+    )
+    add = evaluate.add_argument
+    add("base", metavar="BASE", help="policy before alignment: a folder, or a name on the Hub")
+    aligned_help = "policies after it: folders (adapters and checkpoints too), or names on the Hub"
+    add("aligned", metavar="ALIGNED", nargs="+", help=aligned_help)
+    sessions_help = "Session rows, or a corpus, as `load_sessions` takes them, that no policy has learned from"
+    add("--sessions", required=True, help=sessions_help)
+    add("--data-dir", help="where the corpus lies, if --sessions names one")
+    add("--options", metavar="JSON", default="{}", help="JSON object of options of the corpus's reader")
+    judge_help = "truth (of the sample, and its default), a folder of `geli train-judge`, or llm"
+    add("--judge", help=judge_help)
+    add(
+        "--reward", metavar="MODEL", help="the reward model that the policy was trained for, to stand beside the judge"
+    )
+    share_help = "share of the conversations that one of several policies is chosen on (default: 0.5)"
+    add("--validation-share", type=float, default=0.5, help=share_help)
+    add("--replies", type=_count, default=400, help="dialogues that each policy answers (default: 400)")
+    add("--context-messages", type=_count, default=6, help="messages that a policy is shown (default: 6)")
+    add("--max-new-tokens", type=_count, default=64, help="longest reply, in tokens (default: 64)")
+    add("--temperature", type=float, default=0.8, help="of sampling (default: 0.8)")
+    add("--seed", type=int, default=0, help="of what is drawn (default: 0)")
+    add("--batch-size", type=_count, default=64, help="replies that are sampled together (default: 64)")
+    add("--llm-model", metavar="NAME", help="the language model of --judge llm, as `geli decompose` takes it")
+    where = evaluate.add_mutually_exclusive_group()
+    where.add_argument("--base-url", help="OpenAI-compatible server, as in http://localhost:8000/v1")
+    where.add_argument("--provider", help="Inference Provider of the Hub, or auto")
+    add("--token-env", metavar="VARIABLE", help="environment variable that holds the key")
+    add("--parameters", metavar="JSON", default="{}", help="JSON object of further parameters of the request")
+    add("--timeout", type=float, default=120.0, help="seconds to wait for an answer (default: 120)")
+    add("-o", "--output", metavar="FOLDER", help="where to write the text, every figure, the pictures and the replies")
+    evaluate.set_defaults(run=_evaluate_policy)
+
+
+def _evaluate_policy(arguments: argparse.Namespace, out: TextIO) -> None:
+    from .alignment.command import evaluate_policy
+
+    evaluate_policy(arguments, out)
 
 
 def _add_decompose(commands) -> None:

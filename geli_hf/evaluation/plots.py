@@ -284,6 +284,60 @@ def plot_replies(
     return _save(figure, path)
 
 
+def plot_over_optimisation(
+    judged: Mapping[str, tuple[float, Interval]],
+    rewarded: Mapping[str, tuple[float, Interval]],
+    path: str | Path,
+    *,
+    chosen: str | None = None,
+    known: bool = True,
+) -> Figure:
+    """Win rates over the base by a judge and by the reward that was trained for, over the divergence from the base.
+
+    Where the reward goes on rising and the judge does not, the policy learns to please the reward alone (Gao, Schulman
+    and Hilton, "Scaling Laws for Reward Model Overoptimization", ICML 2023, arXiv 2210.10760).
+
+    Args:
+        judged, rewarded: checkpoint -> KL in nats per reply, and its win rate with interval. `rewarded` may be empty.
+        chosen: the checkpoint to mark.
+        known: whether the divergence is; without it they stand in their order.
+    """
+    figure, axes = _figure(7.4, 4.6)
+    axes.set(
+        title="Win rate over the base, and the way gone from it",
+        xlabel="KL from the base (nats per reply)" if known else "in the order in which they were named",
+        ylabel="win rate",
+    )
+    axes.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
+    axes.plot(0, 0.5, "s", color=GREY, markersize=6, label="base")
+    for points, colour, marker, label in (
+        (judged, BLUE, "o", "by the judge"),
+        (rewarded, RED, "^", "by the reward that was trained for"),
+    ):
+        at = sorted((kl, interval) for kl, interval in points.values() if np.isfinite([kl, interval.estimate]).all())
+        if not at:
+            continue
+        x, y = [0.0, *(kl for kl, _ in at)], [0.5, *(each.estimate for _, each in at)]
+        axes.plot(x, y, "-", color=colour, linewidth=1, alpha=0.6)
+        reach = [[each.estimate - each.low for _, each in at], [each.high - each.estimate for _, each in at]]
+        style = {"color": colour, "capsize": 3, "markersize": 5, "label": f"{label}, 95 % interval"}
+        axes.errorbar(x[1:], y[1:], np.nan_to_num(reach), fmt=marker, **style)
+    if chosen in judged:
+        kl, interval = judged[chosen]
+        axes.plot(kl, interval.estimate, "o", color=INK, markersize=13, markerfacecolor="none", label="chosen")
+        axes.annotate(
+            _printable(Path(chosen).name or chosen),
+            (kl, interval.estimate),
+            xytext=(9, -14),
+            textcoords="offset points",
+            fontsize=8,
+            color=INK,
+            parse_math=False,
+        )
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return _save(figure, path)
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     axes = figure.subplots()

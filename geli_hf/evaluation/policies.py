@@ -71,6 +71,12 @@ class PolicyComparison:
         wins = np.where(same, 0.5, (1 + np.sign(after - before)) / 2)
         return np.where(np.isnan(after - before), np.nan, wins)
 
+    @property
+    def mean_win(self) -> float:
+        """The win rate alone; -1 where nothing was judged, which is worse than any."""
+        known = self.wins[~np.isnan(self.wins)]
+        return float(known.mean()) if len(known) else -1.0
+
     def figures(self) -> dict[str, Any]:
         """What either side says and is worth, and what lies between them, with 95 % intervals over conversations.
 

@@ -23,7 +23,7 @@ def decompose(arguments: argparse.Namespace, out: TextIO) -> int:
     if arguments.output is None and not arguments.dry_run:
         raise ValueError("--output: say where to write the sessions, or give --dry-run")
     decomposer = LlmDecomposer(
-        _backend(arguments),
+        open_backend(arguments, arguments.model),
         with_behaviour=arguments.with_behaviour,
         prompt=Prompt.read(arguments.prompt) if arguments.prompt else None,
         scale=tuple(arguments.scale) if arguments.scale else None,
@@ -44,16 +44,21 @@ def decompose(arguments: argparse.Namespace, out: TextIO) -> int:
     return report.failures
 
 
-def _backend(arguments: argparse.Namespace) -> Backend:
+def open_backend(arguments: argparse.Namespace, model: str) -> Backend:
+    """What runs the model: a server, a provider, or this machine, as the arguments say that commands share.
+
+    Raises:
+        ValueError: the arguments make no sense together.
+    """
     parameters = json_object(arguments.parameters, "--parameters")
     if arguments.base_url is None and arguments.provider is None:
         if arguments.token_env is not None:
             raise ValueError("--token-env: a model on this machine needs no key; or give --base-url or --provider")
         if unknown := sorted(set(parameters) - {"max_tokens"}):
             raise ValueError(f"--parameters: a model on this machine takes max_tokens alone, found {unknown[0]}")
-        return LocalModel(arguments.model, **parameters)
+        return LocalModel(model, **parameters)
     return Endpoint(
-        arguments.model,
+        model,
         base_url=arguments.base_url,
         provider=arguments.provider,
         token_variable=arguments.token_env,

@@ -1,0 +1,173 @@
+"""Who says which of two replies is better: the sample's truth, a regressor of people's ratings, a language model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ..data.sample_oracle import true_turn_value
+from ..evaluation.policies import TRUTH, JudgedReply, PolicyComparison
+from ..evaluation.win_rates import detectable_win_rate, true_win_rate
+from ..finished import open_model
+from ..llm import Backend, LlmJudge
+from ..modeling_geli import GeliRewardModel
+from ..sessions import Message
+from ..training.judge import JudgeReport, conversation_digest
+from ..training.judge_command import describe
+from .dialogue import without_opening
+from .rewards import UNTRAINED_FLOOR
+
+TOGETHER = 64  # dialogues that a reward model reads at once
+RECOGNISED = 0.5  # of what people of the sample say; it is nearly all of it
+Dialogues = Sequence[Sequence[Message]]
+
+
+class Judge(Protocol):
+    """Judges replies of two policies to the same dialogues."""
+
+    name: str
+
+    def compare(
+        self, dialogues: Dialogues, before: Sequence[str], after: Sequence[str], conversation_ids: Sequence[str]
+    ) -> PolicyComparison:
+        """Which of the two replies to each dialogue is better, and what they are worth."""
+
+    def notes(self, dialogues: Dialogues, comparison: PolicyComparison) -> list[str]:
+        """What a reader has to know of the judge, after that."""
+
+
+class TruthJudge:
+    """The true values of turns of the sample corpus, whose grammar tells what any reply is worth."""
+
+    name = TRUTH
+
+    def compare(self, dialogues, before, after, conversation_ids) -> PolicyComparison:
+        sides = [true_values(dialogues, replies) for replies in (before, after)]
+        return PolicyComparison(dialogues, *sides, conversation_ids, true=True)
+
+    def notes(self, dialogues, comparison) -> list[str]:
+        return []
+
+    def check(self, dialogues: Dialogues) -> None:
+        """
+        Raises:
+            ValueError: people talk about other things here, of which it knows no truth.
+        """
+        said = [turn["content"] for dialogue in dialogues for turn in dialogue if turn["role"] == "user"]
+        known = [true_turn_value([{"role": "assistant", "content": text}]).recognised for text in said[:200]]
+        if not np.mean(known) > RECOGNISED:
+            raise ValueError(
+                "--judge: truth knows the sample corpus alone, and these are other conversations; give a judge that "
+                "learned from people's ratings (geli train-judge), or a language model (--judge llm)"
+            )
+
+
+class RatingJudge:
+    """A judge in a folder or on the Hub, as `geli train-judge` leaves it. Values are in units of the rating.
+
+    Any reward model will do; how far one may be believed that has no `judge.json` is not known.
+    """
+
+    def __init__(self, name: str):
+        model = open_model(name)
+        if not isinstance(model, GeliRewardModel):
+            raise ValueError(
+                f"--judge: {name} is an attribution, which needs a reaction; give a judge or reward model"
+            )
+        self.folder, self.model, self.report = name, model, JudgeReport.read(name)
+        self.name = (
+            f"{name}, which learned from people's ratings of turns" if self.report else f"{name}, a reward model"
+        )
+
+    def compare(self, dialogues, before, after, conversation_ids) -> PolicyComparison:
+        sides = [rewarded(self.model, dialogues, replies, rating=True) for replies in (before, after)]
+        return PolicyComparison(dialogues, *sides, conversation_ids, true=False, judge=self.name)
+
+    def notes(self, dialogues, comparison) -> list[str]:
+        if self.report is None:
+            return [
+                f"*{self.folder}* is no judge that `geli train-judge` made: whether it has seen what the policy's "
+                "reward learned from, and how well it agrees with people, is not known here."
+            ]
+        notes = [f"*{self.folder}* is {describe(self.report)}"]
+        truth = true_win_rate(comparison.figures()["win_rate"].estimate, self.report.spearman.estimate)
+        if not math.isnan(truth):
+            wanted = detectable_win_rate(len(dialogues))
+            needed = true_win_rate(wanted, self.report.spearman.estimate)
+            notes.append(
+                f"If turns of people differ as these replies do, the judged win rate stands for one of about "
+                f"{truth:.0%} by the raters themselves. With these {len(dialogues)} pairs it takes one of "
+                f"{needed:.0%} for the judge to show it."
+            )
+        learned = set(self.report.conversations)
+        if seen := sum(conversation_digest(dialogue) in learned for dialogue in dialogues):
+            notes.append(f"The judge has learned from {seen} of these very dialogues.")
+        return notes
+
+
+class AskedJudge:
+    """A language model that is asked by the questions of GELI's human study."""
+
+    def __init__(self, backend: Backend, model: str, **options):
+        self.asked = LlmJudge(backend, **options)
+        self.name = f"the language model {model}"
+        self._said: list[str] = []
+
+    def compare(self, dialogues, before, after, conversation_ids) -> PolicyComparison:
+        shown = [without_opening(dialogue) for dialogue in dialogues]
+        said = self.asked.compare(shown, before, after)
+        sides = [[JudgedReply(text, math.nan, None) for text in replies] for replies in (before, after)]
+        verdicts = dict(zip(said.criteria, said.wins.T))
+        self._said = [
+            f"Each pair was asked about twice, with the replies in either order; on {said.swayed:.0%} of the "
+            "questions another one was better then, which is a tie.",
+            *(
+                f"{len(pairs)} pairs could not be judged and are left out ({reason})."
+                for reason, pairs in said.report.failed.items()
+            ),
+        ]
+        return PolicyComparison(dialogues, *sides, conversation_ids, true=False, judge=self.name, verdicts=verdicts)
+
+    def notes(self, dialogues, comparison) -> list[str]:
+        return self._said
+
+
+def true_values(dialogues: Dialogues, replies: Sequence[str]) -> list[JudgedReply]:
+    """Replies judged by the truth of the sample corpus."""
+    judged = []
+    for dialogue, reply in zip(dialogues, replies):
+        truth = true_turn_value([*dialogue, {"role": "assistant", "content": reply}])
+        judged.append(JudgedReply(reply, truth.value, truth.recognised))
+    return judged
+
+
+@torch.inference_mode()
+def rewarded(
+    model: GeliRewardModel, dialogues: Dialogues, replies: Sequence[str], *, rating: bool = False
+) -> list[JudgedReply]:
+    """Replies judged by a reward model as it is, without what `GeliReward` takes off for training.
+
+    Args:
+        rating: in units of the score that the model predicts, rather than of its deviation.
+    """
+    values = np.full(len(replies), min(model.config.reward_quantiles, default=UNTRAINED_FLOOR))
+    spoken = [index for index, reply in enumerate(replies) if reply.strip()]
+    for first in range(0, len(spoken), TOGETHER):
+        chosen = spoken[first : first + TOGETHER]
+        said = [[*dialogues[index], {"role": "assistant", "content": replies[index]}] for index in chosen]
+        values[chosen] = model.score_messages(said).float().cpu().numpy()
+    if rating:
+        values = model.config.score_mean + model.config.score_std * values
+    return [JudgedReply(reply, float(value), None) for reply, value in zip(replies, values)]
+
+
+def same_model(first: GeliRewardModel, second: GeliRewardModel) -> bool:
+    """Whether two reward models have the same weights."""
+    one, other = first.state_dict(), second.state_dict()
+    return one.keys() == other.keys() and all(
+        one[name].shape == other[name].shape and torch.equal(one[name].cpu(), other[name].cpu()) for name in one
+    )
