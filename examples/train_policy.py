@@ -1,0 +1,497 @@
+"""The small policy that comes with the package, and the reward model that aligned it.
+
+    python examples/train_policy.py --config examples/configs/policy.yaml --data.topical_chat DATA/topical_chat
+
+Five stages, each of which leaves folders or files in `output_dir`:
+
+    pretrain  a language model from scratch, on pieces of generated sessions and on Topical-Chat   -> base/
+    sft       the same, fine-tuned on the agent's turns                                            -> policy/
+    reward    two reward models on that base; the better one is kept                               -> policy_reward/
+    align     an adapter of the policy, by GRPO against it                                         -> policy_adapter/
+    evaluate  all three on held-out dialogues, judged by the truth       -> figures.json, and a card in each folder
+
+Weights are written in bfloat16, and every stage goes on from what was written: what is measured is what ships. Every
+setting stands in the YAML file, and the command line overrides it. A run that was stopped goes on with `--resume`.
+"""
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, List, Value, concatenate_datasets
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
+
+from geli_hf.alignment import (
+    GeliReward,
+    align,
+    dialogue_prompts,
+    generate_replies,
+    load_policy,
+    pretrain,
+    sft,
+    sft_rows,
+    small_policy,
+)
+from geli_hf.cache import whole
+from geli_hf.data import load_sessions
+from geli_hf.data.sample import true_turn_value
+from geli_hf.data.sample_people import converse, draw_traits
+from geli_hf.evaluation.metrics import bootstrap, within_session_spearman
+from geli_hf.evaluation.policies import JudgedReply, PolicyComparison
+from geli_hf.modeling_geli import GeliRewardModel
+from geli_hf.sessions import SessionError, add_signal, split_sessions
+from geli_hf.settings import SettingsError, build, claim, parse_settings
+from geli_hf.training import GeliRewardArguments, GeliRewardTrainer, fit_hindsight, score_cached
+from geli_hf.training.checkpoints import run_training, write_by_one, write_history
+
+STAGES = ("pretrain", "sft", "reward", "align", "evaluate")
+# Streams of random numbers, apart from those of geli_hf.data.write_sample (0 to 2).
+PRETRAIN, SFT = 3, 4
+HELD_OUT = 1000  # on top of the seed: of the corpus that nothing learns from
+MESSAGES = Features({"messages": List({"role": Value("string"), "content": Value("string")})})
+
+
+@dataclass
+class RunSettings:
+    output_dir: str = field(metadata={"help": "Where everything goes."})
+    stages: list[str] = field(default_factory=lambda: list(STAGES), metadata={"help": "Which stages to run."})
+    seed: int = field(default=0, metadata={"help": "Seed of the sessions, of training and of generation."})
+    resume: bool = field(default=False, metadata={"help": "Go on with the run in output_dir; keep what is finished."})
+
+
+@dataclass
+class DataSettings:
+    sessions: int = field(default=100_000, metadata={"help": "Generated sessions to learn the language from."})
+    sft_sessions: int = field(default=10_000, metadata={"help": "Others, whose agent's turns are learned."})
+    topical_chat: str | None = field(default=None, metadata={"help": "Folder of Topical-Chat; without it, none."})
+    passes: int = field(default=1, metadata={"help": "How often Topical-Chat is read, each time from both sides."})
+    vocabulary_sessions: int = field(default=2_000, metadata={"help": "Sessions that the tokenizer learns from."})
+    pieces: list[int] = field(
+        default_factory=lambda: [4, 4, 6],
+        metadata={"help": "Messages of the piece that is taken of each generated session, by turns; even."},
+    )
+
+
+@dataclass
+class RewardSettings:
+    conversations: int = field(default=800, metadata={"help": "Rated conversations of the sample to learn from."})
+    test_conversations: int = field(default=300, metadata={"help": "Others, which all figures are measured on."})
+    eval_share: float = field(default=0.1, metadata={"help": "Share of the first to choose the reward model on."})
+    context_messages: int = field(default=5, metadata={"help": "Messages before a turn that its reward depends on."})
+    teacher: dict = field(
+        default_factory=lambda: {"context_messages": 1},
+        metadata={"help": "Fields of GeliRewardConfig of the teacher on all-MiniLM-L6-v2."},
+    )
+    student: dict = field(default_factory=dict, metadata={"help": "GeliRewardArguments to distil it with."})
+
+
+@dataclass
+class EvaluateSettings:
+    replies: int = field(default=1000, metadata={"help": "Held-out dialogues that both policies answer."})
+    shown: int = field(default=10, metadata={"help": "Of each corpus so many of the first replies are in the card."})
+    pieces: int = field(default=400, metadata={"help": "Held-out pieces of each corpus to read for the perplexity."})
+    max_new_tokens: int = field(default=48, metadata={"help": "Longest reply, in tokens."})
+    temperature: float = field(default=0.7, metadata={"help": "At which replies are sampled."})
+
+
+@dataclass
+class PolicySettings:
+    hidden_size: int = field(default=128, metadata={"help": "Width of the policy, a multiple of 32."})
+    layers: int = field(default=4, metadata={"help": "Its layers."})
+    vocab_size: int = field(default=2560, metadata={"help": "Of its tokenizer."})
+    window_messages: int = field(default=6, metadata={"help": "Longest piece that it learns from, in messages; even."})
+    lora: dict = field(default_factory=lambda: {"r": 16, "lora_alpha": 32}, metadata={"help": "peft.LoraConfig."})
+    length_neutral: bool = field(default=True, metadata={"help": "Reward nobody for talking more or less."})
+
+
+def main(argv: list[str]) -> None:
+    from trl import GRPOConfig, SFTConfig
+
+    sections = {
+        "data": DataSettings,
+        "policy": PolicySettings,
+        "pretrain": TrainingArguments,
+        "sft": SFTConfig,
+        "reward": RewardSettings,
+        "grpo": GRPOConfig,
+        "evaluate": EvaluateSettings,
+    }
+    settings = parse_settings(argv, RunSettings, sections)
+    run = build(RunSettings, settings[""])
+    if unknown := set(run.stages) - set(STAGES):
+        raise SettingsError(f"stages: expected some of {', '.join(STAGES)}, found {', '.join(sorted(unknown))}")
+    output = Path(run.output_dir)
+    # What it was begun with counts, but not how far it was to go, nor where Topical-Chat lies.
+    lasting = {name: {k: v for k, v in part.items() if name or k == "seed"} for name, part in settings.items()}
+    lasting["data"].pop("topical_chat", None)
+    claim(output, lasting, run.resume)
+    set_seed(run.seed)
+    stages = dict(zip(STAGES, (pretrain_stage, sft_stage, reward_stage, align_stage, evaluate_stage)))
+    for name in (name for name in STAGES if name in run.stages):
+        print(f"\nStage {name}: {stages[name].__doc__}", flush=True)
+        stages[name](settings, output, run)
+
+
+def arguments(cls: type, settings: dict, stage: str, output: Path, run: RunSettings):
+    """Arguments of a trainer: what all stages share, unless the section has others."""
+    common = {
+        "seed": run.seed,
+        "report_to": "none",
+        "output_dir": str(output / "checkpoints" / stage),
+        "use_cpu": not torch.accelerator.is_available(),
+        "dataloader_pin_memory": torch.accelerator.is_available(),
+    }
+    return build(cls, common | settings[stage])
+
+
+# ------------------------------------------------------------------------------------------------ sessions
+
+
+def generate(stream: int, seed: int, pieces: list[int], indices: list[int]) -> Iterator[dict]:
+    """A piece of a conversation of two simulated people for each index.
+
+    A piece that is no beginning begins with the user; one that is may begin with either. People are drawn anew for
+    each conversation, whose words depend on seed, stream and index alone.
+    """
+    for index in indices:
+        rng = np.random.default_rng([seed, stream, index])
+        said = converse([draw_traits(rng), draw_traits(rng)], rng)
+        length = min(pieces[index % len(pieces)], len(said))
+        first = int(rng.integers(len(said) - length + 1))
+        user = said[first].speaker if first else int(rng.integers(2))
+        yield {
+            "messages": [
+                {"role": "user" if message.speaker == user else "assistant", "content": message.text}
+                for message in said[first : first + length]
+            ]
+        }
+
+
+def generated_sessions(stream: int, count: int, data: DataSettings, output: Path, run: RunSettings) -> Dataset:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Dataset.from_generator(
+        generate,
+        features=MESSAGES,
+        cache_dir=str(output / "checkpoints" / "sessions"),
+        gen_kwargs={"stream": stream, "seed": run.seed, "pieces": tuple(data.pieces), "indices": list(range(count))},
+        num_proc=min(cores, count),
+    )
+
+
+def topical_chat(data: DataSettings) -> Dataset | None:
+    """Both validation parts, every conversation from either side; the test parts are for the evaluation."""
+    if data.topical_chat is None:
+        return None
+    sessions = load_sessions("topical_chat", data_dir=data.topical_chat, split=["valid_freq", "valid_rare"])
+    return sessions.select_columns("messages").cast(MESSAGES)
+
+
+def mixed(generated: Dataset, data: DataSettings, passes: int) -> Dataset:
+    real = topical_chat(data)
+    return generated if real is None else concatenate_datasets([generated, *[real] * passes])
+
+
+# ------------------------------------------------------------------------------------------------ policy
+
+
+def pretrain_stage(settings: dict, output: Path, run: RunSettings) -> None:
+    """a language model from scratch, on generated sessions and Topical-Chat"""
+    if (output / "base").exists():
+        return kept(output / "base")
+    data, policy = build(DataSettings, settings["data"]), build(PolicySettings, settings["policy"])
+    generated = generated_sessions(PRETRAIN, data.sessions, data, output, run)
+    few = generated.select(range(min(data.vocabulary_sessions, len(generated))))
+    shape = {"hidden_size": policy.hidden_size, "layers": policy.layers, "vocab_size": policy.vocab_size}
+    model, tokenizer = small_policy(mixed(few, data, 1), seed=run.seed, **shape)
+    trainer = pretrain(
+        model,
+        tokenizer,
+        mixed(generated, data, data.passes),
+        arguments(TrainingArguments, settings, "pretrain", output, run),
+        window_messages=policy.window_messages,
+        resume=run.resume,
+    )
+    write_history(trainer, output / "pretrain_history.json")
+    write_by_one(output / "base", partial(save, model, tokenizer))
+
+
+def sft_stage(settings: dict, output: Path, run: RunSettings) -> None:
+    """the same, fine-tuned on the agent's turns"""
+    from trl import SFTConfig
+
+    if (output / "policy").exists():
+        return kept(output / "policy")
+    data, policy = build(DataSettings, settings["data"]), build(PolicySettings, settings["policy"])
+    model, tokenizer = load_policy(output / "base", dtype=torch.float32)
+    trainer = sft(
+        model,
+        tokenizer,
+        mixed(generated_sessions(SFT, data.sft_sessions, data, output, run), data, 1),
+        arguments(SFTConfig, settings, "sft", output, run),
+        window_messages=policy.window_messages,
+        resume=run.resume,
+    )
+    write_history(trainer, output / "sft_history.json")
+    write_by_one(output / "policy", partial(save, model, tokenizer))
+
+
+# ------------------------------------------------------------------------------------------------ reward
+
+
+def reward_stage(settings: dict, output: Path, run: RunSettings) -> None:
+    """two reward models on the policy's base, of which the better one is kept"""
+    if (output / "policy_reward").exists():
+        return kept(output / "policy_reward")
+    reward = build(RewardSettings, settings["reward"])
+    parts = rated_sessions(reward, run)
+
+    def on_the_base() -> GeliRewardModel:
+        return GeliRewardModel.from_backbone(str(output / "base"), context_messages=reward.context_messages)
+
+    models = {"hindsight": fit_hindsight(on_the_base(), parts["train"], parts["eval"]).reward_model}
+    teacher = fit_hindsight(
+        GeliRewardModel.from_backbone(**reward.teacher), parts["train"], parts["eval"]
+    ).reward_model
+    taught = {
+        part: add_signal(parts[part], "teacher", [row["turn_rewards"] for row in score_cached(teacher, parts[part])])
+        for part in ("train", "eval")
+    }
+    args = {"seed": run.seed, "report_to": "none", "li": "teacher", "li_weight": 1.0} | reward.student
+    args |= {"output_dir": str(output / "checkpoints" / "student"), "use_cpu": not torch.accelerator.is_available()}
+    student = on_the_base()
+    trainer = GeliRewardTrainer(student, build(GeliRewardArguments, args), taught["train"], taught["eval"])
+    run_training(trainer, run.resume)
+    models["distilled"] = student
+
+    figures = {
+        name: {part: within_session(model, parts[part]) for part in ("eval", "test")}
+        for name, model in (models | {"teacher": teacher}).items()
+    }
+    chosen = max(models, key=lambda name: figures[name]["eval"])
+    figures["chosen"] = chosen
+    write_by_one(output / "reward_figures.json", lambda path: path.write_text(json.dumps(figures, indent=1) + "\n"))
+    print(f"Within-session Spearman with the truth: {figures}")
+    model = models[chosen].to(torch.bfloat16)  # all but the head, which stays as it is
+    write_by_one(output / "policy_reward", partial(save_reward_model, model))
+
+
+def rated_sessions(reward: RewardSettings, run: RunSettings) -> dict[str, Dataset]:
+    """Sessions of the sample to learn from, to choose on and to measure on; the last are of a corpus of their own."""
+    shares = {"train": 1 - reward.eval_share, "eval": reward.eval_share}
+    sessions = load_sessions("sample", conversations=reward.conversations, seed=run.seed)
+    test = load_sessions("sample", conversations=reward.test_conversations, seed=run.seed + HELD_OUT)
+    return split_sessions(sessions, shares, seed=run.seed) | {"test": test}
+
+
+def within_session(model: GeliRewardModel, sessions: Dataset) -> float:
+    rewards = [row["turn_rewards"] for row in score_cached(model, sessions)]
+    return within_session_spearman(rewards, sessions["turn_rating"][:])
+
+
+def save_reward_model(model: GeliRewardModel, folder: Path) -> None:
+    """Without the code, which the package has."""
+    model.save_pretrained(folder)
+    model.config.auto_map = None
+    model.config.save_pretrained(folder)
+    for code in folder.glob("*.py"):
+        code.unlink()
+
+
+# ------------------------------------------------------------------------------------------------ alignment
+
+
+def align_stage(settings: dict, output: Path, run: RunSettings) -> None:
+    """an adapter of the policy, by GRPO"""
+    from peft import LoraConfig
+    from trl import GRPOConfig
+
+    if (output / "policy_adapter").exists():
+        return kept(output / "policy_adapter")
+    policy = build(PolicySettings, settings["policy"])
+    sessions = rated_sessions(build(RewardSettings, settings["reward"]), run)["train"]
+    trainer = align(
+        output / "policy",
+        GeliReward(
+            GeliRewardModel.from_pretrained(output / "policy_reward", dtype=torch.float32),
+            length_neutral=policy.length_neutral,
+        ),
+        dialogue_prompts(sessions, context_messages=policy.window_messages),
+        arguments(GRPOConfig, settings, "grpo", output, run),
+        LoraConfig(**{"target_modules": "all-linear", "task_type": "CAUSAL_LM"} | policy.lora),
+        resume=run.resume,
+    )
+    write_history(trainer, output / "align_history.json")
+    write_by_one(output / "policy_adapter", partial(save_adapter, trainer.model))
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = "policy"  # the folder beside it, wherever both lie
+    model.to(torch.bfloat16).save_pretrained(folder, save_embedding_layers=False)
+
+
+# ------------------------------------------------------------------------------------------------ evaluation
+
+
+def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
+    """all three on held-out dialogues"""
+    if (output / "figures.json").exists():
+        return kept(output / "figures.json")
+    data, asked = build(DataSettings, settings["data"]), build(EvaluateSettings, settings["evaluate"])
+    window = build(PolicySettings, settings["policy"]).window_messages
+    sessions = {"sample": rated_sessions(build(RewardSettings, settings["reward"]), run)["test"]}
+    if data.topical_chat is not None:
+        sessions["topical_chat"] = load_sessions("topical_chat", data_dir=data.topical_chat, split="test_freq")
+
+    speakers = {name: load_policy(output / name, dtype=torch.float32) for name in ("base", "policy")}
+    speakers["aligned"] = load_policy(output / "policy", dtype=torch.float32)
+    speakers["aligned"][0].load_adapter(output / "policy_adapter")
+    pieces = {
+        corpus: sft_rows(rows, window_messages=window).shuffle(seed=run.seed)["messages"][: asked.pieces]
+        for corpus, rows in sessions.items()
+    }
+    figures: dict = {
+        "parameters": sum(weight.numel() for weight in speakers["policy"][0].parameters()),
+        "perplexity": {
+            name: {corpus: perplexity(*speaker, rows) for corpus, rows in pieces.items()}
+            for name, speaker in speakers.items()
+        },
+        "reward": json.loads((output / "reward_figures.json").read_text()),
+    }
+    reward = GeliRewardModel.from_pretrained(output / "policy_reward", dtype=torch.float32)
+    figures["reward"]["shipped"] = within_session(reward, sessions["sample"])
+
+    replies = {}
+    for corpus, rows in sessions.items():
+        prompts = dialogue_prompts(rows, context_messages=window).shuffle(seed=run.seed)
+        prompts = prompts.select(range(min(asked.replies if corpus == "sample" else asked.shown, len(prompts))))
+        said = {
+            name: generate_replies(
+                *speakers[name],
+                prompts["prompt"][:],
+                max_new_tokens=asked.max_new_tokens,
+                temperature=asked.temperature,
+                seed=run.seed,
+                progress=True,
+            )
+            for name in ("policy", "aligned")
+        }
+        replies[corpus] = [
+            {"before": prompt[-1]["content"], "fine-tuned": one, "aligned": other}
+            for prompt, one, other in zip(prompts["prompt"], said["policy"], said["aligned"])
+        ][: asked.shown]
+        if corpus == "sample":
+            figures["alignment"] = gained(rows, prompts, said, speakers, asked.temperature)
+    figures["replies"] = replies
+    with whole(output / "figures.json") as path:
+        path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def gained(sessions: Dataset, prompts: Dataset, said: dict[str, list], speakers: dict, temperature: float) -> dict:
+    """What the truth says of the replies before and after alignment, and how far these moved."""
+    whole_dialogues = dict(zip(sessions["session_id"], sessions["messages"]))
+    dialogues = [whole_dialogues[row["session_id"]][: row["position"]] for row in prompts]
+    conversations = prompts["conversation_id"][:]
+    truths = {
+        name: [
+            true_turn_value([*dialogue, {"role": "assistant", "content": reply}])
+            for dialogue, reply in zip(dialogues, texts)
+        ]
+        for name, texts in said.items()
+    }
+    judged = {
+        name: [JudgedReply(text, truth.value, truth.recognised) for text, truth in zip(said[name], truths[name])]
+        for name in said
+    }
+    figures = PolicyComparison(dialogues, judged["policy"], judged["aligned"], conversations, True).figures()
+    before, after = (np.array([truth.value for truth in truths[name]]) for name in ("policy", "aligned"))
+    figures["win_rate"] = bootstrap((after > before) + (after == before) / 2, conversations)
+    figures["ties"] = float(np.mean(after == before))
+
+    completed = [
+        [*prompt, {"role": "assistant", "content": reply}] for prompt, reply in zip(prompts["prompt"], said["aligned"])
+    ]
+    aligned, reference = (
+        np.array([turns[-1].sum() for turns in turn_log_probs(*speakers[name], completed, temperature)])
+        for name in ("aligned", "policy")
+    )
+    figures["kl"] = bootstrap(aligned - reference, conversations)
+    for side, name in (("before", "policy"), ("after", "aligned")):
+        figures[side] |= {f"distinct_{n}": distinct(said[name], n) for n in (1, 2, 3)}
+        acts = Counter(truth.act for truth in truths[name])
+        figures[side]["acts"] = {act: count / len(prompts) for act, count in acts.most_common()}
+    return figures
+
+
+def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dialogues: list) -> dict[str, float]:
+    """Of the agent's turns with their ends, per token and per word; words stand between spaces."""
+    log_probs = np.concatenate([np.concatenate(turns) for turns in turn_log_probs(model, tokenizer, dialogues)])
+    words = sum(len(m["content"].split()) for messages in dialogues for m in messages if m["role"] == "assistant")
+    return {
+        "per_token": float(np.exp(-log_probs.mean())),
+        "per_word": float(np.exp(-log_probs.sum() / words)),
+        "tokens": len(log_probs),
+        "words": words,
+    }
+
+
+@torch.inference_mode()
+def turn_log_probs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dialogues: list,
+    temperature: float = 1.0,
+    batch_size: int = 32,
+) -> list[list[np.ndarray]]:
+    """Of each dialogue, for each turn of the agent the log-probabilities of its tokens, the end included."""
+    model.eval()
+    result = []
+    for first in range(0, len(dialogues), batch_size):
+        encoded = tokenizer.apply_chat_template(
+            [list(messages) for messages in dialogues[first : first + batch_size]],
+            return_assistant_tokens_mask=True,
+            return_dict=True,
+            padding=True,
+            tokenizer_kwargs={"padding_side": "right"},
+        )
+        ids, attention = torch.tensor(encoded["input_ids"]), torch.tensor(encoded["attention_mask"])
+        logits = model(input_ids=ids, attention_mask=attention).logits[:, :-1] / temperature
+        chosen = logits.log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0].double().numpy()
+        spoken = np.array(encoded["assistant_masks"])[:, 1:] == 1
+        for values, mask in zip(chosen, spoken):
+            edges = np.flatnonzero(np.diff(np.r_[0, mask, 0]))
+            result.append([values[start:stop] for start, stop in edges.reshape(-1, 2)])
+    return result
+
+
+def distinct(texts: list[str], n: int) -> float:
+    """Share of different ones among all n-grams of the texts' words (Li et al., 2016, arXiv 1510.03055)."""
+    grams = [
+        gram for words in (text.lower().split() for text in texts) for gram in zip(*(words[k:] for k in range(n)))
+    ]
+    return len(set(grams)) / max(1, len(grams))
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    model.config.use_cache = True  # the Trainer has switched it off
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def kept(target: Path) -> None:
+    print(f"{target} is there already and is kept")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (SettingsError, SessionError, FileNotFoundError) as error:
+        sys.exit(f"train_policy: {error}")
