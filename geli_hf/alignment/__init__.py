@@ -2,13 +2,14 @@
 
 from .callbacks import AdaptiveKL, StopAtKL
 from .dialogue import OPENING, context_window, cut_reply, open_with_user, without_opening
-from .guards import length_slope, repeated_share, without_length_slope
+from .guards import length_slope, repeated_share
 from .partners import Answer, EndpointPartner, ModelPartner, Partner, SimulatedPeople
 from .policy import PolicyError, check_policy, is_adapter, load_policy, load_policy_tokenizer, small_policy
 from .replies import compare_policies, generate_replies, judge_by_reward
-from .rewards import GeliReward
+from .rewards import GeliReward, without_length_slope
 from .rollouts import Rollout, SessionRollouts
 from .session_grpo import GeliSessionReward, SessionGRPOTrainer
+from .shipped import shipped_policy, shipped_reward_model
 from .stages import align, dialogue_prompts, pretrain, save_policy, sft, sft_rows, write_policy
 
 __all__ = [
@@ -44,6 +45,8 @@ __all__ = [
     "save_policy",
     "sft",
     "sft_rows",
+    "shipped_policy",
+    "shipped_reward_model",
     "small_policy",
     "without_length_slope",
     "without_opening",

@@ -23,7 +23,8 @@ from geli_hf.settings import SettingsError, build
 from geli_hf.training import HindsightAttribution
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-OTHERS = [path for name in ("affect", "align_*", "compare_*") for path in (EXAMPLES / "configs").glob(f"{name}.yaml")]
+NAMES = ("affect", "align_*", "compare_*", "policy")  # of other scripts
+OTHERS = [path for name in NAMES for path in (EXAMPLES / "configs").glob(f"{name}.yaml")]
 CONFIGS = sorted({*(EXAMPLES / "configs").glob("*.yaml")} - {*OTHERS})
 
 

@@ -1,0 +1,169 @@
+"""The training script of the small policy that comes with the package, with a smaller one and a few sessions."""
+
+import importlib.util
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import backbone
+
+from geli_hf import GeliRewardModel
+from geli_hf.alignment import load_policy
+from geli_hf.data.sample import true_turn_value
+from geli_hf.settings import SettingsError
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_policy", EXAMPLES / "train_policy.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def topical_chat(tmp_path_factory) -> Path:
+    """Two conversations of each part, of four messages."""
+    folder = tmp_path_factory.mktemp("topical_chat")
+    for number, part in enumerate(("valid_freq", "valid_rare", "test_freq")):
+        conversations = {
+            f"t_{part}_{index}": {
+                "content": [
+                    {"agent": f"agent_{turn % 2 + 1}", "message": f"Word{number} {turn} of {index}, yes?"}
+                    for turn in range(4)
+                ],
+                "conversation_rating": {"agent_1": "Good", "agent_2": "Poor"},
+            }
+            for index in range(2)
+        }
+        (folder / f"{part}.json").write_text(json.dumps(conversations))
+    return folder
+
+
+def arguments(output: Path, topical_chat: Path, *more: str) -> list[str]:
+    given = {
+        "output_dir": str(output),
+        "data.sessions": "12",
+        "data.sft_sessions": "6",
+        "data.topical_chat": str(topical_chat),
+        "policy.hidden_size": "32",
+        "policy.layers": "1",
+        "policy.vocab_size": "400",
+        "pretrain.max_steps": "2",
+        "sft.max_steps": "1",
+        "reward.conversations": "24",
+        "reward.test_conversations": "4",
+        "reward.eval_share": "0.2",
+        "reward.teacher": json.dumps({"name_or_path": backbone("llama"), "context_messages": 1}),
+        "reward.student": "{num_train_epochs: 1, disable_tqdm: true}",
+        "grpo.max_steps": "1",
+        "grpo.per_device_train_batch_size": "4",
+        "grpo.num_generations": "2",
+        "grpo.max_completion_length": "6",
+        "evaluate.replies": "6",
+        "evaluate.shown": "2",
+        "evaluate.pieces": "6",
+        "evaluate.max_new_tokens": "6",
+    }
+    trainers = ("pretrain", "sft", "grpo")
+    given |= {f"{name}.disable_tqdm": "true" for name in trainers}
+    flags = [word for name, value in given.items() for word in (f"--{name}", value)]
+    return ["--config", str(EXAMPLES / "configs" / "policy.yaml"), *flags, *more]
+
+
+@pytest.fixture(scope="module")
+def ran(script, topical_chat, tmp_path_factory):
+    output = tmp_path_factory.mktemp("run") / "policy"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GELI_HF_CACHE", str(output.parent / "cache"))
+        script.main(arguments(output, topical_chat))
+        yield output
+
+
+def test_a_run_leaves_weights_in_bfloat16_and_figures(ran):
+    for folder, file in {"policy": "model", "policy_adapter": "adapter_model", "policy_reward": "model"}.items():
+        weights = load_file(ran / folder / f"{file}.safetensors")
+        body = {weight.dtype for name, weight in weights.items() if not name.startswith("score")}
+        assert body == {torch.bfloat16}
+        assert not list((ran / folder).glob("*.py"))
+    figures = json.loads((ran / "figures.json").read_text())
+    assert set(figures["perplexity"]) == {"base", "policy", "aligned"}
+    assert {corpus: len(rows) for corpus, rows in figures["replies"].items()} == {"sample": 2, "topical_chat": 2}
+    assert figures["reward"]["chosen"] in ("hindsight", "distilled")
+    assert figures["alignment"]["after"]["recognised"] == 0  # two steps teach nobody to talk
+    assert figures["alignment"]["win_rate"][0] == 0.5
+
+
+def test_the_better_reward_model_is_the_one_that_is_kept(ran):
+    figures = json.loads((ran / "reward_figures.json").read_text())
+    chosen = figures["chosen"]
+    assert figures[chosen]["eval"] == max(figures[name]["eval"] for name in ("hindsight", "distilled"))
+    shipped = json.loads((ran / "figures.json").read_text())["reward"]["shipped"]
+    assert shipped == pytest.approx(figures[chosen]["test"], abs=0.05)  # but for what bfloat16 takes off
+    assert GeliRewardModel.from_pretrained(ran / "policy_reward").config.context_messages == 5
+
+
+def test_a_finished_run_is_kept_and_another_one_is_not_mixed_with_it(ran, script, topical_chat):
+    before = {path: path.stat().st_mtime_ns for path in ran.rglob("*.safetensors")}
+    script.main(arguments(ran, topical_chat, "--resume"))
+    assert {path: path.stat().st_mtime_ns for path in ran.rglob("*.safetensors")} == before
+    with pytest.raises(SettingsError, match="other settings"):
+        script.main(arguments(ran, topical_chat, "--resume", "--grpo.max_steps", "2"))
+    with pytest.raises(SettingsError, match="expected some of pretrain, sft"):
+        script.main(arguments(ran, topical_chat, "--resume", "--stages", "[bake]"))
+
+
+def test_generated_pieces_begin_with_the_user_unless_they_are_beginnings(script):
+    rows = list(script.generate(script.PRETRAIN, 0, [4, 6], list(range(60))))
+    assert [len(row["messages"]) for row in rows] == [4, 6] * 30
+    assert rows[7] == next(iter(script.generate(script.PRETRAIN, 0, [4, 6], [7])))
+    assert rows[7] != next(iter(script.generate(script.SFT, 0, [4, 6], [7])))
+    first = Counter(row["messages"][0]["role"] for row in rows)
+    assert first["user"] > first["assistant"] > 0
+    for messages in (row["messages"] for row in rows):
+        assert [m["role"] for m in messages[::2]] == [messages[0]["role"]] * len(messages[::2])
+        if messages[0]["role"] == "assistant":  # only a beginning is worth something as one
+            assert true_turn_value(messages[:1]).act in ("opening", "odd_opening")
+
+
+def test_log_probabilities_are_those_of_the_agents_turns(ran, script):
+    model, tokenizer = load_policy(ran / "policy", dtype=torch.float32)
+    dialogues = [
+        [
+            {"role": "user", "content": "Hi."},
+            {"role": "assistant", "content": "What about you?"},
+            {"role": "user", "content": "Well."},
+            {"role": "assistant", "content": "I see."},
+        ],
+        [{"role": "user", "content": "Hello there."}, {"role": "assistant", "content": "Yes."}],
+    ]
+    found = script.turn_log_probs(model, tokenizer, dialogues, temperature=2.0)
+    assert [len(turns) for turns in found] == [2, 1]
+    before = tokenizer.apply_chat_template(dialogues[0][:3], add_generation_prompt=True, return_dict=True)["input_ids"]
+    reply = tokenizer("I see.<|end|>")["input_ids"]
+    with torch.inference_mode():
+        scores = (model(input_ids=torch.tensor([before + reply])).logits[0] / 2.0).log_softmax(-1)
+    expected = [scores[len(before) + index - 1, token].item() for index, token in enumerate(reply)]
+    np.testing.assert_allclose(found[0][1], expected, atol=1e-5)
+
+    everything = np.concatenate(
+        [turn for turns in script.turn_log_probs(model, tokenizer, dialogues) for turn in turns]
+    )
+    told = script.perplexity(model, tokenizer, dialogues)
+    assert told["words"] == 6
+    assert told["per_word"] == pytest.approx(np.exp(-everything.sum() / 6))
+
+
+def test_distinct_by_hand(script):
+    # a b a / a b: unigrams a b a a b, of which two differ; bigrams ab ba ab
+    assert script.distinct(["A b a", "a b"], 1) == pytest.approx(2 / 5)
+    assert script.distinct(["A b a", "a b"], 2) == pytest.approx(2 / 3)
+    assert script.distinct([""], 2) == 0
