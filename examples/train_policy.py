@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
+from huggingface_hub import ModelCard, ModelCardData
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 
@@ -43,15 +44,17 @@ from geli_hf.alignment import (
 from geli_hf.cache import whole
 from geli_hf.data import load_sessions
 from geli_hf.data.sample import true_turn_value
+from geli_hf.data.sample_oracle import VALUES
 from geli_hf.data.sample_people import converse, draw_traits
-from geli_hf.evaluation.metrics import bootstrap, within_session_spearman
+from geli_hf.evaluation.metrics import Interval, bootstrap, within_session_spearman
 from geli_hf.evaluation.policies import JudgedReply, PolicyComparison
 from geli_hf.modeling_geli import GeliRewardModel
 from geli_hf.sessions import SessionError, add_signal, split_sessions
 from geli_hf.settings import SettingsError, build, claim, parse_settings
 from geli_hf.training import GeliRewardArguments, GeliRewardTrainer, fit_hindsight, score_cached
-from geli_hf.training.checkpoints import run_training, write_by_one, write_history
+from geli_hf.training.checkpoints import write_by_one, write_history
 
+CARDS = Path(__file__).parents[1] / "model_cards"
 STAGES = ("pretrain", "sft", "reward", "align", "evaluate")
 # Streams of random numbers, apart from those of geli_hf.data.write_sample (0 to 2).
 PRETRAIN, SFT = 3, 4
@@ -82,10 +85,11 @@ class DataSettings:
 
 @dataclass
 class RewardSettings:
-    conversations: int = field(default=800, metadata={"help": "Rated conversations of the sample to learn from."})
+    conversations: int = field(default=1600, metadata={"help": "Rated conversations of the sample to learn from."})
+    compared: int = field(default=400, metadata={"help": "How many of them the choice between the two is made with."})
     test_conversations: int = field(default=300, metadata={"help": "Others, which all figures are measured on."})
     eval_share: float = field(default=0.1, metadata={"help": "Share of the first to choose the reward model on."})
-    context_messages: int = field(default=5, metadata={"help": "Messages before a turn that its reward depends on."})
+    config: dict = field(default_factory=dict, metadata={"help": "Fields of GeliRewardConfig, on the policy's base."})
     teacher: dict = field(
         default_factory=lambda: {"context_messages": 1},
         metadata={"help": "Fields of GeliRewardConfig of the teacher on all-MiniLM-L6-v2."},
@@ -247,40 +251,58 @@ def sft_stage(settings: dict, output: Path, run: RunSettings) -> None:
 
 
 def reward_stage(settings: dict, output: Path, run: RunSettings) -> None:
-    """two reward models on the policy's base, of which the better one is kept"""
+    """a reward model on the policy's base, learned in the better one of two ways"""
     if (output / "policy_reward").exists():
         return kept(output / "policy_reward")
     reward = build(RewardSettings, settings["reward"])
     parts = rated_sessions(reward, run)
-
-    def on_the_base() -> GeliRewardModel:
-        return GeliRewardModel.from_backbone(str(output / "base"), context_messages=reward.context_messages)
-
-    models = {"hindsight": fit_hindsight(on_the_base(), parts["train"], parts["eval"]).reward_model}
-    teacher = fit_hindsight(
-        GeliRewardModel.from_backbone(**reward.teacher), parts["train"], parts["eval"]
-    ).reward_model
-    taught = {
-        part: add_signal(parts[part], "teacher", [row["turn_rewards"] for row in score_cached(teacher, parts[part])])
-        for part in ("train", "eval")
+    # All-MiniLM-L6-v2 is twenty times the base, so that the choice is made with fewer conversations.
+    few = parts | {"train": parts["train"].select(range(min(2 * reward.compared, len(parts["train"]))))}
+    base, checkpoints = output / "base", output / "checkpoints" / "student"
+    teacher = hindsight(few, **reward.teacher)
+    models = {
+        "hindsight": hindsight(few, str(base), **reward.config),
+        "distilled": distilled(few, teacher, reward, base, checkpoints, run),
+        "teacher": teacher,
     }
-    args = {"seed": run.seed, "report_to": "none", "li": "teacher", "li_weight": 1.0} | reward.student
-    args |= {"output_dir": str(output / "checkpoints" / "student"), "use_cpu": not torch.accelerator.is_available()}
-    student = on_the_base()
-    trainer = GeliRewardTrainer(student, build(GeliRewardArguments, args), taught["train"], taught["eval"])
-    run_training(trainer, run.resume)
-    models["distilled"] = student
-
-    figures = {
-        name: {part: within_session(model, parts[part]) for part in ("eval", "test")}
-        for name, model in (models | {"teacher": teacher}).items()
+    figures: dict = {
+        name: {part: within_session(model, few[part]) for part in ("eval", "test")} for name, model in models.items()
     }
-    chosen = max(models, key=lambda name: figures[name]["eval"])
-    figures["chosen"] = chosen
+    figures["chosen"] = max(("hindsight", "distilled"), key=lambda name: figures[name]["eval"])
+    if figures["chosen"] == "hindsight":
+        model = hindsight(parts, str(base), **reward.config)
+    else:
+        model = distilled(parts, hindsight(parts, **reward.teacher), reward, base, checkpoints, run)
+    figures["sessions"] = {"compared": len(few["train"])} | {name: len(rows) for name, rows in parts.items()}
+    figures["shipped"] = within_session(model, parts["test"])
     write_by_one(output / "reward_figures.json", lambda path: path.write_text(json.dumps(figures, indent=1) + "\n"))
-    print(f"Within-session Spearman with the truth: {figures}")
-    model = models[chosen].to(torch.bfloat16)  # all but the head, which stays as it is
+    print(f"Within-session Spearman with the truth: {figures}", flush=True)
     write_by_one(output / "policy_reward", partial(save_reward_model, model))
+
+
+def hindsight(parts: dict[str, Dataset], backbone: str | None = None, **config) -> GeliRewardModel:
+    """By `fit_hindsight`, from scores and faces."""
+    return fit_hindsight(GeliRewardModel.from_backbone(backbone, **config), parts["train"], parts["eval"]).reward_model
+
+
+def distilled(
+    parts: dict[str, Dataset],
+    teacher: GeliRewardModel,
+    reward: RewardSettings,
+    base: Path,
+    checkpoints: Path,
+    run: RunSettings,
+) -> GeliRewardModel:
+    """A head on the policy's base that learned what another reward model says of the turns."""
+    taught = [
+        add_signal(parts[part], "teacher", [row["turn_rewards"] for row in score_cached(teacher, parts[part])])
+        for part in ("train", "eval")
+    ]
+    args = {"seed": run.seed, "report_to": "none", "li": "teacher", "li_weight": 1.0, "output_dir": str(checkpoints)}
+    args |= {"use_cpu": not torch.accelerator.is_available()} | reward.student
+    student = GeliRewardModel.from_backbone(str(base), **reward.config)
+    GeliRewardTrainer(student, build(GeliRewardArguments, args), *taught).train()
+    return student
 
 
 def rated_sessions(reward: RewardSettings, run: RunSettings) -> dict[str, Dataset]:
@@ -297,8 +319,8 @@ def within_session(model: GeliRewardModel, sessions: Dataset) -> float:
 
 
 def save_reward_model(model: GeliRewardModel, folder: Path) -> None:
-    """Without the code, which the package has."""
-    model.save_pretrained(folder)
+    """Without the code, which the package has; the head stays in float32."""
+    model.to(torch.bfloat16).save_pretrained(folder)
     model.config.auto_map = None
     model.config.save_pretrained(folder)
     for code in folder.glob("*.py"):
@@ -359,6 +381,15 @@ def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
         for corpus, rows in sessions.items()
     }
     figures: dict = {
+        "data": {
+            "generated": data.sessions,
+            "pieces": list(data.pieces),
+            "sft": data.sft_sessions,
+            "topical_chat": len(topical_chat(data) or ()),
+            "passes": data.passes,
+            "test_conversations": len(set(sessions["sample"]["conversation_id"])),
+        },
+        "asked": {"replies": asked.replies, "temperature": asked.temperature, "seed": run.seed},
         "parameters": sum(weight.numel() for weight in speakers["policy"][0].parameters()),
         "perplexity": {
             name: {corpus: perplexity(*speaker, rows) for corpus, rows in pieces.items()}
@@ -393,6 +424,8 @@ def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
     figures["replies"] = replies
     with whole(output / "figures.json") as path:
         path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    for folder, card in cards(json.loads((output / "figures.json").read_text(encoding="utf-8"))).items():
+        card.save(output / folder / "README.md")
 
 
 def gained(sessions: Dataset, prompts: Dataset, said: dict[str, list], speakers: dict, temperature: float) -> dict:
@@ -478,6 +511,143 @@ def distinct(texts: list[str], n: int) -> float:
         gram for words in (text.lower().split() for text in texts) for gram in zip(*(words[k:] for k in range(n)))
     ]
     return len(set(grams)) / max(1, len(grams))
+
+
+# ------------------------------------------------------------------------------------------------ cards
+
+CORPORA = {"sample": "the sample", "topical_chat": "Topical-Chat (`test_freq`)"}
+STAGE_OF = {"base": "pretrained", "policy": "fine-tuned", "aligned": "aligned"}
+SOURCE = (
+    "Topical-Chat (Gopalakrishnan et al., Interspeech 2019; Community Data License Agreement, Sharing 1.0), parts "
+    "`valid_freq` and `valid_rare`"
+)
+
+
+def cards(figures: dict) -> dict[str, ModelCard]:
+    """The card of each of the three folders, from nothing but the figures of a run."""
+    data, rated = figures["data"], figures["reward"]["sessions"]
+    low, high = min(data["pieces"]), max(data["pieces"])
+    read = f"pieces of {low} to {high} messages of {data['generated']:,} generated sessions of the sample"
+    learnt = f"{data['sft']:,} other generated sessions"
+    if data["topical_chat"]:
+        read += f", and {data['passes']} time(s) the {data['topical_chat']:,} sessions of {SOURCE}"
+        learnt += " and the same sessions of Topical-Chat"
+    common = {"template_path": None, "license": "apache-2.0", "language": "en"}
+
+    def fill(template: str, **values) -> ModelCard:
+        path = str(CARDS / template)
+        return ModelCard.from_template(ModelCardData(), **common | {"template_path": path} | values)
+
+    policy = fill(
+        "small_policy.md",
+        repo_id="policy",
+        sizes=f"The policy has {figures['parameters'] / 1e6:.1f} million weights, in bfloat16.",
+        training_data=(
+            f"Pretrained on {read}: everybody's words. Fine-tuned on the agent's turns of {learnt}. Aligned with "
+            f"prompts from {rated['train']:,} rated sessions of the sample, which the reward model was learned from "
+            "too. The sample is made by the package; no test part of a corpus was learned from."
+        ),
+        perplexity=perplexity_table(figures),
+        alignment=alignment_table(figures),
+        acts=acts_table(figures),
+        replies=replies_list(figures),
+    )
+    found = figures["reward"]
+    reward = fill(
+        "reward_model.md",
+        repo_id="policy_reward",
+        training_data=(
+            f"{rated['train']:,} sessions of the sample corpus, which the package makes: ratings of sessions and the "
+            "listeners' simulated faces, by `fit_hindsight`. The backbone is the pretrained base of the small policy, "
+            "and not trained further."
+            if found["chosen"] == "hindsight"
+            else f"{rated['train']:,} sessions of the sample corpus, which the package makes: what a reward model on "
+            "all-MiniLM-L6-v2, learned by `fit_hindsight`, says of their turns. The backbone is the pretrained base "
+            "of the small policy, and not trained further."
+        ),
+        rating="the simulated partner's overall affect, 1 to 9.",
+        held_out=f"{rated['test']:,} sessions of {data['test_conversations']} held-out conversations of the sample",
+        figures=reward_table(figures),
+    )
+    # It was made from scratch, with the policy: there is no base model on the Hub to name.
+    reward.content = "".join(line for line in reward.content.splitlines(True) if not line.startswith("base_model:"))
+    adapter = ModelCard(
+        "---\nlicense: apache-2.0\nlanguage: en\nlibrary_name: peft\npipeline_tag: text-generation\n"
+        "tags:\n- lora\n- trl\n- grpo\n- geli\n---\n\n# policy_adapter\n\n"
+        "The LoRA adapter of the policy in the folder `policy` beside it, which GRPO trained with the reward model in "
+        "`policy_reward`. `geli_hf.alignment.shipped_policy()` puts both together; the card of `policy` says what "
+        "it gained, and what it is for.\n"
+    )
+    return {"policy": policy, "policy_adapter": adapter, "policy_reward": reward}
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def perplexity_table(figures: dict) -> str:
+    rows = [
+        [STAGE_OF[name], CORPORA[corpus], f"{each['per_token']:.2f}", f"{each['per_word']:.2f}", f"{each['words']:,}"]
+        for corpus in CORPORA
+        for name, read in figures["perplexity"].items()
+        if (each := read.get(corpus))
+    ]
+    return table(["the policy", "turns of", "per token", "per word", "words read"], rows)
+
+
+def alignment_table(figures: dict) -> str:
+    found = figures["alignment"]
+    sides = [found["before"], found["after"]]
+    rows = [["true value", *(str(Interval(*side["value"])) for side in sides)]]
+    rows.append(["recognised by the grammar", *(f"{side['recognised']:.1%}" for side in sides)])
+    rows.append(["words", *(f"{side['words']:.1f}" for side in sides)])
+    rows.append(["different replies", *(f"{side['distinct']:.1%}" for side in sides)])
+    rows += [[f"distinct-{n}", *(f"{side[f'distinct_{n}']:.3f}" for side in sides)] for n in (1, 2, 3)]
+    asked = figures["asked"]
+    return (
+        table(["a reply", "fine-tuned", "aligned"], rows)
+        + f"\n\nOf {asked['replies']:,} pairs of replies the aligned one is better in "
+        + f"{Interval(*found['win_rate'])} (ties, {found['ties']:.1%}, count half). The true value rises by "
+        + f"{Interval(*found['difference'])}, at {found['length_ratio']:.2f} of the length, and the policy moved by "
+        + f"{Interval(*found['kl'])} nats a reply (KL divergence from the fine-tuned one, at the temperature of "
+        + f"{asked['temperature']} that replies were sampled at). Intervals are 95 % bootstrap intervals over "
+        + "conversations; distinct-n is the share of different n-grams of words among all."
+    )
+
+
+def acts_table(figures: dict) -> str:
+    sides = [figures["alignment"][side]["acts"] for side in ("before", "after")]
+    names = sorted(set().union(*sides), key=lambda act: -max(side.get(act, 0.0) for side in sides))
+    rows = [
+        [act.replace("_", " "), f"{VALUES[act]:+.1f}", *(f"{side.get(act, 0.0):.1%}" for side in sides)]
+        for act in names
+        if max(side.get(act, 0.0) for side in sides) >= 0.01
+    ]
+    return table(["act", "worth", "fine-tuned", "aligned"], rows)
+
+
+def replies_list(figures: dict) -> str:
+    lines = []
+    for corpus, rows in figures["replies"].items():
+        lines.append(f"From {CORPORA[corpus]}:\n")
+        for row in rows:
+            said = {name: " ".join(text.split()) for name, text in row.items()}
+            lines.append(f"- *{said['before']}*<br>fine-tuned: {said['fine-tuned']}<br>aligned: {said['aligned']}")
+        lines.append("")
+    return "\n".join(lines).strip()
+
+
+def reward_table(figures: dict) -> str:
+    found, sessions = figures["reward"], figures["reward"]["sessions"]
+    few = f"{sessions['compared']:,} sessions"
+    rows = [
+        [f"this model, of {sessions['train']:,} sessions", f"{found['shipped']:.3f}"],
+        [f"hindsight on the policy's base, of {few}", f"{found['hindsight']['test']:.3f}"],
+        [f"distilled from the next, of {few}", f"{found['distilled']['test']:.3f}"],
+        [f"hindsight on all-MiniLM-L6-v2, of {few}", f"{found['teacher']['test']:.3f}"],
+    ]
+    return table(["reward of a turn", "within-session Spearman with the truth"], rows)
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
