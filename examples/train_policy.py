@@ -261,7 +261,7 @@ def reward_stage(settings: dict, output: Path, run: RunSettings) -> None:
     base, checkpoints = output / "base", output / "checkpoints" / "student"
     teacher = hindsight(few, **reward.teacher)
     models = {
-        "hindsight": hindsight(few, str(base), **reward.config),
+        "hindsight": hindsight(few, name_or_path=str(base), **reward.config),
         "distilled": distilled(few, teacher, reward, base, checkpoints, run),
         "teacher": teacher,
     }
@@ -270,7 +270,7 @@ def reward_stage(settings: dict, output: Path, run: RunSettings) -> None:
     }
     figures["chosen"] = max(("hindsight", "distilled"), key=lambda name: figures[name]["eval"])
     if figures["chosen"] == "hindsight":
-        model = hindsight(parts, str(base), **reward.config)
+        model = hindsight(parts, name_or_path=str(base), **reward.config)
     else:
         model = distilled(parts, hindsight(parts, **reward.teacher), reward, base, checkpoints, run)
     figures["sessions"] = {"compared": len(few["train"])} | {name: len(rows) for name, rows in parts.items()}
@@ -280,9 +280,9 @@ def reward_stage(settings: dict, output: Path, run: RunSettings) -> None:
     write_by_one(output / "policy_reward", partial(save_reward_model, model))
 
 
-def hindsight(parts: dict[str, Dataset], backbone: str | None = None, **config) -> GeliRewardModel:
+def hindsight(parts: dict[str, Dataset], **config) -> GeliRewardModel:
     """By `fit_hindsight`, from scores and faces."""
-    return fit_hindsight(GeliRewardModel.from_backbone(backbone, **config), parts["train"], parts["eval"]).reward_model
+    return fit_hindsight(GeliRewardModel.from_backbone(**config), parts["train"], parts["eval"]).reward_model
 
 
 def distilled(

@@ -34,8 +34,14 @@ FILLED = {
     "shift": 0.05,
     "recall": "| | b |\n| --- | --- |\n| fear | .1 |",
     "robustness": "| | c |\n| --- | --- |\n| dark | .9 |",
+    "sizes": "A million weights.",
+    "perplexity": "| | d |\n| --- | --- |\n| aligned | 4 |",
+    "alignment": "| | a |\n| --- | --- |\n| model | .3 |",
+    "acts": "| | e |\n| --- | --- |\n| answer | .5 |",
+    "replies": "- *Hello.*<br>aligned: Hi.",
 }
-CARDS = ("reward_model", "policy", "facial_affect")
+CARDS = ("reward_model", "policy", "small_policy", "facial_affect")
+FROM_SCRATCH = ("facial_affect", "small_policy")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +49,8 @@ def repositories(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("repositories")
     reward_model("bert").save_pretrained(folder / "reward_model")
     for part in small_policy([session(8)], hidden_size=32, layers=1, vocab_size=300):
-        part.save_pretrained(folder / "policy")
+        for name in ("policy", "small_policy"):
+            part.save_pretrained(folder / name)
     affect_checkpoint(folder / "facial_affect")
     return {name: str(folder / name) for name in CARDS}
 
@@ -74,8 +81,9 @@ def test_a_filled_card_has_valid_metadata_and_no_gaps(name):
     assert not re.search(r"\{[{%#]|[}%#]\}", card.content)
     data = card.data.to_dict()
     assert data["license"] == "apache-2.0"
-    if name != "facial_affect":  # which has no words, and is made from scratch
+    if name != "facial_affect":  # which has no words
         assert data["language"] == "en"
+    if name not in FROM_SCRATCH:
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", data["base_model"])
     assert data["pipeline_tag"] in PIPELINE_REGISTRY.get_supported_tasks()
     assert all(isinstance(tag, str) for tag in data["tags"])
