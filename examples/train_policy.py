@@ -530,7 +530,10 @@ def cards(figures: dict) -> dict[str, ModelCard]:
     read = f"pieces of {low} to {high} messages of {data['generated']:,} generated sessions of the sample"
     learnt = f"{data['sft']:,} other generated sessions"
     if data["topical_chat"]:
-        read += f", and {data['passes']} time(s) the {data['topical_chat']:,} sessions of {SOURCE}"
+        often = "once" if data["passes"] == 1 else f"{data['passes']} times"
+        read += (
+            f", and {often} on the {data['topical_chat']:,} sessions (every conversation from both sides) of {SOURCE}"
+        )
         learnt += " and the same sessions of Topical-Chat"
     common = {"template_path": None, "license": "apache-2.0", "language": "en"}
 
