@@ -365,6 +365,8 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
 
 def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
     """all three on held-out dialogues"""
+    from trl import SFTConfig
+
     if (output / "figures.json").exists():
         return kept(output / "figures.json")
     data, asked = build(DataSettings, settings["data"]), build(EvaluateSettings, settings["evaluate"])
@@ -385,6 +387,7 @@ def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
             "generated": data.sessions,
             "pieces": list(data.pieces),
             "sft": data.sft_sessions,
+            "sft_epochs": arguments(SFTConfig, settings, "sft", output, run).num_train_epochs,
             "topical_chat": len(topical_chat(data) or ()),
             "passes": data.passes,
             "test_conversations": len(set(sessions["sample"]["conversation_id"])),
@@ -546,7 +549,8 @@ def cards(figures: dict) -> dict[str, ModelCard]:
         repo_id="policy",
         sizes=f"The policy has {figures['parameters'] / 1e6:.1f} million weights, in bfloat16.",
         training_data=(
-            f"Pretrained on {read}: everybody's words. Fine-tuned on the agent's turns of {learnt}. Aligned with "
+            f"Pretrained on {read}: everybody's words. Fine-tuned for {data['sft_epochs']:g} epochs on the "
+            f"agent's turns of {learnt}. Aligned with "
             f"prompts from {rated['train']:,} rated sessions of the sample, which the reward model was learned from "
             "too. The sample is made by the package; no test part of a corpus was learned from."
         ),
