@@ -296,6 +296,13 @@ class TestTrainer:
         assert first["session/turns"] == 3.0
         assert {"rewards/session_reward/mean", "session/turn_reward", "session/cut", "session/empty"} <= first.keys()
 
+    @pytest.mark.parametrize(("setting", "message"), [("use_vllm", "use_vllm: "), ("is_fsdp_enabled", "FSDP and")])
+    def test_what_can_not_talk_sessions_is_named(self, policy_folder, tmp_path, setting, message):
+        trainer = make_trainer(policy_folder, tmp_path, Scripted("Okay."))
+        setattr(trainer, setting, True)
+        with pytest.raises(ValueError, match=message):
+            trainer.rollout_func([[{"role": "user", "content": "Okay."}]], trainer)
+
     @pytest.mark.parametrize("wrong", [{"gamma": 1.5}, {"credit": "token"}])
     def test_impossible_arguments_are_named(self, policy_folder, tmp_path, wrong):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected"):

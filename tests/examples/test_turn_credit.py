@@ -1,0 +1,62 @@
+"""What is made of the records of `examples/turn_credit.py`, on curves that are made up."""
+
+import argparse
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SPEC = importlib.util.spec_from_file_location("turn_credit", ROOT / "examples" / "turn_credit.py")
+turn_credit = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(turn_credit)
+
+
+def records(slopes: dict[str, float], *, steps: int = 60, seeds: int = 3) -> list[dict]:
+    """Values that rise by `slope` a step; seeds differ by a constant."""
+    return [
+        {
+            "arm": arm,
+            "seed": seed,
+            "sessions_per_step": 16,
+            "value": [slope * step + 0.001 * seed for step in range(steps)],
+        }
+        for arm, slope in slopes.items()
+        for seed in range(seeds)
+    ]
+
+
+def test_an_arm_that_rises_twice_as_fast_needs_half_of_the_samples():
+    found = turn_credit.compare(records({"session": 0.01, "turn, gamma 0": 0.02}))
+    assert found["turn, gamma 0"]["share"][0] == pytest.approx(0.5, abs=0.05)
+    assert found["session"]["share"][0] == 1.0
+    low, high = found["turn, gamma 0"]["share"][1:]
+    assert low <= found["turn, gamma 0"]["share"][0] <= high
+    assert found["turn, gamma 0"]["over_control"][0] == pytest.approx(0.01 * (59 - 4.5 - 3), abs=1e-6)
+
+
+def test_an_arm_that_never_gets_there_needs_more_than_all():
+    found = turn_credit.compare(records({"session": 0.01, "turn, gamma 1": 0.001}))
+    assert found["turn, gamma 1"]["samples"][0] == math.inf
+
+
+def test_a_moving_average_looks_back_only():
+    [made] = records({"session": 1.0}, seeds=1)
+    _, [curve] = turn_credit.curves([made], "session")
+    values = np.array(made["value"])
+    assert curve.tolist() == pytest.approx(
+        [values[max(0, stop - turn_credit.SMOOTH) : stop].mean() for stop in range(1, 61)]
+    )
+
+
+def test_the_report_is_written_from_the_records(tmp_path):
+    options = argparse.Namespace(output_dir=tmp_path, reward="true", steps=60, groups=2, turns=6)
+    turn_credit.report(options, records({"session": 0.01, "turn, gamma 0": 0.02}))
+    table = (tmp_path / "turn_credit.md").read_text(encoding="utf-8")
+    assert "| turn, gamma 0 |" in table
+    assert "3 seeds, 60 steps of 2 groups of 8 sessions" in table
+    assert len(json.loads((tmp_path / "records.json").read_text(encoding="utf-8"))["runs"]) == 6
+    assert (tmp_path / "turn_credit.png").stat().st_size > 5000
