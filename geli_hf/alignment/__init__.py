@@ -2,11 +2,11 @@
 
 from .callbacks import AdaptiveKL, StopAtKL
 from .dialogue import OPENING, context_window, cut_reply, open_with_user, without_opening
-from .guards import length_slope, repeated_share
+from .guards import length_slope, repeated_share, without_length_slope
 from .partners import Answer, EndpointPartner, ModelPartner, Partner, SimulatedPeople
 from .policy import PolicyError, check_policy, is_adapter, load_policy, load_policy_tokenizer, small_policy
 from .replies import compare_policies, generate_replies, judge_by_reward
-from .rewards import GeliReward, without_length_slope
+from .rewards import GeliReward
 from .rollouts import Rollout, SessionRollouts
 from .session_grpo import GeliSessionReward, SessionGRPOTrainer
 from .shipped import shipped_policy, shipped_reward_model
