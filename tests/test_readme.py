@@ -49,6 +49,7 @@ def after_quickstart(tmp_path, monkeypatch):
     HindsightAttribution(model, np.zeros(32), np.ones(32), signals={}).save_pretrained("runs/sample/attribution")
     for part in small_policy(load_sessions("sample"), hidden_size=32, layers=1, vocab_size=400):
         part.save_pretrained("runs/sample/sft_policy")
+        part.save_pretrained("runs/sample/policy")
     [rows] = blocks("jsonl")
     Path("sessions.jsonl").write_text(rows, encoding="utf-8")
     for video in (Path("recording.mp4"), Path("talks/ann.mp4")):
@@ -77,7 +78,7 @@ def test_the_python_blocks_run_in_order(after_quickstart, capsys):
 
 def test_the_commands_of_geli_run(after_quickstart, capsys, monkeypatch):
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("geli ")]
-    assert len(commands) == 9
+    assert len(commands) == 11
     shutil.copytree(backbone("bart"), "facebook/bart-large")
     published_head("reward1_eager-glade-5")
     # The client of the Hub refuses even loopback when it is told to be offline, as the tests are.
@@ -85,6 +86,7 @@ def test_the_commands_of_geli_run(after_quickstart, capsys, monkeypatch):
     with ChatServer() as server:
         for command in commands:
             command = command.replace("http://localhost:8000/v1", server.url)
+            command = command.replace("-o runs/policies", "-o runs/policies --replies 8")
             words = shlex.split(command.partition(">")[0])[1:]
             main([name for word in words for name in (glob.glob(word) or [word])])
     assert [row["session_id"] for row in load_sessions("recorded.jsonl")] == ["ann"]
@@ -99,6 +101,8 @@ def test_the_commands_of_geli_run(after_quickstart, capsys, monkeypatch):
     table = Path("runs/evaluation/evaluation.md").read_text(encoding="utf-8")
     assert "| runs/sample/attribution (sees the reaction) |" in table
     assert table in printed
+    assert Path("runs/policies/policies.md").read_text(encoding="utf-8") in printed
+    assert "runs/judge: a judge that learned from " in printed
 
 
 def test_every_path_that_it_names_is_there():

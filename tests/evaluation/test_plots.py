@@ -10,6 +10,7 @@ from geli_hf.evaluation import Interval
 from geli_hf.evaluation.plots import (
     plot_alignment,
     plot_comparison,
+    plot_over_optimisation,
     plot_replies,
     plot_rewards_against_truth,
     plot_session,
@@ -178,3 +179,22 @@ def test_replies_before_and_after(picture):
     assert sum(heights) == pytest.approx(200)  # per cent, twice
     plot_replies([0.5], [0.5], picture)
     assert "no replies" in texts(plot_replies([], [1.0], picture))
+
+
+def test_over_optimisation_shows_both_rates_over_the_way_gone(picture):
+    judged = {
+        "runs/a/checkpoint-20": (3.0, Interval(0.6, 0.5, 0.7)),
+        "runs/a/checkpoint-10": (1.0, Interval(0.55, 0.45, 0.65)),
+        "runs/a/checkpoint-30": (8.0, Interval(np.nan, np.nan, np.nan)),
+    }
+    rewarded = {name: (kl, Interval(0.5 + kl / 20, np.nan, np.nan)) for name, (kl, _) in judged.items()}
+    figure = plot_over_optimisation(judged, rewarded, picture, chosen="runs/a/checkpoint-20")
+    assert_drawn(picture)
+    curves = {line.get_color(): line.get_xydata().tolist() for line in figure.axes[0].lines if line.get_alpha()}
+    by_judge, by_reward = curves.values()
+    assert by_judge == [[0, 0.5], [1, 0.55], [3, 0.6]]  # from the base on, in the order of the KL
+    assert [x for x, _ in by_reward] == [0, 1, 3, 8]
+    assert {"checkpoint-20", "base", "chosen", "KL from the base (nats per reply)"} <= set(texts(figure))
+    figure = plot_over_optimisation(judged, {}, picture, known=False)
+    assert "in the order in which they were named" in texts(figure)
+    assert not any("reward" in text for text in texts(figure))
