@@ -65,8 +65,7 @@ def validate(content: str, repo_type: str) -> tuple[list[str], list[str]]:
         errors += _model_index(data.get("model-index", []))
     if repo_type == "dataset":
         errors += _configs(data.get("configs", []))
-    warnings = [] if repo_type == "space" or "license" in data else ["no license is given"]
-    return errors, warnings
+    return errors, []
 
 
 def _texts(data: dict, key: str):

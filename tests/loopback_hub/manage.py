@@ -92,7 +92,7 @@ class Manage(Access):
 
     async def grant(self, request: Request) -> Response:
         self.repo(request, write=True).granted.append((await request.json())["user"])
-        return Response()
+        return JSONResponse({})
 
     async def may_read(self, request: Request) -> Response:
         self.readable(request)

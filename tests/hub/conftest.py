@@ -1,0 +1,36 @@
+"""A Hub of its own for every test that asks for one, and for every module whose tests share what was pushed."""
+
+import time
+import types
+
+import pytest
+from huggingface_hub import HfApi, constants, file_download
+from huggingface_hub.utils import _http
+from loopback_hub import Hub
+
+
+@pytest.fixture
+def hub(tmp_path):
+    with Hub(tmp_path / "hub") as hub:
+        yield hub
+
+
+@pytest.fixture
+def online(monkeypatch):
+    """This process may ask the Hub that it names, and uploads the way that the loopback Hub knows."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+
+
+@pytest.fixture
+def owner(hub, online) -> HfApi:
+    return HfApi(hub.url, token="hf_owner")
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """What the client wanted to wait before it tried again, in seconds; it does not."""
+    waits = []
+    for module in (_http, file_download):
+        monkeypatch.setattr(module, "time", types.SimpleNamespace(sleep=waits.append, time=time.time))
+    return waits
