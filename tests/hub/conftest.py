@@ -34,3 +34,10 @@ def waits(monkeypatch) -> list[float]:
     for module in (_http, file_download):
         monkeypatch.setattr(module, "time", types.SimpleNamespace(sleep=waits.append, time=time.time))
     return waits
+
+
+@pytest.fixture(scope="module")
+def shared_hub(tmp_path_factory):
+    """One Hub for a module."""
+    with Hub(tmp_path_factory.mktemp("hub")) as hub:
+        yield hub
