@@ -1,7 +1,12 @@
 """Credit for each turn: advantages against a hand computation, and the hook of TRL's trainer that they go through."""
 
 import inspect
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -307,6 +312,26 @@ class TestTrainer:
     def test_impossible_arguments_are_named(self, policy_folder, tmp_path, wrong):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected"):
             make_trainer(policy_folder, tmp_path, Scripted("Okay."), **wrong)
+
+
+@pytest.mark.multiprocess
+def test_a_group_may_lie_across_processes(policy_folder, tmp_path):
+    """Two sessions of a group of four in each, with fewer turns in one process than in the other, and one broken."""
+    worker = [str(Path(__file__).with_name("session_process.py")), str(policy_folder), str(tmp_path)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *worker]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = [json.loads((tmp_path / f"process-{rank}.json").read_text()) for rank in (0, 1)]
+    assert [each["world"] for each in told] == [2, 2]
+    prompts, rewards, turns, found = (
+        told[0][key] + told[1][key] for key in ("prompts", "rewards", "token_turns", "advantages")
+    )
+    assert all(prompt == prompts[0] for prompt in prompts)
+    assert [len(row) for row in rewards] == [0, 1, 2, 2]
+    for advantages, row, tokens in zip(by_hand(rewards, 4, 1.0), turns, found):
+        hoped = [advantages[turn] if turn >= 0 and advantages else 0.0 for turn in row]
+        assert tokens[: len(row)] == pytest.approx(hoped, abs=1e-3)
+    assert any(any(tokens) for tokens in found)
 
 
 class TestSessionReward:
