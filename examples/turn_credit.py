@@ -15,7 +15,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 from datasets import Dataset
 from matplotlib.figure import Figure
 from transformers import set_seed
@@ -90,7 +89,6 @@ def run(options: argparse.Namespace, arm: str, seed: int, learning_rate: float) 
 def train(options: argparse.Namespace, arm: str, seed: int, learning_rate: float) -> dict:
     """The true values and what else was logged, step by step; each step's sessions are talked before its update."""
     set_seed(seed)
-    torch.manual_seed(seed)
     credit, gamma = ARMS[arm]
     reward = (
         true_values if options.reward == "true" else GeliSessionReward(GeliRewardModel.from_pretrained(options.reward))

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 from trl.models import unwrap_model_for_generation
 
 from ..llm.backend import BackendError
@@ -27,8 +26,6 @@ from .partners import Partner
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer
-
-logger = logging.get_logger(__name__)
 
 PARTNERS_TOKEN = -1  # in `Rollout.token_turns`
 
