@@ -28,7 +28,7 @@ from transformers.utils import logging
 
 from geli_hf.data import load_sessions, read_report
 from geli_hf.evaluation import TURN_BASELINES, evaluate_rewards
-from geli_hf.evaluation.policies import JudgedReply, PolicyComparison
+from geli_hf.evaluation.policies import PolicyComparison
 from geli_hf.evaluation.report import THIS_MODEL, write_report
 from geli_hf.modeling_geli import GeliRewardModel
 from geli_hf.sessions import SessionError, add_signal, feedback_names, split_sessions
@@ -419,6 +419,7 @@ def replies_of_both(
 ) -> PolicyComparison:
     """What the fine-tuned and the aligned policy answer to the same held-out dialogues, and what it is worth."""
     from geli_hf.alignment import compare_policies, judge_by_reward
+    from geli_hf.alignment.judges import judge_by_truth
 
     policy = build(PolicySettings, settings["policy"])
     # Only the sample knows the truth. Elsewhere the reward model judges, whom the policy was trained to please.
@@ -441,16 +442,6 @@ def load_reward_model(output: Path) -> GeliRewardModel:
     if not (output / "reward_model").exists():
         raise SettingsError(f"stages: {output} holds no reward_model; run stage reward first")
     return GeliRewardModel.from_pretrained(output / "reward_model").to(PartialState().device)
-
-
-def judge_by_truth(dialogues: list, replies: list[str]) -> list[JudgedReply]:
-    from geli_hf.data.sample import true_turn_value
-
-    judged = []
-    for dialogue, reply in zip(dialogues, replies):
-        truth = true_turn_value([*dialogue, {"role": "assistant", "content": reply}])
-        judged.append(JudgedReply(reply, truth.value, truth.recognised))
-    return judged
 
 
 # ------------------------------------------------------------------------------------------------ the run's folder

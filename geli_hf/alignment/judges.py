@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -19,9 +20,8 @@ from ..sessions import Message
 from ..training.judge import JudgeReport, conversation_digest
 from ..training.judge_command import describe
 from .dialogue import without_opening
-from .rewards import UNTRAINED_FLOOR
+from .replies import judge_by_reward
 
-TOGETHER = 64  # dialogues that a reward model reads at once
 RECOGNISED = 0.5  # of what people of the sample say; it is nearly all of it
 Dialogues = Sequence[Sequence[Message]]
 
@@ -46,7 +46,7 @@ class TruthJudge:
     name = TRUTH
 
     def compare(self, dialogues, before, after, conversation_ids) -> PolicyComparison:
-        sides = [true_values(dialogues, replies) for replies in (before, after)]
+        sides = [judge_by_truth(dialogues, replies) for replies in (before, after)]
         return PolicyComparison(dialogues, *sides, conversation_ids, true=True)
 
     def notes(self, dialogues, comparison) -> list[str]:
@@ -136,7 +136,7 @@ class AskedJudge:
         return self._said
 
 
-def true_values(dialogues: Dialogues, replies: Sequence[str]) -> list[JudgedReply]:
+def judge_by_truth(dialogues: Dialogues, replies: Sequence[str]) -> list[JudgedReply]:
     """Replies judged by the truth of the sample corpus."""
     judged = []
     for dialogue, reply in zip(dialogues, replies):
@@ -145,24 +145,19 @@ def true_values(dialogues: Dialogues, replies: Sequence[str]) -> list[JudgedRepl
     return judged
 
 
-@torch.inference_mode()
 def rewarded(
     model: GeliRewardModel, dialogues: Dialogues, replies: Sequence[str], *, rating: bool = False
 ) -> list[JudgedReply]:
-    """Replies judged by a reward model as it is, without what `GeliReward` takes off for training.
+    """Replies judged by a reward model, see `judge_by_reward`.
 
     Args:
         rating: in units of the score that the model predicts, rather than of its deviation.
     """
-    values = np.full(len(replies), min(model.config.reward_quantiles, default=UNTRAINED_FLOOR))
-    spoken = [index for index, reply in enumerate(replies) if reply.strip()]
-    for first in range(0, len(spoken), TOGETHER):
-        chosen = spoken[first : first + TOGETHER]
-        said = [[*dialogues[index], {"role": "assistant", "content": replies[index]}] for index in chosen]
-        values[chosen] = model.score_messages(said).float().cpu().numpy()
-    if rating:
-        values = model.config.score_mean + model.config.score_std * values
-    return [JudgedReply(reply, float(value), None) for reply, value in zip(replies, values)]
+    judged = judge_by_reward(model, dialogues, replies)
+    if not rating:
+        return judged
+    mean, std = model.config.score_mean, model.config.score_std
+    return [replace(reply, value=mean + std * reply.value) for reply in judged]
 
 
 def same_model(first: GeliRewardModel, second: GeliRewardModel) -> bool:

@@ -39,8 +39,8 @@ def policy_markdown(evaluation: PolicyEvaluation, sampling: Sampling, warnings: 
     parts += [
         f"Replies to {len(comparison.dialogues)} held-out dialogues of {conversations} conversations, sampled at "
         f"temperature {sampling.temperature:g} and at most {sampling.max_new_tokens} tokens long, judged by "
-        f"**{comparison.judge}**.",
-        _verdict(chosen.name, figures),
+        f"**{figures['judge']}**.",
+        _verdict(_short(chosen.name), figures),
         _table(evaluation.base, chosen.name, figures),
         _length(figures),
         *_kl(chosen, figures),

@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 
 from geli_hf import GeliRewardModel
 from geli_hf.alignment import load_policy
-from geli_hf.alignment.judges import RatingJudge, TruthJudge, rewarded, true_values
+from geli_hf.alignment.judges import RatingJudge, TruthJudge, judge_by_truth, rewarded
 from geli_hf.cli import main
 from geli_hf.data import load_sessions
 from geli_hf.data.rows import write_jsonl
@@ -142,6 +142,7 @@ def test_by_the_truth(evaluate, monkeypatch, tmp_path):
     found, text = evaluate("base", "far", "--sessions", "sample", "--options", options)
     assert found["test"]["judge"] == "true turn values"
     assert "| recognised " in text
+    assert "judged by **true turn values**." in text
     # An untrained policy says nothing that the grammar knows, and both sides are worth the least.
     assert found["test"]["before"]["recognised"] == found["test"]["after"]["recognised"] == 0
     assert found["test"]["before"]["value"]["estimate"] == -1
@@ -152,7 +153,7 @@ def test_the_truth_is_that_of_the_sample():
     session = load_sessions("sample", conversations=2)[0]["messages"]
     last = max(index for index, each in enumerate(session) if each["role"] == "assistant")
     dialogue, reply = session[:last], session[last]["content"]
-    [judged, nonsense] = true_values([dialogue] * 2, [reply, "asdf"])
+    [judged, nonsense] = judge_by_truth([dialogue] * 2, [reply, "asdf"])
     assert (judged.value, judged.recognised) == true_turn_value(session[: last + 1])[:2]
     assert (nonsense.value, nonsense.recognised) == (-1, False)
     TruthJudge().check([session])
