@@ -51,6 +51,8 @@ def script():
 def caches(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GELI_HF_CACHE", str(tmp_path_factory.mktemp("caches")))
+        # The script takes all cores. Models as tiny as these gain nothing by that, and wait where the cores are busy.
+        patch.setattr(torch, "set_num_threads", lambda count: None)
         yield
 
 
@@ -180,8 +182,9 @@ def published(script, llama, reward, tmp_path_factory) -> Path:
 def test_the_published_preset_runs_and_leaves_an_adapter(published, llama):
     history = [entry for entry in json.loads((published / "policy_history.json").read_text()) if "kl" in entry]
     assert len(history) == 2
-    assert history[0]["adaptive_kl/beta"] == pytest.approx(0.15)
-    assert history[1]["adaptive_kl/beta"] != pytest.approx(0.15)
+    # The first step's KL is 0, so that the weight falls as fast as it may, by the 24 replies of a step.
+    betas = [entry["adaptive_kl/beta"] for entry in history]
+    assert betas == pytest.approx([0.15, 0.15 * (1 - 0.2 * 24 / 10_000)], rel=1e-6)
     assert all(entry["completions/min_length"] >= 5 for entry in history)
     assert not (published / "sft_policy").exists()
     config = json.loads((published / "policy" / "adapter_config.json").read_text())
