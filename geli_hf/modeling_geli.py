@@ -229,6 +229,20 @@ class GeliRewardModel(PreTrainedModel):
         model.tokenizer = tokenizer
         return model.eval()
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As every model's. With a `revision`, a `token` or the like the tokenizer is read at once, for it needs them
+        too, and no token is kept."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        names = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
+        where = {name: kwargs[name] for name in names if kwargs.get(name)}
+        if where:
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            model.tokenizer = AutoTokenizer.from_pretrained(
+                pretrained_model_name_or_path, config=model.config, **where
+            )
+        return loaded
+
     @property
     def tokenizer(self):
         """Tokenizer whose chat template writes the role tokens; read from the checkpoint when first asked for.
