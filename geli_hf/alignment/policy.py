@@ -77,7 +77,7 @@ def load_policy(name_or_path: str | Path, **model_kwargs) -> tuple[PreTrainedMod
     where = hub_kwargs(model_kwargs)
     check_policy(name_or_path, **where)
     tokenizer = load_policy_tokenizer(name_or_path, **where)
-    if is_adapter(name_or_path):
+    if is_adapter(name_or_path, **where):
         return AutoPeftModelForCausalLM.from_pretrained(name_or_path, **model_kwargs).merge_and_unload(), tokenizer
     return AutoModelForCausalLM.from_pretrained(name_or_path, **model_kwargs), tokenizer
 
@@ -87,8 +87,8 @@ def hub_kwargs(model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in model_kwargs.items() if name in HUB_KWARGS}
 
 
-def is_adapter(name_or_path: str | Path) -> bool:
-    """Whether an adapter of PEFT is in this folder or on the Hub, and not a whole model.
+def is_adapter(name_or_path: str | Path, **where) -> bool:
+    """Whether an adapter of PEFT is in this folder or on the Hub, and not a whole model. `where`: see `hub_kwargs`.
 
     Raises:
         PolicyError: the folder is not there.
@@ -96,7 +96,8 @@ def is_adapter(name_or_path: str | Path) -> bool:
     name = str(name_or_path)
     if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
         raise PolicyError(f"{name}: there is no such folder")
-    return find_adapter_config_file(name) is not None
+    where.pop("trust_remote_code", None)
+    return find_adapter_config_file(name, **where) is not None
 
 
 def check_policy(name_or_path: str | Path, **where) -> None:
@@ -113,9 +114,9 @@ def check_policy(name_or_path: str | Path, **where) -> None:
         PolicyError: it can't.
     """
     base = name_or_path
-    if is_adapter(name_or_path):
-        adapter = PeftConfig.from_pretrained(str(name_or_path))
-        base = adapter.base_model_name_or_path
+    if is_adapter(name_or_path, **where):
+        adapter = PeftConfig.from_pretrained(str(name_or_path), **where)
+        base, where = adapter.base_model_name_or_path, where | {"revision": adapter.revision}
         if adapter.task_type not in (None, "CAUSAL_LM"):
             raise PolicyError(
                 f"{name_or_path}: expected the adapter of a causal language model, found one for {adapter.task_type}"
@@ -154,10 +155,11 @@ def load_policy_tokenizer(name_or_path: str | Path, **where) -> PreTrainedTokeni
     """
     name = str(name_or_path)
     if (
-        is_adapter(name)
-        and cached_file(name, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False) is None
+        is_adapter(name, **where)
+        and cached_file(name, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False, **where) is None
     ):
-        name = PeftConfig.from_pretrained(name).base_model_name_or_path
+        adapter = PeftConfig.from_pretrained(name, **where)
+        name, where = adapter.base_model_name_or_path, where | {"revision": adapter.revision}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
     except (OSError, ValueError) as error:

@@ -241,7 +241,7 @@ def align(
     check_prompts(prompts, args)
     where = hub_kwargs({"trust_remote_code": args.trust_remote_code} | (args.model_init_kwargs or {}))
     check_policy(policy, **where)
-    if is_adapter(policy):
+    if is_adapter(policy, **where):
         raise ValueError(
             f"policy: {policy} is an adapter, and TRL would take the model under it for the reference of the KL "
             "penalty; merge it first: load_policy(policy) returns a model and a tokenizer to save in a new folder"
