@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from safetensors.numpy import load_file, save_file
-from transformers.utils import cached_file, logging
+from transformers.utils import PushToHubMixin, cached_file, logging
 
 from ..modeling_geli import GeliRewardModel
 from ..sessions import assistant_turns
@@ -62,7 +62,7 @@ class SignalTrust:
         return np.where(np.isnan(standard), 0.0, standard - self.habit * usual)
 
 
-class HindsightAttribution:
+class HindsightAttribution(PushToHubMixin):
     """Explains recorded sessions: what each turn was worth, seen together with how the listener took it.
 
     It reads what comes after a turn, so it must never reward a policy; `fit_hindsight` gives the model that may.
@@ -139,9 +139,13 @@ class HindsightAttribution:
         parts = iter(((features - self.reaction_mean) @ self.reaction_weight).tolist())
         return [0.0 if text is None else next(parts) for text in reactions]
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes a reward model's checkpoint (with the turn's part alone) and two files more beside it."""
-        self.model.save_pretrained(folder)
+    def save_pretrained(self, folder: str | Path, **kwargs) -> None:
+        """Writes a reward model's checkpoint (with the turn's part alone) and two files more beside it.
+
+        Args:
+            kwargs: of the reward model's `save_pretrained`, such as `max_shard_size`.
+        """
+        self.model.save_pretrained(folder, **kwargs)
         weights = {"reaction_mean": self.reaction_mean, "reaction_weight": self.reaction_weight}
         save_file(
             {name: np.ascontiguousarray(array, np.float64) for name, array in weights.items()},
@@ -151,14 +155,18 @@ class HindsightAttribution:
         (Path(folder) / SIGNALS_FILE).write_text(json.dumps({"signals": signals}, indent=1), encoding="utf-8")
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path) -> HindsightAttribution:
+    def from_pretrained(cls, name_or_path: str | Path, **where) -> HindsightAttribution:
         """
+        Args:
+            name_or_path: on the Hub or on disk.
+            where: `revision`, `token` and the like, as of every model's `from_pretrained`.
+
         Raises:
             OSError: there is no such folder or repository, or it holds no attribution (a reward model, perhaps).
         """
-        weights, signals = (cached_file(str(name_or_path), name) for name in (WEIGHTS_FILE, SIGNALS_FILE))
+        weights, signals = (cached_file(str(name_or_path), name, **where) for name in (WEIGHTS_FILE, SIGNALS_FILE))
         read = json.loads(Path(signals).read_text(encoding="utf-8"))["signals"]
-        model = GeliRewardModel.from_pretrained(name_or_path)
+        model = GeliRewardModel.from_pretrained(name_or_path, **where)
         return cls(model, **load_file(weights), signals={name: SignalTrust(**signal) for name, signal in read.items()})
 
 
