@@ -1,0 +1,80 @@
+"""Session datasets: pushed as Parquet, loaded whole or as a stream, and still what `validate_sessions` takes."""
+
+from clients import client
+from fresh import error_of, in_fresh_process
+
+
+def push_sessions():
+    import math
+
+    from datasets import Dataset, DatasetDict
+
+    from geli_hf.sessions import session_features, validate_sessions
+
+    def row(number):
+        roles = ("assistant", "user") if number % 2 else ("user", "assistant")
+        return {
+            "session_id": f"s{number}",
+            "conversation_id": f"c{number // 2}",
+            "rater_id": f"r{number % 3}",
+            "messages": [{"role": roles[i % 2], "content": f"word {number} ü {i}"} for i in range(4)],
+            "score": math.nan if number == 5 else float(number),
+            "feedback": {"affect": [0.25, math.nan]},
+            "start": [0.0, 1.5, 2.5, math.nan],
+            "stop": [1.0, 2.0, 3.0, math.nan],
+        }
+
+    features = session_features(["affect"], times=True)
+    splits = {"train": range(8), "test": range(8, 11)}
+    parts = {name: Dataset.from_list([row(i) for i in rows], features=features) for name, rows in splits.items()}
+    for part in parts.values():
+        validate_sessions(part)
+    DatasetDict(parts).push_to_hub("owner/sessions")
+    parts["train"].push_to_hub("owner/sessions", config_name="small")
+    parts["test"].push_to_hub("owner/sessions", create_pr=True, split="validation")
+    parts["train"].push_to_hub("org/sessions", private=True)
+    return {name: [repr(row) for row in part] for name, part in parts.items()}
+
+
+def load_and_read(token):
+    from datasets import load_dataset
+
+    from geli_hf import load_sessions, validate_sessions
+    from geli_hf.sessions import session_features
+
+    found, features = {}, session_features(["affect"], times=True)
+    for streaming in (False, True):
+        loaded = load_dataset("owner/sessions", "default", streaming=streaming)
+        assert set(loaded) == {"train", "test"}, loaded
+        for name, part in loaded.items():
+            assert part.features == features, part.features
+            found[f"{name} {streaming}"] = [repr(row) for row in part]
+    for part in load_dataset("owner/sessions", "default").values():
+        validate_sessions(part)
+    found["read"] = [repr(row) for row in load_sessions("owner/sessions", split="test")]
+    found["small"] = load_dataset("owner/sessions", "small", split="train").num_rows
+    proposed = load_dataset("owner/sessions", "default", revision="refs/pr/1", split="validation")
+    found["validation"] = [repr(row) for row in proposed]
+    found["no token"] = error_of(load_dataset, "org/sessions")  # first: from a cache it would be answered
+    found["private"] = load_dataset("org/sessions", token=token, split="train").num_rows
+    found["none"] = error_of(load_sessions, "owner/none")
+    return found
+
+
+def test_sessions_come_back_as_they_were(hub, tmp_path):
+    pushed = in_fresh_process(push_sessions, tmp_path, client(hub, tmp_path / "pushing", "hf_owner"))
+    repo = hub.store.repos["dataset", "owner/sessions"]
+    files = repo.at("main").files
+    assert {path for path in files if not path.endswith(".parquet")} == {".gitattributes", "README.md"}
+    assert len([path for path in files if path.endswith(".parquet")]) == 3
+    card = hub.store.read(repo, "README.md").decode()
+    for line in ("configs:", "- config_name: default", "- config_name: small", "path: data/train-*", "dtype: float32"):
+        assert line in card
+
+    found = in_fresh_process(load_and_read, tmp_path, client(hub, tmp_path / "loading"), token="hf_owner")
+    for name, rows in pushed.items():
+        assert found[f"{name} False"] == found[f"{name} True"] == rows
+    assert found["validation"] == found["read"] == pushed["test"]
+    assert found["small"] == found["private"] == 8
+    for refused in ("no token", "none"):
+        assert "doesn't exist on the Hub or cannot be accessed" in found[refused]
