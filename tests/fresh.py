@@ -40,19 +40,22 @@ def error_of(call, *args, **kwargs) -> str | None:
     return None
 
 
-def in_fresh_process(function, folder: Path, environment: dict[str, str], *, geli_hf: bool = True, **arguments):
+def in_fresh_process(
+    function, folder: Path, environment: dict[str, str | None], *, helpers=(), geli_hf: bool = True, **arguments
+):
     """What the function returns there.
 
     Args:
         folder: to be in; it isn't importable from.
         environment: of the process, beside this one's. A name with None is taken out.
+        helpers: other functions that it calls.
         geli_hf: whether the package can be imported.
         arguments: of the function.
     """
     tests = str(Path(__file__).parent)
     env = os.environ | {"PYTHONPATH": os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])}
     env = {name: value for name, value in (env | environment).items() if value is not None}
-    sources = [textwrap.dedent(inspect.getsource(each)) for each in (error_of, function)]
+    sources = [textwrap.dedent(inspect.getsource(each)) for each in (error_of, *helpers, function)]
     call = f"import json\nprint(json.dumps({function.__name__}(**{arguments!r})))"
     done = subprocess.run(
         [sys.executable, "-P", "-c", "\n".join(["" if geli_hf else WITHOUT_GELI_HF, *sources, call])],

@@ -8,26 +8,11 @@ import sys
 import pytest
 import torch
 from faces import SEVEN, affect_checkpoint, astronaut
+from fresh import WITHOUT_GELI_HF
 from tiny import reward_model, talk
 
 from geli_hf import FacialAffectModel, GeliRewardModel
 
-# The package is hidden even where it is installed: nothing else of the interpreter is changed.
-WITHOUT_GELI_HF = """
-import sys
-class Hidden:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "geli_hf":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Hidden())
-try:
-    import geli_hf
-except ModuleNotFoundError:
-    pass
-else:
-    raise SystemExit("geli_hf can be imported")
-import json
-"""
 DIALOGUES = [talk(6), talk(61, seed=1), talk(3, seed=2, first="assistant")]
 
 

@@ -3,18 +3,31 @@
 import pytest
 from clients import client
 from fresh import error_of, in_fresh_process
-from tiny import talk
 
-DIALOGUES = [talk(6), talk(9, seed=1), talk(3, seed=2, first="assistant")]
+SAID = (
+    "i walked my dog",
+    "how lovely",
+    "we found a river",
+    "and what then",
+    "my brother saw a train",
+    "really",
+    "yes",
+)
+ROLES = ("user", "assistant")
+DIALOGUES = [
+    [{"role": ROLES[(i + first) % 2], "content": text} for i, text in enumerate(SAID[:length])]
+    for length, first in ((6, 0), (7, 0), (3, 1))
+]
 CODE = {"configuration_geli.py", "modeling_geli.py"}
 
 
 def push(dialogues):
+    import numpy as np
     import torch
     from peft import LoraConfig, get_peft_model
     from tiny import reward_model, session
 
-    from geli_hf import FacialAffectConfig, FacialAffectImageProcessor, FacialAffectModel
+    from geli_hf import FacialAffectConfig, FacialAffectImageProcessor, FacialAffectModel, HindsightAttribution
     from geli_hf.alignment import small_policy
 
     found = {}
@@ -23,12 +36,19 @@ def push(dialogues):
     model = reward_model("bert", context_messages=4)
     found["main"] = model.score_messages(dialogues).tolist()
     found["commit"] = model.push_to_hub("owner/reward").oid
+    template = model.tokenizer.chat_template
     for name, options in {"refs/pr/1": {"create_pr": True}, "next": {"revision": "next"}}.items():
         with torch.no_grad():
             model.score.out.weight *= -2
+        model.tokenizer.chat_template = f"{{# {name} #}}{template}"
         model.push_to_hub("owner/reward", **options)
         found[name] = model.score_messages(dialogues).tolist()
     model.push_to_hub("org/private", private=True)
+
+    # A teacher.
+    attribution = HindsightAttribution(model, np.zeros(32), np.linspace(-1, 1, 32), signals={})
+    attribution.push_to_hub("owner/attribution")
+    found["attribution"] = attribution.score_sessions([{"messages": dialogues[1]}])[0]["parts"]["reaction"]
 
     # A classifier of faces and its image processor.
     torch.manual_seed(0)
@@ -53,6 +73,7 @@ def push(dialogues):
             torch.nn.init.normal_(weight, std=0.1)
     for part in (adapted, tokenizer):
         part.push_to_hub("owner/adapter")
+    adapted.push_to_hub("owner/adapters", revision="first")  # without a tokenizer
     with torch.no_grad():
         found["adapter"] = adapted.eval()(torch.arange(10)[None]).logits[0, -1].tolist()
     return found
@@ -62,13 +83,16 @@ def load_with_the_package(dialogues, commit):
     import torch
     from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
-    from geli_hf import GeliRewardModel
+    from geli_hf import GeliRewardModel, HindsightAttribution
     from geli_hf.alignment import load_policy
 
     found = {}
     for revision in ("main", "refs/pr/1", "next", commit):
         model = GeliRewardModel.from_pretrained("owner/reward", revision=revision)
         found[revision] = model.score_messages(dialogues).tolist()
+        found[f"template of {revision}"] = model.tokenizer.chat_template
+    attribution = HindsightAttribution.from_pretrained("owner/attribution", revision="main")
+    found["attribution"] = attribution.score_sessions([{"messages": dialogues[1]}])[0]["parts"]["reaction"]
     model = AutoModelForSequenceClassification.from_pretrained("org/private")
     found["private"] = model.score_messages(dialogues).tolist()
     face = AutoModelForImageClassification.from_pretrained("owner/face")
@@ -76,7 +100,14 @@ def load_with_the_package(dialogues, commit):
     policy, _ = load_policy("owner/adapter")
     with torch.no_grad():
         found["adapter"] = policy(torch.arange(10)[None]).logits[0, -1].tolist()
+        policy, _ = load_policy("owner/adapters", revision="first")
+        found["adapter of a revision"] = policy(torch.arange(10)[None]).logits[0, -1].tolist()
     return found
+
+
+def push_and_load(dialogues):
+    pushed = push(dialogues)
+    return pushed, load_with_the_package(dialogues, pushed["commit"])
 
 
 def load_without_the_package(dialogues):
@@ -94,7 +125,8 @@ def load_without_the_package(dialogues):
     for revision in ("main", "refs/pr/1"):
         model = load("owner/reward", revision=revision, trust_remote_code=True)
         found[revision] = model.score_messages(dialogues).tolist()
-    texts = AutoTokenizer.from_pretrained("owner/reward").apply_chat_template(dialogues, tokenize=False)
+    tokenizer = AutoTokenizer.from_pretrained("owner/reward", trust_remote_code=True)
+    texts = tokenizer.apply_chat_template(dialogues, tokenize=False)
     classify = pipeline("text-classification", model="owner/reward", trust_remote_code=True, device="cpu")
     found["pipeline"] = [row["score"] for row in classify(texts, function_to_apply="none")]
 
@@ -110,6 +142,8 @@ def load_without_the_package(dialogues):
 
     found["no trust"] = error_of(load, "owner/reward", trust_remote_code=False)
     found["private"] = error_of(load, "org/private", trust_remote_code=True)
+    model = load("org/private", trust_remote_code=True, token="hf_owner")
+    found["with a token"] = model.score_messages(dialogues).tolist()
     found["wrong token"] = error_of(load, "owner/reward", trust_remote_code=True, token="hf_wrong", revision="next")
     found["no revision"] = error_of(load, "owner/reward", trust_remote_code=True, revision="none")
     found["no right"] = error_of(model.push_to_hub, "owner/reward", token="hf_reader")
@@ -119,8 +153,12 @@ def load_without_the_package(dialogues):
 
 @pytest.fixture(scope="module")
 def pushed(shared_hub, tmp_path_factory):
+    """What the models gave before they were pushed, what they gave when loaded, and the folder of that process."""
     folder = tmp_path_factory.mktemp("pushing")
-    return in_fresh_process(push, folder, client(shared_hub, folder, "hf_owner"), dialogues=DIALOGUES)
+    environment = client(shared_hub, folder, "hf_owner")
+    helpers = (push, load_with_the_package)
+    pushed, loaded = in_fresh_process(push_and_load, folder, environment, helpers=helpers, dialogues=DIALOGUES)
+    return pushed, loaded, folder
 
 
 def same(found, expected) -> bool:
@@ -135,6 +173,7 @@ def test_a_model_is_pushed_with_all_it_takes_to_load_it(shared_hub, pushed):
             "owner/face",
             "owner/policy",
             "owner/adapter",
+            "owner/attribution",
             "org/private",
         )
     }
@@ -142,6 +181,7 @@ def test_a_model_is_pushed_with_all_it_takes_to_load_it(shared_hub, pushed):
     tokenizer = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
     assert files["owner/reward"] == always | tokenizer | CODE | {"config.json", "model.safetensors"}
     assert files["org/private"] == files["owner/reward"]
+    assert files["owner/attribution"] == files["owner/reward"] | {"hindsight.json", "hindsight.safetensors"}
     assert {"config.json", "model.safetensors", "preprocessor_config.json", "modeling_affect.py"} < files["owner/face"]
     assert files["owner/policy"] >= tokenizer | {"config.json", "model.safetensors"}
     assert files["owner/adapter"] >= tokenizer | {"adapter_config.json", "adapter_model.safetensors"}
@@ -152,31 +192,49 @@ def test_a_model_is_pushed_with_all_it_takes_to_load_it(shared_hub, pushed):
     assert shared_hub.store.repos["model", "org/private"].private
 
 
-def test_it_loads_with_the_package(shared_hub, pushed, tmp_path):
-    environment = client(shared_hub, tmp_path, "hf_owner")
-    arguments = {"dialogues": DIALOGUES, "commit": pushed["commit"]}
-    for offline in (None, "1"):  # at first into an empty cache, and then from it
-        asked = len(shared_hub.requests)
-        environment["HF_HUB_OFFLINE"] = offline
-        found = in_fresh_process(load_with_the_package, tmp_path, environment, **arguments)
-        assert bool(offline) == (len(shared_hub.requests) == asked)
-        assert found["modules"] == ["geli_hf.modeling_geli", "geli_hf.modeling_affect"]
-        for revision in ("main", "refs/pr/1", "next"):
-            assert same(found[revision], pushed[revision]), revision
-        assert same(found[pushed["commit"]], pushed["main"])
-        assert same(found["private"], pushed["next"])
-        assert same(found["adapter"], pushed["adapter"])
-    assert not same(pushed["main"], pushed["refs/pr/1"])
+def check_loaded(found, expected):
+    assert found["modules"] == ["geli_hf.modeling_geli", "geli_hf.modeling_affect"]
+    for revision in ("main", "refs/pr/1", "next"):
+        assert same(found[revision], expected[revision]), revision
+    assert not same(expected["main"], expected["refs/pr/1"])
+    assert same(found[expected["commit"]], expected["main"])
+    assert same(found["private"], expected["next"])
+    for part in ("adapter", "attribution"):
+        assert same(found[part], expected[part]), part
+    assert same(found["adapter of a revision"], expected["adapter"])
+    for name in ("refs/pr/1", "next"):  # the tokenizer is of the same revision
+        assert found[f"template of {name}"].startswith(f"{{# {name} #}}")
+
+
+def test_it_loads_with_the_package(pushed):
+    expected, loaded, _ = pushed
+    check_loaded(loaded, expected)
+
+
+def test_what_was_loaded_once_loads_offline(shared_hub, pushed):
+    expected, _, folder = pushed
+    asked = len(shared_hub.requests)
+    environment = client(shared_hub, folder, HF_HUB_OFFLINE="1")
+    commit = expected["commit"]
+    found = in_fresh_process(load_with_the_package, folder, environment, dialogues=DIALOGUES, commit=commit)
+    check_loaded(found, expected)
+    assert len(shared_hub.requests) == asked
 
 
 def test_it_loads_without_the_package_and_without_a_token(shared_hub, pushed, tmp_path):
     environment = client(shared_hub, tmp_path)
     found = in_fresh_process(load_without_the_package, tmp_path, environment, geli_hf=False, dialogues=DIALOGUES)
     assert set(found["modules"]) == {"transformers_modules"}
-    for way, expected in {"main": "main", "pipeline": "main", "refs/pr/1": "refs/pr/1"}.items():
-        assert same(found[way], pushed[expected]), way
+    expected = pushed[0]
+    for way, name in {
+        "main": "main",
+        "pipeline": "main",
+        "refs/pr/1": "refs/pr/1",
+        "with a token": "next",
+    }.items():
+        assert same(found[way], expected[name]), way
     for part in ("face", "adapter"):
-        assert same(found[part], pushed[part]), part
+        assert same(found[part], expected[part]), part
     # What is refused says what to do.
     assert "trust_remote_code=True" in found["no trust"]
     assert "hf auth login" in found["private"]

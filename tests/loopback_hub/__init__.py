@@ -83,7 +83,7 @@ class Hub:
 
     def __enter__(self) -> "Hub":
         self._thread.start()
-        while not self._server.started:
+        while not self._server.started and self._thread.is_alive():
             time.sleep(0.01)
         return self
 
