@@ -94,15 +94,15 @@ class RatingJudge:
                 "reward learned from, and how well it agrees with people, is not known here."
             ]
         notes = [f"*{self.folder}* is {describe(self.report)}"]
-        truth = true_win_rate(comparison.figures()["win_rate"].estimate, self.report.spearman.estimate)
-        if not math.isnan(truth):
-            wanted = detectable_win_rate(len(dialogues))
-            needed = true_win_rate(wanted, self.report.spearman.estimate)
+        rate, rho = comparison.figures()["win_rate"], self.report.spearman.estimate
+        needed = true_win_rate(detectable_win_rate(len(dialogues)), rho)
+        if not math.isnan(needed):
             notes.append(
-                f"If turns of people differ as these replies do, the judged win rate stands for one of about "
-                f"{truth:.0%} by the raters themselves. With these {len(dialogues)} pairs it takes one of "
-                f"{needed:.0%} for the judge to show it."
+                f"If replies differ as turns of people do, it takes a win rate of about {needed:.0%} by the raters "
+                f"themselves for this judge to show it with these {len(dialogues)} pairs."
             )
+            if rate.low > 0.5 or rate.high < 0.5:
+                notes[-1] += f" What it found stands for one of about {true_win_rate(rate.estimate, rho):.0%}."
         learned = set(self.report.conversations)
         if seen := sum(conversation_digest(dialogue) in learned for dialogue in dialogues):
             notes.append(f"The judge has learned from {seen} of these very dialogues.")
