@@ -130,8 +130,10 @@ class GeliSessionReward:
         scores = self.model.score_messages([rollout.messages for rollout in rollouts], last_turn_only=False)
         rewards = []
         for rollout, row in zip(rollouts, scores):
-            known = row[~row.isnan()][-rollout.turns :].tolist()
-            rewards.append([value if reply else self.floor for value, reply in zip(known, rollout.replies)])
+            # Counted, not found by what is no number: a turn's reward may be none.
+            turns = sum(message["role"] == "assistant" for message in rollout.messages)
+            own = row[turns - rollout.turns : turns].tolist()
+            rewards.append([value if reply else self.floor for value, reply in zip(own, rollout.replies)])
         return rewards
 
 

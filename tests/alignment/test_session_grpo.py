@@ -277,6 +277,18 @@ class TestTrainer:
         assert trainer._metrics["train"]["session/broken"] == [0.5]
         assert not math.isnan(trainer._metrics["train"]["reward"][0])
 
+    def test_a_broken_session_may_be_the_longest(self, policy_folder, tmp_path):
+        class LeavesTheEven(Scripted):
+            def answer(self, dialogues, seeds):
+                if len(dialogues) == 8:
+                    return [Answer("" if place % 2 == 0 else "Okay.") for place in range(8)]
+                return [Answer("", broken="gone") for _ in dialogues]
+
+        output, rows = scored(make_trainer(policy_folder, tmp_path, LeavesTheEven("Okay.")))
+        assert [row["rollout"].turns for row in rows] == [1, 2] * 4
+        assert not output["advantages"][1::2].any()
+        assert output["advantages"][::2].any()
+
     def test_a_reward_that_is_no_number_leaves_its_session_out(self, policy_folder, tmp_path):
         def reward(rollouts):
             return [[NAN] * 3 if i == 2 else row for i, row in enumerate(words(rollouts))]
