@@ -190,8 +190,8 @@ class SessionGRPOTrainer(GRPOTrainer):
             if not all(map(math.isfinite, row)):
                 logger.warning(f"left out, since its rewards are {row}: the session {each.messages!r:.500}")
                 row.clear()
-        longest = max(map(len, rewards))
-        padded = [row + [math.nan] * (max(longest, 1) - len(row)) for row in rewards]
+        longest = max(each.turns for each in rollout)  # that of a session without rewards too: it has tokens
+        padded = [row + [math.nan] * (longest - len(row)) for row in rewards]
         self._turn_rewards = torch.tensor(padded, device=self.accelerator.device)
 
         turns = sum(each.turns for each in rollout)

@@ -362,6 +362,14 @@ class TestSessionReward:
         alone = reward_model.score_messages([messages[:3], messages])
         assert rewards == pytest.approx(alone.tolist(), abs=1e-5)
 
+    def test_a_reward_that_is_no_number_stays_with_its_turn(self, reward_model, monkeypatch):
+        rewards = torch.tensor([[9.0, 1.0, NAN, 3.0], [1.0, NAN, NAN, NAN]])
+        monkeypatch.setattr(reward_model, "score_messages", lambda dialogues, last_turn_only: rewards)
+        turn = [{"role": "user", "content": "Fine."}, {"role": "assistant", "content": "Okay."}]
+        first, second = GeliSessionReward(reward_model)([Rollout(turn * 4, turns=3), Rollout(turn, turns=1)])
+        assert first == pytest.approx([1.0, NAN, 3.0], nan_ok=True)
+        assert second == [1.0]
+
     def test_saying_nothing_gets_the_lowest_reward(self, reward_model):
         messages = [{"role": "user", "content": "Fine."}, {"role": "assistant", "content": ""}]
         longer = [*messages, {"role": "user", "content": "Hm?"}, {"role": "assistant", "content": "Okay."}]
