@@ -16,6 +16,7 @@ two there is decides the method. `--resume` goes on with a run that was stopped,
 """
 
 import json
+import math
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -212,7 +213,7 @@ def read(argv: list[str]) -> Run:
     if arguments[method].use_vllm and not is_vllm_available():
         raise SettingsError(f"{method}.use_vllm: vllm is not installed here; install it, or leave the setting out")
     try:
-        callbacks = [] if kl.limit is None else [StopAtKL(kl.limit)]
+        callbacks = [StopAtKL(math.inf if kl.limit is None else kl.limit)]  # without one `align` adds its own
         if kl.target is not None:
             callbacks.append(AdaptiveKL(arguments[method].beta, kl.target, kl.horizon))
     except ValueError as error:

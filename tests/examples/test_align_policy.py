@@ -237,7 +237,8 @@ def test_the_published_preset_says_what_was_published(script, qwen, tmp_path):
         1.4e-5,
         "adafactor",
     )
-    [adaptive] = run.callbacks
+    stop, adaptive = run.callbacks
+    assert stop.limit == float("inf")  # without a callback of its own the run would stop at the usual limit
     assert (adaptive.init, adaptive.target, args.epsilon, args.num_iterations) == (0.15, 1.0, 0.2, 1)
     assert (args.generation_kwargs["min_new_tokens"], args.max_completion_length, args.top_p) == (32, 128, 1.0)
     assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (16, 32, 0.05)
