@@ -355,10 +355,10 @@ def write_card(run: Run, before: str, model: GeliRewardModel, sessions: dict[str
 
 def at_the_end(history: list[dict]) -> dict:
     """Where training ended: its step, and the KL of a reply in nats, as it was logged last."""
-    last = next((entry for entry in reversed(history) if "kl" in entry), None)
-    if last is None:
-        return {"steps": history[-1]["step"] if history else 0, "kl": None}
-    return {"steps": last["step"], "kl": last["kl"] * last["completions/mean_length"]}
+    # What is used more than once is generated in some steps only, and logs in between know no length.
+    known = [(entry.get("kl"), entry.get("completions/mean_length")) for entry in reversed(history)]
+    kl = next((kl * tokens for kl, tokens in known if None not in (kl, tokens)), None)
+    return {"steps": history[-1]["step"] if history else 0, "kl": kl}
 
 
 def recipe(run: Run, figures: dict, argv: list[str]) -> str:

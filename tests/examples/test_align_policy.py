@@ -244,6 +244,15 @@ def test_the_published_preset_says_what_was_published(script, qwen, tmp_path):
     assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (16, 32, 0.05)
 
 
+def test_the_end_is_told_where_not_every_log_has_a_generation(script):
+    """As with num_iterations or steps_per_generation above what a step takes, or without any number to average."""
+    first = {"step": 1, "kl": 0.25, "completions/mean_length": 8.0}
+    history = [first, {"step": 2, "kl": 0.5}, {"step": 3, "kl": None, "completions/mean_length": 7.0}]
+    assert script.at_the_end(history) == {"steps": 3, "kl": 2.0}
+    assert script.at_the_end(history[1:]) == {"steps": 3, "kl": None}
+    assert script.at_the_end([]) == {"steps": 0, "kl": None}
+
+
 def test_vllm_generates_where_it_is_installed(script, monkeypatch, tmp_path):
     run = script.RunSettings(str(tmp_path))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
