@@ -582,8 +582,8 @@ def cards(figures: dict) -> dict[str, ModelCard]:
         "---\nlicense: apache-2.0\nlanguage: en\nlibrary_name: peft\npipeline_tag: text-generation\n"
         "tags:\n- lora\n- trl\n- grpo\n- geli\n---\n\n# policy_adapter\n\n"
         "The LoRA adapter of the policy in the folder `policy` beside it, which GRPO trained with the reward model in "
-        "`policy_reward`. `geli_hf.alignment.shipped_policy()` puts both together; the card of `policy` says what "
-        "it gained, and what it is for.\n"
+        "`policy_reward`. `load_adapter` of the policy puts both together; the card of `policy` says what it gained, "
+        "and what it is for.\n"
     )
     return {"policy": policy, "policy_adapter": adapter, "policy_reward": reward}
 
