@@ -35,6 +35,8 @@ class WatchesKL(TrainerCallback, ExportableState):
             )
         if not args.beta:
             raise ValueError(f"{name}: args.beta is 0, and without a KL penalty TRL computes no KL; try beta=0.05")
+        if not state.global_step:  # another training may have used it before
+            state.stateful_callbacks[name] = type(self)(**self.state()["args"]).state()
         # A checkpoint of a run without this callback has no state of it, which the Trainer would miss when it saves.
         saved = state.stateful_callbacks.setdefault(name, self.state())
         for attribute, value in saved["attributes"].items():

@@ -110,6 +110,16 @@ class TestStopAtKL:
             StopAtKL(span=0)
 
 
+@pytest.mark.parametrize("make", [lambda: AdaptiveKL(0.15, target=6.0, horizon=100), lambda: StopAtKL(10.0, span=3)])
+def test_another_training_begins_anew(make):
+    args = args_of()
+    used, state = begun(make(), args)
+    log(used, state, args, 4.0, step=50)
+    first = used.state()["attributes"]
+    begun(used, args)
+    assert used.state()["attributes"] == make().state()["attributes"] != first
+
+
 @pytest.mark.parametrize("callback", [AdaptiveKL(0.15, target=6.0), StopAtKL()])
 def test_a_callback_says_what_it_lacks(callback):
     callback.trainer = None
