@@ -63,7 +63,7 @@ class GeliReward:
         repetition_penalty: what a reply loses that only repeats itself or the agent's own earlier turns, in units of
             the standardised session score; one that repeats a part loses that part of it. See `repeated_share`.
         normalise: take off the running mean of the rewards of all training so far and divide by their running
-            deviation. Both are saved and resumed with the trainer's checkpoints. An evaluation's rewards count too.
+            deviation. Both are saved and resumed with the trainer's checkpoints. An evaluation does not change them.
         clip: bounds what is returned to -clip..clip.
         device: where the reward model works. Default: where it is, but if that is the CPU, where the trainer is.
         name: heads the logged names, and tells rewards apart when a trainer has several.
@@ -146,7 +146,7 @@ class GeliReward:
             for dialogue, reply in zip(dialogues, replies)
         ]
         rows = [(repr(p), len(reply.split()), r, v) for p, reply, r, v in zip(prompts, replies, repetition, raw)]
-        rewards, curves = self._guarded(rows, trainer_state)
+        rewards, curves = self._guarded(rows, trainer_state, learns=not _evaluates(log_metric))
 
         name = self.__name__
         if log_metric is not None and replies:
@@ -198,7 +198,7 @@ class GeliReward:
         return rewards
 
     def _guarded(
-        self, rows: list[tuple[str, int, float, float]], trainer_state: TrainerState | None
+        self, rows: list[tuple[str, int, float, float]], trainer_state: TrainerState | None, *, learns: bool
     ) -> tuple[list[float | None], dict[str, float]]:
         """Rewards of this process's rows (prompt, words, repeated share, turn reward), and what to log of all rows."""
         # Every process sees all rows: a prompt's completions may be spread over them, and the moments are shared.
@@ -220,8 +220,9 @@ class GeliReward:
         rewards -= self.repetition_penalty * np.array([row[2] for row in everyone])
         if self.normalise:
             self._resume(trainer_state)
-            self.moments.update(rewards[finite])
-            self._keep(trainer_state)
+            if learns:
+                self.moments.update(rewards[finite])
+                self._keep(trainer_state)
             rewards = np.array(self.moments.normalise(rewards))
             curves |= {"running_mean": self.moments.mean, "running_std": self.moments.std}
         if self.clip is not None:
@@ -277,3 +278,9 @@ class GeliReward:
                 "score whole dialogues with GeliRewardModel.score_sessions"
             )
         return completion[0]["content"] or ""
+
+
+def _evaluates(log_metric: Callable | None) -> bool:
+    # TRL does not tell a reward function. But what it is given to log with is a method of the trainer, which knows.
+    model = getattr(getattr(log_metric, "__self__", None), "model", None)
+    return model is not None and not model.training

@@ -1,5 +1,6 @@
 """GeliReward against the reward model itself, and at the edges of what a policy may say."""
 
+import dataclasses
 import logging
 import math
 import statistics
@@ -10,8 +11,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainerState
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from geli_hf.alignment import OPENING, GeliReward, repeated_share, without_length_slope
+from geli_hf.alignment import (
+    OPENING,
+    GeliReward,
+    dialogue_prompts,
+    load_policy_tokenizer,
+    repeated_share,
+    without_length_slope,
+)
 from geli_hf.alignment import rewards as rewards_module
 from geli_hf.alignment.guards import RunningMoments
 
@@ -237,6 +246,42 @@ class TestScale:
         # Another training begins anew, even with the same object.
         unbroken([HIKING] * 3, second, trainer_state=TrainerState())
         assert unbroken.moments.count == 3
+
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+    @pytest.mark.parametrize("method", [(GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)])
+    def test_an_evaluation_is_put_on_the_scale_and_does_not_change_it(
+        self, method, reward_model, policy_folder, sessions, tmp_path
+    ):
+        trainer_class, config = method
+        prompts, scaled = dialogue_prompts(sessions, context_messages=2), GeliReward(reward_model, normalise=True)
+        args = config(
+            str(tmp_path),
+            max_steps=1,
+            per_device_train_batch_size=4,
+            per_device_eval_batch_size=8,
+            num_generations=4,
+            max_completion_length=4,
+            beta=0.05,
+            bf16=False,
+            activation_checkpointing=False,
+            dataloader_pin_memory=False,
+            report_to="none",
+            disable_tqdm=True,
+        )
+        trainer = trainer_class(
+            str(policy_folder),
+            reward_funcs=scaled,
+            args=args,
+            train_dataset=prompts,
+            eval_dataset=prompts.select(range(2)),
+            processing_class=load_policy_tokenizer(policy_folder),
+        )
+        trainer.train()
+        trained = dataclasses.replace(scaled.moments)
+        found = trainer.evaluate()
+        assert scaled.moments == trained
+        assert trained.count == 4
+        assert found["eval_geli/running_mean"] == pytest.approx(trained.mean, abs=1e-5)
 
     @pytest.mark.parametrize(("option", "value"), [("clip", 0.0), ("clip", -1.0), ("repetition_penalty", -0.5)])
     def test_what_could_not_work_is_refused(self, reward_model, option, value):
