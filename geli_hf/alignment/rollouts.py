@@ -73,8 +73,9 @@ class SessionRollouts:
 
     A session ends after `turns` turns of the policy, when the partner leaves, when its tokens leave no room for
     another turn (`max_completion_length` of TRL's arguments holds all turns of both sides), or when the partner fails.
-    A reply counts up to where it starts to speak for the user; what the policy sampled beyond is neither shown to
-    anybody nor trained on.
+    A reply that starts to speak for the user is cut there, and nobody sees the rest. The tokens of that start stay in
+    the policy's context and in the loss, so that the turn's reward reaches them: a turn that is nothing but such a
+    start could not be unlearned otherwise. What was sampled after them is dropped.
 
     Args:
         partner: whom the policy talks with.
@@ -108,6 +109,7 @@ class SessionRollouts:
             trainer.accelerator,
             gather_deepspeed3_params=trainer.args.ds3_gather_for_generation,
             generation_kwargs=trainer.generation_kwargs,
+            gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
         ) as model:
             rollouts = self.play(
                 model,
@@ -192,8 +194,7 @@ class SessionRollouts:
                     rollout.add(ids, turn)
                 else:
                     rollout.cut += 1
-                    rollout.add(ids[: frame.tokens_of(reply, ids)], turn)
-                    rollout.add([frame.closing], PARTNERS_TOKEN)
+                    rollout.add(ids[: frame.tokens_to_marker(ids)], turn)
             if turn + 1 == self.turns:
                 return
             answers = self.partner.answer([each.messages for each, _ in live], [each.seed for each, _ in live])
@@ -244,11 +245,6 @@ class _Frame:
             )
         return exchange, ids[: ends[-1] + 1]
 
-    @property
-    def closing(self) -> int:
-        """The token that ends a reply."""
-        return self._exchange[1][-1]
-
     def between(self, text: str, *, closed: bool) -> list[int]:
         """From the end of a reply over the user's answer to where the next reply begins.
 
@@ -269,9 +265,10 @@ class _Frame:
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
-    def tokens_of(self, reply: str, ids: Sequence[int]) -> int:
-        """How many of the tokens say no more than the reply that was cut out of them."""
-        return max(count for count in range(len(ids) + 1) if len(self.decode(ids[:count]).strip()) <= len(reply))
+    def tokens_to_marker(self, ids: Sequence[int]) -> int:
+        """How many of the tokens it takes until the reply speaks for the user."""
+        texts = (self.decode(ids[:count]).strip() for count in range(1, len(ids) + 1))
+        return next(count for count, text in enumerate(texts, 1) if cut_reply(text) != text)
 
 
 def _ends(tokenizer: PreTrainedTokenizerBase, config: GenerationConfig) -> list[int]:

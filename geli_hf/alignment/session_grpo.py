@@ -144,6 +144,9 @@ class SessionGRPOTrainer(GRPOTrainer):
     (`turn_advantages`). Prompts are the beginnings of sessions, and `num_generations` sessions that begin alike are a
     group. A session that broke, or whose reward is not a number, is left out of its group and is not learned from.
 
+    Where turns are worth less than 0, a session that ends early can be worth more than one that goes on: watch
+    `session/turns`, and give the floor for a turn that nobody wanted to answer if it falls.
+
     Args:
         model: the policy, or its name or path.
         session_reward: gives a list of rewards, one per turn of the policy, for each `Rollout` of a list. It is handed
@@ -173,6 +176,12 @@ class SessionGRPOTrainer(GRPOTrainer):
             raise ValueError(f"gamma: expected a discount from 0 to 1, found {gamma}")
         if credit not in ("turn", "session"):
             raise ValueError(f"credit: expected 'turn' or 'session', found {credit!r}")
+        for argument, expected in (("reward_weights", None), ("multi_objective_aggregation", "sum_then_normalize")):
+            if args is not None and (found := getattr(args, argument)) != expected:
+                raise ValueError(
+                    f"{argument}: there is one reward, session_reward, to which it does nothing; expected {expected}, "
+                    f"found {found}. Weigh several rewards within session_reward"
+                )
         self.gamma, self.credit, self._score = gamma, credit, session_reward
         self._turn_rewards: torch.Tensor | None = None
         super().__init__(model=model, reward_funcs=self.session_reward, args=args, rollout_func=rollouts, **kwargs)
@@ -180,7 +189,10 @@ class SessionGRPOTrainer(GRPOTrainer):
     def session_reward(self, rollout: Sequence[Rollout], log_metric, log_extra, **kwargs) -> list[float | None]:
         """TRL's reward function: the sum of a session's rewards, None for one that does not count."""
         whole = [each for each in rollout if not each.broken]
-        scored = iter(self._score(whole) if whole else ())
+        scores = list(self._score(whole)) if whole else []
+        if len(scores) != len(whole):
+            raise ValueError(f"session_reward: expected {len(whole)} lists, one per session, found {len(scores)}")
+        scored = iter(scores)
         rewards = [[] if each.broken else list(map(float, next(scored))) for each in rollout]
         for each, row in zip(rollout, rewards):
             if each.broken:

@@ -132,9 +132,15 @@ def test_a_reply_that_speaks_for_the_user_is_cut_for_everybody(policy, monkeypat
     assert rollout.replies == ["Okay.", ""]
     assert rollout.cut == 2
     text = policy[1].decode(rollout.completion_ids)
-    assert text == "Okay.<|end|><|user|>That was 2.<|end|><|assistant|><|end|>"
-    own = [t for t, turn in zip(rollout.completion_ids, rollout.token_turns) if turn >= 0]
-    assert policy[1].decode(own) == "Okay."
+    assert text == "Okay.<|user|><|end|><|user|>That was 2.<|end|><|assistant|>User:"
+    assert [message["content"] for message in rollout.messages[1:]] == ["Okay.", "That was 2.", ""]
+
+
+def test_what_starts_to_speak_for_the_user_is_learned_from_in_its_turn(policy, monkeypatch):
+    says(monkeypatch, policy, "Okay.<|user|>You are wonderful!<|end|>", "User: Hello?<|end|>")
+    rollout = play(policy, Repeats(), PROMPTS[:1], turns=2)[0]
+    own = [[t for t, turn in zip(rollout.completion_ids, rollout.token_turns) if turn == own] for own in (0, 1)]
+    assert [policy[1].decode(ids) for ids in own] == ["Okay.<|user|>", "User:"]
 
 
 def test_an_empty_reply_is_a_turn(policy, monkeypatch):

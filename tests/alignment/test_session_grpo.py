@@ -301,6 +301,9 @@ class TestTrainer:
         trainer = make_trainer(policy_folder, tmp_path, Scripted("Okay."), reward=lambda rollouts: [[1.0]] * 8)
         with pytest.raises(ValueError, match="session_reward: expected 3 rewards, one per turn, found 1"):
             scored(trainer)
+        trainer = make_trainer(policy_folder, tmp_path, Scripted("Okay."), reward=lambda rollouts: [[1.0] * 3] * 7)
+        with pytest.raises(ValueError, match="session_reward: expected 8 lists, one per session, found 7"):
+            scored(trainer)
 
     def test_it_trains_against_the_reward_model(self, policy_folder, reward_model, tmp_path):
         trainer = make_trainer(
@@ -320,9 +323,9 @@ class TestTrainer:
         with pytest.raises(ValueError, match=message):
             trainer.rollout_func([[{"role": "user", "content": "Okay."}]], trainer)
 
-    @pytest.mark.parametrize("wrong", [{"gamma": 1.5}, {"credit": "token"}])
+    @pytest.mark.parametrize("wrong", [{"gamma": 1.5}, {"credit": "token"}, {"reward_weights": [2.0]}])
     def test_impossible_arguments_are_named(self, policy_folder, tmp_path, wrong):
-        with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected"):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}: .*expected"):
             make_trainer(policy_folder, tmp_path, Scripted("Okay."), **wrong)
 
 
