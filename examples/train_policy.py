@@ -2,9 +2,10 @@
 
     python examples/train_policy.py --config examples/configs/policy.yaml --data.topical_chat DATA/topical_chat
 
-Five stages, each of which leaves folders or files in `output_dir`:
+Six stages, each of which leaves folders or files in `output_dir`:
 
-    pretrain  a language model from scratch, on pieces of generated sessions and on Topical-Chat   -> base/
+    pretrain  a language model from scratch, on pieces of generated sessions and on Topical-Chat   -> short/
+    lengthen  the same, on longer pieces, so that it is at home in longer dialogues                -> base/
     sft       the same, fine-tuned on the agent's turns                                            -> policy/
     reward    two reward models on that base; the better one is kept                               -> policy_reward/
     align     an adapter of the policy, by GRPO against it                                         -> policy_adapter/
@@ -55,9 +56,9 @@ from geli_hf.training import GeliRewardArguments, GeliRewardTrainer, fit_hindsig
 from geli_hf.training.checkpoints import write_by_one, write_history
 
 CARDS = Path(__file__).parents[1] / "model_cards"
-STAGES = ("pretrain", "sft", "reward", "align", "evaluate")
+STAGES = ("pretrain", "lengthen", "sft", "reward", "align", "evaluate")
 # Streams of random numbers, apart from those of geli_hf.data.write_sample (0 to 2).
-PRETRAIN, SFT = 3, 4
+PRETRAIN, SFT, LENGTHEN = 3, 4, 5
 HELD_OUT = 1000  # on top of the seed: of the corpus that nothing learns from
 MESSAGES = Features({"messages": List({"role": Value("string"), "content": Value("string")})})
 
@@ -73,7 +74,8 @@ class RunSettings:
 @dataclass
 class DataSettings:
     sessions: int = field(default=100_000, metadata={"help": "Generated sessions to learn the language from."})
-    sft_sessions: int = field(default=10_000, metadata={"help": "Others, whose agent's turns are learned."})
+    long_sessions: int = field(default=6_000, metadata={"help": "Others, to get used to longer dialogues with."})
+    sft_sessions: int = field(default=4_000, metadata={"help": "Others, whose agent's turns are learned."})
     topical_chat: str | None = field(default=None, metadata={"help": "Folder of Topical-Chat; without it, none."})
     passes: int = field(default=1, metadata={"help": "How often Topical-Chat is read, each time from both sides."})
     vocabulary_sessions: int = field(default=2_000, metadata={"help": "Sessions that the tokenizer learns from."})
@@ -81,6 +83,15 @@ class DataSettings:
         default_factory=lambda: [4, 4, 6],
         metadata={"help": "Messages of the piece that is taken of each generated session, by turns; even."},
     )
+    long_pieces: list[int] = field(
+        default_factory=lambda: [6, 16],
+        metadata={"help": "The same for all that follows pretraining. The longest is what the policy reads at once."},
+    )
+
+    @property
+    def window(self) -> int:
+        """Longest dialogue that the policy is made for, in messages."""
+        return max(self.long_pieces)
 
 
 @dataclass
@@ -111,7 +122,6 @@ class PolicySettings:
     hidden_size: int = field(default=128, metadata={"help": "Width of the policy, a multiple of 32."})
     layers: int = field(default=4, metadata={"help": "Its layers."})
     vocab_size: int = field(default=2560, metadata={"help": "Of its tokenizer."})
-    window_messages: int = field(default=6, metadata={"help": "Longest piece that it learns from, in messages; even."})
     lora: dict = field(default_factory=lambda: {"r": 16, "lora_alpha": 32}, metadata={"help": "peft.LoraConfig."})
     length_neutral: bool = field(default=True, metadata={"help": "Reward nobody for talking more or less."})
 
@@ -123,6 +133,7 @@ def main(argv: list[str]) -> None:
         "data": DataSettings,
         "policy": PolicySettings,
         "pretrain": TrainingArguments,
+        "lengthen": TrainingArguments,
         "sft": SFTConfig,
         "reward": RewardSettings,
         "grpo": GRPOConfig,
@@ -138,7 +149,8 @@ def main(argv: list[str]) -> None:
     lasting["data"].pop("topical_chat", None)
     claim(output, lasting, run.resume)
     set_seed(run.seed)
-    stages = dict(zip(STAGES, (pretrain_stage, sft_stage, reward_stage, align_stage, evaluate_stage)))
+    each = (pretrain_stage, lengthen_stage, sft_stage, reward_stage, align_stage, evaluate_stage)
+    stages = dict(zip(STAGES, each))
     for name in (name for name in STAGES if name in run.stages):
         print(f"\nStage {name}: {stages[name].__doc__}", flush=True)
         stages[name](settings, output, run)
@@ -179,13 +191,13 @@ def generate(stream: int, seed: int, pieces: list[int], indices: list[int]) -> I
         }
 
 
-def generated_sessions(stream: int, count: int, data: DataSettings, output: Path, run: RunSettings) -> Dataset:
+def generated_sessions(stream: int, count: int, pieces: list[int], output: Path, run: RunSettings) -> Dataset:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Dataset.from_generator(
         generate,
         features=MESSAGES,
         cache_dir=str(output / "checkpoints" / "sessions"),
-        gen_kwargs={"stream": stream, "seed": run.seed, "pieces": tuple(data.pieces), "indices": list(range(count))},
+        gen_kwargs={"stream": stream, "seed": run.seed, "pieces": tuple(pieces), "indices": list(range(count))},
         num_proc=min(cores, count),
     )
 
@@ -208,23 +220,33 @@ def mixed(generated: Dataset, data: DataSettings, passes: int) -> Dataset:
 
 def pretrain_stage(settings: dict, output: Path, run: RunSettings) -> None:
     """a language model from scratch, on generated sessions and Topical-Chat"""
-    if (output / "base").exists():
-        return kept(output / "base")
+    if (output / "short").exists():
+        return kept(output / "short")
     data, policy = build(DataSettings, settings["data"]), build(PolicySettings, settings["policy"])
-    generated = generated_sessions(PRETRAIN, data.sessions, data, output, run)
+    generated = generated_sessions(PRETRAIN, data.sessions, data.pieces, output, run)
     few = generated.select(range(min(data.vocabulary_sessions, len(generated))))
     shape = {"hidden_size": policy.hidden_size, "layers": policy.layers, "vocab_size": policy.vocab_size}
     model, tokenizer = small_policy(mixed(few, data, 1), seed=run.seed, **shape)
-    trainer = pretrain(
-        model,
-        tokenizer,
-        mixed(generated, data, data.passes),
-        arguments(TrainingArguments, settings, "pretrain", output, run),
-        window_messages=policy.window_messages,
-        resume=run.resume,
-    )
-    write_history(trainer, output / "pretrain_history.json")
+    read(model, tokenizer, mixed(generated, data, data.passes), "pretrain", max(data.pieces), settings, output, run)
+    write_by_one(output / "short", partial(save, model, tokenizer))
+
+
+def lengthen_stage(settings: dict, output: Path, run: RunSettings) -> None:
+    """the same, on longer pieces"""
+    if (output / "base").exists():
+        return kept(output / "base")
+    data = build(DataSettings, settings["data"])
+    generated = generated_sessions(LENGTHEN, data.long_sessions, data.long_pieces, output, run)
+    model, tokenizer = load_policy(output / "short", dtype=torch.float32)
+    read(model, tokenizer, mixed(generated, data, 1), "lengthen", data.window, settings, output, run)
     write_by_one(output / "base", partial(save, model, tokenizer))
+
+
+def read(model, tokenizer, sessions: Dataset, stage: str, window: int, settings: dict, output: Path, run: RunSettings):
+    """Train the model on everybody's words."""
+    args = arguments(TrainingArguments, settings, stage, output, run)
+    trainer = pretrain(model, tokenizer, sessions, args, window_messages=window, resume=run.resume)
+    write_history(trainer, output / f"{stage}_history.json")
 
 
 def sft_stage(settings: dict, output: Path, run: RunSettings) -> None:
@@ -233,14 +255,14 @@ def sft_stage(settings: dict, output: Path, run: RunSettings) -> None:
 
     if (output / "policy").exists():
         return kept(output / "policy")
-    data, policy = build(DataSettings, settings["data"]), build(PolicySettings, settings["policy"])
+    data = build(DataSettings, settings["data"])
     model, tokenizer = load_policy(output / "base", dtype=torch.float32)
     trainer = sft(
         model,
         tokenizer,
-        mixed(generated_sessions(SFT, data.sft_sessions, data, output, run), data, 1),
+        mixed(generated_sessions(SFT, data.sft_sessions, data.long_pieces, output, run), data, 1),
         arguments(SFTConfig, settings, "sft", output, run),
-        window_messages=policy.window_messages,
+        window_messages=data.window,
         resume=run.resume,
     )
     write_history(trainer, output / "sft_history.json")
@@ -337,7 +359,7 @@ def align_stage(settings: dict, output: Path, run: RunSettings) -> None:
 
     if (output / "policy_adapter").exists():
         return kept(output / "policy_adapter")
-    policy = build(PolicySettings, settings["policy"])
+    policy, data = build(PolicySettings, settings["policy"]), build(DataSettings, settings["data"])
     sessions = rated_sessions(build(RewardSettings, settings["reward"]), run)["train"]
     trainer = align(
         output / "policy",
@@ -345,7 +367,7 @@ def align_stage(settings: dict, output: Path, run: RunSettings) -> None:
             GeliRewardModel.from_pretrained(output / "policy_reward", dtype=torch.float32),
             length_neutral=policy.length_neutral,
         ),
-        dialogue_prompts(sessions, context_messages=policy.window_messages),
+        dialogue_prompts(sessions, context_messages=data.window),
         arguments(GRPOConfig, settings, "grpo", output, run),
         LoraConfig(**{"target_modules": "all-linear", "task_type": "CAUSAL_LM"} | policy.lora),
         resume=run.resume,
@@ -370,7 +392,6 @@ def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
     if (output / "figures.json").exists():
         return kept(output / "figures.json")
     data, asked = build(DataSettings, settings["data"]), build(EvaluateSettings, settings["evaluate"])
-    window = build(PolicySettings, settings["policy"]).window_messages
     sessions = {"sample": rated_sessions(build(RewardSettings, settings["reward"]), run)["test"]}
     if data.topical_chat is not None:
         sessions["topical_chat"] = load_sessions("topical_chat", data_dir=data.topical_chat, split="test_freq")
@@ -379,13 +400,15 @@ def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
     speakers["aligned"] = load_policy(output / "policy", dtype=torch.float32)
     speakers["aligned"][0].load_adapter(output / "policy_adapter")
     pieces = {
-        corpus: sft_rows(rows, window_messages=window).shuffle(seed=run.seed)["messages"][: asked.pieces]
+        corpus: sft_rows(rows, window_messages=data.window).shuffle(seed=run.seed)["messages"][: asked.pieces]
         for corpus, rows in sessions.items()
     }
     figures: dict = {
         "data": {
             "generated": data.sessions,
             "pieces": list(data.pieces),
+            "lengthened": data.long_sessions,
+            "long_pieces": list(data.long_pieces),
             "sft": data.sft_sessions,
             "sft_epochs": arguments(SFTConfig, settings, "sft", output, run).num_train_epochs,
             "topical_chat": len(topical_chat(data) or ()),
@@ -405,7 +428,7 @@ def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
 
     replies = {}
     for corpus, rows in sessions.items():
-        prompts = dialogue_prompts(rows, context_messages=window).shuffle(seed=run.seed)
+        prompts = dialogue_prompts(rows, context_messages=data.window).shuffle(seed=run.seed)
         prompts = prompts.select(range(min(asked.replies if corpus == "sample" else asked.shown, len(prompts))))
         said = {
             name: generate_replies(
@@ -531,6 +554,8 @@ def cards(figures: dict) -> dict[str, ModelCard]:
     data, rated = figures["data"], figures["reward"]["sessions"]
     low, high = min(data["pieces"]), max(data["pieces"])
     read = f"pieces of {low} to {high} messages of {data['generated']:,} generated sessions of the sample"
+    longer = f"pieces of up to {max(data['long_pieces'])} messages of {data['lengthened']:,} others"
+    longer += " and of Topical-Chat" if data["topical_chat"] else ""
     learnt = f"{data['sft']:,} other generated sessions"
     if data["topical_chat"]:
         often = "once" if data["passes"] == 1 else f"{data['passes']} times"
@@ -549,8 +574,8 @@ def cards(figures: dict) -> dict[str, ModelCard]:
         repo_id="policy",
         sizes=f"The policy has {figures['parameters'] / 1e6:.1f} million weights, in bfloat16.",
         training_data=(
-            f"Pretrained on {read}: everybody's words. Fine-tuned for {data['sft_epochs']:g} epochs on the "
-            f"agent's turns of {learnt}. Aligned with "
+            f"Pretrained on {read}: everybody's words; then on {longer}, so that it is at home in longer "
+            f"dialogues. Fine-tuned for {data['sft_epochs']:g} epochs on the agent's turns of {learnt}. Aligned with "
             f"prompts from {rated['train']:,} rated sessions of the sample, which the reward model was learned from "
             "too. The sample is made by the package; no test part of a corpus was learned from."
         ),

@@ -52,12 +52,14 @@ def arguments(output: Path, topical_chat: Path, *more: str) -> list[str]:
     given = {
         "output_dir": str(output),
         "data.sessions": "12",
+        "data.long_sessions": "6",
         "data.sft_sessions": "6",
         "data.topical_chat": str(topical_chat),
         "policy.hidden_size": "32",
         "policy.layers": "1",
         "policy.vocab_size": "400",
         "pretrain.max_steps": "2",
+        "lengthen.max_steps": "2",
         "sft.max_steps": "1",
         "reward.conversations": "24",
         "reward.compared": "12",
@@ -120,7 +122,7 @@ def test_a_finished_run_is_kept_and_another_one_is_not_mixed_with_it(ran, script
     assert {path: path.stat().st_mtime_ns for path in ran.rglob("*.safetensors")} == before
     with pytest.raises(SettingsError, match="other settings"):
         script.main(arguments(ran, topical_chat, "--resume", "--grpo.max_steps", "2"))
-    with pytest.raises(SettingsError, match="expected some of pretrain, sft"):
+    with pytest.raises(SettingsError, match="expected some of pretrain, lengthen, sft"):
         script.main(arguments(ran, topical_chat, "--resume", "--stages", "[bake]"))
 
 
