@@ -271,7 +271,7 @@ def open_reward(settings: RewardSettings) -> GeliReward:
 def policy_before(run: Run, sessions: Dataset) -> str:
     """Folder or name of the policy that is aligned, and that the KL penalty holds it to."""
     name, target = run.model.model_name_or_path, run.output / "sft_policy"
-    if run.sft is None and not is_adapter(name):
+    if run.sft is None and not is_adapter(name, **run.revision):
         # Absolute, because an adapter that is kept apart names it.
         return str(Path(name).resolve()) if Path(name).exists() else name
     if target.exists():

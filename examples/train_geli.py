@@ -464,5 +464,5 @@ def push(output: Path, namespace: str) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (SettingsError, SessionError, FileNotFoundError) as error:
+    except (SettingsError, SessionError, FileNotFoundError, MemoryError) as error:
         sys.exit(f"train_geli: {error}")
