@@ -43,7 +43,6 @@ class Push:
     Args:
         files: by the path there.
         card: the text of README.md.
-        own_card: whether somebody wrote it: it lies in the folder, and was not rendered just now.
         stale: patterns of what is deleted there if it is not among the files, such as earlier weights.
         merged: given the card on the Hub, what to make of it where it is kept.
     """
@@ -53,7 +52,6 @@ class Push:
     what: str
     files: Mapping[str, Path]
     card: str
-    own_card: bool
     stale: tuple[str, ...] = ()
     merged: Callable[[str], str] = str
 
