@@ -1,17 +1,31 @@
-"""`geli push`: a folder or sessions, and a card, to the Hub in one commit; or what that would send."""
+"""`geli push`: a folder or sessions to the Hub in one commit; or what that would send."""
 
 import argparse
 import tempfile
 from pathlib import Path
 from typing import TextIO
 
+from huggingface_hub import metadata_load
+from yaml import YAMLError
+
 from ..settings import json_object
-from .cards import dataset_card, model_card, own_card, with_schema
-from .folders import open_folder
-from .pushing import Push, Target, check_repo_id, is_private, push
-from .rows import from_candor, hash_raters, read_splits, write_parquet
+from .folders import kind_by_names, open_folder
+from .pushing import CARD, Push, check_repo_id, is_private, send
+from .rows import from_candor, hash_raters, read_splits, with_schema, write_parquet
 
 STALE_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
+ROWS_CARD = """---
+tags:
+  - dialogue
+  - human-feedback
+  - geli
+---
+
+# {repo}
+
+Rated sessions of dialogue, one row per session and person who rated it, as `geli_hf.load_sessions("{repo}")` reads
+them. {raters}
+"""
 
 
 def push_model(arguments: argparse.Namespace, out: TextIO) -> None:
@@ -19,19 +33,10 @@ def push_model(arguments: argparse.Namespace, out: TextIO) -> None:
     folder = open_folder(arguments.folder)
     if folder.left_out:
         out.write(f"left out, for a trainer alone: {', '.join(folder.left_out)}\n")
-    card = own_card(folder.path)
-    _send(
-        Push(
-            arguments.repo,
-            "model",
-            folder.kind,
-            folder.files,
-            model_card(folder, arguments.repo) if card is None else card,
-            stale=STALE_WEIGHTS,
-        ),
-        arguments,
-        out,
-    )
+    card = _card(folder.path)
+    if card is None:
+        out.write(f"{folder.path} has no {CARD}: it goes without a card\n")
+    _push(arguments, out, "model", folder.kind, folder.files, card, stale=STALE_WEIGHTS, kind_of=kind_by_names)
 
 
 def push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
@@ -52,38 +57,40 @@ def push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
         if not arguments.keep_rater_ids:
             splits = {name: hash_raters(sessions) for name, sessions in splits.items()}
             raters = "`rater_id` is no name that anybody else uses: the ids of the source were hashed with a secret."
-    source = Path(arguments.sessions)
-    card = own_card(source) if source.is_dir() else None
-    if card is None:
-        told = "A file of their owner." if source.exists() else f"The corpus `{arguments.sessions}`."
-        card = dataset_card(splits, arguments.repo, source=told, raters=raters)
+    card = _card(Path(arguments.sessions)) or ROWS_CARD.format(repo=arguments.repo, raters=raters)
     with tempfile.TemporaryDirectory(prefix="geli_push_") as folder:
         files = write_parquet(splits, Path(folder))
-        sizes = {name: (len(sessions), sessions.data.nbytes) for name, sessions in splits.items()}
-        download = sum(path.stat().st_size for path in files.values())
-        features = next(iter(splits.values())).features
 
         def described(card: str) -> str:
-            return with_schema(card, features, sizes, download)
+            return with_schema(card, splits, download=sum(path.stat().st_size for path in files.values()))
 
         stale = ("data/*.parquet",)
-        _send(
-            Push(arguments.repo, "dataset", "sessions", files, described(card), stale=stale, merged=described),
-            arguments,
-            out,
-        )
+        _push(arguments, out, "dataset", "sessions", files, described(card), stale=stale, merged=described)
 
 
-def _send(sent: Push, arguments: argparse.Namespace, out: TextIO) -> None:
+def _card(folder: Path) -> str | None:
+    path = folder / CARD
+    if not path.is_file():
+        return None
+    try:
+        metadata_load(path)
+    except (ValueError, YAMLError) as error:
+        raise ValueError(f"{path}: what stands between the dashes is no YAML: {error}") from None
+    return path.read_text(encoding="utf-8")
+
+
+def _push(arguments: argparse.Namespace, out: TextIO, repo_type: str, what: str, files, card, **how) -> None:
+    options = {name: getattr(arguments, name) for name in ("private", "create_pr", "revision", "replace_card")}
+    push = Push(arguments.repo, repo_type, what, files, card, **options, **how)
     if arguments.dry_run:
-        sizes = sent.sizes()
+        sizes = push.sizes()
         width = max(len(f"{size:,}") for size in sizes.values())
-        out.write(f"{sent.repo}: would get this {sent.what} in one commit; nothing was sent\n")
+        out.write(f"{push.repo}: would get this {what} in one commit; nothing was sent\n")
         out.writelines(f"{size:>{width},}  {name}\n" for name, size in sizes.items())
-        out.write(f"\nREADME.md, unless somebody edited the one on the Hub:\n\n{sent.card}\n")
+        if card is not None:
+            out.write(f"\n{CARD}, unless somebody edited the one on the Hub:\n\n{card}\n")
         return
-    target = Target(arguments.private, arguments.create_pr, arguments.revision, arguments.replace_card)
-    pushed = push(sent, target)
-    out.write(f"{pushed.url}: {sent.what}, {len(sent.files) + 1} files\n")
+    pushed = send(push)
+    out.write(f"{pushed.url}: {what}, {len(push.sizes())} files\n")
     if pushed.card_kept:
         out.write("the card there was edited on the Hub, so it was kept; --replace-card replaces it\n")

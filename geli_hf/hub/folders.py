@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,6 +115,18 @@ def _kind(folder: Path) -> tuple[str, dict]:
     )
 
 
+def kind_by_names(names: Collection[str]) -> str | None:
+    """What a repository with these files holds; None if it is no model. One of others may pass for a policy."""
+    marks = {
+        "adapter_config.json": "adapter",
+        "hindsight.json": "attribution",
+        "modeling_affect.py": "face classifier",
+        "modeling_geli.py": "reward model",
+        "config.json": "policy",
+    }
+    return next((kind for name, kind in marks.items() if name in names), None)
+
+
 def _refuse_pickle(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(4)
@@ -149,5 +162,5 @@ def _check_base(folder: Path, config: dict) -> None:
     if not base or Path(base).exists() or str(base).count("/") > 1 or str(base).startswith((".", "/")):
         raise ValueError(
             f"{folder}: the adapter's base_model_name_or_path is {base!r}, which nobody else has. Push the base "
-            "first, and put its name on the Hub there (adapter_config.json); or push the merged policy"
+            "first, and put its name on the Hub into adapter_config.json and README.md; or push the merged policy"
         )

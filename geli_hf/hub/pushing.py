@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -38,37 +38,37 @@ HINTS = {
 
 @dataclass(frozen=True)
 class Push:
-    """What to send where.
+    """What to send where, and how.
 
     Args:
+        what: the kind of thing, in words.
         files: by the path there.
-        card: the text of README.md.
+        card: the text of README.md; None leaves the one there as it is.
         stale: patterns of what is deleted there if it is not among the files, such as earlier weights.
+        kind_of: given the names of the files on the Hub, what they are, in the words of `what`.
         merged: given the card on the Hub, what to make of it where it is kept.
+        replace_card: replace the one on the Hub even if somebody edited it there.
     """
 
     repo: str
     repo_type: str
     what: str
     files: Mapping[str, Path]
-    card: str
+    card: str | None
     stale: tuple[str, ...] = ()
+    kind_of: Callable[[Collection[str]], str | None] = lambda names: None
     merged: Callable[[str], str] = str
-
-    def sizes(self) -> dict[str, int]:
-        """Bytes by path, the card among them."""
-        card = len(self.card.encode())
-        return dict(sorted({**{name: path.stat().st_size for name, path in self.files.items()}, CARD: card}.items()))
-
-
-@dataclass(frozen=True)
-class Target:
-    """How to send it, as the command's options say."""
-
     private: bool = False
     create_pr: bool = False
     revision: str | None = None
     replace_card: bool = False
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes by path, the card among them."""
+        sizes = {name: path.stat().st_size for name, path in self.files.items()}
+        if self.card is not None:
+            sizes[CARD] = len(self.card.encode())
+        return dict(sorted(sizes.items()))
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def is_private(repo: str, repo_type: str) -> bool | None:
     return None if info is None else bool(info.private)
 
 
-def push(push: Push, target: Target) -> Pushed:
+def send(push: Push) -> Pushed:
     """Make the repository if there is none, and commit everything at once.
 
     A README.md whose last commit is no push of this command was edited by somebody on the Hub, and is kept.
@@ -104,22 +104,28 @@ def push(push: Push, target: Target) -> Pushed:
     api = HfApi()
     with hints():
         info = _info(api, push.repo, push.repo_type)
-        if info is not None and target.private and not info.private:
+        if info is not None and push.private and not info.private:
             raise ValueError(
                 f"--private: {push.repo} is there already, and public. Make it private in its settings, leave "
                 "--private out, or choose another name"
             )
         if info is None:
-            api.create_repo(push.repo, repo_type=push.repo_type, private=target.private or None, exist_ok=True)
-        revision = target.revision or "main"
+            api.create_repo(push.repo, repo_type=push.repo_type, private=push.private or None, exist_ok=True)
+        revision = push.revision or "main"
         parent = _head(api, push, revision)
         there = set(api.list_repo_files(push.repo, repo_type=push.repo_type, revision=parent))
-        edited = None
-        if CARD in there and not target.replace_card:
+        if push.kind_of(there) not in (None, push.what):
+            raise ValueError(
+                f"--repo: {push.repo} is taken by another kind of model ({push.kind_of(there)}), which this "
+                f"{push.what} would replace. Choose another name"
+            )
+        card = push.card
+        if card is not None and CARD in there and not push.replace_card:
             edited = _edited_card(api, push, parent)
-        card = push.card if edited is None else push.merged(edited)
+            card = card if edited is None else push.merged(edited)
         adds = [CommitOperationAdd(name, str(path)) for name, path in push.files.items()]
-        adds.append(CommitOperationAdd(CARD, card.encode()))
+        if card is not None:
+            adds.append(CommitOperationAdd(CARD, card.encode()))
         gone = sorted(
             name for name in there - set(push.files) - {CARD} if any(fnmatch(name, each) for each in push.stale)
         )
@@ -129,10 +135,10 @@ def push(push: Push, target: Target) -> Pushed:
             commit_message=f"{TITLE}{push.what}",
             repo_type=push.repo_type,
             revision=revision,
-            create_pr=target.create_pr,
+            create_pr=push.create_pr,
             parent_commit=parent,
         )
-    return Pushed(commit.pr_url or commit.commit_url, edited is not None and edited != push.card)
+    return Pushed(commit.pr_url or commit.commit_url, card_kept=card != push.card)
 
 
 def _info(api: HfApi, repo: str, repo_type: str) -> ModelInfo | None:
@@ -146,14 +152,13 @@ def _info(api: HfApi, repo: str, repo_type: str) -> ModelInfo | None:
 
 def _head(api: HfApi, push: Push, revision: str) -> str:
     """The commit to build on; a branch that is not there is made."""
-    for attempt in range(2):
-        try:
-            return api.repo_info(push.repo, repo_type=push.repo_type, revision=revision).sha
-        except RevisionNotFoundError:
-            if attempt or revision.startswith("refs/"):
-                raise
-            api.create_branch(push.repo, repo_type=push.repo_type, branch=revision, exist_ok=True)
-    raise AssertionError
+    try:
+        return api.repo_info(push.repo, repo_type=push.repo_type, revision=revision).sha
+    except RevisionNotFoundError:
+        if revision.startswith("refs/"):
+            raise
+    api.create_branch(push.repo, repo_type=push.repo_type, branch=revision)
+    return api.repo_info(push.repo, repo_type=push.repo_type, revision=revision).sha
 
 
 def _edited_card(api: HfApi, push: Push, revision: str) -> str | None:
@@ -180,6 +185,8 @@ def hints() -> Iterator[None]:
         _say(error, hint.replace("{wait}", f" ({wait} s)" if wait else ""))
     except HTTPError as error:  # no answer at all
         _say(error, f"The connection was lost. {AGAIN}")
+    except RuntimeError as error:  # what the client makes of a file that it could not upload
+        _say(error, AGAIN)
     except ValueError as error:
         if "Invalid metadata in README.md" not in str(error):
             raise

@@ -9,7 +9,11 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, DatasetInfo
+from datasets.info import DatasetInfosDict
+from datasets.splits import SplitDict, SplitInfo
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCard
 
 from ..cache import cache_root, whole
 from ..data import CORPORA, load_sessions
@@ -59,7 +63,7 @@ def from_candor(name: str, splits: Mapping[str, Dataset]) -> bool:
 
 
 def hash_raters(sessions: Dataset) -> Dataset:
-    """The sessions with another name for everybody who rated, in `rater_id` and where `session_id` holds it.
+    """The sessions with another name for everybody who rated, in `rater_id` and where it is a word of `session_id`.
 
     The same person has the same name in all that is pushed from this machine. The key that the names are made with
     lies in the cache of `geli_hf` and is never sent: without it nobody can look for an id that they know.
@@ -72,7 +76,8 @@ def hash_raters(sessions: Dataset) -> Dataset:
         if not row["rater_id"]:
             return {"rater_id": "", "session_id": row["session_id"]}
         name = hmac.new(key, row["rater_id"].encode(), hashlib.sha256).hexdigest()[:16]
-        return {"rater_id": name, "session_id": row["session_id"].replace(row["rater_id"], name)}
+        whole_word = rf"(?<![^\W_]){re.escape(row['rater_id'])}(?![^\W_])"
+        return {"rater_id": name, "session_id": re.sub(whole_word, name, row["session_id"])}
 
     return sessions.map(renamed, features=sessions.features, load_from_cache_file=False, keep_in_memory=True)
 
@@ -100,3 +105,24 @@ def write_parquet(splits: Mapping[str, Dataset], folder: Path) -> dict[str, Path
             files[name].parent.mkdir(exist_ok=True)
             sessions.shard(number, index, contiguous=True).to_parquet(files[name])
     return files
+
+
+def with_schema(card: str, splits: Mapping[str, Dataset], download: int) -> str:
+    """The card, whoever wrote it, with `configs` and `dataset_info` in its front matter; nothing else of it changes.
+
+    Args:
+        download: bytes of all files.
+    """
+    described = DatasetCard(card, ignore_metadata_errors=True)
+    for stale in ("configs", "dataset_info"):
+        if stale in described.data:
+            described.data[stale] = None
+    sizes = SplitDict()
+    for name, sessions in splits.items():
+        sizes.add(SplitInfo(name, num_bytes=sessions.data.nbytes, num_examples=len(sessions)))
+    features, total = next(iter(splits.values())).features, sum(size.num_bytes for size in sizes.values())
+    info = DatasetInfo(features=features, splits=sizes, download_size=download, dataset_size=total)
+    DatasetInfosDict({"default": info}).to_dataset_card_data(described.data)
+    files = [{"split": name, "path": f"data/{name}-*"} for name in splits]
+    MetadataConfigs({"default": {"data_files": files}}).to_dataset_card_data(described.data)
+    return str(described)
