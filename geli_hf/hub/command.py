@@ -5,15 +5,11 @@ import tempfile
 from pathlib import Path
 from typing import TextIO
 
-from huggingface_hub import metadata_load
-from yaml import YAMLError
-
 from ..settings import json_object
-from .folders import kind_by_names, open_folder
-from .pushing import CARD, Push, check_repo_id, is_private, send
-from .rows import from_candor, hash_raters, read_splits, with_schema, write_parquet
+from .folders import ModelPush, open_folder
+from .pushing import CARD, Push, check_repo_id, is_private, read_card, send
+from .rows import SessionsPush, from_candor, hash_raters, read_splits, with_schema, write_parquet
 
-STALE_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
 ROWS_CARD = """---
 tags:
   - dialogue
@@ -29,14 +25,13 @@ them. {raters}
 
 
 def push_model(arguments: argparse.Namespace, out: TextIO) -> None:
-    check_repo_id(arguments.repo)
     folder = open_folder(arguments.folder)
     if folder.left_out:
         out.write(f"left out, for a trainer alone: {', '.join(folder.left_out)}\n")
-    card = _card(folder.path)
+    card = read_card(folder.path)
     if card is None:
         out.write(f"{folder.path} has no {CARD}: it goes without a card\n")
-    _push(arguments, out, "model", folder.kind, folder.files, card, stale=STALE_WEIGHTS, kind_of=kind_by_names)
+    _push(ModelPush(what=folder.kind, files=folder.files, card=card, **_options(arguments)), arguments, out)
 
 
 def push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
@@ -57,40 +52,29 @@ def push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
         if not arguments.keep_rater_ids:
             splits = {name: hash_raters(sessions) for name, sessions in splits.items()}
             raters = "`rater_id` is no name that anybody else uses: the ids of the source were hashed with a secret."
-    card = _card(Path(arguments.sessions)) or ROWS_CARD.format(repo=arguments.repo, raters=raters)
+    card = read_card(Path(arguments.sessions)) or ROWS_CARD.format(repo=arguments.repo, raters=raters)
     with tempfile.TemporaryDirectory(prefix="geli_push_") as folder:
         files = write_parquet(splits, Path(folder))
-
-        def described(card: str) -> str:
-            return with_schema(card, splits, download=sum(path.stat().st_size for path in files.values()))
-
-        stale = ("data/*.parquet",)
-        _push(arguments, out, "dataset", "sessions", files, described(card), stale=stale, merged=described)
+        card = with_schema(card, splits, files)
+        sessions = SessionsPush(what="sessions", files=files, card=card, splits=splits, **_options(arguments))
+        _push(sessions, arguments, out)
 
 
-def _card(folder: Path) -> str | None:
-    path = folder / CARD
-    if not path.is_file():
-        return None
-    try:
-        metadata_load(path)
-    except (ValueError, YAMLError) as error:
-        raise ValueError(f"{path}: what stands between the dashes is no YAML: {error}") from None
-    return path.read_text(encoding="utf-8")
+def _options(arguments: argparse.Namespace) -> dict:
+    names = ("repo", "private", "create_pr", "revision", "replace_card")
+    return {name: getattr(arguments, name) for name in names}
 
 
-def _push(arguments: argparse.Namespace, out: TextIO, repo_type: str, what: str, files, card, **how) -> None:
-    options = {name: getattr(arguments, name) for name in ("private", "create_pr", "revision", "replace_card")}
-    push = Push(arguments.repo, repo_type, what, files, card, **options, **how)
+def _push(push: Push, arguments: argparse.Namespace, out: TextIO) -> None:
+    sizes = push.sizes()
     if arguments.dry_run:
-        sizes = push.sizes()
         width = max(len(f"{size:,}") for size in sizes.values())
-        out.write(f"{push.repo}: would get this {what} in one commit; nothing was sent\n")
+        out.write(f"{push.repo}: would get this {push.what} in one commit; nothing was sent\n")
         out.writelines(f"{size:>{width},}  {name}\n" for name, size in sizes.items())
-        if card is not None:
-            out.write(f"\n{CARD}, unless somebody edited the one on the Hub:\n\n{card}\n")
+        if push.card is not None:
+            out.write(f"\n{CARD}, unless somebody edited the one on the Hub:\n\n{push.card}\n")
         return
     pushed = send(push)
-    out.write(f"{pushed.url}: {what}, {len(push.sizes())} files\n")
+    out.write(f"{pushed.url}: {push.what}, {len(sizes)} files\n")
     if pushed.card_kept:
         out.write("the card there was edited on the Hub, so it was kept; --replace-card replaces it\n")

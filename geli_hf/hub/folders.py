@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..configuration_affect import FacialAffectConfig
 from ..configuration_geli import GeliRewardConfig
+from .pushing import CARD, Push
 
 PACKAGE = Path(__file__).parents[1]
 TOKENIZER = ("tokenizer_config.json",)
@@ -25,6 +26,14 @@ NEEDED = {
     "face classifier": ("preprocessor_config.json",),
     "policy": TOKENIZER,
     "adapter": (),
+}
+# What a repository with such a file holds, the first that fits. Other people's models may pass for a policy.
+MARKS = {
+    "adapter_config.json": "adapter",
+    "hindsight.json": "attribution",
+    "modeling_affect.py": "face classifier",
+    "modeling_geli.py": "reward model",
+    "config.json": "policy",
 }
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 # What a trainer writes to go on from, pickles among them, and nobody else can use.
@@ -49,6 +58,20 @@ class ModelFolder:
     left_out: list[str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelPush(Push):
+    repo_type = "model"
+    stale = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")  # weights of an earlier push
+
+    def check(self, there: Collection[str]) -> None:
+        kind = next((kind for name, kind in MARKS.items() if name in there), self.what)
+        if kind != self.what:
+            raise ValueError(
+                f"--repo: {self.repo} is taken by another kind of model ({kind}), which this {self.what} would "
+                "replace. Choose another name"
+            )
+
+
 def open_folder(folder: str | Path) -> ModelFolder:
     """Look through a model's folder. No weights are loaded, and no code is run.
 
@@ -63,7 +86,7 @@ def open_folder(folder: str | Path) -> ModelFolder:
     files, left_out = {}, []
     for path in sorted([*folder.iterdir(), *(path for name in FOLDERS for path in (folder / name).glob("*"))]):
         name = path.relative_to(folder).as_posix()
-        if not path.is_file() or name.startswith(".") or name == "README.md":
+        if not path.is_file() or name.startswith(".") or name == CARD:
             continue
         if name.startswith(OF_TRAINERS):
             left_out.append(name)
@@ -113,18 +136,6 @@ def _kind(folder: Path) -> tuple[str, dict]:
         f"{config.get('architectures')}; expected a reward model, an attribution, a face classifier, a policy (causal "
         "language model) or an adapter"
     )
-
-
-def kind_by_names(names: Collection[str]) -> str | None:
-    """What a repository with these files holds; None if it is no model. One of others may pass for a policy."""
-    marks = {
-        "adapter_config.json": "adapter",
-        "hindsight.json": "attribution",
-        "modeling_affect.py": "face classifier",
-        "modeling_geli.py": "reward model",
-        "config.json": "policy",
-    }
-    return next((kind for name, kind in marks.items() if name in names), None)
 
 
 def _refuse_pickle(path: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, metadata_load
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id
+from yaml import YAMLError
 
 CARD = "README.md"
 TITLE = "geli push: "  # how a commit of ours is told from a person's
@@ -36,7 +37,7 @@ HINTS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Push:
     """What to send where, and how.
 
@@ -44,24 +45,25 @@ class Push:
         what: the kind of thing, in words.
         files: by the path there.
         card: the text of README.md; None leaves the one there as it is.
-        stale: patterns of what is deleted there if it is not among the files, such as earlier weights.
-        kind_of: given the names of the files on the Hub, what they are, in the words of `what`.
-        merged: given the card on the Hub, what to make of it where it is kept.
-        replace_card: replace the one on the Hub even if somebody edited it there.
+        create_pr: open a pull request, in place of a commit.
+        revision: a branch, which is made if it is not there; None is the main one.
+        replace_card: replace the card on the Hub even if somebody edited it there.
     """
 
+    repo_type: ClassVar[str]
+    stale: ClassVar[tuple[str, ...]] = ()  # patterns of what is deleted there if it is not among the files
+
     repo: str
-    repo_type: str
     what: str
     files: Mapping[str, Path]
     card: str | None
-    stale: tuple[str, ...] = ()
-    kind_of: Callable[[Collection[str]], str | None] = lambda names: None
-    merged: Callable[[str], str] = str
     private: bool = False
     create_pr: bool = False
     revision: str | None = None
     replace_card: bool = False
+
+    def __post_init__(self):
+        check_repo_id(self.repo)
 
     def sizes(self) -> dict[str, int]:
         """Bytes by path, the card among them."""
@@ -69,6 +71,23 @@ class Push:
         if self.card is not None:
             sizes[CARD] = len(self.card.encode())
         return dict(sorted(sizes.items()))
+
+    def create(self, api: HfApi) -> None:
+        """Make the repository."""
+        api.create_repo(self.repo, repo_type=self.repo_type, private=self.private or None, exist_ok=True)
+
+    def prepare(self, api: HfApi) -> None:
+        """What a repository that was there already needs before the commit."""
+
+    def finish(self, api: HfApi) -> None:
+        """What is left to do after the commit."""
+
+    def check(self, there: Collection[str]) -> None:
+        """Raises ValueError if these files are not to be replaced by this."""
+
+    def merged(self, card: str) -> str:
+        """What to make of the card on the Hub where it is kept."""
+        return card
 
 
 @dataclass(frozen=True)
@@ -84,6 +103,22 @@ def check_repo_id(repo: str) -> None:
         raise ValueError(f"--repo: {error}") from None
     if repo.count("/") != 1:
         raise ValueError(f"--repo: expected owner/name, found {repo!r}")
+
+
+def read_card(folder: Path) -> str | None:
+    """The text of the folder's README.md, None if there is none.
+
+    Raises:
+        ValueError: its front matter is no YAML.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        return None
+    try:
+        metadata_load(path)
+    except (ValueError, YAMLError) as error:
+        raise ValueError(f"{path}: what stands between the dashes is no YAML: {error}") from None
+    return path.read_text(encoding="utf-8")
 
 
 def is_private(repo: str, repo_type: str) -> bool | None:
@@ -110,15 +145,13 @@ def send(push: Push) -> Pushed:
                 "--private out, or choose another name"
             )
         if info is None:
-            api.create_repo(push.repo, repo_type=push.repo_type, private=push.private or None, exist_ok=True)
+            push.create(api)
         revision = push.revision or "main"
         parent = _head(api, push, revision)
         there = set(api.list_repo_files(push.repo, repo_type=push.repo_type, revision=parent))
-        if push.kind_of(there) not in (None, push.what):
-            raise ValueError(
-                f"--repo: {push.repo} is taken by another kind of model ({push.kind_of(there)}), which this "
-                f"{push.what} would replace. Choose another name"
-            )
+        push.check(there)
+        if info is not None:
+            push.prepare(api)
         card = push.card
         if card is not None and CARD in there and not push.replace_card:
             edited = _edited_card(api, push, parent)
@@ -138,7 +171,10 @@ def send(push: Push) -> Pushed:
             create_pr=push.create_pr,
             parent_commit=parent,
         )
-    return Pushed(commit.pr_url or commit.commit_url, card_kept=card != push.card)
+    url = commit.pr_url or commit.commit_url
+    with hints(f"{url}: pushed, but not all is done. "):
+        push.finish(api)
+    return Pushed(url, card_kept=card != push.card)
 
 
 def _info(api: HfApi, repo: str, repo_type: str) -> ModelInfo | None:
@@ -171,8 +207,13 @@ def _edited_card(api: HfApi, push: Push, revision: str) -> str | None:
 
 
 @contextmanager
-def hints() -> Iterator[None]:
-    """The client's own errors with what to do beside them, as OSError or ValueError, and never with the token."""
+def hints(done: str = "") -> Iterator[None]:
+    """The client's own errors with what to do beside them, as OSError or ValueError, and never with the token.
+
+    Args:
+        done: what was published already, in words. Without it, nothing was.
+    """
+    again = "Do the rest by hand, or push again." if done else AGAIN
     try:
         yield
     except OfflineModeIsEnabled as error:
@@ -180,21 +221,21 @@ def hints() -> Iterator[None]:
     except (HfHubHTTPError, EntryNotFoundError) as error:
         response = getattr(error, "response", None)
         status = getattr(response, "status_code", None)
-        hint = HINTS.get(status, AGAIN if status is None or status >= 500 else "")
+        hint = HINTS.get(status, again if status is None or status >= 500 else "")
         wait = response.headers.get("Retry-After") if status == 429 else None
-        _say(error, hint.replace("{wait}", f" ({wait} s)" if wait else ""))
+        _say(error, hint.replace("{wait}", f" ({wait} s)" if wait else ""), done)
     except HTTPError as error:  # no answer at all
-        _say(error, f"The connection was lost. {AGAIN}")
+        _say(error, f"The connection was lost. {again}", done)
     except RuntimeError as error:  # what the client makes of a file that it could not upload
-        _say(error, AGAIN)
+        _say(error, again, done)
     except ValueError as error:
         if "Invalid metadata in README.md" not in str(error):
             raise
         _say(error, f"Correct the lines between the dashes of {CARD}. Nothing was published.")
 
 
-def _say(error: Exception, hint: str) -> NoReturn:
-    text = f"{error}\n{hint}".strip()
+def _say(error: Exception, hint: str, done: str = "") -> NoReturn:
+    text = f"{done}{error}\n{hint}".strip()
     if token := get_token():
         text = text.replace(token, "hf_***")
     raise (ValueError if isinstance(error, ValueError) else OSError)(text) from None

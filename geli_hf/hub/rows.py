@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, DatasetInfo
@@ -18,6 +19,7 @@ from huggingface_hub import DatasetCard
 from ..cache import cache_root, whole
 from ..data import CORPORA, load_sessions
 from ..data.rows import SUFFIXES
+from .pushing import Push
 
 SPLITS = ("train", "validation", "test")
 BYTES_PER_FILE = 500_000_000
@@ -90,6 +92,17 @@ def _key() -> bytes:
     return path.read_bytes()
 
 
+@dataclass(frozen=True, kw_only=True)
+class SessionsPush(Push):
+    repo_type = "dataset"
+    stale = ("data/*.parquet",)
+
+    splits: Mapping[str, Dataset]
+
+    def merged(self, card: str) -> str:
+        return with_schema(card, self.splits, self.files)
+
+
 def write_parquet(splits: Mapping[str, Dataset], folder: Path) -> dict[str, Path]:
     """Each split as one file, or as several where it is large.
 
@@ -107,12 +120,8 @@ def write_parquet(splits: Mapping[str, Dataset], folder: Path) -> dict[str, Path
     return files
 
 
-def with_schema(card: str, splits: Mapping[str, Dataset], download: int) -> str:
-    """The card, whoever wrote it, with `configs` and `dataset_info` in its front matter; nothing else of it changes.
-
-    Args:
-        download: bytes of all files.
-    """
+def with_schema(card: str, splits: Mapping[str, Dataset], files: Mapping[str, Path]) -> str:
+    """The card, whoever wrote it, with `configs` and `dataset_info` in its front matter; all else of it stays."""
     described = DatasetCard(card, ignore_metadata_errors=True)
     for stale in ("configs", "dataset_info"):
         if stale in described.data:
@@ -121,8 +130,9 @@ def with_schema(card: str, splits: Mapping[str, Dataset], download: int) -> str:
     for name, sessions in splits.items():
         sizes.add(SplitInfo(name, num_bytes=sessions.data.nbytes, num_examples=len(sessions)))
     features, total = next(iter(splits.values())).features, sum(size.num_bytes for size in sizes.values())
+    download = sum(path.stat().st_size for path in files.values())
     info = DatasetInfo(features=features, splits=sizes, download_size=download, dataset_size=total)
     DatasetInfosDict({"default": info}).to_dataset_card_data(described.data)
-    files = [{"split": name, "path": f"data/{name}-*"} for name in splits]
-    MetadataConfigs({"default": {"data_files": files}}).to_dataset_card_data(described.data)
+    paths = [{"split": name, "path": f"data/{name}-*"} for name in splits]
+    MetadataConfigs({"default": {"data_files": paths}}).to_dataset_card_data(described.data)
     return str(described)
