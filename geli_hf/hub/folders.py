@@ -6,13 +6,18 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ..configuration_affect import FacialAffectConfig
 from ..configuration_geli import GeliRewardConfig
+from ..modeling_affect import FacialAffectModel
+from ..modeling_geli import GeliRewardModel
 from .pushing import CARD, Push
 
 PACKAGE = Path(__file__).parents[1]
+MODELS = {"reward model": GeliRewardModel, "attribution": GeliRewardModel, "face classifier": FacialAffectModel}
 TOKENIZER = ("tokenizer_config.json",)
 CODE = {  # travels with the weights
     "reward model": ("configuration_geli.py", "modeling_geli.py"),
@@ -101,11 +106,11 @@ def open_folder(folder: str | Path) -> ModelFolder:
             f"{folder}: a {kind} that is not whole: {', '.join(missing)} missing. Save it again with save_pretrained "
             "(of the model, and of its tokenizer or image processor), and let that finish"
         )
-    for path in files.values():
-        if path.suffix == ".safetensors":
-            _check_safetensors(path)
+    shapes = {path: _shapes(path) for path in files.values() if path.suffix == ".safetensors"}
     if kind == "adapter":
         _check_base(folder, config)
+    else:
+        _check_shapes(folder, kind, {path: shapes[path] for path in shapes if path.name in _weights(folder, kind)})
     return ModelFolder(folder, kind, config, files, left_out)
 
 
@@ -160,12 +165,35 @@ def _weights(folder: Path, kind: str) -> set[str]:
         raise ValueError(f"{index}: no index of weights; save the model again") from None
 
 
-def _check_safetensors(path: Path) -> None:
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """By the names of the tensors in a safetensors file, without these."""
     try:
-        with safe_open(path, framework="np"):
-            pass
+        with safe_open(path, framework="np") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: no whole safetensors file ({error}); save the model again") from None
+
+
+def _check_shapes(folder: Path, kind: str, found: dict[Path, dict[str, tuple[int, ...]]]) -> None:
+    """That the weights are those of the configuration, as far as a model of random weights can tell."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if getattr(config, "quantization_config", None) is not None:
+            return
+        with torch.device("meta"):
+            model = MODELS[kind](config) if kind in MODELS else AutoModelForCausalLM.from_config(config)
+    except (ValueError, ImportError):
+        if kind in MODELS:
+            raise
+        return  # a policy with an architecture of its own
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for path, shapes in found.items():
+        for name, shape in shapes.items():
+            if shape != expected.get(name, shape):
+                raise ValueError(
+                    f"{path}: {name} has the shape {shape}, and config.json makes it {expected[name]}; the two are of "
+                    "different models, so save the model again"
+                )
 
 
 def _check_base(folder: Path, config: dict) -> None:

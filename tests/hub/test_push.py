@@ -15,6 +15,7 @@ from fresh import in_fresh_process
 from huggingface_hub import CommitOperationAdd, constants
 from loopback_hub import cards
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from tiny import reward_model, session
 
 from geli_hf import load_sessions
@@ -221,9 +222,16 @@ def half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def shaped(path: Path) -> None:
+    weights = load_file(path)
+    name = next(name for name, tensor in weights.items() if tensor.shape == (32,))
+    save_file(weights | {name: torch.zeros(31)}, path)
+
+
 SPOILED = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors missing"),
     "half the weights": (lambda f: half(f / "model.safetensors"), "no whole safetensors file"),
+    "weights of another shape": (lambda f: shaped(f / "model.safetensors"), "and config.json makes it (32,)"),
     "a shard": (
         lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1-of-2.safetensors"}}'),
         "model-1-of-2.safetensors missing",
