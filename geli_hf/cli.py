@@ -304,8 +304,8 @@ def _annotate_video(arguments: argparse.Namespace, out: TextIO) -> None:
 def _add_push(commands) -> None:
     push = commands.add_parser(
         "push",
-        help="publish a model or sessions on the Hub",
-        description="Publish a model or sessions on the Hugging Face Hub, with a card, in one commit or not at all. "
+        help="publish a model, sessions or a Space on the Hub",
+        description="Publish a model, sessions or a Space on the Hugging Face Hub, in one commit or not at all. "
         "You are who `hf auth login` or HF_TOKEN says.",
     )
     kinds = push.add_subparsers(dest="kind", required=True, metavar="KIND")
@@ -322,7 +322,19 @@ def _add_push(commands) -> None:
     rights_help = "publish what looks like CANDOR, whose terms forbid it: you have leave, or it is not"
     dataset.add_argument("--i-have-the-rights", action="store_true", help=rights_help)
     dataset.set_defaults(run=_push_dataset)
-    for kind in (model, dataset):
+    space = kinds.add_parser("space", help="the app of a folder of spaces/, with this package beside it")
+    space.add_argument(
+        "name", metavar="NAME", help="a folder of spaces/ in the repository, or the path of another one"
+    )
+    space.add_argument("--model", metavar="OWNER/NAME", help="the model that it shows, as the variable GELI_MODEL")
+    space.add_argument("--hardware", help="such as t4-small; some costs")
+    value_help = "may be repeated; without =VALUE, what that variable holds here"
+    secret_help = f"one that nobody can read back; {value_help}"
+    space.add_argument("--secret", metavar="NAME[=VALUE]", action="append", default=[], help=secret_help)
+    variable_help = f"one of the app's environment; {value_help}"
+    space.add_argument("--variable", metavar="NAME[=VALUE]", action="append", default=[], help=variable_help)
+    space.set_defaults(run=_push_space)
+    for kind in (model, dataset, space):
         add = kind.add_argument
         add("--repo", required=True, metavar="OWNER/NAME", help="repository on the Hub; made if it is not there")
         add("--private", action="store_true", help="make it a private one")
@@ -342,6 +354,12 @@ def _push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
     from .hub.command import push_dataset
 
     push_dataset(arguments, out)
+
+
+def _push_space(arguments: argparse.Namespace, out: TextIO) -> None:
+    from .hub.command import push_space
+
+    push_space(arguments, out)
 
 
 def _sessions(arguments: argparse.Namespace) -> Iterator[dict]:

@@ -9,6 +9,7 @@ from ..settings import json_object
 from .folders import ModelPush, open_folder
 from .pushing import CARD, Push, check_repo_id, is_private, read_card, send
 from .rows import SessionsPush, from_candor, hash_raters, read_splits, with_schema, write_parquet
+from .spaces import MODEL_VARIABLE, SpacePush, environment, find_space, space_card, space_files
 
 ROWS_CARD = """---
 tags:
@@ -58,6 +59,33 @@ def push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
         card = with_schema(card, splits, files)
         sessions = SessionsPush(what="sessions", files=files, card=card, splits=splits, **_options(arguments))
         _push(sessions, arguments, out)
+
+
+def push_space(arguments: argparse.Namespace, out: TextIO) -> None:
+    folder = find_space(arguments.name)
+    variables = environment(arguments.variable, "--variable")
+    if arguments.model is not None:
+        variables[MODEL_VARIABLE] = arguments.model
+    secrets = environment(arguments.secret, "--secret")
+    with tempfile.TemporaryDirectory(prefix="geli_push_") as scratch:
+        space = SpacePush(
+            what="Space",
+            files=space_files(folder, Path(scratch)),
+            card=space_card(folder, arguments.model),
+            secrets=secrets,
+            variables=variables,
+            hardware=arguments.hardware,
+            model=arguments.model,
+            **_options(arguments),
+        )
+        if arguments.dry_run:
+            for name, value in variables.items():
+                out.write(f"variable {name}={value}\n")
+            for name in secrets:
+                out.write(f"secret {name}, whose value is not shown\n")
+            if arguments.hardware:
+                out.write(f"hardware {arguments.hardware}\n")
+        _push(space, arguments, out)
 
 
 def _options(arguments: argparse.Namespace) -> dict:

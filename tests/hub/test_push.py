@@ -20,7 +20,6 @@ from tiny import reward_model, session
 
 from geli_hf import load_sessions
 from geli_hf.alignment import small_policy
-from geli_hf.cli import main
 from geli_hf.data.rows import write_jsonl
 from geli_hf.hub.folders import CODE, open_folder
 from geli_hf.training import HindsightAttribution
@@ -52,28 +51,6 @@ def folders(tmp_path_factory) -> Path:
 def model(folders, tmp_path) -> Path:
     """A reward model's folder to change."""
     return Path(shutil.copytree(folders / "reward model", tmp_path / "model"))
-
-
-@pytest.fixture
-def here(hub, owner, be_owner):
-    """This process is one of the owner's, whose Hub this is."""
-    be_owner(hub)
-    return hub
-
-
-@pytest.fixture
-def push(here, capsys):
-    def run(*words) -> str:
-        main(["push", *map(str, words)])
-        return capsys.readouterr().out
-
-    return run
-
-
-def refusal(push, *words) -> str:
-    with pytest.raises(SystemExit) as refused:
-        push(*words)
-    return str(refused.value)
 
 
 def repo_of(hub, name, repo_type="model"):
@@ -135,18 +112,16 @@ def test_a_dry_run_lists_all_and_asks_the_hub_nothing(model, here, push):
     assert said.endswith("# Mine\n\n")
 
 
-def test_another_kind_of_model_is_not_replaced(folders, here, push):
+def test_another_kind_of_model_is_not_replaced(folders, here, push, refusal):
     push("model", folders / "attribution", "--repo", "owner/it")
     before = commits(here, "owner/it")
     for kind in ("reward model", "policy"):
-        assert "taken by another kind of model (attribution)" in refusal(
-            push, "model", folders / kind, "--repo", "owner/it"
-        )
+        assert "taken by another kind of model (attribution)" in refusal("model", folders / kind, "--repo", "owner/it")
     push("model", folders / "attribution", "--repo", "owner/it")
     assert commits(here, "owner/it") == before
 
 
-def test_private_pull_requests_and_branches(model, here, push):
+def test_private_pull_requests_and_branches(model, here, push, refusal):
     push("model", model, "--repo", "org/reward", "--private")
     assert repo_of(here, "org/reward").private
     (model / "README.md").write_text("# Another\n")
@@ -156,7 +131,7 @@ def test_private_pull_requests_and_branches(model, here, push):
     for revision in ("refs/pr/1", "next"):
         assert text(here, "org/reward", revision=revision) == "# Another\n"
     push("model", model, "--repo", "owner/open")
-    assert "is there already, and public" in refusal(push, "model", model, "--repo", "owner/open", "--private")
+    assert "is there already, and public" in refusal("model", model, "--repo", "owner/open", "--private")
 
 
 def test_weights_of_an_earlier_push_go_in_the_same_commit(model, here, owner, push):
@@ -201,15 +176,15 @@ def test_a_folder_without_a_card_leaves_the_one_there(model, here, owner, push):
     assert text(here, "owner/reward") == "# By hand\n"
 
 
-def test_a_card_whose_front_matter_is_no_yaml_is_refused(model, here, push):
+def test_a_card_whose_front_matter_is_no_yaml_is_refused(model, here, refusal):
     (model / "README.md").write_text("---\nlicense: [mit\n---\n")
-    assert "no YAML" in refusal(push, "model", model, "--repo", "owner/reward")
+    assert "no YAML" in refusal("model", model, "--repo", "owner/reward")
     assert here.requests == []
 
 
-def test_a_card_with_a_broken_front_matter_publishes_nothing(model, here, push):
+def test_a_card_with_a_broken_front_matter_publishes_nothing(model, here, refusal):
     (model / "README.md").write_text("---\nlicense: apache\n---\n# Mine\n")
-    said = refusal(push, "model", model, "--repo", "owner/reward")
+    said = refusal("model", model, "--repo", "owner/reward")
     assert '"license" must be one of' in said.replace('\\"', '"')
     assert "Correct the lines between the dashes" in said
     assert set(repo_of(here, "owner/reward").at("main").files) == {".gitattributes"}
@@ -251,10 +226,10 @@ SPOILED = {
 
 
 @pytest.mark.parametrize("name", SPOILED)
-def test_a_folder_that_is_not_whole_or_not_safe_is_refused(name, model, here, push):
+def test_a_folder_that_is_not_whole_or_not_safe_is_refused(name, model, here, refusal):
     change, expected = SPOILED[name]
     change(model)
-    said = refusal(push, "model", model, "--repo", "owner/reward")
+    said = refusal("model", model, "--repo", "owner/reward")
     assert said.startswith(f"geli push: {model}")
     assert expected in said
     assert here.requests == []
@@ -270,8 +245,8 @@ def test_an_adapter_to_a_folder_of_this_machine_is_refused(folders, tmp_path):
 
 
 @pytest.mark.parametrize("repo", ["reward", "a/b/c", "owner/-x", "owner/a b"])
-def test_a_name_that_is_none_is_refused(repo, model, here, push):
-    assert refusal(push, "model", model, f"--repo={repo}").startswith("geli push: --repo: ")
+def test_a_name_that_is_none_is_refused(repo, model, here, refusal):
+    assert refusal("model", model, f"--repo={repo}").startswith("geli push: --repo: ")
     assert here.requests == []
 
 
@@ -287,10 +262,10 @@ def test_a_name_that_is_none_is_refused(repo, model, here, push):
         ("hf_owner", "stranger/reward", "403", "--create-pr"),
     ],
 )
-def test_who_may_not_is_told_what_to_do(token, repo, status, hint, model, here, push, monkeypatch):
+def test_who_may_not_is_told_what_to_do(token, repo, status, hint, model, here, refusal, monkeypatch):
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(model / "no_token"))
     monkeypatch.delenv("HF_TOKEN") if token is None else monkeypatch.setenv("HF_TOKEN", token)
-    said = refusal(push, "model", model, "--repo", repo)
+    said = refusal("model", model, "--repo", repo)
     assert status in said
     assert hint in said
     assert token is None or token not in said
@@ -300,22 +275,22 @@ def test_who_may_not_is_told_what_to_do(token, repo, status, hint, model, here, 
 @pytest.mark.parametrize(
     ("status", "hint"), [(409, "the name is taken"), (412, "meanwhile"), (500, "Nothing was pub")]
 )
-def test_a_commit_that_fails_says_what_to_do_and_is_none(status, hint, model, here, push):
+def test_a_commit_that_fails_says_what_to_do_and_is_none(status, hint, model, here, refusal):
     here.fail("POST .*/commit/", status=status)
-    said = refusal(push, "model", model, "--repo", "owner/reward")
+    said = refusal("model", model, "--repo", "owner/reward")
     assert str(status) in said
     assert hint in said
     assert commits(here, "owner/reward") == 1
 
 
-def test_the_hub_asks_for_patience(model, here, push, waits):
+def test_the_hub_asks_for_patience(model, here, refusal, waits):
     here.fail("POST .*/commit/", status=429, headers={"Retry-After": "7"}, times=100)
-    assert "asks for patience (7 s)" in refusal(push, "model", model, "--repo", "owner/reward")
+    assert "asks for patience (7 s)" in refusal("model", model, "--repo", "owner/reward")
 
 
-def test_what_was_stored_before_it_broke_off_is_not_sent_again(model, here, push, waits):
+def test_what_was_stored_before_it_broke_off_is_not_sent_again(model, here, push, refusal, waits):
     here.fail("POST .*/commit/", status=500)
-    refusal(push, "model", model, "--repo", "owner/reward")
+    refusal("model", model, "--repo", "owner/reward")
     sent = [row for row in here.requests if row.method == "PUT"]
     assert len(sent) == 1
     push("model", model, "--repo", "owner/reward")
@@ -323,15 +298,15 @@ def test_what_was_stored_before_it_broke_off_is_not_sent_again(model, here, push
     assert commits(here, "owner/reward") == 2
 
 
-def test_a_connection_that_is_lost_leaves_nothing(model, here, push, waits):
+def test_a_connection_that_is_lost_leaves_nothing(model, here, refusal, waits):
     here.fail("PUT /lfs/", drop="request", times=100)
-    assert "same command again" in refusal(push, "model", model, "--repo", "owner/reward")
+    assert "same command again" in refusal("model", model, "--repo", "owner/reward")
     assert commits(here, "owner/reward") == 1
 
 
-def test_offline_it_says_so(model, here, push, monkeypatch):
+def test_offline_it_says_so(model, here, refusal, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "Unset HF_HUB_OFFLINE" in refusal(push, "model", model, "--repo", "owner/reward")
+    assert "Unset HF_HUB_OFFLINE" in refusal("model", model, "--repo", "owner/reward")
 
 
 # ---------------------------------------------------------------- sessions
@@ -421,7 +396,7 @@ def test_a_rater_s_id_is_replaced_as_a_word(here, push, tmp_path):
     assert [each["session_id"] for each in sent] == [f"a/{name}", f"a_{name}/11", name, "a"]
 
 
-def test_sessions_of_candor_go_to_no_public_repository(here, owner, push, tmp_path):
+def test_sessions_of_candor_go_to_no_public_repository(here, owner, push, refusal, tmp_path):
     conversation, person = "0020a0c5-1658-4747-99c1-2839e736b481", "5f0000000000000000000abc"
     looks = {
         "ids": row(0, session_id=f"{conversation}/{person}", conversation_id=conversation, rater_id=person),
@@ -430,11 +405,11 @@ def test_sessions_of_candor_go_to_no_public_repository(here, owner, push, tmp_pa
     }
     for name, each in looks.items():
         write_jsonl([row(1), each], tmp_path / f"{name}.jsonl")
-        assert "--i-have-the-rights" in refusal(push, "dataset", tmp_path / f"{name}.jsonl", "--repo", "owner/rows")
+        assert "--i-have-the-rights" in refusal("dataset", tmp_path / f"{name}.jsonl", "--repo", "owner/rows")
     assert not here.store.repos
     file = tmp_path / "ids.jsonl"
     owner.create_repo("owner/open", repo_type="dataset")
-    assert "public" in refusal(push, "dataset", file, "--repo", "owner/open", "--private")
+    assert "public" in refusal("dataset", file, "--repo", "owner/open", "--private")
     push("dataset", file, "--repo", "owner/closed", "--private")
     push("dataset", file, "--repo", "owner/closed")  # is private still
     push("dataset", file, "--repo", "owner/open", "--i-have-the-rights")
