@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..settings import json_object
-from .folders import ModelPush, open_folder
+from .folders import model_push
 from .pushing import CARD, Push, check_repo_id, is_private, read_card, send
 from .rows import SessionsPush, from_candor, hash_raters, read_splits, with_schema, write_parquet
 from .spaces import MODEL_VARIABLE, SpacePush, environment, find_space, space_card, space_files
@@ -26,13 +26,10 @@ them. {raters}
 
 
 def push_model(arguments: argparse.Namespace, out: TextIO) -> None:
-    folder = open_folder(arguments.folder)
-    if folder.left_out:
-        out.write(f"left out, for a trainer alone: {', '.join(folder.left_out)}\n")
-    card = read_card(folder.path)
-    if card is None:
-        out.write(f"{folder.path} has no {CARD}: it goes without a card\n")
-    _push(ModelPush(what=folder.kind, files=folder.files, card=card, **_options(arguments)), arguments, out)
+    model = model_push(arguments.folder, **_options(arguments))
+    if model.card is None:
+        out.write(f"{arguments.folder} has no {CARD}: it goes without a card\n")
+    _push(model, arguments, out)
 
 
 def push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:

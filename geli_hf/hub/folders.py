@@ -14,7 +14,7 @@ from ..configuration_affect import FacialAffectConfig
 from ..configuration_geli import GeliRewardConfig
 from ..modeling_affect import FacialAffectModel
 from ..modeling_geli import GeliRewardModel
-from .pushing import CARD, Push
+from .pushing import CARD, Push, read_card
 
 PACKAGE = Path(__file__).parents[1]
 MODELS = {"reward model": GeliRewardModel, "attribution": GeliRewardModel, "face classifier": FacialAffectModel}
@@ -46,23 +46,6 @@ OF_TRAINERS = ("optimizer.", "scheduler.", "scaler.", "rng_state", "trainer_stat
 FOLDERS = ("additional_chat_templates",)  # of a tokenizer; other folders are checkpoints and the like
 
 
-@dataclass(frozen=True)
-class ModelFolder:
-    """
-    Args:
-        kind: "reward model", "attribution", "face classifier", "policy" or "adapter".
-        config: what config.json says, or of an adapter adapter_config.json.
-        files: what to send, by the path there. The card is not among them.
-        left_out: names of files that a trainer keeps for itself.
-    """
-
-    path: Path
-    kind: str
-    config: dict
-    files: dict[str, Path]
-    left_out: list[str]
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelPush(Push):
     repo_type = "model"
@@ -77,24 +60,39 @@ class ModelPush(Push):
             )
 
 
-def open_folder(folder: str | Path) -> ModelFolder:
+def model_push(folder: str | Path, repo: str, **how) -> ModelPush:
+    """A model's folder as something to send.
+
+    Args:
+        how: of `Push`, such as `private`.
+
+    Raises:
+        As of `open_folder`.
+    """
+    kind, files = open_folder(folder)
+    return ModelPush(repo=repo, what=kind, files=files, card=read_card(Path(folder)), **how)
+
+
+def open_folder(folder: str | Path) -> tuple[str, dict[str, Path]]:
     """Look through a model's folder. No weights are loaded, and no code is run.
+
+    Returns:
+        "reward model", "attribution", "face classifier", "policy" or "adapter"; and what to send, by the path there,
+        without the card and what only a trainer needs.
 
     Raises:
         FileNotFoundError: there is no such folder, or something is missing in it; the message says what.
-        ValueError: it holds a pickle, weights that break off, or another model than those of this project.
+        ValueError: it holds a pickle, weights that break off or have other shapes than its configuration says, or
+            another model than those of this project.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one that a model's save_pretrained wrote")
     kind, config = _kind(folder)
-    files, left_out = {}, []
+    files = {}
     for path in sorted([*folder.iterdir(), *(path for name in FOLDERS for path in (folder / name).glob("*"))]):
         name = path.relative_to(folder).as_posix()
-        if not path.is_file() or name.startswith(".") or name == CARD:
-            continue
-        if name.startswith(OF_TRAINERS):
-            left_out.append(name)
+        if not path.is_file() or name == CARD or name.startswith((".", *OF_TRAINERS)):
             continue
         _refuse_pickle(path)
         files[name] = path
@@ -111,7 +109,7 @@ def open_folder(folder: str | Path) -> ModelFolder:
         _check_base(folder, config)
     else:
         _check_shapes(folder, kind, {path: shapes[path] for path in shapes if path.name in _weights(folder, kind)})
-    return ModelFolder(folder, kind, config, files, left_out)
+    return kind, files
 
 
 def _kind(folder: Path) -> tuple[str, dict]:

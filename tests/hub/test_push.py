@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import traceback
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from clients import client
 from faces import affect_checkpoint
 from fresh import in_fresh_process
 from huggingface_hub import CommitOperationAdd, constants
+from huggingface_hub.errors import HTTPError
 from loopback_hub import cards
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -21,7 +24,9 @@ from tiny import reward_model, session
 from geli_hf import load_sessions
 from geli_hf.alignment import small_policy
 from geli_hf.data.rows import write_jsonl
+from geli_hf.finished import is_attribution, open_model
 from geli_hf.hub.folders import CODE, open_folder
+from geli_hf.hub.pushing import hints
 from geli_hf.training import HindsightAttribution
 
 TALK = [{"role": "user", "content": "i lost my dog"}, {"role": "assistant", "content": "how sad"}]
@@ -85,8 +90,7 @@ def test_a_reward_model_is_sent_with_its_code_and_loads_without_the_package(mode
     (model / "modeling_geli.py").unlink()  # then it is the package's own
     (model / "checkpoint-3").mkdir()
     (model / "checkpoint-3" / "pytorch_model.bin").write_bytes(b"\x80\x02")
-    said = push("model", model, "--repo", "owner/reward")
-    assert "left out, for a trainer alone: optimizer.pt, rng_state.pth, trainer_state.json, training_args.bin" in said
+    push("model", model, "--repo", "owner/reward")
     assert set(repo_of(here, "owner/reward").at("main").files) == REWARD | {".gitattributes"}
 
     def load(dialogue):
@@ -147,6 +151,35 @@ def test_weights_of_an_earlier_push_go_in_the_same_commit(model, here, owner, pu
     assert "notes.md" in files
     push("model", model, "--repo", "owner/reward")  # nothing new, no commit
     assert commits(here, "owner/reward") == before + 1
+
+
+def test_a_finished_model_is_opened_by_revision_and_with_a_token(folders, here, owner, push, tmp_path, monkeypatch):
+    for kind in ("reward model", "attribution"):
+        repo = f"org/{kind.split()[0]}"
+        push("model", folders / kind, "--repo", repo, "--private", "--revision", "next")
+        monkeypatch.delenv("HF_TOKEN")
+        with pytest.raises(OSError, match="hf auth login"):
+            is_attribution(repo, cache_dir=tmp_path / "nobody")
+        where = {"revision": "next", "token": "hf_owner", "cache_dir": tmp_path / "cache"}
+        assert is_attribution(repo, **where) is (kind == "attribution")
+        assert isinstance(open_model(repo, **where), HindsightAttribution) is (kind == "attribution")
+        monkeypatch.setenv("HF_TOKEN", "hf_owner")
+    push("model", folders / "reward model", "--repo", "org/gated")
+    owner.update_repo_settings("org/gated", gated="manual")
+    with pytest.raises(OSError, match="Ask for access on its page"):
+        is_attribution("org/gated", token="hf_stranger", cache_dir=tmp_path / "stranger")
+
+
+def test_a_run_of_train_geli_pushes_all_three_models(folders, here, tmp_path):
+    (tmp_path / "run").mkdir()
+    for kind in ("reward model", "attribution", "policy"):
+        shutil.copytree(folders / kind, tmp_path / "run" / kind.replace(" ", "_"))
+    spec = spec_from_file_location("train_geli", Path(__file__).parents[2] / "examples" / "train_geli.py")
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.push(tmp_path / "run", "owner")
+    for name in ("reward", "attribution", "policy"):
+        assert commits(here, f"owner/run-geli-{name}") == 2
 
 
 # ---------------------------------------------------------------- cards
@@ -304,6 +337,12 @@ def test_a_connection_that_is_lost_leaves_nothing(model, here, refusal, waits):
     assert commits(here, "owner/reward") == 1
 
 
+def test_a_token_is_never_echoed(here):
+    with pytest.raises(OSError, match="The connection was lost") as lost, hints():
+        raise HTTPError("no answer to a request with the header Authorization: Bearer hf_owner")
+    assert "hf_owner" not in "".join(traceback.format_exception(lost.value))
+
+
 def test_offline_it_says_so(model, here, refusal, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "Unset HF_HUB_OFFLINE" in refusal("model", model, "--repo", "owner/reward")
@@ -368,6 +407,14 @@ def test_sessions_go_as_parquet_with_splits_and_come_back_whole_and_as_a_stream(
     assert found["streamed"] == ["c3", "c3", "c4"]
     assert found["sessions"] == 6
     assert found["schema"] == [True, True]
+
+
+def test_a_repository_of_another_type_by_that_name_stays_as_it_is(rows, model, here, push):
+    push("model", model, "--repo", "owner/it")
+    before = dict(repo_of(here, "owner/it").at("main").files)
+    push("dataset", rows, "--repo", "owner/it")  # on the Hub each type has names of its own
+    assert repo_of(here, "owner/it").at("main").files == before
+    assert commits(here, "owner/it", "dataset") == 2
 
 
 def test_nobody_is_named_unless_it_is_asked_for(rows, here, push):
