@@ -232,7 +232,7 @@ def test_what_was_pushed_installs_and_starts_alone(name, tiny, here, push, tmp_p
 
 def _page(port: int, app: subprocess.Popen) -> str | None:
     """What it answers, once it does; None if it ends or takes too long."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while app.poll() is None and time.monotonic() < until:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
