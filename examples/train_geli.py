@@ -30,6 +30,8 @@ from geli_hf.data import load_sessions, read_report
 from geli_hf.evaluation import TURN_BASELINES, evaluate_rewards
 from geli_hf.evaluation.policies import PolicyComparison
 from geli_hf.evaluation.report import THIS_MODEL, write_report
+from geli_hf.hub.folders import model_push
+from geli_hf.hub.pushing import send
 from geli_hf.modeling_geli import GeliRewardModel
 from geli_hf.sessions import SessionError, add_signal, feedback_names, split_sessions
 from geli_hf.settings import SettingsError, build, parse_settings
@@ -67,7 +69,7 @@ class RunSettings:
     stages: list[str] = field(default_factory=lambda: list(STAGES), metadata={"help": "Which stages to run."})
     seed: int = field(default=0, metadata={"help": "Seed of the split, of training and of generation."})
     resume: bool = field(default=False, metadata={"help": "Go on with the run in output_dir; keep what is finished."})
-    push_to_hub: str | None = field(default=None, metadata={"help": "Namespace on the Hub to push both models to."})
+    push_to_hub: str | None = field(default=None, metadata={"help": "Namespace on the Hub to push the models to."})
 
 
 @dataclass
@@ -452,13 +454,9 @@ def written(path: Path) -> int:
 
 
 def push(output: Path, namespace: str) -> None:
-    from geli_hf.alignment import load_policy
-
-    model = GeliRewardModel.from_pretrained(output / "reward_model")
-    print(model.push_to_hub(f"{namespace}/{output.name}-geli-reward"))
-    if (output / "policy").exists():
-        for part in load_policy(output / "policy"):
-            print(part.push_to_hub(f"{namespace}/{output.name}-geli-policy"))
+    for part, name in {"reward_model": "reward", "attribution": "attribution", "policy": "policy"}.items():
+        if (output / part).exists():
+            print(send(model_push(output / part, f"{namespace}/{output.name}-geli-{name}")).url)
 
 
 if __name__ == "__main__":

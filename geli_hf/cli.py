@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     _add_evaluate_policy(commands)
     _add_decompose(commands)
     _add_annotate_video(commands)
+    _add_push(commands)
 
     arguments = parser.parse_args(argv)
     try:
@@ -298,6 +299,67 @@ def _annotate_video(arguments: argparse.Namespace, out: TextIO) -> None:
     if problems := annotate(arguments, out):
         out.flush()
         sys.exit("not all is well:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def _add_push(commands) -> None:
+    push = commands.add_parser(
+        "push",
+        help="publish a model, sessions or a Space on the Hub",
+        description="Publish a model, sessions or a Space on the Hugging Face Hub, in one commit or not at all. "
+        "You are who `hf auth login` or HF_TOKEN says.",
+    )
+    kinds = push.add_subparsers(dest="kind", required=True, metavar="KIND")
+    model = kinds.add_parser("model", help="a reward model, attribution, face classifier, policy or adapter")
+    model.add_argument("folder", metavar="FOLDER", help="as save_pretrained wrote it; its config says what it is")
+    model.set_defaults(run=_push_model)
+    dataset = kinds.add_parser("dataset", help="Session rows, as Parquet")
+    sessions_help = "Session rows, or a corpus, as `load_sessions` takes them; a folder has splits by its files' names"
+    dataset.add_argument("sessions", metavar="SESSIONS", help=sessions_help)
+    dataset.add_argument("--data-dir", help="where the corpus lies, if SESSIONS names one")
+    options_help = "JSON object of options of the corpus's reader"
+    dataset.add_argument("--options", metavar="JSON", default="{}", help=options_help)
+    dataset.add_argument("--keep-rater-ids", action="store_true", help="publish rater ids as they are, not hashed")
+    rights_help = "publish what looks like CANDOR, whose terms forbid it: you have leave, or it is not"
+    dataset.add_argument("--i-have-the-rights", action="store_true", help=rights_help)
+    dataset.set_defaults(run=_push_dataset)
+    space = kinds.add_parser("space", help="the app of a folder of spaces/, with this package beside it")
+    space.add_argument(
+        "name", metavar="NAME", help="a folder of spaces/ in the repository, or the path of another one"
+    )
+    space.add_argument("--model", metavar="OWNER/NAME", help="the model that it shows, as the variable GELI_MODEL")
+    space.add_argument("--hardware", help="such as t4-small; some costs")
+    value_help = "may be repeated; without =VALUE, what that variable holds here"
+    secret_help = f"one that nobody can read back; {value_help}"
+    space.add_argument("--secret", metavar="NAME[=VALUE]", action="append", default=[], help=secret_help)
+    variable_help = f"one of the app's environment; {value_help}"
+    space.add_argument("--variable", metavar="NAME[=VALUE]", action="append", default=[], help=variable_help)
+    space.set_defaults(run=_push_space)
+    for kind in (model, dataset, space):
+        add = kind.add_argument
+        add("--repo", required=True, metavar="OWNER/NAME", help="repository on the Hub; made if it is not there")
+        add("--private", action="store_true", help="make it a private one")
+        add("--create-pr", action="store_true", help="open a pull request, in place of a commit")
+        add("--revision", help="branch (default: main); made if it is not there")
+        add("--replace-card", action="store_true", help="replace the card even if it was edited on the Hub")
+        add("--dry-run", action="store_true", help="list files, sizes and the card, and send nothing")
+
+
+def _push_model(arguments: argparse.Namespace, out: TextIO) -> None:
+    from .hub.command import push_model
+
+    push_model(arguments, out)
+
+
+def _push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
+    from .hub.command import push_dataset
+
+    push_dataset(arguments, out)
+
+
+def _push_space(arguments: argparse.Namespace, out: TextIO) -> None:
+    from .hub.command import push_space
+
+    push_space(arguments, out)
 
 
 def _sessions(arguments: argparse.Namespace) -> Iterator[dict]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from huggingface_hub.errors import GatedRepoError
 from transformers.utils import cached_file, logging
 
 from . import modeling_geli
@@ -23,8 +24,11 @@ logger = logging.get_logger(__name__)
 ATTRIBUTION_FILE = "hindsight.json"  # beside the reward model's own files
 
 
-def is_attribution(name: str, argument: str = "--model") -> bool:
+def is_attribution(name: str, argument: str = "--model", **where) -> bool:
     """Whether an attribution is in this folder or on the Hub, and not a reward model. Loads no weights.
+
+    Args:
+        where: `revision`, `token` and the like, as of every model's `from_pretrained`.
 
     Raises:
         OSError, ValueError: nothing is there by this name, or something else; the message names the argument.
@@ -32,31 +36,38 @@ def is_attribution(name: str, argument: str = "--model") -> bool:
     if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/"))):
         raise FileNotFoundError(f"{argument}: there is no folder {name}")
     try:
-        config, _ = GeliRewardConfig.get_config_dict(name)
+        config, _ = GeliRewardConfig.get_config_dict(name, **where)
     except (OSError, ValueError) as error:
-        raise OSError(f"{argument}: no reward model {name!r}, neither as a folder nor on the Hub: {error}") from None
+        gated = isinstance(error.__cause__, GatedRepoError)
+        hint = "\nAsk for access on its page, and log in as who has it: `hf auth login`, or HF_TOKEN" if gated else ""
+        raise OSError(
+            f"{argument}: no reward model {name!r}, neither as a folder nor on the Hub: {error}{hint}"
+        ) from None
     if config.get("model_type") != GeliRewardConfig.model_type:
         raise ValueError(
             f"{argument}: {name} is no reward model of geli_hf (its type is {config.get('model_type')!r})"
         )
     try:
-        return cached_file(name, ATTRIBUTION_FILE) is not None
+        return cached_file(name, ATTRIBUTION_FILE, **where) is not None
     except OSError:
         return False
 
 
-def open_model(name: str) -> GeliRewardModel | HindsightAttribution:
+def open_model(name: str, **where) -> GeliRewardModel | HindsightAttribution:
     """The reward model, or the attribution, in a folder or on the Hub, on the accelerator if there is one.
+
+    Args:
+        where: as of `is_attribution`.
 
     Raises:
         OSError, ValueError: as of `is_attribution`.
     """
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    if not is_attribution(name):
-        return GeliRewardModel.from_pretrained(name).to(device)
+    if not is_attribution(name, **where):
+        return GeliRewardModel.from_pretrained(name, **where).to(device)
     from .training.attribution import HindsightAttribution
 
-    attribution = HindsightAttribution.from_pretrained(name)
+    attribution = HindsightAttribution.from_pretrained(name, **where)
     attribution.model.to(device)
     return attribution
 

@@ -16,3 +16,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real corpora at {folder}")
     return folder
+
+
+@pytest.fixture
+def be_owner(tmp_path, monkeypatch):
+    """Called with a loopback Hub: this process is then one of its owner's, with empty caches."""
+    from huggingface_hub import constants
+
+    def be_owner(hub) -> None:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+        monkeypatch.setenv("HF_TOKEN", "hf_owner")
+        monkeypatch.setenv("GELI_HF_CACHE", str(tmp_path / "geli_hf"))
+
+    return be_owner

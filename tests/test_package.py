@@ -49,7 +49,7 @@ LAYERS = [
     {"data", "evaluation"},
     {"recordings", "training", "llm"},
     {"finished"},
-    {"benchmark"},
+    {"benchmark", "hub"},
     {"alignment", "torch_file"},
     {"published_head"},
     {"cli"},

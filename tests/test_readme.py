@@ -8,11 +8,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import huggingface_hub.constants
 import numpy as np
 import pytest
 from chat_server import ChatServer
 from faces import TRANSCRIPT, film
+from loopback_hub import Hub
 from tiny import backbone, published_head, reward_model
 
 import geli_hf.data
@@ -76,14 +76,13 @@ def test_the_python_blocks_run_in_order(after_quickstart, capsys):
     assert names["trainer"].state.global_step == 1
 
 
-def test_the_commands_of_geli_run(after_quickstart, capsys, monkeypatch):
+def test_the_commands_of_geli_run(after_quickstart, capsys, be_owner):
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("geli ")]
-    assert len(commands) == 11
+    assert len(commands) == 14
     shutil.copytree(backbone("bart"), "facebook/bart-large")
     published_head("reward1_eager-glade-5")
-    # The client of the Hub refuses even loopback when it is told to be offline, as the tests are.
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    with ChatServer() as server:
+    with ChatServer() as server, Hub("hub") as hub:
+        be_owner(hub)  # even loopback is refused by a client that is told to be offline, as the tests are
         for command in commands:
             command = command.replace("http://localhost:8000/v1", server.url)
             command = command.replace("-o runs/policies", "-o runs/policies --replies 8")
@@ -102,6 +101,7 @@ def test_the_commands_of_geli_run(after_quickstart, capsys, monkeypatch):
     assert "| runs/sample/attribution (sees the reaction) |" in table
     assert table in printed
     assert Path("runs/policies/policies.md").read_text(encoding="utf-8") in printed
+    assert set(hub.store.repos) == {("model", "owner/reward"), ("dataset", "owner/sessions")}
     assert "runs/judge: a judge that learned from " in printed
 
 

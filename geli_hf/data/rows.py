@@ -138,7 +138,10 @@ def rows_of_hub(name: str, split: str) -> Dataset:
     try:
         return load_dataset(name, split=split)
     except (FileNotFoundError, ConnectionError) as error:
-        raise FileNotFoundError(f"{_nothing(name)}. The Hub says: {error}") from error
+        raise FileNotFoundError(
+            f"{_nothing(name)}. The Hub says: {error} For one that is private or gated, log in as who has access: "
+            "`hf auth login`, or HF_TOKEN"
+        ) from error
 
 
 def _columns(files: list[Path]) -> tuple[set[str], dict[str, set[str]]]:

@@ -8,6 +8,8 @@ from huggingface_hub import HfApi, constants, file_download
 from huggingface_hub.utils import _http
 from loopback_hub import Hub
 
+from geli_hf.cli import main
+
 
 @pytest.fixture
 def hub(tmp_path):
@@ -25,6 +27,36 @@ def online(monkeypatch):
 @pytest.fixture
 def owner(hub, online) -> HfApi:
     return HfApi(hub.url, token="hf_owner")
+
+
+@pytest.fixture
+def here(hub, owner, be_owner):
+    """This process is one of the owner's, whose Hub this is."""
+    be_owner(hub)
+    return hub
+
+
+@pytest.fixture
+def push(here, capsys):
+    """`geli push` and the words after it; gives what it printed."""
+
+    def run(*words) -> str:
+        main(["push", *map(str, words)])
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def refusal(push):
+    """What `geli push` says when it does not do it."""
+
+    def run(*words) -> str:
+        with pytest.raises(SystemExit) as refused:
+            push(*words)
+        return str(refused.value)
+
+    return run
 
 
 @pytest.fixture

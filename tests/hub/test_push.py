@@ -1,0 +1,482 @@
+"""`geli push`: what a folder is, what is sent and what is not, and what the Hub holds afterwards."""
+
+import io
+import json
+import shutil
+import traceback
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from clients import client
+from faces import affect_checkpoint
+from fresh import in_fresh_process
+from huggingface_hub import CommitOperationAdd, constants
+from huggingface_hub.errors import HTTPError
+from loopback_hub import cards
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from tiny import reward_model, session
+
+import geli_hf
+from geli_hf import load_sessions
+from geli_hf.alignment import small_policy
+from geli_hf.data.rows import write_jsonl
+from geli_hf.finished import is_attribution, open_model
+from geli_hf.hub.folders import CODE, open_folder
+from geli_hf.hub.pushing import hints
+from geli_hf.training import HindsightAttribution
+
+TALK = [{"role": "user", "content": "i lost my dog"}, {"role": "assistant", "content": "how sad"}]
+REWARD = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+REWARD |= {"configuration_geli.py", "modeling_geli.py"}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Path:
+    """A folder of every kind, as it is saved."""
+    root = tmp_path_factory.mktemp("folders")
+    model = reward_model("bert", context_messages=4)
+    model.save_pretrained(root / "reward model")
+    HindsightAttribution(model, np.zeros(32), np.ones(32), signals={}).save_pretrained(root / "attribution")
+    affect_checkpoint(root / "face classifier")
+    policy, tokenizer = small_policy([session(8)], hidden_size=32, layers=1, vocab_size=300)
+    policy.save_pretrained(root / "policy")
+    policy.name_or_path = policy.config._name_or_path = "owner/policy"
+    adapter = get_peft_model(policy, LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))
+    adapter.save_pretrained(root / "adapter")
+    for name in ("policy", "adapter"):
+        tokenizer.save_pretrained(root / name)
+    return root
+
+
+@pytest.fixture
+def model(folders, tmp_path) -> Path:
+    """A reward model's folder to change."""
+    return Path(shutil.copytree(folders / "reward model", tmp_path / "model"))
+
+
+def repo_of(hub, name, repo_type="model"):
+    return hub.store.repos[repo_type, name]
+
+
+def text(hub, name, path="README.md", repo_type="model", revision="main") -> str:
+    return hub.store.read(repo_of(hub, name, repo_type), path, revision).decode()
+
+
+def commits(hub, name, repo_type="model") -> int:
+    repo = repo_of(hub, name, repo_type)
+    return len(repo.history(repo.at("main")))
+
+
+# ---------------------------------------------------------------- models
+
+
+@pytest.mark.parametrize("kind", ["reward model", "attribution", "face classifier", "policy", "adapter"])
+def test_a_folder_is_known_by_its_config_and_goes_in_one_commit(kind, folders, here, push):
+    said = push("model", folders / kind, "--repo", "owner/it")
+    assert f": {kind}, " in said
+    assert ("without a card" in said) is not (folders / kind / "README.md").exists()
+    assert commits(here, "owner/it") == 2  # the first makes the repository
+    there = set(repo_of(here, "owner/it").at("main").files) - {".gitattributes"}
+    assert there == {path.name for path in (folders / kind).iterdir() if path.is_file()} | set(CODE.get(kind, ()))
+
+
+def test_a_reward_model_is_sent_with_its_code_and_without_what_a_trainer_keeps(model, here, push):
+    for name in ("optimizer.pt", "rng_state.pth", "training_args.bin", "trainer_state.json", ".hidden"):
+        (model / name).write_bytes(b"\x80\x02")
+    (model / "modeling_geli.py").unlink()  # then it is the package's own
+    (model / "checkpoint-3").mkdir()
+    (model / "checkpoint-3" / "pytorch_model.bin").write_bytes(b"\x80\x02")
+    push("model", model, "--repo", "owner/reward")
+    assert set(repo_of(here, "owner/reward").at("main").files) == REWARD | {".gitattributes"}
+    for name in REWARD:  # what test_models_on_the_hub loads in a process without the package
+        here_too = model / name if (model / name).exists() else Path(geli_hf.__file__).parent / name
+        assert here.store.read(repo_of(here, "owner/reward"), name, "main") == here_too.read_bytes()
+
+
+def test_a_dry_run_lists_all_and_asks_the_hub_nothing(model, here, push):
+    (model / "README.md").write_text("# Mine\n")
+    said = push("model", model, "--repo", "owner/reward", "--dry-run")
+    assert here.requests == []
+    rows = [line.rsplit(maxsplit=1) for line in said.splitlines()[1:] if line.endswith(tuple(REWARD | {"README.md"}))]
+    assert {name: int(size.replace(",", "")) for size, name in rows} == {
+        path.name: path.stat().st_size for path in model.iterdir()
+    }
+    assert said.endswith("# Mine\n\n")
+
+
+def test_another_kind_of_model_is_not_replaced(folders, here, push, refusal):
+    push("model", folders / "attribution", "--repo", "owner/it")
+    before = commits(here, "owner/it")
+    for kind in ("reward model", "policy"):
+        assert "taken by another kind of model (attribution)" in refusal("model", folders / kind, "--repo", "owner/it")
+    push("model", folders / "attribution", "--repo", "owner/it")
+    assert commits(here, "owner/it") == before
+
+
+def test_private_pull_requests_and_branches(model, here, push, refusal):
+    push("model", model, "--repo", "org/reward", "--private")
+    assert repo_of(here, "org/reward").private
+    (model / "README.md").write_text("# Another\n")
+    assert "/discussions/1" in push("model", model, "--repo", "org/reward", "--create-pr")
+    push("model", model, "--repo", "org/reward", "--revision", "next")
+    assert commits(here, "org/reward") == 2
+    for revision in ("refs/pr/1", "next"):
+        assert text(here, "org/reward", revision=revision) == "# Another\n"
+    push("model", model, "--repo", "owner/open")
+    assert "is there already, and public" in refusal("model", model, "--repo", "owner/open", "--private")
+
+
+def test_weights_of_an_earlier_push_go_in_the_same_commit(model, here, owner, push):
+    push("model", model, "--repo", "owner/reward")
+    old = {"model-00001-of-00002.safetensors", "model.safetensors.index.json", "pytorch_model.bin"}
+    adds = [CommitOperationAdd(name, b"old") for name in old | {"notes.md"}]
+    owner.create_commit("owner/reward", adds, commit_message="Earlier")
+    before = commits(here, "owner/reward")
+    push("model", model, "--repo", "owner/reward")
+    assert commits(here, "owner/reward") == before + 1
+    files = set(repo_of(here, "owner/reward").at("main").files)
+    assert not old & files
+    assert "notes.md" in files
+    push("model", model, "--repo", "owner/reward")  # nothing new, no commit
+    assert commits(here, "owner/reward") == before + 1
+
+
+def test_a_finished_model_is_opened_by_revision_and_with_a_token(folders, here, owner, push, tmp_path, monkeypatch):
+    for kind in ("reward model", "attribution"):
+        repo = f"org/{kind.split()[0]}"
+        push("model", folders / kind, "--repo", repo, "--private", "--revision", "next")
+        monkeypatch.delenv("HF_TOKEN")
+        with pytest.raises(OSError, match="hf auth login"):
+            is_attribution(repo, cache_dir=tmp_path / "nobody")
+        where = {"revision": "next", "token": "hf_owner", "cache_dir": tmp_path / "cache"}
+        assert is_attribution(repo, **where) is (kind == "attribution")
+        assert isinstance(open_model(repo, **where), HindsightAttribution) is (kind == "attribution")
+        monkeypatch.setenv("HF_TOKEN", "hf_owner")
+    push("model", folders / "reward model", "--repo", "org/gated")
+    owner.update_repo_settings("org/gated", gated="manual")
+    with pytest.raises(OSError, match="Ask for access on its page"):
+        is_attribution("org/gated", token="hf_stranger", cache_dir=tmp_path / "stranger")
+
+
+def test_a_run_of_train_geli_pushes_all_three_models(folders, here, tmp_path):
+    (tmp_path / "run").mkdir()
+    for kind in ("reward model", "attribution", "policy"):
+        shutil.copytree(folders / kind, tmp_path / "run" / kind.replace(" ", "_"))
+    spec = spec_from_file_location("train_geli", Path(__file__).parents[2] / "examples" / "train_geli.py")
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.push(tmp_path / "run", "owner")
+    for name in ("reward", "attribution", "policy"):
+        assert commits(here, f"owner/run-geli-{name}") == 2
+
+
+# ---------------------------------------------------------------- cards
+
+
+def test_a_card_that_was_edited_on_the_hub_is_kept(model, here, owner, push):
+    (model / "README.md").write_text("# One\n")
+    push("model", model, "--repo", "owner/reward")
+    (model / "README.md").write_text("# Two\n")
+    push("model", model, "--repo", "owner/reward")
+    assert text(here, "owner/reward") == "# Two\n"  # the one there was ours
+    edit = CommitOperationAdd("README.md", b"# By hand\n")
+    owner.create_commit("owner/reward", [edit], commit_message="Update README.md")
+    (model / "README.md").write_text("# Three\n")
+    for _ in range(2):
+        assert "--replace-card" in push("model", model, "--repo", "owner/reward")
+        assert text(here, "owner/reward") == "# By hand\n"
+    push("model", model, "--repo", "owner/reward", "--replace-card")
+    assert text(here, "owner/reward") == "# Three\n"
+
+
+def test_a_folder_without_a_card_leaves_the_one_there(model, here, owner, push):
+    push("model", model, "--repo", "owner/reward")
+    edit = CommitOperationAdd("README.md", b"# By hand\n")
+    owner.create_commit("owner/reward", [edit], commit_message="Update README.md")
+    push("model", model, "--repo", "owner/reward")
+    assert text(here, "owner/reward") == "# By hand\n"
+
+
+def test_a_card_whose_front_matter_is_no_yaml_is_refused(model, here, refusal):
+    (model / "README.md").write_text("---\nlicense: [mit\n---\n")
+    assert "no YAML" in refusal("model", model, "--repo", "owner/reward")
+    assert here.requests == []
+
+
+def test_a_card_with_a_broken_front_matter_publishes_nothing(model, here, refusal):
+    (model / "README.md").write_text("---\nlicense: apache\n---\n# Mine\n")
+    said = refusal("model", model, "--repo", "owner/reward")
+    assert '"license" must be one of' in said.replace('\\"', '"')
+    assert "Correct the lines between the dashes" in said
+    assert set(repo_of(here, "owner/reward").at("main").files) == {".gitattributes"}
+
+
+# ---------------------------------------------------------------- what is refused before anything is sent
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def shaped(path: Path) -> None:
+    weights = load_file(path)
+    name = next(name for name, tensor in weights.items() if tensor.shape == (32,))
+    save_file(weights | {name: torch.zeros(31)}, path)
+
+
+SPOILED = {
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors missing"),
+    "half the weights": (lambda f: half(f / "model.safetensors"), "no whole safetensors file"),
+    "weights of another shape": (lambda f: shaped(f / "model.safetensors"), "and config.json makes it (32,)"),
+    "a shard": (
+        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1-of-2.safetensors"}}'),
+        "model-1-of-2.safetensors missing",
+    ),
+    "no tokenizer": (lambda f: (f / "tokenizer_config.json").unlink(), "tokenizer_config.json missing"),
+    "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
+    "broken config": (lambda f: (f / "config.json").write_text("{"), "no JSON"),
+    "another model": (
+        lambda f: (f / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTModel"]}'),
+        "'vit'",
+    ),
+    "half an attribution": (lambda f: (f / "hindsight.json").write_text("{}"), "hindsight.safetensors missing"),
+    "pickled weights": (lambda f: torch.save({"a": torch.ones(1)}, f / "pytorch_model.bin"), "a pickle"),
+    "a hidden pickle": (lambda f: torch.save({"a": torch.ones(1)}, f / "notes.txt"), "a pickle"),
+    "an old pickle": (lambda f: (f / "notes").write_bytes(b"\x80\x04K\x01."), "a pickle"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_folder_that_is_not_whole_or_not_safe_is_refused(name, model, here, refusal):
+    change, expected = SPOILED[name]
+    change(model)
+    said = refusal("model", model, "--repo", "owner/reward")
+    assert said.startswith(f"geli push: {model}")
+    assert expected in said
+    assert here.requests == []
+
+
+def test_an_adapter_to_a_folder_of_this_machine_is_refused(folders, tmp_path):
+    adapter = Path(shutil.copytree(folders / "adapter", tmp_path / "adapter"))
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    for base in (str(folders / "policy"), "runs/mine/policy", None):
+        (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": base}))
+        with pytest.raises(ValueError, match="Push the base first"):
+            open_folder(adapter)
+
+
+@pytest.mark.parametrize("repo", ["reward", "a/b/c", "owner/-x", "owner/a b"])
+def test_a_name_that_is_none_is_refused(repo, model, here, refusal):
+    assert refusal("model", model, f"--repo={repo}").startswith("geli push: --repo: ")
+    assert here.requests == []
+
+
+# ---------------------------------------------------------------- what the Hub refuses, and what breaks
+
+
+@pytest.mark.parametrize(
+    ("token", "repo", "status", "hint"),
+    [
+        (None, "owner/reward", "401", "hf auth login"),
+        ("hf_wrong", "owner/reward", "401", "hf auth login"),
+        ("hf_reader", "owner/reward", "403", "`write`"),
+        ("hf_owner", "stranger/reward", "403", "--create-pr"),
+    ],
+)
+def test_who_may_not_is_told_what_to_do(token, repo, status, hint, model, here, refusal, monkeypatch):
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(model / "no_token"))
+    monkeypatch.delenv("HF_TOKEN") if token is None else monkeypatch.setenv("HF_TOKEN", token)
+    said = refusal("model", model, "--repo", repo)
+    assert status in said
+    assert hint in said
+    assert token is None or token not in said
+    assert not here.store.repos
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"), [(409, "the name is taken"), (412, "meanwhile"), (500, "Nothing was pub")]
+)
+def test_a_commit_that_fails_says_what_to_do_and_is_none(status, hint, model, here, refusal):
+    here.fail("POST .*/commit/", status=status)
+    said = refusal("model", model, "--repo", "owner/reward")
+    assert str(status) in said
+    assert hint in said
+    assert commits(here, "owner/reward") == 1
+
+
+def test_the_hub_asks_for_patience(model, here, refusal, waits):
+    here.fail("POST .*/commit/", status=429, headers={"Retry-After": "7"}, times=100)
+    assert "asks for patience (7 s)" in refusal("model", model, "--repo", "owner/reward")
+
+
+def test_what_was_stored_before_it_broke_off_is_not_sent_again(model, here, push, refusal, waits):
+    here.fail("POST .*/commit/", status=500)
+    refusal("model", model, "--repo", "owner/reward")
+    sent = [row for row in here.requests if row.method == "PUT"]
+    assert len(sent) == 1
+    push("model", model, "--repo", "owner/reward")
+    assert [row for row in here.requests if row.method == "PUT"] == sent
+    assert commits(here, "owner/reward") == 2
+
+
+def test_a_connection_that_is_lost_leaves_nothing(model, here, refusal, waits):
+    here.fail("PUT /lfs/", drop="request", times=100)
+    assert "same command again" in refusal("model", model, "--repo", "owner/reward")
+    assert commits(here, "owner/reward") == 1
+
+
+def test_a_token_is_never_echoed(here):
+    with pytest.raises(OSError, match="The connection was lost") as lost, hints():
+        raise HTTPError("no answer to a request with the header Authorization: Bearer hf_owner")
+    assert "hf_owner" not in "".join(traceback.format_exception(lost.value))
+
+
+def test_offline_it_says_so(model, here, refusal, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "Unset HF_HUB_OFFLINE" in refusal("model", model, "--repo", "owner/reward")
+
+
+# ---------------------------------------------------------------- sessions
+
+
+def row(number: int, **changed) -> dict:
+    return {
+        "session_id": f"c{number // 2}/ann{number % 3}",
+        "conversation_id": f"c{number // 2}",
+        "rater_id": f"ann{number % 3}",
+        "messages": TALK,
+        "score": None if number == 3 else float(number),
+        "feedback": {"smile": [None if number == 1 else 0.5]},
+        **changed,
+    }
+
+
+@pytest.fixture
+def rows(tmp_path) -> Path:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for split, numbers in {"train": range(6), "test": range(6, 9)}.items():
+        write_jsonl([row(number) for number in numbers], folder / f"{split}.jsonl")
+    return folder
+
+
+def parquet(hub, name: str, split: str) -> list[dict]:
+    path = f"data/{split}-00000-of-00001.parquet"
+    return pq.read_table(io.BytesIO(hub.store.read(repo_of(hub, name, "dataset"), path, "main"))).to_pylist()
+
+
+def test_sessions_go_as_parquet_with_splits_and_come_back_whole_and_as_a_stream(rows, here, push, tmp_path):
+    push("dataset", rows, "--repo", "owner/rows")
+    assert commits(here, "owner/rows", "dataset") == 2
+    card = text(here, "owner/rows", repo_type="dataset")
+    assert cards.validate(card, "dataset") == ([], [])
+    assert [each["split"] for each in cards.metadata(card)["configs"][0]["data_files"]] == ["train", "test"]
+
+    def load():
+        from datasets import load_dataset
+
+        from geli_hf import load_sessions, validate_sessions
+        from geli_hf.sessions import session_features
+
+        loaded = load_dataset("owner/rows")
+        for part in loaded.values():
+            validate_sessions(part)
+        streamed = load_dataset("owner/rows", split="test", streaming=True)
+        expected = session_features(["smile"])
+        return {
+            "rows": {split: len(part) for split, part in loaded.items()},
+            "streamed": [row["conversation_id"] for row in streamed],
+            "sessions": len(load_sessions("owner/rows")),
+            "schema": [loaded["train"].features == expected, streamed.features == expected],
+        }
+
+    found = in_fresh_process(load, tmp_path, client(here, tmp_path / "client"))
+    assert found["rows"] == {"train": 6, "test": 3}
+    assert found["streamed"] == ["c3", "c3", "c4"]
+    assert found["sessions"] == 6
+    assert found["schema"] == [True, True]
+
+
+def test_a_repository_of_another_type_by_that_name_stays_as_it_is(rows, model, here, push):
+    push("model", model, "--repo", "owner/it")
+    before = dict(repo_of(here, "owner/it").at("main").files)
+    push("dataset", rows, "--repo", "owner/it")  # on the Hub each type has names of its own
+    assert repo_of(here, "owner/it").at("main").files == before
+    assert commits(here, "owner/it", "dataset") == 2
+
+
+def test_nobody_is_named_unless_it_is_asked_for(rows, here, push):
+    push("dataset", rows, "--repo", "owner/rows")
+    first = [*parquet(here, "owner/rows", "train"), *parquet(here, "owner/rows", "test")]
+    assert "ann" not in str(first)
+    raters = [each["rater_id"] for each in first]
+    assert len(set(raters)) == 3  # the same person has the same name, in both splits
+    assert raters[:3] == raters[3:6] == raters[6:]
+    assert [each["session_id"] for each in first] == [
+        f"{each['conversation_id']}/{each['rater_id']}" for each in first
+    ]
+    push("dataset", rows / "train.jsonl", "--repo", "owner/again")
+    assert str(parquet(here, "owner/again", "train")) == str(first[:6])  # NaN is not equal to itself
+    push("dataset", rows, "--repo", "owner/named", "--keep-rater-ids")
+    assert [each["rater_id"] for each in parquet(here, "owner/named", "train")][:3] == ["ann0", "ann1", "ann2"]
+
+
+def test_a_rater_s_id_is_replaced_as_a_word(here, push, tmp_path):
+    ids = ["a/1", "a_1/11", "1", "a"]
+    rows = [row(number, session_id=each, conversation_id="a", rater_id="1") for number, each in enumerate(ids)]
+    write_jsonl(rows, tmp_path / "rows.jsonl")
+    push("dataset", tmp_path / "rows.jsonl", "--repo", "owner/rows")
+    sent = parquet(here, "owner/rows", "train")
+    name = sent[0]["rater_id"]
+    assert [each["session_id"] for each in sent] == [f"a/{name}", f"a_{name}/11", name, "a"]
+
+
+def test_sessions_of_candor_go_to_no_public_repository(here, owner, push, refusal, tmp_path):
+    conversation, person = "0020a0c5-1658-4747-99c1-2839e736b481", "5f0000000000000000000abc"
+    looks = {
+        "ids": row(0, session_id=f"{conversation}/{person}", conversation_id=conversation, rater_id=person),
+        "person": row(0, rater_id=person),
+        "session": row(0, session_id=f"{conversation}/x", conversation_id=conversation),
+    }
+    for name, each in looks.items():
+        write_jsonl([row(1), each], tmp_path / f"{name}.jsonl")
+        assert "--i-have-the-rights" in refusal("dataset", tmp_path / f"{name}.jsonl", "--repo", "owner/rows")
+    assert not here.store.repos
+    file = tmp_path / "ids.jsonl"
+    owner.create_repo("owner/open", repo_type="dataset")
+    assert "public" in refusal("dataset", file, "--repo", "owner/open", "--private")
+    push("dataset", file, "--repo", "owner/closed", "--private")
+    push("dataset", file, "--repo", "owner/closed")  # is private still
+    push("dataset", file, "--repo", "owner/open", "--i-have-the-rights")
+    assert person not in str(parquet(here, "owner/open", "train"))
+
+
+def test_the_card_of_sessions_keeps_its_words_and_gets_the_schema(rows, here, owner, push):
+    (rows / "README.md").write_text("---\nlicense: mit\npretty_name: Walks\n---\n# Mine\n")
+    push("dataset", rows, "--repo", "owner/rows")
+    card = text(here, "owner/rows", repo_type="dataset")
+    assert card.endswith("# Mine\n")
+    metadata = cards.metadata(card)
+    assert (metadata["license"], metadata["pretty_name"]) == ("mit", "Walks")
+    assert metadata["dataset_info"]["splits"][0]["num_examples"] == 6
+    edited = CommitOperationAdd("README.md", card.replace("# Mine", "# By hand").encode())
+    owner.create_commit("owner/rows", [edited], commit_message="Update README.md", repo_type="dataset")
+    (rows / "test.jsonl").unlink()
+    push("dataset", rows, "--repo", "owner/rows")
+    card = text(here, "owner/rows", repo_type="dataset")
+    assert card.endswith("# By hand\n")
+    assert [each["name"] for each in cards.metadata(card)["dataset_info"]["splits"]] == ["train"]
+    files = set(repo_of(here, "owner/rows", "dataset").at("main").files)
+    assert {path for path in files if path.startswith("data/")} == {"data/train-00000-of-00001.parquet"}
+
+
+def test_the_sample_is_nobodys(here, push, tmp_path):
+    said = push("dataset", "sample", "--options", '{"conversations": 3}', "--repo", "owner/sample", "--dry-run")
+    assert "train-00000-of-00001.parquet" in said
+    assert here.requests == []
+    assert len(load_sessions("sample", conversations=3)) == 6

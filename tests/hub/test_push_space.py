@@ -1,0 +1,242 @@
+"""`geli push space`: what a Space gets, and that it starts from nothing else."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.request
+import zipfile
+from importlib.metadata import distribution, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from clients import client
+from huggingface_hub import CommitOperationAdd, SpaceCard, snapshot_download
+from loopback_hub import cards
+from tiny import reward_model
+
+from geli_hf.hub.spaces import find_space, requirements
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted(path.parent.name for path in ROOT.glob("spaces/*/README.md"))
+CARD = """---
+title: Tiny
+emoji: 🙂
+sdk: gradio
+sdk_version: 6.0.0
+---
+
+# Tiny
+"""
+APP = """
+import json, os
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import geli_hf
+
+model = geli_hf.GeliRewardModel.from_pretrained(os.environ["GELI_MODEL"])
+said = {"package": geli_hf.__file__, "greeting": os.environ["GREETING"]}
+said["rewards"] = model.score_messages([[{"role": "assistant", "content": "hello"}]]).tolist()
+
+
+class Page(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(said).encode())
+
+
+HTTPServer(("127.0.0.1", int(os.environ["GRADIO_SERVER_PORT"])), Page).serve_forever()
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Path:
+    """A Space whose app needs no Gradio."""
+    files = {"README.md": CARD, "app.py": APP, "requirements.txt": "geli-hf[text]\nnumpy>=2  # any\n", ".env": "K=1"}
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def space_of(hub, name="owner/tiny"):
+    return hub.store.repos["space", name]
+
+
+def card_of(hub) -> str:
+    return hub.store.read(space_of(hub), "README.md", "main").decode()
+
+
+def commits(hub) -> int:
+    return len(space_of(hub).history(space_of(hub).at("main")))
+
+
+def values(rows: dict[str, dict]) -> dict[str, str]:
+    return {key: row["value"] for key, row in rows.items()}
+
+
+def test_a_space_is_made_in_one_commit_with_its_environment(tiny, here, push, monkeypatch):
+    monkeypatch.setenv("API_KEY", "sesame")
+    said = push(
+        *("space", tiny, "--repo", "owner/tiny", "--private", "--model", "owner/reward", "--hardware", "t4-small"),
+        *("--variable", "GREETING=good=day", "--secret", "API_KEY", "--secret", "OTHER=tahini"),
+    )
+    space = space_of(here)
+    assert commits(here) == 2  # the first makes the repository
+    assert space.private
+    assert values(space.variables) == {"GREETING": "good=day", "GELI_MODEL": "owner/reward"}
+    assert values(space.secrets) == {"API_KEY": "sesame", "OTHER": "tahini"}
+    assert space.hardware == "t4-small"
+    assert not {"sesame", "tahini"} & set(said.replace(",", " ").split())
+    there = set(space.at("main").files)
+    assert {"app.py", "README.md", "requirements.txt", "geli_hf/__init__.py"} <= there
+    assert not [name for name in there if ".env" in name or "__pycache__" in name]
+    assert cards.validate(card_of(here), "space") == ([], [])
+    data = SpaceCard(card_of(here)).data
+    assert data.python_version == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert data.models == ["owner/reward"]
+
+
+def test_again_it_is_brought_up_to_date(tiny, here, owner, push):
+    push("space", tiny, "--repo", "owner/tiny", "--variable", "A=1", "--variable", "B=1")
+    old = ["geli_hf/gone.py", "geli_hf-0.0.1.dist-info/METADATA", "notes.md"]
+    adds = [CommitOperationAdd(name, b"old") for name in old]
+    edited = SpaceCard(card_of(here).replace("# Tiny", "# By hand"))
+    edited.data.python_version = "3.0"
+    adds.append(CommitOperationAdd("README.md", str(edited).encode()))
+    owner.create_commit("owner/tiny", adds, commit_message="By hand", repo_type="space")
+    before = commits(here)
+    assert "--replace-card" in push("space", tiny, "--repo", "owner/tiny", "--variable", "A=2", "--secret", "S=3")
+    assert commits(here) == before + 1
+    assert not set(old[:2]) & set(space_of(here).at("main").files)
+    assert "notes.md" in space_of(here).at("main").files
+    assert "# By hand" in card_of(here)
+    assert "3.0" not in card_of(here).replace("6.0.0", "")
+    assert values(space_of(here).variables) == {"A": "2", "B": "1"}
+    assert values(space_of(here).secrets) == {"S": "3"}
+
+
+def test_a_dry_run_shows_all_but_what_is_secret(tiny, here, push):
+    said = push("space", tiny, "--repo", "owner/tiny", "--dry-run", "--model", "owner/reward", "--secret", "S=sesame")
+    assert here.requests == []
+    for shown in ("variable GELI_MODEL=owner/reward\n", "secret S,", "  geli_hf/cli.py\n", "python_version: "):
+        assert shown in said
+    assert "sesame" not in said
+
+
+def test_what_can_not_be_is_said_before_anything_is_sent(tiny, here, refusal):
+    to = ("--repo", "owner/tiny")
+    assert "no Space of the repository" in refusal("space", "nothing", *to)
+    said = refusal("space", tiny, *to, "--secret", "sesame")
+    assert "NAME=VALUE" in said
+    assert "sesame" not in said
+    assert "brings files alone" in refusal("space", tiny, *to, "--create-pr", "--secret", "S=1")
+    (tiny / "app.py").unlink()
+    assert "app.py missing" in refusal("space", tiny, *to)
+    (tiny / "README.md").write_text(CARD.replace("gradio", "docker"), encoding="utf-8")
+    assert "expected `sdk: gradio`" in refusal("space", tiny, *to)
+    assert here.requests == []
+
+
+def test_hardware_that_is_refused_is_told_beside_what_was_pushed(tiny, here, refusal):
+    said = refusal("space", tiny, "--repo", "owner/tiny", "--hardware", "abacus")
+    assert "pushed, but not all is done" in said
+    assert '"flavor" must be one of' in said
+    assert "Nothing was published" not in said
+    assert commits(here) == 2
+
+
+def test_a_commit_that_fails_asks_for_no_hardware(tiny, here, refusal):
+    here.fail("POST .*/commit/", status=500)
+    assert "Nothing was published" in refusal("space", tiny, "--repo", "owner/tiny", "--hardware", "t4-small")
+    assert not any(row.path.endswith("/hardware") for row in here.requests)
+
+
+def test_requirements_are_pinned_to_what_is_installed(tmp_path):
+    asked = tmp_path / "requirements.txt"
+    asked.write_text("--pre\ngradio\nGELI_HF[text] # this\nnumpy < 99\nnumpy-next>=7\nscipy<0.1\n", encoding="utf-8")
+    lines = requirements(asked, distribution("geli-hf")).splitlines()
+    assert {"--pre", f"numpy=={version('numpy')}", "numpy-next>=7", "scipy<0.1"} <= set(lines)
+    assert {f"vaderSentiment=={version('vaderSentiment')}", f"trl=={version('trl')}"} <= set(lines)
+    assert not [line for line in lines if line.lower().startswith(("gradio", "geli", "pytest", "numpy<"))]
+    assert not [line for line in lines if "+" in line]
+
+
+def test_a_space_is_found_by_its_path_or_its_name(tiny):
+    assert find_space(str(tiny)) == tiny
+    for name in SHIPPED:
+        assert find_space(name) == ROOT / "spaces" / name
+
+
+def test_the_package_beside_the_app_is_what_a_wheel_holds(tiny, here, push, tmp_path):
+    if not all(map(find_spec, ("pip", "setuptools"))):
+        pytest.skip("pip or setuptools is not installed, so no wheel can be built offline")
+    push("space", tiny, "--repo", "owner/tiny")
+    there = {name for name in space_of(here).at("main").files if name.startswith("geli_hf/")}
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "geli_hf", source / "geli_hf", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", tmp_path, source], check=True, capture_output=True)
+    [wheel] = tmp_path.glob("geli_hf-*.whl")
+    assert there == {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("geli_hf/")}
+
+
+@pytest.mark.parametrize("name", ["tiny", *SHIPPED])
+def test_what_was_pushed_installs_and_starts_alone(name, tiny, here, push, tmp_path):
+    """In a fresh environment that has the packages of this one, and its geli_hf not: pip finds that all is there."""
+    if not find_spec("pip"):
+        pytest.skip("pip is not installed")
+    if name != "tiny":
+        pytest.importorskip("gradio")
+    reward_model("bert", context_messages=4).save_pretrained(tmp_path / "reward")
+    push("model", tmp_path / "reward", "--repo", "owner/reward")
+    folder = tiny if name == "tiny" else name
+    push("space", folder, "--repo", "owner/tiny", "--model", "owner/reward", "--variable", "GREETING=good day")
+    space = snapshot_download("owner/tiny", repo_type="space", local_dir=tmp_path / "space", token="hf_owner")
+
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    paths = {"base": str(tmp_path / "venv"), "platbase": str(tmp_path / "venv")}
+    reused = Path(sysconfig.get_path("purelib", vars=paths)) / "reused.pth"
+    reused.write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "-r", "requirements.txt"]
+    subprocess.run(pip, check=True, capture_output=True, cwd=space)
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
+    environment |= {key: value for key, value in client(here, tmp_path / "client").items() if value is not None}
+    environment |= {"HF_HUB_OFFLINE": "0"} | values(space_of(here).variables)
+    with open(tmp_path / "log", "w") as log:
+        app = subprocess.Popen([python, "app.py"], cwd=space, env=environment, stdout=log, stderr=log)
+    try:
+        said = _page(port, app)
+    finally:
+        app.kill()
+        app.wait()
+    assert said is not None, (tmp_path / "log").read_text()
+    if name == "tiny":
+        assert json.loads(said)["package"] == f"{Path(space).resolve()}/geli_hf/__init__.py"
+        assert json.loads(said)["greeting"] == "good day"
+
+
+def _page(port: int, app: subprocess.Popen) -> str | None:
+    """What it answers, once it does; None if it ends or takes too long."""
+    until = time.monotonic() + 300
+    while app.poll() is None and time.monotonic() < until:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+                return answer.read().decode()
+        except OSError:
+            time.sleep(0.2)
+    return None
