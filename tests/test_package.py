@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import geli_hf
+from geli_hf import configuration_affect, configuration_geli
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,6 +27,11 @@ def test_the_installed_version_is_this_one():
     except PackageNotFoundError:
         pytest.skip("not installed")
     assert installed == geli_hf.__version__
+
+
+def test_every_configuration_names_it():
+    for module in (configuration_affect, configuration_geli):
+        assert geli_hf.__version__ == module.TOOLKIT_VERSION
 
 
 def test_the_citation_names_it():
