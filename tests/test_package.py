@@ -53,6 +53,7 @@ LAYERS = [
     {"modeling_affect", "modeling_geli", "settings"},
     {"affect"},
     {"data", "evaluation"},
+    {"hub"},
     {"recordings", "training", "llm"},
     {"finished"},
     {"benchmark"},
