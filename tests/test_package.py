@@ -49,7 +49,7 @@ def test_the_changelog_begins_with_it():
 # Each may import what stands above it in this list, and of its own line nothing but itself.
 LAYERS = [
     {"_lazy", "_registration", "cache", "configuration_affect", "configuration_geli", "image_processing_affect"}
-    | {"decomposition", "sessions", "weights"},
+    | {"decomposition", "pipeline_geli", "sessions", "weights"},
     {"modeling_affect", "modeling_geli", "settings"},
     {"affect"},
     {"data", "evaluation"},
