@@ -12,6 +12,7 @@ import torch
 from transformers.utils import cached_file, logging
 
 from . import modeling_geli
+from .cache import offline_hint
 from .configuration_geli import GeliRewardConfig
 from .modeling_geli import GeliRewardModel
 from .sessions import Session, assistant_turns
@@ -34,7 +35,9 @@ def is_attribution(name: str, argument: str = "--model") -> bool:
     try:
         config, _ = GeliRewardConfig.get_config_dict(name)
     except (OSError, ValueError) as error:
-        raise OSError(f"{argument}: no reward model {name!r}, neither as a folder nor on the Hub: {error}") from None
+        raise OSError(
+            f"{argument}: no reward model {name!r}, neither as a folder nor on the Hub: {error}{offline_hint()}"
+        ) from None
     if config.get("model_type") != GeliRewardConfig.model_type:
         raise ValueError(
             f"{argument}: {name} is no reward model of geli_hf (its type is {config.get('model_type')!r})"
