@@ -337,7 +337,7 @@ def write_card(
         base_model=run.model.model_name_or_path,
         adapter=is_adapter(folder),
         method=run.method,
-        reward_model=run.reward.model,
+        reward_model=name_of(run.reward.model),
         training_data=f"{len(sessions['train'])} sessions of the corpus `{corpus}`. {source_of(corpus)}",
         recipe=recipe(run, figures),
         made=figures["made"],
@@ -371,7 +371,7 @@ def recipe(run: Run, figures: dict) -> str:
     kept = "merged into the weights" if run.run.merge else "kept as an adapter"
     lora = f" An adapter of rank {run.model.lora_r} was trained and is {kept}." if run.model.use_peft else ""
     return (
-        f"`{run.model.model_name_or_path}` was {', then '.join(stages)}, with seed {run.run.seed}.{lora}{kl} "
+        f"`{name_of(run.model.model_name_or_path)}` was {', then '.join(stages)}, with seed {run.run.seed}.{lora}{kl} "
         "The settings that were given:"
     )
 

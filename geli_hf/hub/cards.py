@@ -28,7 +28,7 @@ from transformers.utils import logging
 
 from ..cache import whole
 from ..configuration_geli import TOOLKIT_VERSION
-from ..evaluation.policies import policy_table
+from ..evaluation.policies import OWN_REWARD, policy_table
 from ..evaluation.table import COLUMNS
 
 logger = logging.get_logger(__name__)
@@ -375,6 +375,9 @@ def policy_card(
             for value in [comparison["win_rate"]]
             if not math.isnan(_estimate(value))
         ]
+    judge = comparison and comparison["judge"]
+    if judge == OWN_REWARD and reward_model:
+        judge = f"`{reward_model}`, the reward model that the policy was trained to please"
     card = fill(
         "policy",
         repo_id,
@@ -386,7 +389,7 @@ def policy_card(
         training_data=training_data,
         recipe=recipe,
         made=made,
-        judge=comparison and comparison["judge"],
+        judge=judge,
         held_out=held_out,
         figures_table=policy_table(comparison) if comparison else None,
     )

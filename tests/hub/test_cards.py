@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from clients import client
 from datasets import Dataset
 from faces import affect_checkpoint, astronaut
+from fresh import in_fresh_process
 from huggingface_hub import ModelCard
 from jinja2 import Environment, meta
 from loopback_hub import cards as hub_rules
@@ -298,3 +300,61 @@ def test_every_card_that_is_shipped_is_one_that_the_hub_takes(folder):
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert hub_rules.validate(text, "model") == ([], [])
     assert cards.read_metadata(text)["license"]
+
+
+# ------------------------------------------------------------------------------------------------ from the Hub
+
+
+def push_with_cards(classifier):
+    import shutil
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+    from tiny import reward_model
+
+    from geli_hf.hub import cards
+
+    model = reward_model("bert")
+    model.save_pretrained("reward_model")
+    cards.save_card(cards.reward_model_card("reward_model"), "reward_model")
+    shutil.copytree(classifier, "facial_affect")
+    for name in ("configuration_affect", "modeling_affect", "image_processing_affect"):
+        shutil.copy(Path(cards.__file__).parents[1] / f"{name}.py", "facial_affect")
+    shown = {}
+    for folder in ("reward_model", "facial_affect"):
+        repo, card = f"owner/{folder}-of-ours", Path(folder, "README.md")
+        card.write_text(cards.for_repo(card.read_text(encoding="utf-8"), repo), encoding="utf-8")
+        HfApi().create_repo(repo)
+        HfApi().upload_folder(repo_id=repo, folder_path=folder)
+        shown[repo] = cards.own_card(folder)
+    return shown
+
+
+def run_the_cards(repos):
+    """The first snippet of each card, as it stands on the Hub."""
+    import re
+
+    from huggingface_hub import ModelCard
+
+    found = {}
+    for repo in repos:
+        code = re.search(r"^```python\n(.*?)^```$", ModelCard.load(repo).text, re.DOTALL | re.MULTILINE)[1]
+        names = {}
+        exec(code, names)
+        found[repo] = names["session"]["turn_rewards"] if "session" in names else names["emotion"]["label"]
+    return found
+
+
+def test_what_a_card_on_the_hub_shows_runs_without_the_package(hub, tmp_path):
+    folder = str(WEIGHTS / "facial_affect")
+    shown = in_fresh_process(
+        push_with_cards, tmp_path, client(hub, tmp_path / "pushing", "hf_owner"), classifier=folder
+    )
+    for repo, card in shown.items():
+        assert hub.store.read(hub.store.repos["model", repo], "README.md").decode() == card
+        assert f'"{repo}"' in card
+    astronaut().crop((174, 66, 273, 165)).save(tmp_path / "face.jpg")
+    environment = client(hub, tmp_path / "loading")
+    found = in_fresh_process(run_the_cards, tmp_path, environment, geli_hf=False, repos=list(shown))
+    assert len(found["owner/reward_model-of-ours"]) == 1
+    assert isinstance(found["owner/facial_affect-of-ours"], str)
