@@ -338,12 +338,12 @@ def write_card(
         adapter=is_adapter(folder),
         method=run.method,
         reward_model=name_of(run.reward.model),
-        training_data=f"{len(sessions['train'])} sessions of the corpus `{corpus}`. {source_of(corpus)}",
+        training_data=f"{len(sessions['train'])} sessions of the corpus `{name_of(corpus)}`. {source_of(corpus)}",
         recipe=recipe(run, figures),
         made=figures["made"],
         comparison=figures,
         held_out=f"{len(comparison.dialogues)} dialogues of conversations that were not trained on",
-        measured_on={"type": corpus, "name": f"held-out dialogues of {corpus}"},
+        measured_on={"type": Path(corpus).name, "name": f"held-out dialogues of {Path(corpus).name}"},
     )
     save_card(card, folder)
     with whole(target) as path:

@@ -164,7 +164,7 @@ def main(argv: list[str]) -> None:
         given = {name: part for name, part in settings.items() if name and part}
         command = ["python", "examples/train_geli.py", *argv]
         return {
-            "training_data": f"{len(sessions['train']):,} sessions of the corpus `{data.corpus}`. "
+            "training_data": f"{len(sessions['train']):,} sessions of the corpus `{name_of(data.corpus)}`. "
             f"{source_of(data.corpus)}",
             "made": made(command, settings=given, seconds=time.monotonic() - begun),
             "license": run.license,
@@ -483,7 +483,7 @@ def write_cards(
 ) -> None:
     """The cards of what was evaluated, with the figures."""
     corpus = build(DataSettings, settings["data"]).corpus
-    of = f"`{corpus}`"
+    of = f"`{name_of(corpus)}`"
     on = {"type": Path(corpus).name, "name": f"held-out sessions of {Path(corpus).name}"}
     sessions = f"{len(test):,} sessions of {len(test.unique('conversation_id')):,} held-out conversations of {of}"
     shown = {"table": markdown_table(rows), "held_out": sessions, "measured_on": on}
