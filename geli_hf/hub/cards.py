@@ -179,8 +179,9 @@ def _shortened(value: Any) -> Any:
         return _shortened(value.value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    value = TOKEN.sub("hf_***", str(value))
-    return Path(value).name if Path(value).is_absolute() else value
+    option, equals, value = str(value).rpartition("=") if str(value).startswith("--") else ("", "", str(value))
+    value = TOKEN.sub("hf_***", value)
+    return option + equals + (Path(value).name if Path(value).is_absolute() else value)
 
 
 def _version(name: str) -> str:

@@ -123,11 +123,11 @@ def test_figures_are_in_the_front_matter_with_their_intervals():
 
 def test_how_it_was_made_names_no_folder_and_no_token():
     made = cards.made(
-        ["train", "--data", "/home/me/secret/talks.jsonl", "--hub_token", "hf_abcdefgh"],
+        ["train", "--data", "/home/me/secret/talks.jsonl", "--hub_token", "hf_abcdefgh", "--out=/home/me/run"],
         settings={"sft": {"hub_token": "hf_abcdefgh", "path": "/home/me/x", "max_new_tokens": 4}},
         seconds=90,
     )
-    assert made["command"] == "train --data talks.jsonl --hub_token 'hf_***'"
+    assert made["command"] == "train --data talks.jsonl --hub_token 'hf_***' --out=run"
     assert yaml.safe_load(made["settings"]) == {"sft": {"hub_token": "hf_***", "path": "x", "max_new_tokens": 4}}
     assert made["minutes"] == 1.5
     assert re.search(r"geli-hf \d+\.\d+\.\d+, torch \d", made["versions"])
