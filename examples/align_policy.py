@@ -17,18 +17,15 @@ two there is decides the method. `--resume` goes on with a run that was stopped,
 
 import json
 import math
-import shlex
 import sys
+import time
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import yaml
 from accelerate import PartialState
 from datasets import Dataset
-from huggingface_hub import ModelCard, ModelCardData
 from peft import PeftConfig
 from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig, ModelConfig, RLOOConfig, SFTConfig, get_peft_config
@@ -56,6 +53,7 @@ from geli_hf.data import load_sessions, read_report
 from geli_hf.evaluation.policies import policy_table
 from geli_hf.evaluation.table import as_json
 from geli_hf.finished import is_attribution
+from geli_hf.hub.cards import made, name_of, policy_card, save_card, source_of
 from geli_hf.modeling_geli import GeliRewardModel
 from geli_hf.sessions import SessionError, split_sessions
 from geli_hf.settings import SettingsError, build, parse_settings
@@ -63,8 +61,6 @@ from geli_hf.training.checkpoints import write_by_one, write_history
 from geli_hf.training.script import begin, fit_to_cpu, kept, processes
 
 METHODS = {"grpo": GRPOConfig, "rloo": RLOOConfig}
-CARD = Path(__file__).parents[1] / "model_cards" / "policy.md"
-VERSIONS = ("geli-hf", "torch", "transformers", "trl", "peft")
 
 
 @dataclass
@@ -137,6 +133,7 @@ class Run:
 
 
 def main(argv: list[str]) -> None:
+    begun = time.monotonic()
     state = processes()
     run = read(argv)
     sessions = load(run)
@@ -159,7 +156,7 @@ def main(argv: list[str]) -> None:
     align_once(run, before, reward, prompts["train"])
     state.print("\nStage card: both on held-out dialogues", flush=True)
     if state.is_main_process:
-        write_card(run, before, reward.model, sessions, argv)
+        write_card(run, before, reward.model, sessions, argv, begun)
     state.wait_for_everyone()
 
 
@@ -306,7 +303,9 @@ def align_once(run: Run, before: str, reward: GeliReward, prompts: Dataset) -> N
 # ------------------------------------------------------------------------------------------------ the card
 
 
-def write_card(run: Run, before: str, model: GeliRewardModel, sessions: dict[str, Dataset], argv: list[str]) -> None:
+def write_card(
+    run: Run, before: str, model: GeliRewardModel, sessions: dict[str, Dataset], argv: list[str], begun: float
+) -> None:
     """What both policies answer to held-out dialogues, in figures, and the card of the aligned one."""
     target = run.output / "metrics.json"
     if target.exists():
@@ -327,27 +326,26 @@ def write_card(run: Run, before: str, model: GeliRewardModel, sessions: dict[str
         )
     history = json.loads((run.output / "policy_history.json").read_text())
     figures = comparison.figures() | at_the_end(history)
-    card = ModelCard.from_template(
-        ModelCardData(),
-        template_path=str(CARD),
-        repo_id=str(run.output / "policy"),
-        license="other",
-        language="en",
-        base_model=run.model.model_name_or_path,
-        reward_model=run.reward.model,
-        method=run.method,
-        training_data=f"{len(sessions['train'])} sessions of the corpus `{run.data.corpus}`.",
-        held_out=f"{len(comparison.dialogues)} dialogues of conversations that were not trained on",
-        judge=f"`{run.reward.model}`, the reward model that the policy was trained to please",
-        recipe=recipe(run, figures, argv),
-        figures=policy_table(figures),
+    figures["made"] = made(
+        ["python", "examples/align_policy.py", *argv],
+        settings={name: part for name, part in run.settings.items() if name and part},
+        seconds=time.monotonic() - begun,
     )
-    # What is not known is not told: nobody has said under which licence this may be given on, or in which language
-    # the sessions are; and a base that is a folder of this machine is none on the Hub.
-    card.data.license = card.data.language = None
-    if Path(run.model.model_name_or_path).exists():
-        card.data.base_model = None
-    card.save(run.output / "policy" / "README.md")
+    folder, corpus = run.output / "policy", run.data.corpus
+    card = policy_card(
+        name_of(folder),
+        base_model=run.model.model_name_or_path,
+        adapter=is_adapter(folder),
+        method=run.method,
+        reward_model=name_of(run.reward.model),
+        training_data=f"{len(sessions['train'])} sessions of the corpus `{name_of(corpus)}`. {source_of(corpus)}",
+        recipe=recipe(run, figures),
+        made=figures["made"],
+        comparison=figures,
+        held_out=f"{len(comparison.dialogues)} dialogues of conversations that were not trained on",
+        measured_on={"type": Path(corpus).name, "name": f"held-out dialogues of {Path(corpus).name}"},
+    )
+    save_card(card, folder)
     with whole(target) as path:
         path.write_text(json.dumps(as_json(figures), indent=1))
     print(f"{policy_table(figures)}\n\nWritten: {run.output / 'policy'} and its card")
@@ -361,8 +359,8 @@ def at_the_end(history: list[dict]) -> dict:
     return {"steps": history[-1]["step"] if history else 0, "kl": kl}
 
 
-def recipe(run: Run, figures: dict, argv: list[str]) -> str:
-    """How the policy was made, so that somebody else can make it again."""
+def recipe(run: Run, figures: dict) -> str:
+    """How the policy was made, in words."""
     stages = ["fine-tuned on the sessions"] if run.sft else []
     stages += [f"aligned by {run.method.upper()} for {figures['steps']} steps"]
     kl = (
@@ -372,13 +370,9 @@ def recipe(run: Run, figures: dict, argv: list[str]) -> str:
     )
     kept = "merged into the weights" if run.run.merge else "kept as an adapter"
     lora = f" An adapter of rank {run.model.lora_r} was trained and is {kept}." if run.model.use_peft else ""
-    command = shlex.join(["python", "examples/align_policy.py", *argv])
-    settings = yaml.safe_dump({name: part for name, part in run.settings.items() if name and part}, sort_keys=False)
-    versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
     return (
-        f"`{run.model.model_name_or_path}` was {', then '.join(stages)}.{lora}{kl}\n\n"
-        f"```bash\n{command}\n```\n\nThe settings that were given, with seed {run.run.seed}:\n\n"
-        f"```yaml\n{settings}```\n\nMade with {versions}."
+        f"`{name_of(run.model.model_name_or_path)}` was {', then '.join(stages)}, with seed {run.run.seed}.{lora}{kl} "
+        "The settings that were given:"
     )
 
 

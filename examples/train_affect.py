@@ -19,6 +19,7 @@ import json
 import math
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 from matplotlib.figure import Figure
 from PIL import Image
 from torch.nn import functional
@@ -41,11 +42,11 @@ from geli_hf.affect.faces import Box, square_crop
 from geli_hf.cache import whole
 from geli_hf.configuration_affect import FacialAffectConfig
 from geli_hf.evaluation import Interval
+from geli_hf.hub.cards import Measured, fill, made, own_card, save_card
 from geli_hf.image_processing_affect import FacialAffectImageProcessor, standardise
 from geli_hf.modeling_affect import FacialAffectModel
 from geli_hf.settings import SettingsError, build, claim, parse_settings
 
-CARD = Path(__file__).parents[1] / "model_cards" / "facial_affect.md"
 RESAMPLES = 1000
 FEW = 50  # an emotion with fewer test pictures is marked as one that the figures say little of
 
@@ -102,6 +103,7 @@ class Part(NamedTuple):
 
 
 def main(argv: list[str]) -> None:
+    begun = time.monotonic()
     sections = {
         "data": DataSettings,
         "model": ModelSettings,
@@ -130,9 +132,10 @@ def main(argv: list[str]) -> None:
         state.wait_for_everyone()
     if state.is_main_process:
         figures = evaluate(output, run.seeds, parts, data, names)
-        with whole(output / "metrics.json") as path:
-            path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        write_card(output, figures, data, model, parts)
+        given = {name: part for name, part in settings.items() if name and part}
+        command = ["python", "examples/train_affect.py", *argv]
+        figures["made"] = made(command, settings=given, seconds=time.monotonic() - begun)
+        write_model(output, figures | about(data, model, parts))
         print(f"{output}: {figure_table(figures)}")
 
 
@@ -538,7 +541,7 @@ def draw_reliability(smiles: list[np.ndarray], truth: np.ndarray, path: Path) ->
 
 def figure_table(figures: dict) -> str:
     rows = ["| on unseen persons | mean of the seeds | the model here |", "| --- | ---: | ---: |"]
-    own = figures["test_by_seed"][figures["chosen_seed"]]
+    own = {str(seed): each for seed, each in figures["test_by_seed"].items()}[str(figures["chosen_seed"])]
     for name, interval in figures["test"].items():
         if not name.startswith("recall"):
             rows.append(f"| {name} | {Interval(*interval)} | {own[name]:.3f} |")
@@ -562,33 +565,69 @@ def robustness_table(figures: dict) -> str:
     return "\n".join(rows)
 
 
-def write_card(output: Path, figures: dict, data: DataSettings, model: ModelSettings, parts: dict[str, Part]) -> None:
-    """The model of the chosen seed with its card, in a folder of its own."""
-    persons = {name: len(set(part.persons)) for name, part in parts.items()}
-    chosen = output / f"seed_{figures['chosen_seed']}"
-    config = FacialAffectConfig.from_pretrained(chosen)
-    card = ModelCard.from_template(
-        ModelCardData(),
-        template_path=str(CARD),
-        repo_id="facial_affect",
-        license=model.license,
-        training_data=data.source,
-        held_out=f"{len(parts['test'].labels)} pictures of {persons['test']} persons, none of whom is in training",
-        learnt=f"{len(parts['train'].labels)} pictures of {persons['train']} persons",
-        calibrated=f"{len(parts['validation'].labels)} pictures of {persons['validation']} other persons",
+def about(data: DataSettings, model: ModelSettings, parts: dict[str, Part]) -> dict:
+    """What else a card has to say, beside the figures."""
+    return {
+        "source": data.source,
+        "license": model.license,
+        "scale": model.scale,
+        "shift": model.shift,
+        "parts": {
+            name: {"pictures": len(part.labels), "persons": len(set(part.persons))} for name, part in parts.items()
+        },
+    }
+
+
+def card(figures: dict, config: FacialAffectConfig) -> ModelCard:
+    """The card of the chosen model, from nothing but the figures of a run and the model's configuration."""
+    of = {
+        name: f"{part['pictures']} pictures of {part['persons']} {'other ' if name == 'validation' else ''}persons"
+        for name, part in figures["parts"].items()
+    }
+    headline = {
+        "happiness AUC": "roc_auc",
+        "happiness accuracy": "accuracy",
+        "happiness ECE": "expected_calibration_error",
+    }
+    return fill(
+        "facial_affect",
+        "facial_affect",
+        figures=[
+            Measured(f"{name}, mean of {len(figures['seeds'])} seeds", kind, figures["test"][name])
+            for name, kind in headline.items()
+        ],
+        measured_on={"type": "faces", "name": f"pictures of {figures['parts']['test']['persons']} unseen persons"},
+        metadata={"license": figures["license"]},
+        training_data=figures["source"],
+        held_out=f"{of['test']}, none of whom is in training",
+        learnt=of["train"],
+        calibrated=of["validation"],
         net=f"the backbone `{config.backbone}` on grey faces of {config.image_size} x {config.image_size} pixels",
         seeds=len(figures["seeds"]),
         chosen_seed=figures["chosen_seed"],
-        scale=model.scale,
-        shift=model.shift,
-        figures=figure_table(figures),
+        scale=figures["scale"],
+        shift=figures["shift"],
+        figures_table=figure_table(figures),
         recall=recall_table(figures),
         robustness=robustness_table(figures),
+        made=figures["made"],
     )
-    shutil.rmtree(output / "model", ignore_errors=True)
-    with whole(output / "model") as target:
-        shutil.copytree(chosen, target)
-        card.save(target / "README.md")
+
+
+def write_model(output: Path, figures: dict) -> None:
+    """The model of the chosen seed with its card and all figures, in a folder of its own."""
+    text = json.dumps(figures, indent=2) + "\n"
+    with whole(output / "metrics.json") as path:
+        path.write_text(text, encoding="utf-8")
+    chosen, target = output / f"seed_{figures['chosen_seed']}", output / "model"
+    edited = own_card(target)
+    shutil.rmtree(target, ignore_errors=True)
+    with whole(target) as folder:
+        shutil.copytree(chosen, folder)
+        (folder / "figures.json").write_text(text, encoding="utf-8")
+        if edited is not None:
+            (folder / "README.md").write_text(edited, encoding="utf-8")
+        save_card(card(figures, FacialAffectConfig.from_pretrained(chosen)), folder)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ Every setting stands in the YAML file, and the command line overrides it: `--see
 import re
 import shutil
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
+from huggingface_hub import ModelCard
 from transformers import TrainingArguments, set_seed
 from transformers.utils import logging
 
@@ -30,6 +33,16 @@ from geli_hf.data import load_sessions, read_report
 from geli_hf.evaluation import TURN_BASELINES, evaluate_rewards
 from geli_hf.evaluation.policies import PolicyComparison
 from geli_hf.evaluation.report import THIS_MODEL, write_report
+from geli_hf.evaluation.table import markdown_table
+from geli_hf.hub.cards import (
+    SOURCES,
+    made,
+    name_of,
+    policy_card,
+    reward_model_card,
+    save_card,
+    source_of,
+)
 from geli_hf.hub.folders import model_push
 from geli_hf.hub.pushing import send
 from geli_hf.modeling_geli import GeliRewardModel
@@ -69,6 +82,7 @@ class RunSettings:
     stages: list[str] = field(default_factory=lambda: list(STAGES), metadata={"help": "Which stages to run."})
     seed: int = field(default=0, metadata={"help": "Seed of the split, of training and of generation."})
     resume: bool = field(default=False, metadata={"help": "Go on with the run in output_dir; keep what is finished."})
+    license: str | None = field(default=None, metadata={"help": "Of the models, for their cards; unset: not told."})
     push_to_hub: str | None = field(default=None, metadata={"help": "Namespace on the Hub to push the models to."})
 
 
@@ -116,6 +130,7 @@ class PolicySettings:
 
 
 def main(argv: list[str]) -> None:
+    begun = time.monotonic()
     from trl import GRPOConfig, SFTConfig
 
     sections = {
@@ -142,10 +157,22 @@ def main(argv: list[str]) -> None:
     except (TypeError, ValueError) as error:  # an option that does not exist, or that can't have this value
         raise SettingsError(f"data: {error}") from error
 
+    def told() -> dict:
+        """What all cards of this run say."""
+        given = {name: part for name, part in settings.items() if name and part}
+        command = ["python", "examples/train_geli.py", *argv]
+        return {
+            "training_data": f"{len(sessions['train']):,} sessions of the corpus `{name_of(data.corpus)}`. "
+            f"{source_of(data.corpus)}",
+            "made": made(command, settings=given, seconds=time.monotonic() - begun),
+            "license": run.license,
+            "language": "en" if data.corpus in SOURCES else None,
+        }
+
     stages = dict(zip(STAGES, (reward_stage, policy_stage, evaluate_stage)))
     for name in (name for name in STAGES if name in run.stages):
         state.print(f"\nStage {name}: {stages[name].__doc__}", flush=True)
-        stages[name](settings, sessions, output, run)
+        stages[name](settings, sessions, output, run, told)
     if run.push_to_hub and state.is_main_process:
         push(output, run.push_to_hub)
     state.wait_for_everyone()
@@ -171,22 +198,40 @@ def load_parts(data: DataSettings, run: RunSettings) -> dict[str, Dataset]:
 # ------------------------------------------------------------------------------------------------ reward
 
 
-def reward_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings) -> None:
+def reward_stage(
+    settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings, told: Callable[[], dict]
+) -> None:
     """a reward for every turn, from session scores and listeners' reactions"""
     target = output / "reward_model"
     if target.exists():
         return kept(target)
     if preset(settings) == HINDSIGHT:
-        model, trainer = look_back(settings, sessions, output, run)
+        model, trainer = look_back(settings, sessions, output, run, told)
     else:
         model, trainer = train_reward(settings, sessions, output / "checkpoints" / "reward", run)
     if trainer is not None:
         write_history(trainer, output / "reward_history.json")
-    write_by_one(target, model.save_pretrained)
+    write_by_one(target, with_card(model, reward_card(model, target, told)))
+
+
+def with_card(model: GeliRewardModel | HindsightAttribution, card: ModelCard) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        model.save_pretrained(folder)
+        save_card(card, folder)
+
+    return write
+
+
+def reward_card(model: GeliRewardModel, folder: Path, told: Callable[[], dict], **more) -> ModelCard:
+    config = model.config
+    scale = f"its mean was {config.score_mean:.3g}, and its standard deviation {config.score_std:.3g}."
+    return reward_model_card(
+        name_of(folder), base_model=config.text_config._name_or_path, rating=scale, **told(), **more
+    )
 
 
 def look_back(
-    settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings
+    settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings, told: Callable[[], dict]
 ) -> tuple[GeliRewardModel, GeliRewardTrainer | None]:
     """Hindsight: who sees the reaction explains the sessions, and teaches the model that does not.
 
@@ -210,7 +255,8 @@ def look_back(
             raise SettingsError(f"model.preset: hindsight can't be fitted: {error}") from error
     PartialState().print(fit.report)
     write_by_one(output / "hindsight.txt", lambda partial: partial.write_text(f"{fit.report}\n"))
-    write_by_one(output / "attribution", fit.attribution.save_pretrained)
+    card = reward_card(fit.attribution.model, output / "attribution", told, signals=fit.attribution.signals)
+    write_by_one(output / "attribution", with_card(fit.attribution, card))
     if args.freeze_backbone and model_settings.lora is None:
         return fit.reward_model, None
     explained = [row["turn_rewards"] for row in fit.attribution.score_sessions(sessions["eval"])]
@@ -289,7 +335,9 @@ def train_once(model, args, sessions, lora, resume) -> tuple[GeliRewardModel, Ge
 # ------------------------------------------------------------------------------------------------ policy
 
 
-def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings) -> None:
+def policy_stage(
+    settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings, told: Callable[[], dict]
+) -> None:
     """a chat model, fine-tuned on the sessions, then aligned with the rewards"""
     from peft import LoraConfig
     from trl import GRPOConfig, SFTConfig
@@ -330,6 +378,10 @@ def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
             pieces["peft_config"] = lora()
         trainer = sft(model, tokenizer, sessions["train"], arguments(SFTConfig, "sft"), **pieces)
         write_policy(trainer, output / "sft_policy")
+        if PartialState().is_main_process:
+            save_card(
+                policy_card(name_of(output / "sft_policy"), **policy_facts(settings, told)), output / "sft_policy"
+            )
 
     if (output / "policy").exists():
         return kept(output / "policy")
@@ -339,12 +391,26 @@ def policy_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run
     trainer = align(output / "sft_policy", reward, prompts, arguments(GRPOConfig, "grpo"), lora(), resume=run.resume)
     write_history(trainer, output / "policy_history.json")
     write_policy(trainer, output / "policy")
+    if PartialState().is_main_process:
+        save_card(aligned_card(settings, output, told), output / "policy")
+
+
+def policy_facts(settings: dict, told: Callable[[], dict]) -> dict:
+    base = build(PolicySettings, settings["policy"]).model_name_or_path
+    return told() | {"base_model": base or "", "method": "sft"}
+
+
+def aligned_card(settings: dict, output: Path, told: Callable[[], dict], **more) -> ModelCard:
+    facts = policy_facts(settings, told) | {"method": "grpo", "reward_model": name_of(output / "reward_model")}
+    return policy_card(name_of(output / "policy"), **facts, **more)
 
 
 # ------------------------------------------------------------------------------------------------ evaluation
 
 
-def evaluate_stage(settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings) -> None:
+def evaluate_stage(
+    settings: dict, sessions: dict[str, Dataset], output: Path, run: RunSettings, told: Callable[[], dict]
+) -> None:
     """both on held-out conversations, beside baselines"""
     report, models = output / "report.md", (output / "reward_model", output / "policy")
     if report.exists() and all(written(model) < written(report) for model in models if model.exists()):
@@ -396,11 +462,42 @@ def evaluate_stage(settings: dict, sessions: dict[str, Dataset], output: Path, r
         rows[name] = figures(rewards[name])
 
     comparison = replies_of_both(settings, test, output, model, run.seed) if (output / "policy").exists() else None
+    write_cards(settings, output, test, model, rows, comparison, told)
     write_report(
         output, settings, {part: len(each) for part, each in sessions.items()}, test, model, rewards, rows, comparison
     )
     shutil.rmtree(compared, ignore_errors=True)
     print((output / "summary.txt").read_text())
+
+
+def write_cards(
+    settings: dict,
+    output: Path,
+    test: Dataset,
+    model: GeliRewardModel,
+    rows: dict[str, dict],
+    comparison: PolicyComparison | None,
+    told: Callable[[], dict],
+) -> None:
+    """The cards of what was evaluated, with the figures."""
+    corpus = build(DataSettings, settings["data"]).corpus
+    of = f"`{name_of(corpus)}`"
+    on = {"type": Path(corpus).name, "name": f"held-out sessions of {Path(corpus).name}"}
+    sessions = f"{len(test):,} sessions of {len(test.unique('conversation_id')):,} held-out conversations of {of}"
+    shown = {"table": markdown_table(rows), "held_out": sessions, "measured_on": on}
+    save_card(
+        reward_card(model, output / "reward_model", told, row=rows[THIS_MODEL], **shown), output / "reward_model"
+    )
+    if TEACHER in rows:
+        attribution = HindsightAttribution.from_pretrained(output / "attribution")
+        card = reward_card(
+            model, output / "attribution", told, signals=attribution.signals, row=rows[TEACHER], **shown
+        )
+        save_card(card, output / "attribution")
+    if comparison is not None:
+        answered = {"held_out": f"{len(comparison.dialogues)} held-out dialogues of {of}", "measured_on": on}
+        card = aligned_card(settings, output, told, comparison=comparison.figures(), **answered)
+        save_card(card, output / "policy")
 
 
 def comparisons(sessions: dict[str, Dataset], args: GeliRewardArguments, preset: str):

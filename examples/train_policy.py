@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 
@@ -49,13 +49,14 @@ from geli_hf.data.sample_oracle import VALUES
 from geli_hf.data.sample_people import converse, draw_traits
 from geli_hf.evaluation.metrics import Interval, bootstrap, within_session_spearman
 from geli_hf.evaluation.policies import JudgedReply, PolicyComparison
+from geli_hf.evaluation.table import COLUMNS
+from geli_hf.hub.cards import Measured, fill, made, save_card
 from geli_hf.modeling_geli import GeliRewardModel
 from geli_hf.sessions import SessionError, add_signal, split_sessions
 from geli_hf.settings import SettingsError, build, claim, parse_settings
 from geli_hf.training import GeliRewardArguments, GeliRewardTrainer, fit_hindsight, score_cached
 from geli_hf.training.checkpoints import write_by_one, write_history
 
-CARDS = Path(__file__).parents[1] / "model_cards"
 STAGES = ("pretrain", "lengthen", "sft", "reward", "align", "evaluate")
 # Streams of random numbers, apart from those of geli_hf.data.write_sample (0 to 2).
 PRETRAIN, SFT, LENGTHEN = 3, 4, 5
@@ -448,10 +449,14 @@ def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
         if corpus == "sample":
             figures["alignment"] = gained(rows, prompts, said, speakers, asked.temperature)
     figures["replies"] = replies
+    figures["made"] = made(
+        ["python", "examples/train_policy.py", *sys.argv[1:]],
+        settings={name: part for name, part in settings.items() if name and part},
+    )
     with whole(output / "figures.json") as path:
         path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     for folder, card in cards(json.loads((output / "figures.json").read_text(encoding="utf-8"))).items():
-        card.save(output / folder / "README.md")
+        save_card(card, output / folder)
 
 
 def gained(sessions: Dataset, prompts: Dataset, said: dict[str, list], speakers: dict, temperature: float) -> dict:
@@ -563,15 +568,15 @@ def cards(figures: dict) -> dict[str, ModelCard]:
             f", and {often} on the {data['topical_chat']:,} sessions (every conversation from both sides) of {SOURCE}"
         )
         learnt += " and the same sessions of Topical-Chat"
-    common = {"template_path": None, "license": "apache-2.0", "language": "en"}
-
-    def fill(template: str, **values) -> ModelCard:
-        path = str(CARDS / template)
-        return ModelCard.from_template(ModelCardData(), **common | {"template_path": path} | values)
-
+    common = {"metadata": {"license": "apache-2.0", "language": "en"}, "made": figures.get("made")}
+    on = {"type": "sample", "name": "held-out dialogues of the sample corpus"}
+    gained = figures["alignment"]
     policy = fill(
-        "small_policy.md",
-        repo_id="policy",
+        "small_policy",
+        "policy",
+        **common,
+        figures=[Measured("Win rate of the aligned policy, by the sample's truth", "win_rate", gained["win_rate"])],
+        measured_on=on,
         sizes=f"The policy has {figures['parameters'] / 1e6:.1f} million weights, in bfloat16.",
         training_data=(
             f"Pretrained on {read}: everybody's words; then on {longer}, so that it is at home in longer "
@@ -586,8 +591,11 @@ def cards(figures: dict) -> dict[str, ModelCard]:
     )
     found = figures["reward"]
     reward = fill(
-        "reward_model.md",
-        repo_id="policy_reward",
+        "reward_model",
+        "policy_reward",
+        **common,
+        figures=[Measured(COLUMNS["within_session_spearman"], "spearmanr", found["shipped"])],
+        measured_on=on,
         training_data=(
             f"{rated['train']:,} sessions of the sample corpus, which the package makes: ratings of sessions and the "
             "listeners' simulated faces, by `fit_hindsight`. The backbone is the pretrained base of the small policy, "
@@ -599,10 +607,8 @@ def cards(figures: dict) -> dict[str, ModelCard]:
         ),
         rating="the simulated partner's overall affect, 1 to 9.",
         held_out=f"{rated['test']:,} sessions of {data['test_conversations']} held-out conversations of the sample",
-        figures=reward_table(figures),
+        figures_table=reward_table(figures),
     )
-    # It was made from scratch, with the policy: there is no base model on the Hub to name.
-    reward.content = "".join(line for line in reward.content.splitlines(True) if not line.startswith("base_model:"))
     adapter = ModelCard(
         "---\nlicense: apache-2.0\nlanguage: en\nlibrary_name: peft\npipeline_tag: text-generation\n"
         "tags:\n- lora\n- trl\n- grpo\n- geli\n---\n\n# policy_adapter\n\n"

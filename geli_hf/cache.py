@@ -10,10 +10,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from huggingface_hub import constants
+
 
 def cache_root() -> Path:
     """`$GELI_HF_CACHE`, or `~/.cache/geli_hf`."""
     return Path(os.environ.get("GELI_HF_CACHE") or Path.home() / ".cache" / "geli_hf")
+
+
+def offline_hint() -> str:
+    """What to do about something that is not there, where the Hub may not be asked; else nothing."""
+    if not constants.HF_HUB_OFFLINE:
+        return ""
+    return (
+        " HF_HUB_OFFLINE is set, so that only what was loaded here before can be: unset it, or load it once while the "
+        "Hub can be reached."
+    )
 
 
 @contextmanager

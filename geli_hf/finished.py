@@ -13,6 +13,7 @@ from huggingface_hub.errors import GatedRepoError
 from transformers.utils import cached_file, logging
 
 from . import modeling_geli
+from .cache import offline_hint
 from .configuration_geli import GeliRewardConfig
 from .modeling_geli import GeliRewardModel
 from .sessions import Session, assistant_turns
@@ -41,7 +42,7 @@ def is_attribution(name: str, argument: str = "--model", **where) -> bool:
         gated = isinstance(error.__cause__, GatedRepoError)
         hint = "\nAsk for access on its page, and log in as who has it: `hf auth login`, or HF_TOKEN" if gated else ""
         raise OSError(
-            f"{argument}: no reward model {name!r}, neither as a folder nor on the Hub: {error}{hint}"
+            f"{argument}: no reward model {name!r}, neither as a folder nor on the Hub: {error}{hint}{offline_hint()}"
         ) from None
     if config.get("model_type") != GeliRewardConfig.model_type:
         raise ValueError(

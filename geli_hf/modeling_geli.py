@@ -1,6 +1,7 @@
 """The decomposed reward model: a reward for every turn of a dialogue.
 
-This file and `configuration_geli.py` travel with every checkpoint: they import nothing of the package but each other.
+This file, `configuration_geli.py` and `pipeline_geli.py` travel with every checkpoint: they import nothing of the
+package but each other.
 
 The way of a batch: token ids -> messages (found by their role tokens) -> windows that fit the backbone -> hidden
 states -> one feature vector per assistant turn -> head -> turn rewards.
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -20,6 +22,9 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from transformers.utils import ModelOutput, logging
 
 from .configuration_geli import GeliRewardConfig
+
+if TYPE_CHECKING:  # never true; transformers copies what a module imports from beside it, so this travels along
+    from .pipeline_geli import TurnRewardsPipeline  # noqa: F401
 
 logger = logging.get_logger(__name__)
 
@@ -283,6 +288,13 @@ class GeliRewardModel(PreTrainedModel):
             "AutoConfig": "configuration_geli.GeliRewardConfig",
             "AutoModel": "modeling_geli.GeliRewardModel",
             "AutoModelForSequenceClassification": "modeling_geli.GeliRewardModel",
+        }
+        self.config.custom_pipelines = {
+            "turn-rewards": {
+                "impl": "pipeline_geli.TurnRewardsPipeline",
+                "pt": ["AutoModelForSequenceClassification"],
+                "type": "text",
+            }
         }
         if kwargs.get("is_main_process", True) and (self._tokenizer is not None or self.config._name_or_path):
             self.tokenizer.save_pretrained(save_directory)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import geli_hf
+from geli_hf import configuration_affect, configuration_geli
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +29,11 @@ def test_the_installed_version_is_this_one():
     assert installed == geli_hf.__version__
 
 
+def test_every_configuration_names_it():
+    for module in (configuration_affect, configuration_geli):
+        assert geli_hf.__version__ == module.TOOLKIT_VERSION
+
+
 def test_the_citation_names_it():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == geli_hf.__version__
@@ -43,13 +49,14 @@ def test_the_changelog_begins_with_it():
 # Each may import what stands above it in this list, and of its own line nothing but itself.
 LAYERS = [
     {"_lazy", "_registration", "cache", "configuration_affect", "configuration_geli", "image_processing_affect"}
-    | {"decomposition", "sessions", "weights"},
+    | {"decomposition", "pipeline_geli", "sessions", "weights"},
     {"modeling_affect", "modeling_geli", "settings"},
     {"affect"},
     {"data", "evaluation"},
+    {"hub"},
     {"recordings", "training", "llm"},
     {"finished"},
-    {"benchmark", "hub"},
+    {"benchmark"},
     {"alignment", "torch_file"},
     {"published_head"},
     {"cli"},

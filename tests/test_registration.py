@@ -1,11 +1,16 @@
 """`import geli_hf` is light, and afterwards the Auto classes know our model, whichever was imported first."""
 
+import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 from faces import affect_checkpoint
 from tiny import reward_model, talk
+from transformers import AutoConfig
+
+import geli_hf
 
 
 def python(code: str) -> str:
@@ -94,3 +99,34 @@ def test_every_public_name_is_there_and_no_other():
         assert name in dir(geli_hf)
     with pytest.raises(AttributeError, match="'GeliModel'"):
         _ = geli_hf.GeliModel
+
+
+@pytest.mark.parametrize("name", ["reward", "face"])
+def test_a_newer_toolkit_is_named_with_what_to_upgrade(name, checkpoint, tmp_path):
+    folder = tmp_path / name
+    if name == "reward":
+        shutil.copytree(checkpoint[0], folder)
+    else:
+        affect_checkpoint(folder)
+    config = json.loads((folder / "config.json").read_text())
+    written = config["geli_hf_version"]
+    assert written == geli_hf.__version__
+    major, minor, patch = written.split(".")
+    for version, refused in ((f"{major}.{minor}.{int(patch) + 1}", False), (f"{major}.{int(minor) + 1}.0", True)):
+        changed = config | {"geli_hf_version": version}
+        if refused:  # what it says is more to the point than that this value is unknown
+            changed |= {"head": "of tomorrow", "dropout": "of tomorrow"}
+        (folder / "config.json").write_text(json.dumps(changed))
+        if not refused:
+            assert AutoConfig.from_pretrained(folder).geli_hf_version == written
+            continue
+        with pytest.raises(ValueError, match=rf"written by geli-hf {version}, .* {written} here\. Upgrade geli-hf"):
+            AutoConfig.from_pretrained(folder)
+
+
+def test_a_configuration_of_before_there_was_a_version_loads(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint[0], tmp_path / "old")
+    config = json.loads((folder / "config.json").read_text())
+    del config["geli_hf_version"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert AutoConfig.from_pretrained(folder).head == config["head"]

@@ -57,6 +57,8 @@ for name in ("bert", "llama"):
     found[name]["again"] = again.score_messages(dialogues).tolist()
     classify = pipeline("text-classification", model=name + "-again", trust_remote_code=True, device="cpu")
     texts = model.tokenizer.apply_chat_template(dialogues, tokenize=False)
+    reward = pipeline("turn-rewards", model=name, trust_remote_code=True, device="cpu")
+    found[name]["turn-rewards"] = [turns[-1]["reward"] for turns in reward(dialogues)]
     found[name]["pipeline"] = [row["score"] for row in classify(texts)]
 try:
     AutoModel.from_pretrained("bert", trust_remote_code=False)
@@ -79,6 +81,7 @@ def test_every_door_gives_the_same_scores(name, elsewhere):
         "score_sessions",
         "again",
         "pipeline",
+        "turn-rewards",
     }
     for way, rewards in found[name].items():
         assert rewards == pytest.approx(expected, rel=1e-4, abs=1e-5), way

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from ..cache import offline_hint
 from ..image_processing_affect import FacialAffectImageProcessor, standardise
 from .emotions import EMOTIONS, emotions_of_labels
 from .faces import Box, square_crop
@@ -16,7 +17,7 @@ from .faces import Box, square_crop
 SHIPPED = Path(__file__).parents[1] / "weights" / "facial_affect"
 # Faces that go through the model at once: enough to be quick, few enough to stay in a CPU's cache.
 BATCH = 64
-_ABOUT_THE_FILES = {"_name_or_path", "architectures", "auto_map", "dtype", "transformers_version"}
+_ABOUT_THE_FILES = {"_name_or_path", "architectures", "auto_map", "dtype", "geli_hf_version", "transformers_version"}
 
 
 class ImageAffect:
@@ -44,8 +45,11 @@ class ImageAffect:
         device: str | torch.device = "cpu",
     ):
         path = SHIPPED if model is None else model
-        self.processor = AutoImageProcessor.from_pretrained(path)
-        self.model = AutoModelForImageClassification.from_pretrained(path, dtype=torch.float32).eval()
+        try:
+            self.processor = AutoImageProcessor.from_pretrained(path)
+            self.model = AutoModelForImageClassification.from_pretrained(path, dtype=torch.float32).eval()
+        except OSError as error:
+            raise OSError(f"{error}{offline_hint()}") from error
         self.model.to(device, memory_format=torch.channels_last)
         self._own = isinstance(self.processor, FacialAffectImageProcessor)
         usual = (self.processor.scale, self.processor.shift) if self._own else (1.0, 0.0)

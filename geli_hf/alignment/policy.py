@@ -22,6 +22,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import cached_file, find_adapter_config_file
 
+from ..cache import offline_hint
 from ..configuration_geli import GeliRewardConfig
 from ..sessions import Session
 from .dialogue import OPENING
@@ -125,7 +126,9 @@ def check_policy(name_or_path: str | Path, **where) -> None:
         config = AutoConfig.from_pretrained(base, **where)
     except (OSError, ValueError) as error:
         if base is name_or_path:
-            raise PolicyError(f"{base}: no model, neither as a folder nor on the Hub: {_first(error)}") from error
+            raise PolicyError(
+                f"{base}: no model, neither as a folder nor on the Hub: {_first(error)}{offline_hint()}"
+            ) from error
         raise PolicyError(
             f"{name_or_path}: an adapter to {base!r}, which can't be read ({_first(error)}); correct "
             "base_model_name_or_path in its adapter_config.json"

@@ -16,6 +16,7 @@ import torch
 from transformers.utils import logging
 from trl import GRPOConfig, GRPOTrainer
 
+from .policy_cards import write_own_cards
 from .rewards import UNTRAINED_FLOOR
 from .rollouts import PARTNERS_TOKEN, Rollout, SessionRollouts
 
@@ -185,6 +186,7 @@ class SessionGRPOTrainer(GRPOTrainer):
         self.gamma, self.credit, self._score = gamma, credit, session_reward
         self._turn_rewards: torch.Tensor | None = None
         super().__init__(model=model, reward_funcs=self.session_reward, args=args, rollout_func=rollouts, **kwargs)
+        write_own_cards(self)
 
     def session_reward(self, rollout: Sequence[Rollout], log_metric, log_extra, **kwargs) -> list[float | None]:
         """TRL's reward function: the sum of a session's rewards, None for one that does not count."""

@@ -25,11 +25,13 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 from trl.chat_template_utils import get_training_chat_template
 
+from ..hub.cards import name_of
 from ..training.checkpoints import run_training, write_by_one
 from .callbacks import StopAtKL, WatchesKL
 from .dialogue import context_window, open_with_user
 from .limits import check_kl_weight, check_prompts, naming_memory
 from .policy import check_policy, hub_kwargs, is_adapter, load_policy, load_policy_tokenizer
+from .policy_cards import save_policy_card, write_own_cards
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 
@@ -142,6 +144,7 @@ def pretrain(
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
+    write_own_cards(trainer)
     run_training(trainer, resume)
     return trainer
 
@@ -195,6 +198,7 @@ def sft(
         peft_config=peft_config,
         callbacks=list(callbacks),
     )
+    write_own_cards(trainer)
     with naming_memory(args):
         run_training(trainer, resume)
     return trainer
@@ -259,6 +263,7 @@ def align(
         peft_config=peft_config,
         callbacks=callbacks,
     )
+    write_own_cards(trainer)
     for callback in callbacks:
         if isinstance(callback, WatchesKL):
             callback.trainer = trainer
@@ -268,9 +273,14 @@ def align(
 
 
 def save_policy(
-    trainer: Trainer, folder: str | Path, *, merge: bool = True, weights: dict[str, torch.Tensor] | None = None
+    trainer: Trainer,
+    folder: str | Path,
+    *,
+    merge: bool = True,
+    weights: dict[str, torch.Tensor] | None = None,
+    name: str | None = None,
 ) -> None:
-    """Write the trained policy as a plain model folder, with its tokenizer.
+    """Write the trained policy as a plain model folder, with its tokenizer and a card.
 
     The trainer's model is merged in place, so this is the last thing to do with the trainer.
 
@@ -279,6 +289,7 @@ def save_policy(
         folder: where to.
         merge: merge an adapter into the weights. If not, the folder holds the adapter, and names the model under it.
         weights: all of them, where the trainer's model holds a part; see `write_policy`.
+        name: what the card calls it, if that isn't the folder.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.config.use_cache = True  # the Trainer has switched it off
@@ -294,6 +305,10 @@ def save_policy(
         for file in Path(folder).glob("adapter_*"):
             file.unlink()
         merged.save_pretrained(folder)
+    adapter = isinstance(model, PeftModel) and not merge
+    save_policy_card(
+        folder, trainer.args, model, len(trainer.train_dataset), name=name or name_of(folder), adapter=adapter
+    )
 
 
 def write_policy(trainer: Trainer, target: Path, *, merge: bool = True) -> None:
@@ -303,4 +318,6 @@ def write_policy(trainer: Trainer, target: Path, *, merge: bool = True) -> None:
     """
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
-    write_by_one(target, lambda folder: save_policy(trainer, folder, merge=merge, weights=weights))
+    write_by_one(
+        target, lambda folder: save_policy(trainer, folder, merge=merge, weights=weights, name=name_of(target))
+    )

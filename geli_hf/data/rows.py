@@ -11,10 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetsError
 from datasets.features import Features
+from huggingface_hub.errors import HTTPError
 from transformers.utils import logging
 
-from ..cache import whole
+from ..cache import offline_hint, whole
 from ..sessions import (
     OPTIONAL_COLUMNS,
     REQUIRED_COLUMNS,
@@ -135,13 +137,25 @@ def _nothing(path: str | Path) -> str:
 
 
 def rows_of_hub(name: str, split: str) -> Dataset:
+    """The rows of a dataset on the Hub, or of its copy in the cache of `datasets`.
+
+    Raises:
+        FileNotFoundError: it is not there, or the Hub can't be reached.
+        OSError: it is there and can't be had: the Hub refuses, the disk is full, a file of it is broken.
+        ValueError: it has no such split, or several configurations.
+    """
     try:
         return load_dataset(name, split=split)
     except (FileNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"{_nothing(name)}. The Hub says: {error} For one that is private or gated, log in as who has access: "
-            "`hf auth login`, or HF_TOKEN"
+            f"`hf auth login`, or HF_TOKEN{offline_hint()}"
         ) from error
+    except (OSError, HTTPError, DatasetsError, pa.ArrowException) as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        raise OSError(f"{name}: on the Hub, and can't be loaded. {type(error).__name__}: {error}{cause}") from error
+    except ValueError as error:
+        raise ValueError(f"{name}, split {split!r}: {error}") from error
 
 
 def _columns(files: list[Path]) -> tuple[set[str], dict[str, set[str]]]:

@@ -15,6 +15,7 @@ from .table import MISSING
 from .texts import distinct_ngrams, self_repetition, words
 from .win_rates import length_controlled_win_rate
 
+OWN_REWARD = "its own reward model"
 TRUTH = "true turn values"
 SAME_LENGTH = (0.9, 1.1)  # mean length after over before, within which lengths agree
 
@@ -89,7 +90,7 @@ class PolicyComparison:
             `same_length`, whether that is within a tenth of 1; `verdicts`, the win rate by each question (Intervals),
             of a judge that was asked; and `judge`.
         """
-        result: dict[str, Any] = {"judge": self.judge or (TRUTH if self.true else "its own reward model")}
+        result: dict[str, Any] = {"judge": self.judge or (TRUTH if self.true else OWN_REWARD)}
         sentiment = {name: _sentiment([reply.text for reply in getattr(self, name)]) for name in ("before", "after")}
         for name, felt in sentiment.items():
             side = getattr(self, name)

@@ -6,23 +6,11 @@ from pathlib import Path
 from typing import TextIO
 
 from ..settings import json_object
+from .cards import dataset_card, name_of, source_of
 from .folders import model_push
 from .pushing import CARD, Push, check_repo_id, is_private, read_card, send
 from .rows import SessionsPush, from_candor, hash_raters, read_splits, with_schema, write_parquet
 from .spaces import MODEL_VARIABLE, SpacePush, environment, find_space, space_card, space_files
-
-ROWS_CARD = """---
-tags:
-  - dialogue
-  - human-feedback
-  - geli
----
-
-# {repo}
-
-Rated sessions of dialogue, one row per session and person who rated it, as `geli_hf.load_sessions("{repo}")` reads
-them. {raters}
-"""
 
 
 def push_model(arguments: argparse.Namespace, out: TextIO) -> None:
@@ -50,7 +38,10 @@ def push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
         if not arguments.keep_rater_ids:
             splits = {name: hash_raters(sessions) for name, sessions in splits.items()}
             raters = "`rater_id` is no name that anybody else uses: the ids of the source were hashed with a secret."
-    card = read_card(Path(arguments.sessions)) or ROWS_CARD.format(repo=arguments.repo, raters=raters)
+    card = read_card(Path(arguments.sessions))
+    if card is None:
+        source = f"The corpus `{name_of(arguments.sessions)}`. {source_of(arguments.sessions)}"
+        card = str(dataset_card(splits, arguments.repo, source=source, raters=raters))
     with tempfile.TemporaryDirectory(prefix="geli_push_") as folder:
         files = write_parquet(splits, Path(folder))
         card = with_schema(card, splits, files)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import ModelCard
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -14,13 +15,14 @@ from ..configuration_affect import FacialAffectConfig
 from ..configuration_geli import GeliRewardConfig
 from ..modeling_affect import FacialAffectModel
 from ..modeling_geli import GeliRewardModel
+from .cards import for_repo, own_card, updated
 from .pushing import CARD, Push, read_card
 
 PACKAGE = Path(__file__).parents[1]
 MODELS = {"reward model": GeliRewardModel, "attribution": GeliRewardModel, "face classifier": FacialAffectModel}
 TOKENIZER = ("tokenizer_config.json",)
 CODE = {  # travels with the weights
-    "reward model": ("configuration_geli.py", "modeling_geli.py"),
+    "reward model": ("configuration_geli.py", "modeling_geli.py", "pipeline_geli.py"),
     "face classifier": ("configuration_affect.py", "modeling_affect.py", "image_processing_affect.py"),
 }
 CODE["attribution"] = CODE["reward model"]
@@ -51,6 +53,9 @@ class ModelPush(Push):
     repo_type = "model"
     stale = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")  # weights of an earlier push
 
+    def merged(self, card: str) -> str:
+        return updated(card, ModelCard(self.card))
+
     def check(self, there: Collection[str]) -> None:
         kind = next((kind for name, kind in MARKS.items() if name in there), self.what)
         if kind != self.what:
@@ -70,7 +75,8 @@ def model_push(folder: str | Path, repo: str, **how) -> ModelPush:
         As of `open_folder`.
     """
     kind, files = open_folder(folder)
-    return ModelPush(repo=repo, what=kind, files=files, card=read_card(Path(folder)), **how)
+    card = read_card(Path(folder)) and own_card(folder)  # the form that PEFT leaves is none
+    return ModelPush(repo=repo, what=kind, files=files, card=card and for_repo(card, repo), **how)
 
 
 def open_folder(folder: str | Path) -> tuple[str, dict[str, Path]]:

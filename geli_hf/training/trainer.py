@@ -6,19 +6,36 @@ and, at the end, the calibration.
 
 import copy
 from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate.utils import broadcast
 from datasets import Dataset
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from ..decomposition import GLOBAL_EXPLICIT, geli_loss, li_loss
 from ..evaluation.metrics import global_loss, global_loss_floor, local_difference, within_session_spearman
+from ..hub.cards import made, name_of, reward_model_card, save_card
 from ..modeling_geli import GeliRewardModel
 from .arguments import GeliRewardArguments
 from .dataset import Scale, SessionCollator, SessionData, SessionSampler
 from .features import TurnFeatureCache, cached_turn_features
+
+# What a card tells of the training beside what is our own.
+HYPERPARAMETERS = (
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "bf16",
+    "seed",
+)
 
 
 class GeliRewardTrainer(Trainer):
@@ -195,6 +212,35 @@ class GeliRewardTrainer(Trainer):
             residual = held_out.label_ids[0] - self._unpad(held_out.predictions)[1]
             config.residual_std = float(np.nanstd(residual)) if np.isfinite(residual).any() else None
         return result
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            self._save_card(Path(output_dir or self.args.output_dir))
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """The project's own card in place of the Trainer's draft; what a person wrote into it stays."""
+        if self.is_world_process_zero():
+            self._save_card(Path(self.args.output_dir))
+
+    def _save_card(self, folder: Path) -> None:
+        args, config = self.args, self.reward_model.config
+        own = {field.name for field in fields(args)} - {field.name for field in fields(TrainingArguments)}
+        settings = {name: getattr(args, name) for name in (*sorted(own), *HYPERPARAMETERS)}
+        measured = next((entry for entry in reversed(self.state.log_history) if "eval_loss" in entry), {})
+        save_card(
+            reward_model_card(
+                self.hub_model_id or name_of(folder),
+                base_model=config.text_config._name_or_path,
+                training_data=f"{len(self.train_dataset)} rated sessions. Whose and under which licence was not told.",
+                rating=f"its mean was {config.score_mean:.3g}, and its standard deviation {config.score_std:.3g}.",
+                row={name.removeprefix("eval_"): value for name, value in measured.items()},
+                held_out="the sessions of the trainer's `eval_dataset`, which may have chosen the checkpoint",
+                measured_on={"type": "sessions", "name": "sessions held out of training"},
+                made=made(settings=settings),
+            ),
+            folder,
+        )
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, TrainingArguments
 from trl import GRPOConfig, RLOOConfig, SFTConfig
@@ -134,6 +135,10 @@ class TestSft:
             return sft(model, tokenizer, sessions, args, **kwargs)
 
         unbroken = run(tmp_path)
+        for folder in (tmp_path, tmp_path / "checkpoint-2", tmp_path / "checkpoint-4"):
+            card = ModelCard.load(folder / "README.md")
+            assert card.data.tags == ["dialogue", "geli", "trl", "sft"]  # ours, and not TRL's draft
+            assert "learning_rate: 0.001" in card.text
         for file in sorted((tmp_path / "checkpoint-4").iterdir()):
             file.unlink()
         (tmp_path / "checkpoint-4").rmdir()  # as if it had been stopped after step 3
@@ -299,6 +304,10 @@ class TestWhatIsWritten:
         write_policy(trained, tmp_path / "policy", merge=merge)
         files = {path.name for path in (tmp_path / "policy").iterdir()}
         assert ("adapter_config.json" in files) is not merge
+        card = ModelCard.load(tmp_path / "policy" / "README.md")  # the project's own
+        assert card.data.library_name == ("transformers" if merge else "peft")
+        assert card.data.tags[-1] == "grpo"
+        assert "<!-- geli: policy -->" in card.text
         assert ("model.safetensors" in files) is merge
         for loaded in (load_policy(tmp_path / "policy")[0], AutoModelForCausalLM.from_pretrained(tmp_path / "policy")):
             torch.testing.assert_close(self.logits(loaded), expected, atol=1e-4, rtol=1e-4)

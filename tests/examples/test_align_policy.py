@@ -140,19 +140,19 @@ def test_the_default_preset_runs_on_a_tiny_model_of_its_architecture(script, qwe
     assert metrics["kl"] == pytest.approx(last["kl"] * last["completions/mean_length"])
 
     card = ModelCard.load(output / "policy" / "README.md")
-    assert card.data.tags == ["dialogue", "trl", "grpo", "geli"]
+    assert card.data.tags == ["dialogue", "geli", "trl", "grpo"]
     assert card.data.base_model is None  # a folder is none on the Hub
     assert not {"{{", "}}", "{%"} & set(card.content.split())
     for told in (
-        qwen,
-        reward,
+        f"`{Path(qwen).name}` was fine-tuned",
+        f"`{Path(reward).name}`, the reward model that the policy was trained to please",
         "aligned by GRPO for 2 steps",
         "fine-tuned on the sessions, then",
         "--grpo.max_steps=2",
     ):
         assert told in card.text, told
     assert f"{metrics['before']['value']['estimate']:.3f}" in card.text
-    assert "the reward model that the policy was trained to please" in " ".join(card.text.split())
+    assert str(output.parent) not in card.text  # folders of this machine are nobody's business
 
     # What is finished is kept; what is missing is made again, from the checkpoints that there are.
     made = (output / "sft_policy" / "model.safetensors").stat().st_mtime_ns

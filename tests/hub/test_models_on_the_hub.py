@@ -4,6 +4,8 @@ import pytest
 from clients import client
 from fresh import error_of, in_fresh_process
 
+from geli_hf import GeliRewardModel
+
 SAID = (
     "i walked my dog",
     "how lovely",
@@ -18,7 +20,7 @@ DIALOGUES = [
     [{"role": ROLES[(i + first) % 2], "content": text} for i, text in enumerate(SAID[:length])]
     for length, first in ((6, 0), (7, 0), (3, 1))
 ]
-CODE = {"configuration_geli.py", "modeling_geli.py"}
+CODE = {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py"}
 
 
 def push(dialogues):
@@ -35,6 +37,7 @@ def push(dialogues):
     # A reward model: its main branch, a pull request and a branch that say something else, and a private one.
     model = reward_model("bert", context_messages=4)
     found["main"] = model.score_messages(dialogues).tolist()
+    model.save_pretrained("reward")
     found["commit"] = model.push_to_hub("owner/reward").oid
     template = model.tokenizer.chat_template
     for name, options in {"refs/pr/1": {"create_pr": True}, "next": {"revision": "next"}}.items():
@@ -125,10 +128,15 @@ def load_without_the_package(dialogues):
     for revision in ("main", "refs/pr/1"):
         model = load("owner/reward", revision=revision, trust_remote_code=True)
         found[revision] = model.score_messages(dialogues).tolist()
-    tokenizer = AutoTokenizer.from_pretrained("owner/reward", trust_remote_code=True)
+    # Without an answer about the code, AutoTokenizer would ask: it reads the model's configuration first.
+    tokenizer = AutoTokenizer.from_pretrained("owner/reward", trust_remote_code=False)
     texts = tokenizer.apply_chat_template(dialogues, tokenize=False)
     classify = pipeline("text-classification", model="owner/reward", trust_remote_code=True, device="cpu")
-    found["pipeline"] = [row["score"] for row in classify(texts, function_to_apply="none")]
+    found["pipeline"] = [row["score"] for row in classify(texts)]  # no sigmoid
+    reward = pipeline("turn-rewards", model="owner/reward", trust_remote_code=True, device="cpu")
+    found["turn-rewards"] = [[turn["reward"] for turn in turns] for turns in reward(dialogues)]
+    found["turns"] = [turn["index"] for turn in reward(dialogues[1])]
+    found["turns of a user"] = reward(dialogues[0][:1])
 
     face = AutoModelForImageClassification.from_pretrained("owner/face", trust_remote_code=True)
     processor = AutoImageProcessor.from_pretrained("owner/face", trust_remote_code=True)
@@ -235,6 +243,12 @@ def test_it_loads_without_the_package_and_without_a_token(shared_hub, pushed, tm
         assert same(found[way], expected[name]), way
     for part in ("face", "adapter"):
         assert same(found[part], expected[part]), part
+    model = GeliRewardModel.from_pretrained(pushed[2] / "reward")
+    every = model.score_messages(DIALOGUES, last_turn_only=False).tolist()
+    for turns, row in zip(found["turn-rewards"], every):
+        assert same(turns, [reward for reward in row if reward == reward])
+    assert found["turns"] == [i for i, message in enumerate(DIALOGUES[1]) if message["role"] == "assistant"]
+    assert found["turns of a user"] == []
     # What is refused says what to do.
     assert "trust_remote_code=True" in found["no trust"]
     assert "hf auth login" in found["private"]

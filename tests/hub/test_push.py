@@ -32,7 +32,7 @@ from geli_hf.training import HindsightAttribution
 
 TALK = [{"role": "user", "content": "i lost my dog"}, {"role": "assistant", "content": "how sad"}]
 REWARD = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-REWARD |= {"configuration_geli.py", "modeling_geli.py"}
+REWARD |= {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py"}
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +79,13 @@ def commits(hub, name, repo_type="model") -> int:
 def test_a_folder_is_known_by_its_config_and_goes_in_one_commit(kind, folders, here, push):
     said = push("model", folders / kind, "--repo", "owner/it")
     assert f": {kind}, " in said
-    assert ("without a card" in said) is not (folders / kind / "README.md").exists()
+    files = {path.name for path in (folders / kind).iterdir() if path.is_file()}
+    if kind == "adapter":
+        files.remove("README.md")  # the form that PEFT leaves says nothing
+    assert ("without a card" in said) is ("README.md" not in files)
     assert commits(here, "owner/it") == 2  # the first makes the repository
     there = set(repo_of(here, "owner/it").at("main").files) - {".gitattributes"}
-    assert there == {path.name for path in (folders / kind).iterdir() if path.is_file()} | set(CODE.get(kind, ()))
+    assert there == files | set(CODE.get(kind, ()))
 
 
 def test_a_reward_model_is_sent_with_its_code_and_without_what_a_trainer_keeps(model, here, push):

@@ -61,6 +61,33 @@ def load_and_read(token):
     return found
 
 
+def load_offline():
+    from geli_hf import load_sessions
+
+    return {
+        "warm": [repr(row) for row in load_sessions("owner/sessions", split="test")],
+        "cold": error_of(load_sessions, "owner/others"),
+        "split": error_of(load_sessions, "owner/sessions", split="tset"),
+    }
+
+
+def test_what_was_loaded_once_loads_offline(hub, tmp_path):
+    pushed = in_fresh_process(push_sessions, tmp_path, client(hub, tmp_path / "pushing", "hf_owner"))
+    loading = client(hub, tmp_path / "loading")
+    found = in_fresh_process(load_offline, tmp_path, loading)
+    assert found["warm"] == pushed["test"]
+    assert "HF_HUB_OFFLINE" not in found["cold"]
+    assert found["split"].startswith("ValueError: owner/sessions, split 'tset': ")
+    asked = len(hub.requests)
+    # Of the rows as they were read, geli_hf keeps a copy too: without it, they come from the cache of datasets.
+    for own in ({}, {"GELI_HF_CACHE": str(tmp_path / "empty")}):
+        found = in_fresh_process(load_offline, tmp_path, loading | {"HF_HUB_OFFLINE": "1"} | own)
+        assert found["warm"] == pushed["test"]
+        assert "HF_HUB_OFFLINE is set" in found["cold"]
+        assert "load it once while the Hub can be reached" in found["cold"]
+    assert len(hub.requests) == asked
+
+
 def test_sessions_come_back_as_they_were(hub, tmp_path):
     pushed = in_fresh_process(push_sessions, tmp_path, client(hub, tmp_path / "pushing", "hf_owner"))
     repo = hub.store.repos["dataset", "owner/sessions"]

@@ -199,6 +199,11 @@ def test_a_training_that_is_resumed_ends_where_it_would_have(trainer, tmp_path):
     whole.train()
     checkpoints = sorted((tmp_path / "out").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     assert [path.name for path in checkpoints] == [f"checkpoint-{5 * epoch}" for epoch in (1, 2, 3, 4)]
+    for folder in checkpoints:
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert "generated_from_trainer" not in card
+        assert "li_weight: " in card
+        assert "model-index:" in card  # as far as an evaluation tells
 
     # Another process would make the model anew; here the head even begins elsewhere.
     resumed = trainer(reward_model("bert", head="mlp", head_dropout=0.2, seed=1), **options)

@@ -1,0 +1,83 @@
+"""The card of a policy with each of its checkpoints, in place of the draft that its trainer would leave."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from trl import GRPOConfig, RLOOConfig, SFTConfig
+
+from ..hub.cards import made, name_of, policy_card, save_card
+
+METHODS = {"sft": SFTConfig, "grpo": GRPOConfig, "rloo": RLOOConfig}
+HYPERPARAMETERS = (
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "lr_scheduler_type",
+    "num_generations",
+    "num_iterations",
+    "max_completion_length",
+    "temperature",
+    "epsilon",
+    "beta",
+    "seed",
+)
+
+
+def write_own_cards(trainer: Trainer) -> None:
+    """From now on the trainer writes the project's own card, into its output folder and into every checkpoint."""
+    trainer.create_model_card = partial(_create_model_card, trainer)
+    trainer.add_callback(_CardWithCheckpoint())
+
+
+def save_policy_card(
+    folder: str | Path,
+    args: TrainingArguments,
+    model: PreTrainedModel | PeftModel,
+    rows: int,
+    *,
+    name: str,
+    adapter: bool,
+) -> None:
+    """Write the card of a policy that was trained with these arguments on so many rows, as far as they tell.
+
+    Args:
+        name: what the card calls it.
+        adapter: whether the folder holds an adapter alone, and not a whole model.
+    """
+    peft = isinstance(model, PeftModel)
+    settings = {name: getattr(args, name) for name in HYPERPARAMETERS if hasattr(args, name)}
+    if peft:
+        lora = model.peft_config[model.active_adapter]
+        settings["lora"] = {name: getattr(lora, name, None) for name in ("r", "lora_alpha", "lora_dropout")}
+    card = policy_card(
+        args.hub_model_id or name,
+        base_model=(model.get_base_model() if peft else model).config._name_or_path,
+        adapter=adapter,
+        method=next((name for name, config in METHODS.items() if isinstance(args, config)), None),
+        training_data=f"{rows} rows. Of whose words, and under which licence, was not told.",
+        made=made(settings=settings),
+    )
+    save_card(card, folder)
+
+
+def _create_model_card(trainer: Trainer, *args, **kwargs) -> None:
+    if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        _save_as_it_is(trainer.args.output_dir, trainer.args, model, len(trainer.train_dataset))
+
+
+class _CardWithCheckpoint(TrainerCallback):
+    def on_save(self, args, state, control, model=None, train_dataloader=None, **kwargs):
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            _save_as_it_is(folder, args, model, len(train_dataloader.dataset))
+
+
+def _save_as_it_is(folder: str | Path, args: TrainingArguments, model: PreTrainedModel, rows: int) -> None:
+    save_policy_card(folder, args, model, rows, name=name_of(folder), adapter=isinstance(model, PeftModel))

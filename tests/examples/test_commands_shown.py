@@ -1,0 +1,84 @@
+"""Every command of a script that README.md, examples/README.md and the shipped cards show: its settings are accepted.
+
+What the scripts then do takes minutes; the other tests of this folder run them on tiny models.
+"""
+
+import argparse
+import importlib.util
+import inspect
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    "README.md",
+    "examples/README.md",
+    *(str(p.relative_to(ROOT)) for p in ROOT.glob("geli_hf/weights/*/README.md")),
+]
+
+
+class Accepted(Exception):
+    """The script has read its command line, and would now begin."""
+
+
+def commands(page: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```bash\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if re.match(r"(accelerate launch|python) ", line)]
+
+
+SHOWN = sorted({command for page in PAGES for command in commands(page)})
+
+
+def load(script: str):
+    spec = importlib.util.spec_from_file_location(f"shown_{Path(script).stem}", ROOT / script)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("command", SHOWN)
+def test_a_command_that_is_shown_is_accepted(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(command)
+    at = next(index for index, word in enumerate(words) if re.fullmatch(r"examples/\w+\.py", word))
+    script, argv = load(words[at]), words[at + 1 :]
+    if words[at].endswith("summarise_comparisons.py"):  # which takes folders alone
+        assert all(re.fullmatch(r"[\w/]+=\w+", word) for word in argv)
+        return
+    if hasattr(script, "parse_settings"):
+        real = script.parse_settings
+
+        def parse_settings(argv, main, sections):
+            settings = real(argv, main, sections)
+            for name, cls in sections.items():
+                if settings[name] and cls.__module__ == script.__name__:  # those of trainers may want a GPU
+                    script.build(cls, settings[name])
+            script.build(main, settings[""])
+            raise Accepted
+
+        monkeypatch.setattr(script, "parse_settings", parse_settings)
+    else:
+        real = argparse.ArgumentParser.parse_args
+
+        def parse_args(self, *args, **kwargs):
+            real(self, *args, **kwargs)
+            raise Accepted
+
+        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    monkeypatch.setattr(sys, "argv", [words[at], *argv])
+    with pytest.raises(Accepted):
+        script.main(*[argv][: len(inspect.signature(script.main).parameters)])
+
+
+def test_every_script_has_its_command():
+    shown = {word for command in SHOWN for word in shlex.split(command) if word.startswith("examples/")}
+    text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    for script in (ROOT / "examples").glob("*.py"):
+        assert f"examples/{script.name}" in shown or f"make {script.stem.replace('_', '-')}" in text

@@ -1,0 +1,360 @@
+"""Cards: filled from what runs leave, as the Hub takes them, with snippets that run; and what people wrote in them."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from clients import client
+from datasets import Dataset
+from faces import affect_checkpoint, astronaut
+from fresh import in_fresh_process
+from huggingface_hub import ModelCard
+from jinja2 import Environment, meta
+from loopback_hub import cards as hub_rules
+from peft import LoraConfig, get_peft_model
+from tiny import reward_model, session
+from transformers.pipelines import PIPELINE_REGISTRY
+
+import geli_hf
+from geli_hf import HindsightAttribution
+from geli_hf.alignment import small_policy
+from geli_hf.configuration_affect import FacialAffectConfig
+from geli_hf.data.rows import write_jsonl
+from geli_hf.evaluation.metrics import Interval
+from geli_hf.hub import cards
+from geli_hf.sessions import session_features
+
+ROOT = Path(__file__).parents[2]
+WEIGHTS = Path(geli_hf.__file__).parent / "weights"
+MADE = cards.made(["geli", "make"], settings={"seed": 3, "where": "/home/me/data"}, seconds=90)
+TOLD = {
+    "training_data": "12 sessions of the sample.",
+    "rating": "overall affect, 1 to 9.",
+    "recipe": None,
+    "made": MADE,
+    "held_out": "120 sessions",
+    "figures_table": "| | a |\n| --- | --- |\n| model | .3 |",
+    "signals": "`smile`",
+    "reward_model": "owner/reward",
+    "method": "rloo",
+    "judge": "the sample's own truth",
+    "learnt": "9 pictures",
+    "calibrated": "8 pictures",
+    "net": "a net",
+    "seeds": 3,
+    "chosen_seed": 1,
+    "scale": 0.8,
+    "shift": 0.05,
+    "recall": "| | b |\n| --- | --- |\n| fear | .1 |",
+    "robustness": "| | c |\n| --- | --- |\n| dark | .9 |",
+    "sizes": "A million weights.",
+    "perplexity": "| | d |\n| --- | --- |\n| aligned | 4 |",
+    "alignment": "| | a |\n| --- | --- |\n| model | .3 |",
+    "acts": "| | e |\n| --- | --- |\n| answer | .5 |",
+    "replies": "- *Hello.*<br>aligned: Hi.",
+    "source": "A file of its owner.",
+    "raters": "Nothing tells who rated.",
+    "columns": "| column | |\n| --- | --- |\n| `score` | the rating |",
+}
+MODELS = ("reward_model", "attribution", "policy", "small_policy", "facial_affect")
+CARDS = (*MODELS, "dataset")
+RESULTS = [cards.Measured("Within-session Spearman", "spearmanr", Interval(0.41, 0.38, 0.44))]
+SAMPLE = {"type": "sample", "name": "the sample, held out"}
+
+
+def fill(name: str, repo_id: str = "owner/model", **more):
+    metadata = {"license": "apache-2.0", "language": "en", "base_model": "owner/base"}
+    return cards.fill(name, repo_id, metadata=metadata, **TOLD | more)
+
+
+def errors(card, repo_type: str = "model") -> list[str]:
+    """What the Hub would refuse it for."""
+    return hub_rules.validate(str(card), repo_type)[0]
+
+
+def test_no_template_goes_untested():
+    assert {path.stem for path in cards.TEMPLATES.glob("[!_]*.md")} == set(CARDS)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_template_asks_for_nothing_unknown(name):
+    text = (cards.TEMPLATES / f"{name}.md").read_text(encoding="utf-8")
+    assert meta.find_undeclared_variables(Environment().parse(text)) <= {*TOLD, "repo_id"}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_filled_card_is_what_the_hub_takes_and_has_no_gaps(name):
+    kind = "dataset" if name == "dataset" else "model"
+    card = fill(name, figures=RESULTS if kind == "model" and name != "attribution" else (), measured_on=SAMPLE)
+    assert errors(card, kind) == []
+    text = card.text.replace("{{The geli-hf authors}}", "")  # BibTeX
+    assert not re.search(r"\{[{%#]|[}%#]\}", text)
+    data = card.data.to_dict()
+    assert (data["license"], data["language"], data["base_model"]) == ("apache-2.0", "en", "owner/base")
+    if "pipeline_tag" in data:
+        assert data["pipeline_tag"] in PIPELINE_REGISTRY.get_supported_tasks()
+    # Written out and read again, it is the same: the Hub reads the YAML, not our object.
+    assert type(card)(str(card)).data.to_dict() == data
+    sections = re.findall(r"^## (.+)$", card.text, re.MULTILINE)
+    assert sections[0] == "How to use it"
+    assert sections[-2:] == ["Limits and intended use", "Citation"]
+    assert "\n# owner/model\n" in card.text
+    for cited in ("2403.11330", "2505.15922", "geli-hf: one rating in"):
+        assert cited in card.text
+    assert len(cards.GENERATED.findall(card.text)) == card.text.count("<!-- generated: ")
+
+
+def test_figures_are_in_the_front_matter_with_their_intervals():
+    data = yaml.safe_load(hub_rules.front_matter(str(fill("reward_model", figures=RESULTS, measured_on=SAMPLE))))
+    [model] = data["model-index"]
+    [result] = model["results"]
+    assert result["dataset"] == SAMPLE
+    [metric] = result["metrics"]
+    assert metric["type"] == "spearmanr"
+    assert metric["value"] == 0.41
+    assert metric["args"] == {"interval": [0.38, 0.44], "level": 0.95}
+    assert "0.380 to 0.440" in metric["name"]
+
+
+def test_how_it_was_made_names_no_folder_and_no_token():
+    made = cards.made(
+        ["train", "--data", "/home/me/secret/talks.jsonl", "--hub_token", "hf_abcdefgh", "--out=/home/me/run"],
+        settings={"sft": {"hub_token": "hf_abcdefgh", "path": "/home/me/x", "max_new_tokens": 4}},
+        seconds=90,
+    )
+    assert made["command"] == "train --data talks.jsonl --hub_token 'hf_***' --out=run"
+    assert yaml.safe_load(made["settings"]) == {"sft": {"hub_token": "hf_***", "path": "x", "max_new_tokens": 4}}
+    assert made["minutes"] == 1.5
+    assert re.search(r"geli-hf \d+\.\d+\.\d+, torch \d", made["versions"])
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("repositories")
+    model = reward_model("bert")
+    model.save_pretrained(folder / "reward_model")
+    HindsightAttribution(model, np.zeros(32), np.ones(32), signals={}).save_pretrained(folder / "attribution")
+    policy, tokenizer = small_policy([session(8)], hidden_size=32, layers=1, vocab_size=300)
+    for part in (policy, tokenizer):
+        for name in ("policy", "small_policy"):
+            part.save_pretrained(folder / name)
+    model.save_pretrained(folder / "policy_reward")
+    get_peft_model(policy, LoraConfig(task_type="CAUSAL_LM")).save_pretrained(folder / "policy_adapter")
+    affect_checkpoint(folder / "facial_affect")
+    rows = Dataset.from_list([session(4, score=3.0) | {"rater_id": "r"}], features=session_features())
+    write_jsonl(rows, folder / "dataset" / "train.jsonl")
+    astronaut().save(folder / "picture.jpg")
+    astronaut().crop((174, 66, 273, 165)).save(folder / "face.jpg")
+    return folder
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_every_block_of_code_runs(name, repositories, capsys, monkeypatch):
+    monkeypatch.chdir(repositories)
+    monkeypatch.setenv("GELI_HF_CACHE", str(repositories / "cache"))
+    text = fill(name, name).text
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    # The command that made it is the run's own, its settings are YAML, and the citation is for BibTeX.
+    assert {language for language, _ in blocks} <= {"python", "bash", "yaml", "bibtex"}
+    names = {}
+    for code in [code for language, code in blocks if language == "python"]:
+        exec(compile(code, f"{name}.md", "exec"), names)
+    printed = capsys.readouterr().out
+    if name == "reward_model":
+        assert len(names["session"]["turn_rewards"]) == 1
+        assert str(names["session"]["score"]) in printed
+    elif name == "attribution":
+        assert set(names["session"]["parts"]) == {"turn", "reaction"}
+    elif name == "facial_affect":
+        assert len(re.findall(r"^\w+: [01]\.\d\d$", printed, re.MULTILINE)) == 5
+        assert names["probabilities"].shape == (1, 8)
+    elif name == "dataset":
+        assert printed.startswith("1 {'role': 'user'")
+    else:
+        assert isinstance(names["reply"], str if name == "small_policy" else dict)
+
+
+# ------------------------------------------------------------------------------------------------ what people wrote
+
+
+def test_the_card_of_sessions_tells_their_columns_and_sizes():
+    rows = Dataset.from_list([session(4, score=3.0) | {"rater_id": "r"}], features=session_features())
+    card = cards.dataset_card({"train": rows}, "org/talks", source="Ours.", raters="Hashed.", license="cc-by-4.0")
+    assert errors(card, "dataset") == []
+    assert card.data.license == "cc-by-4.0"
+    assert card.data.language is None  # nobody said it
+    assert "| `train` | 1 | 1 |" in card.text
+    assert all(f"| `{name}` | " in card.text for name in rows.column_names)
+
+
+def test_what_a_person_wrote_is_kept_and_figures_are_new(tmp_path):
+    cards.save_card(fill("reward_model", figures=RESULTS, measured_on=SAMPLE), tmp_path)
+    path = tmp_path / "README.md"
+    text = path.read_text(encoding="utf-8")
+    text = text.replace("license: apache-2.0", "license: mit\nthumbnail: nice.png")
+    text = text.replace("# owner/model\n", "# Our reward\n\nRead our blog.\n")
+    text = text.replace("- **It can be gamed.**", "- **We saw it gamed.**")
+    text = re.sub(r"<!-- generated: citation -->.*<!-- /generated: citation -->", "Ask us.", text, flags=re.DOTALL)
+    other = {
+        "task": {"type": "x"},
+        "dataset": {"type": "ours", "name": "Ours"},
+        "metrics": [{"type": "f", "value": 1}],
+    }
+    front = yaml.safe_load(hub_rules.front_matter(text))
+    front["model-index"][0]["results"].append(other)
+    text = cards.FRONT_MATTER.sub(f"---\n{yaml.safe_dump(front)}---\n", text, count=1)
+    path.write_text(text, encoding="utf-8")
+
+    better = [cards.Measured("Within-session Spearman", "spearmanr", Interval(0.5, 0.4, 0.6))]
+    table = {"figures_table": "| | a |\n| --- | --- |\n| model | .5 |"}
+    cards.save_card(fill("reward_model", figures=better, measured_on=SAMPLE, **table), tmp_path)
+    card = ModelCard.load(path)
+    assert errors(card) == []
+    for kept in ("# Our reward\n\nRead our blog.", "We saw it gamed", "Ask us."):
+        assert kept in card.text
+    assert "| model | .5 |" in card.text
+    assert "| model | .3 |" not in card.text
+    assert "bibtex" not in card.text
+    data = card.data.to_dict()
+    assert (data["license"], data["thumbnail"]) == ("mit", "nice.png")
+    new, others = data["model-index"][0]["results"]
+    assert new["metrics"][0]["value"] == 0.5
+    assert others == other
+    # And again: nothing more changes.
+    again = path.read_text(encoding="utf-8")
+    cards.save_card(fill("reward_model", figures=better, measured_on=SAMPLE, **table), tmp_path)
+    assert path.read_text(encoding="utf-8") == again
+
+
+def test_a_card_without_marks_is_somebodys_own(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n", encoding="utf-8")
+    cards.save_card(fill("policy"), tmp_path)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "---\nlicense: mit\n---\n# Mine\n"
+
+
+def test_the_forms_of_trainers_are_replaced(tmp_path):
+    (tmp_path / "README.md").write_text("---\ntags:\n- generated_from_trainer\n---\n# run\n", encoding="utf-8")
+    cards.save_card(fill("policy"), tmp_path)
+    assert "# owner/model" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    policy, _ = small_policy([session(8)], hidden_size=32, layers=1, vocab_size=300)
+    get_peft_model(policy, LoraConfig(task_type="CAUSAL_LM")).save_pretrained(tmp_path / "adapter")
+    assert (tmp_path / "adapter" / "README.md").exists()
+    assert cards.own_card(tmp_path / "adapter") is None
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("license: [mit", "no YAML in line 3"),
+        ("a: b: c", "no YAML in line 2"),
+        ("- mit", "no mapping"),
+    ],
+)
+def test_a_card_with_broken_front_matter_is_kept_and_named(tmp_path, broken, said, caplog):
+    text = f"---\n{broken}\n---\n{fill('policy').text}"
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=said):
+        cards.read_metadata(text)
+    assert cards.save_card(fill("policy"), tmp_path) == text
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
+    assert "kept as it is, for its front matter is no" in caplog.text
+
+
+def test_a_card_gets_the_name_of_its_repository():
+    card = cards.for_repo(
+        str(fill("reward_model", "runs/x/reward_model", figures=RESULTS, measured_on=SAMPLE)), "org/r"
+    )
+    assert "runs/x" not in card
+    assert 'from_pretrained("org/r", trust_remote_code=True)' in card
+    assert ModelCard(card).data.model_name == "org/r"
+    assert cards.for_repo("# Mine\n", "org/r") == "# Mine\n"
+
+
+# ------------------------------------------------------------------------------------------------ what is shipped
+
+
+def shipped_cards() -> dict[str, object]:
+    spec = importlib.util.spec_from_file_location("train_affect_for_cards", ROOT / "examples" / "train_affect.py")
+    script = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = script
+    spec.loader.exec_module(script)
+    folder = WEIGHTS / "facial_affect"
+    figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    return {"facial_affect": script.card(figures, FacialAffectConfig.from_pretrained(folder))}
+
+
+def test_the_card_of_the_classifier_is_rendered_from_its_run():
+    for name, card in shipped_cards().items():
+        assert (WEIGHTS / name / "README.md").read_text(encoding="utf-8") == str(card)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in WEIGHTS.glob("*/README.md")), ids=lambda path: path.name
+)
+def test_every_card_that_is_shipped_is_one_that_the_hub_takes(folder):
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert hub_rules.validate(text, "model") == ([], [])
+    assert cards.read_metadata(text)["license"]
+
+
+# ------------------------------------------------------------------------------------------------ from the Hub
+
+
+def push_with_cards(classifier):
+    import shutil
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+    from tiny import reward_model
+
+    from geli_hf.hub import cards
+
+    model = reward_model("bert")
+    model.save_pretrained("reward_model")
+    cards.save_card(cards.reward_model_card("reward_model"), "reward_model")
+    shutil.copytree(classifier, "facial_affect")
+    for name in ("configuration_affect", "modeling_affect", "image_processing_affect"):
+        shutil.copy(Path(cards.__file__).parents[1] / f"{name}.py", "facial_affect")
+    shown = {}
+    for folder in ("reward_model", "facial_affect"):
+        repo, card = f"owner/{folder}-of-ours", Path(folder, "README.md")
+        card.write_text(cards.for_repo(card.read_text(encoding="utf-8"), repo), encoding="utf-8")
+        HfApi().create_repo(repo)
+        HfApi().upload_folder(repo_id=repo, folder_path=folder)
+        shown[repo] = cards.own_card(folder)
+    return shown
+
+
+def run_the_cards(repos):
+    """The first snippet of each card, as it stands on the Hub."""
+    import re
+
+    from huggingface_hub import ModelCard
+
+    found = {}
+    for repo in repos:
+        code = re.search(r"^```python\n(.*?)^```$", ModelCard.load(repo).text, re.DOTALL | re.MULTILINE)[1]
+        names = {}
+        exec(code, names)
+        found[repo] = names["session"]["turn_rewards"] if "session" in names else names["emotion"]["label"]
+    return found
+
+
+def test_what_a_card_on_the_hub_shows_runs_without_the_package(hub, tmp_path):
+    folder = str(WEIGHTS / "facial_affect")
+    shown = in_fresh_process(
+        push_with_cards, tmp_path, client(hub, tmp_path / "pushing", "hf_owner"), classifier=folder
+    )
+    for repo, card in shown.items():
+        assert hub.store.read(hub.store.repos["model", repo], "README.md").decode() == card
+        assert f'"{repo}"' in card
+    astronaut().crop((174, 66, 273, 165)).save(tmp_path / "face.jpg")
+    environment = client(hub, tmp_path / "loading")
+    found = in_fresh_process(run_the_cards, tmp_path, environment, geli_hf=False, repos=list(shown))
+    assert len(found["owner/reward_model-of-ours"]) == 1
+    assert isinstance(found["owner/facial_affect-of-ours"], str)
