@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 from .conversation import ALIGNED, BASE, PERSON, Choice, Conversation, Reply, Turn
-from .look import gauge, in_words, plain, reward_chip, side, signed, timeline
+from .look import gauge, plain, reward_chip, side, signed, timeline
 from .policies import Models
 
 NAMES = {ALIGNED: "Aligned policy", BASE: "Base policy", PERSON: "Edited", "": "Assistant"}
+LOWEST, HIGHEST = 1.0, 9.0  # of a rating
 STARTERS = (
     "Hi! I went hiking with my sister last weekend.",
     "Hello, my coach dropped me from the team, and I feel awful.",
@@ -141,43 +142,43 @@ def _name(place: int, reply: Reply, blind: bool) -> str:
     return f"Reply {'AB'[place]}" if blind else NAMES[reply.source]
 
 
-def panel(conversation: Conversation, models: Models, smiles: Sequence[float] | None = None) -> str:
-    """What the rewards amount to: the predicted rating with its uncertainty, and the session's timeline."""
-    deviation = models.uncertainty
+def rating(conversation: Conversation, models: Models) -> str:
+    """What the rewards amount to: the predicted rating of the session, and how far off it may be."""
+    deviation, value = models.uncertainty, math.nan
     if math.isnan(conversation.score):
-        rating = '<div class="g-quiet">There is a prediction as soon as there is a reply.</div>'
-        value = math.nan
+        told = '<p class="g-quiet">There is a prediction as soon as there is a reply.</p>'
     else:
-        value = min(max(conversation.score, 1.0), 9.0)
-        rating = f'<div class="g-rating" data-score="{value:.3f}">{value:.1f} <small>of 9</small></div>'
-        if not math.isnan(deviation):
-            low, high = max(1.0, value - deviation), min(9.0, value + deviation)
-            rating += (
-                f'<div class="g-quiet">give or take {deviation:.1f}: ratings between {low:.1f} and {high:.1f} would '
-                "be no surprise. So far were the ratings of held-out sessions from their predictions (one standard "
-                "deviation); those were whole sessions like the ones it was trained on, so yours may be further off."
-                "</div>"
-            )
-    labels = [f"turn {number + 1}" for number in range(len(conversation.rewards))]
-    chart = timeline(conversation.rewards, labels=labels, signal=smiles)
-    note = "Above the line: better than a turn of an average session. In units of the ratings' standard deviation."
-    if smiles is not None:
-        note += " The dots are your smile while each reply was on the screen."
-    votes = ""
-    if sum(conversation.votes.values()):
-        aligned, base, tie = conversation.votes.values()
-        votes = f'<h2>Blind votes</h2><div class="g-votes">Aligned {aligned} · base {base} · alike {tie}</div>'
-    best = ""
-    if len(conversation.rewards) > 1:
-        top = max(range(len(conversation.rewards)), key=conversation.rewards.__getitem__)
-        reward = conversation.rewards[top]
-        best = (
-            f'<div class="g-quiet">Best turn: {top + 1} ({in_words(reward, models.reward.percentile(reward))}).</div>'
+        value = min(max(conversation.score, LOWEST), HIGHEST)
+        told = f'<p class="g-rating" data-score="{value:.3f}">{value:.1f} <small>of {HIGHEST:g}</small></p>'
+    if not math.isnan(value) and not math.isnan(deviation):
+        low, high = max(LOWEST, value - deviation), min(HIGHEST, value + deviation)
+        told += (
+            f'<p class="g-quiet">Give or take {deviation:.1f}: from {low:.1f} to {high:.1f}.</p>'
+            '<details class="g-other"><summary>What that means</summary><p>It is one standard deviation of what the '
+            "ratings of held-out sessions differed from their predictions. Those were whole sessions like the ones "
+            "that the model was trained on; yours may be further off, above all while it is short.</p></details>"
         )
+    aligned, base, tie = conversation.votes.values()
+    votes = ""
+    if aligned + base + tie:
+        votes = f'<h2>Blind votes</h2><p class="g-votes">Aligned {aligned} · base {base} · alike {tie}</p>'
     return (
-        f'<section class="g-panel" aria-label="The session"><h2>Predicted rating</h2>{rating}{gauge(value, deviation)}'
-        f'<h2>Rewards, turn by turn</h2><div class="g-scroll">{chart}</div>{best}<div class="g-quiet">{note}</div>'
-        f"{votes}</section>"
+        f'<section class="g-panel" aria-label="Predicted rating"><h2>How you might rate this session</h2>{told}'
+        f"{gauge(value, deviation, LOWEST, HIGHEST)}{votes}</section>"
+    )
+
+
+def chart(conversation: Conversation, smiles: Sequence[float] | None = None) -> str:
+    """The session's timeline: a bar for each reply, and how much of a smile was seen while it was on the screen."""
+    labels = [f"reply {number + 1}" for number in range(len(conversation.rewards))]
+    note = "Up: better than a turn of an average session; down: worse. In standard deviations of the ratings."
+    if smiles is not None:
+        note += " The dots are your smile while the reply was on the screen."
+    drawn = timeline(conversation.rewards, labels=labels, signal=smiles)
+    return (
+        '<section class="g-panel" aria-label="Rewards of the session"><h2>Rewards, reply by reply</h2>'
+        f'<div class="g-scroll" tabindex="0" aria-label="Timeline">{drawn}</div>'
+        f'<p class="g-quiet">{note}</p></section>'
     )
 
 

@@ -170,9 +170,10 @@ def build_demo(
     score = on_gpu(models.score)
 
     def view(conversation: Conversation, watch: Watch):
-        """What every handler gives in the end: the state, the conversation and the panel."""
+        """What every handler gives in the end: the state, and the conversation, chart and rating on the page."""
         smiles = watch.feedback(conversation).get("affect_mean")
-        return conversation, page.thread(conversation, models), page.panel(conversation, models, smiles)
+        chart = page.chart(conversation, smiles)
+        return conversation, page.thread(conversation, models), chart, page.rating(conversation, models)
 
     def scored(conversation: Conversation) -> Conversation:
         return conversation.scored(score, models.rating)
@@ -199,9 +200,9 @@ def build_demo(
         if blind:
             sources = tuple(random.sample(sources, len(sources)))
         replies = [Reply(source, "") for source in sources]
-        yield conversation, page.thread(conversation, models, replies, blind=blind), gr.skip()
+        yield conversation, page.thread(conversation, models, replies, blind=blind), gr.skip(), gr.skip()
         for replies in stream_all(visit, sources, conversation.messages, options):
-            yield conversation, page.thread(conversation, models, replies, blind=blind), gr.skip()
+            yield conversation, page.thread(conversation, models, replies, blind=blind), gr.skip(), gr.skip()
         said = [reply for reply in replies if reply.text]
         if not said:
             gr.Info("Stopped before a word was said." if visit.stopped else "There was no answer. Try again.")
@@ -219,7 +220,7 @@ def build_demo(
         before = conversation.messages[:index]
         for [reply] in stream_all(visit, (source,), before, options):
             text = reply.text
-            yield conversation, page.thread(conversation, models, [reply], place=index), gr.skip()
+            yield conversation, page.thread(conversation, models, [reply], place=index), gr.skip(), gr.skip()
         if text:
             conversation = scored(conversation.edited(index, text, source))
         yield view(conversation, watch)
@@ -361,13 +362,13 @@ def build_demo(
         text, watch = told.get("text"), Watch()
         if not isinstance(text, str) or not text or len(text.encode()) > limits.file_bytes:
             gr.Warning(f"Expected a conversation of up to {limits.file_bytes // 1000} kB, as Export writes it.")
-            yield gr.skip(), *(gr.skip(),) * 3
+            yield gr.skip(), *(gr.skip(),) * 4
             return
         try:
             found = conversation_of(text, most_messages=limits.messages, most_characters=limits.characters)
         except SessionError as error:
             gr.Warning(plain(str(error)[:200]))
-            yield gr.skip(), *(gr.skip(),) * 3
+            yield gr.skip(), *(gr.skip(),) * 4
             return
         past = () if conversation.closed else (replace(conversation, past=()),)
         yield watch, *view(replace(scored(found), past=past), watch)
@@ -392,26 +393,32 @@ def build_demo(
         visit = gr.State(lambda: Visit(), time_to_live=STATE_SECONDS)
         watch = gr.State(lambda: Watch(), time_to_live=STATE_SECONDS)
         kept, file = gr.Textbox(visible="hidden"), gr.Textbox(visible="hidden")
-        gr.HTML(page.HEAD)
+        gr.HTML(page.HEAD, apply_default_css=False)
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 mode = gr.Radio(modes, value="Aligned", label="Who answers")
-                thread = gr.HTML(page.thread(Conversation(), models), js_on_load=THREAD_JS, elem_id="thread")
+                thread = gr.HTML(
+                    page.thread(Conversation(), models),
+                    js_on_load=THREAD_JS,
+                    elem_id="thread",
+                    apply_default_css=False,
+                )
                 message = gr.Textbox(
                     label="Your message",
-                    placeholder="Say something about your day, then press Enter",
+                    placeholder="Say something",
                     max_lines=6,
                     max_length=limits.characters,
                     submit_btn="Send",
                     autofocus=True,
                 )
                 with gr.Row(elem_classes="g-tools"):
-                    stop_button = gr.Button("Stop", size="sm", min_width=70)
-                    retry_button = gr.Button("Retry", size="sm", min_width=70)
-                    undo_button = gr.Button("Undo", size="sm", min_width=70)
-                    clear_button = gr.Button("Clear", size="sm", min_width=70)
+                    stop_button = gr.Button("Stop", size="sm", min_width=60)
+                    retry_button = gr.Button("Retry", size="sm", min_width=60)
+                    undo_button = gr.Button("Undo", size="sm", min_width=60)
+                    clear_button = gr.Button("Clear", size="sm", min_width=60)
+                chart = gr.HTML(page.chart(Conversation()), elem_id="chart", apply_default_css=False)
             with gr.Column(scale=2, min_width=320):
-                panel = gr.HTML(page.panel(Conversation(), models), elem_id="panel")
+                rated = gr.HTML(page.rating(Conversation(), models), elem_id="rated", apply_default_css=False)
                 with gr.Group():
                     rating = gr.Radio(
                         [(str(number), number) for number in range(1, 10)],
@@ -421,15 +428,17 @@ def build_demo(
                     )
                     consent = gr.Checkbox(False, label=page.CONSENT, elem_id="consent")
                     rate_button = gr.Button("Rate and close the session", variant="primary")
-                note = gr.HTML("", elem_id="note")
+                note = gr.HTML("", elem_id="note", apply_default_css=False)
                 if faces is not None:
                     with gr.Accordion("Camera: let your face give feedback", open=False):
-                        gr.HTML(page.ABOUT_CAMERA)
+                        gr.HTML(page.ABOUT_CAMERA, apply_default_css=False)
                         camera_on = gr.Checkbox(False, label="Use my camera")
                         camera = gr.Image(
                             sources=["webcam"], streaming=True, visible=False, label="Camera", height=220, buttons=[]
                         )
-                        meter = gr.HTML(page.meter(float("nan")), visible=False, elem_id="meter")
+                        meter = gr.HTML(
+                            page.meter(float("nan")), visible=False, elem_id="meter", apply_default_css=False
+                        )
                 with gr.Accordion("Settings", open=False):
                     temperature = gr.Slider(
                         0, 1.5, 0.8, step=0.1, label="Temperature", info="0: always the likeliest word"
@@ -445,15 +454,15 @@ def build_demo(
                     with gr.Row():
                         export_button = gr.Button("Export JSONL", size="sm", min_width=100)
                         picture_button = gr.Button("Export picture", size="sm", min_width=100)
-                    loader = gr.HTML(LOAD_HTML, js_on_load=LOAD_JS)
+                    loader = gr.HTML(LOAD_HTML, js_on_load=LOAD_JS, apply_default_css=False)
                 with gr.Accordion("Your data", open=False):
-                    gr.HTML(page.ABOUT_DATA)
+                    gr.HTML(page.ABOUT_DATA, apply_default_css=False)
                     key = gr.Textbox(label="Key of a session", max_length=64, elem_id="key")
                     delete_button = gr.Button("Delete my session", size="sm", variant="stop")
-                    deleted = gr.HTML("", elem_id="deleted")
-        gr.HTML(page.ABOUT)
+                    deleted = gr.HTML("", elem_id="deleted", apply_default_css=False)
+        gr.HTML(page.ABOUT, apply_default_css=False)
 
-        shown = [conversation, thread, panel]
+        shown = [conversation, thread, chart, rated]
         options = [conversation, visit, watch, mode, system, temperature, length]
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         message.submit(send, [message, *options], [message, *shown], **quiet)
