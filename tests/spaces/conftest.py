@@ -54,16 +54,23 @@ def browser(camera_file):
         browser.close()
 
 
-@pytest.fixture
-def page(browser, served):
-    """The page in a window of its own, opened; that a script failed or a message box opened is an error."""
+@pytest.fixture(scope="module")
+def context(browser):
+    """One for all tests of a module: what the pages are made of is read once, and each test has a tab of its own."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, permissions=["camera"])
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context, served):
+    """The page in a tab of its own, opened; that a script failed or a message box opened is an error."""
     page = context.new_page()
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("dialog", lambda dialog: (errors.append(f"a message box: {dialog.message}"), dialog.dismiss()))
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(30_000)  # on a busy machine
     open_page(page, served[0])
     yield page
-    context.close()
+    page.close()
     assert errors == []

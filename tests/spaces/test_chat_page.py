@@ -62,7 +62,7 @@ def test_what_if(page):
     wait_for_rewards(page, 2)
     before = rewards(page)
     act(page, "Edit message 2")
-    page.get_by_label("Edit message 2").last.fill("I never liked the sad strange winter")
+    page.locator(".g-edit").fill("I never liked the sad strange winter")
     page.get_by_role("button", name="Save and rescore").click()
     page.wait_for_function("document.querySelector('.g-assistant .g-who').textContent === 'Edited'")
     assert texts(page)[1] == "I never liked the sad strange winter"
@@ -164,11 +164,11 @@ def test_rate_and_train_on_what_was_collected(page, served, tmp_path):
 
     sessions = load_sessions(folder, cache_dir=tmp_path / "cache")
     assert sorted(sessions["score"]) == [2, 8]
-    row = sessions[sessions["score"].index(8)] if isinstance(sessions["score"], list) else sessions[0]
+    row = next(row for row in sessions if row["score"] == 8)
     assert [message["role"] for message in row["messages"]] == ["user", "assistant"] * 2
     model = GeliRewardModel.from_backbone(backbone("bert"))
     arguments = GeliRewardArguments(
-        str(tmp_path / "run"), max_steps=3, learning_rate=1e-2, report_to="none", use_cpu=True, disable_tqdm=True
+        str(tmp_path / "run"), li_weight=0, max_steps=3, learning_rate=1e-2, report_to="none", use_cpu=True
     )
     trainer = GeliRewardTrainer(model, arguments, sessions)
     trainer.train()
@@ -255,7 +255,7 @@ def test_the_smile_meter_rises_with_a_smile(page, served):
     opened(page, "Camera")
     page.get_by_label("Use my camera").check()
     page.get_by_text("Click to Access Webcam").click()
-    page.get_by_role("button", name=re.compile("record", re.IGNORECASE)).first.click()
+    page.get_by_text("Record", exact=True).click()
     seen = "[...document.querySelectorAll('[data-smile]')].map(e => Number(e.dataset.smile))[0]"
     page.wait_for_function(f"{seen} < 0.4")
     page.wait_for_function(f"{seen} > 0.8")
@@ -286,7 +286,7 @@ def test_nothing_that_was_written_is_executed(page):
     assert texts(page)[0] == evil
     assert page.locator(".g-thread img, .g-thread script").count() == 0
     act(page, "Edit message 2")
-    page.get_by_label("Edit message 2").last.fill(evil)
+    page.locator(".g-edit").fill(evil)
     page.get_by_role("button", name="Save and rescore").click()
     page.wait_for_function("document.querySelector('.g-assistant .g-who').textContent === 'Edited'")
     assert texts(page) == [evil, evil]
