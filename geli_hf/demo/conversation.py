@@ -197,7 +197,7 @@ def conversation_of(text: str, *, most_messages: int, most_characters: int, key:
     Raises:
         SessionError: it is none, or longer than a conversation may be here.
     """
-    line = next((line for line in text.splitlines() if line.strip()), "")
+    line = next((line for line in text.split("\n") if line.strip()), "")
     try:
         row = null_to_nan(json.loads(line))
     except (ValueError, RecursionError) as error:
@@ -232,7 +232,7 @@ def restored(text: str, *, most_messages: int, most_characters: int) -> Conversa
         if not isinstance(key, str) or not 16 <= len(key) <= 64:
             return None
         found = conversation_of(kept["row"], most_messages=most_messages, most_characters=most_characters, key=key)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     if not isinstance(sources, list) or len(sources) != len(found.turns):
         sources = [""] * len(found.turns)

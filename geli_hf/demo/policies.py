@@ -51,7 +51,7 @@ class Policy:
         temperature: float = 0.8,
         seed: int | None = None,
     ) -> Iterator[str]:
-        """A reply as far as it is sampled, each time some text longer than the last.
+        """A reply as far as it is sampled.
 
         Args:
             messages: a dialogue that ends with the user; of a long one the last `CONTEXT_MESSAGES` are read.
@@ -61,7 +61,8 @@ class Policy:
             seed: of sampling; None for another one each time. The caller's random state is left alone.
 
         Yields:
-            The whole reply up to now, cut where the reward function would cut it.
+            The whole reply up to now, cut where the reward function would cut it: the last one may be shorter than
+            the one before, which did not know yet what it began.
         """
         window = context_window(messages, CONTEXT_MESSAGES)
         if system.strip():
@@ -88,11 +89,13 @@ class Policy:
                 break
             sampled.append(token)
             said = self.tokenizer.decode(sampled, skip_special_tokens=True)
-            reply = cut_reply(said).rstrip("\ufffd")  # of a character that is not whole yet
-            if len(reply) > len(shown):
+            reply = cut_reply(said)
+            spoke_for_user = len(reply) < len(said.strip())
+            reply = reply.rstrip("\ufffd")  # of a character that is not whole yet
+            if reply != shown:
                 shown = reply
                 yield reply
-            if len(cut_reply(said)) < len(said.strip()):
+            if spoke_for_user:
                 break
 
 

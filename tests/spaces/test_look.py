@@ -2,6 +2,7 @@
 
 import html
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -117,7 +118,5 @@ def test_blind_replies_tell_nothing_of_their_authors():
 
 def test_a_closed_conversation_offers_no_change():
     models = tiny_models()
-    from dataclasses import replace
-
     shown = page.thread(replace(talked("hi", "hello"), closed=True), models)
     assert "data-act" not in shown

@@ -19,11 +19,15 @@ def policy() -> Policy:
     model, tokenizer = small_policy(
         [session(6, seed=seed) for seed in range(20)], hidden_size=32, layers=1, vocab_size=300
     )
+    # A head of its own: one that shares its weights with the embeddings says the last token again.
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(torch.randn(300, 32, generator=torch.Generator().manual_seed(0)))
     return Policy(model.eval(), tokenizer)
 
 
 def test_greedy_is_what_generate_says(policy):
     *_, reply = policy.stream(PROMPT, temperature=0, max_new_tokens=12)
+    assert reply
     text = policy.tokenizer.apply_chat_template(PROMPT, tokenize=False, add_generation_prompt=True)
     ids = policy.tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
     output = policy.model.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
