@@ -457,7 +457,7 @@ def build_demo(
                     loader = gr.HTML(LOAD_HTML, js_on_load=LOAD_JS, apply_default_css=False)
                 with gr.Accordion("Your data", open=False):
                     gr.HTML(page.ABOUT_DATA, apply_default_css=False)
-                    key = gr.Textbox(label="Key of a session", max_length=64, elem_id="key")
+                    key = gr.Textbox(label="Key of a session", max_length=64, max_lines=1, elem_id="key")
                     delete_button = gr.Button("Delete my session", size="sm", variant="stop")
                     deleted = gr.HTML("", elem_id="deleted", apply_default_css=False)
         gr.HTML(page.ABOUT, apply_default_css=False)

@@ -175,7 +175,7 @@ def test_rate_and_train_on_what_was_collected(page, served, tmp_path):
         report_to="none",
         use_cpu=True,
     )
-    trainer = GeliRewardTrainer(model, arguments, sessions)
+    trainer = GeliRewardTrainer(model, arguments, sessions, sessions)
     trainer.train()
     assert any(parameter.abs().sum() > 0 for parameter in trainer.model.score.out.parameters())
 
