@@ -121,13 +121,13 @@ def timeline(
     known = [value for value in rewards if not math.isnan(value)]
     limit = max([limit, *map(abs, known)])
     step, middle, half = 36, 70, 58
-    width, height = max(14, count) * step + 40, 150 + (34 if signal is not None else 0)
+    width, height = max(7, count) * step + 40, 150 + (34 if signal is not None else 0)
     told = "; ".join(
         f"{labels[index] if index < len(labels) else f'turn {index + 1}'} {signed(value)}"
         for index, value in enumerate(rewards)
     )
     parts = [
-        f'<svg class="g-timeline" viewBox="0 0 {width} {height}" style="min-width:{0.6 * width:.0f}px" '
+        f'<svg class="g-timeline" viewBox="0 0 {width} {height}" style="min-width:{width}px;max-width:{width + 60}px" '
         f'role="img" aria-label="Rewards of the turns, from first to last: {plain(told) or "none yet"}">',
         f'<line class="g-axis" x1="34" x2="{width - 4}" y1="{middle}" y2="{middle}"/>',
     ]

@@ -185,7 +185,7 @@ def chart(conversation: Conversation, smiles: Sequence[float] | None = None) -> 
 def meter(smile: float) -> str:
     """How much of a smile is seen now; NaN where no face is."""
     if math.isnan(smile):
-        return '<div class="g-quiet" role="status">No face in the picture. Nothing is recorded while that is so.</div>'
+        return '<div class="g-quiet" role="status">No face is seen, so nothing is kept.</div>'
     share = 100 * smile
     return (
         f'<div class="g-quiet" role="status" data-smile="{smile:.3f}">Smile: {share:.0f} %</div><div class="g-meter" '

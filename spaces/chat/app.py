@@ -465,9 +465,11 @@ def build_demo(
         shown = [conversation, thread, chart, rated]
         options = [conversation, visit, watch, mode, system, temperature, length]
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        message.submit(send, [message, *options], [message, *shown], **quiet)
-        thread.act(act, options, shown, **quiet)
-        retry_button.click(retry, options, shown, **quiet)
+        # Who has to wait for others sees for how many.
+        waits = quiet | {"show_progress": "minimal", "show_progress_on": message}
+        message.submit(send, [message, *options], [message, *shown], **waits)
+        thread.act(act, options, shown, **waits)
+        retry_button.click(retry, options, shown, **waits)
         stop_button.click(stop, visit, queue=False, **quiet)
         undo_button.click(undo, [conversation, watch], shown, **quiet)
         clear_button.click(clear, conversation, [watch, note, *shown], **quiet)
