@@ -143,7 +143,7 @@ def test_rate_and_train_on_what_was_collected(page, served, tmp_path):
     folder = served[1]
     before = files(folder)
     for score, consent in ((8, True), (2, True), (5, False)):
-        say(page, f"I saw your dog {score} times")
+        say(page, {8: "I saw your lovely dog", 2: "I lost my old letter", 5: "we walked"}[score])
         wait_for_rewards(page, 1)
         say(page, "it was lovely")
         wait_for_rewards(page, 2)
@@ -169,15 +169,15 @@ def test_rate_and_train_on_what_was_collected(page, served, tmp_path):
     arguments = GeliRewardArguments(
         str(tmp_path / "run"),
         li_weight=0,
-        eval_strategy="no",
-        max_steps=3,
+        num_train_epochs=8,
         learning_rate=1e-2,
         report_to="none",
         use_cpu=True,
     )
     trainer = GeliRewardTrainer(model, arguments, sessions, sessions)
     trainer.train()
-    assert any(parameter.abs().sum() > 0 for parameter in trainer.model.score.out.parameters())
+    predicted = [row["score"] for row in trainer.model.score_sessions(sessions)]
+    assert predicted[sessions["score"][:].index(8)] > predicted[sessions["score"][:].index(2)] + 0.1
 
     say(page, "one more about your dog")
     wait_for_rewards(page, 1)
