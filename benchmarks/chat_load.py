@@ -1,0 +1,132 @@
+"""Twenty people chat at once, and four cameras stream: what the chat page does then.
+
+    python spaces/chat/app.py &
+    python benchmarks/chat_load.py --pid $! --minutes 3
+
+Speaks with the page as a browser does, by its queue. Tells the time from a message to the first word of the reply, how
+many errors there were, whether anybody saw what another one had said, and how much memory the server takes before and
+after. Not a test: the figures are those of the machine.
+"""
+
+import argparse
+import asyncio
+import base64
+import io
+import json
+import re
+import secrets
+import statistics
+import time
+from pathlib import Path
+
+import httpx
+from PIL import Image
+from skimage import data
+
+
+class Page:
+    """One tab of a browser."""
+
+    def __init__(self, client: httpx.AsyncClient, config: dict):
+        self.client, self.config, self.name = client, config, secrets.token_hex(6)
+        components = {each["id"]: each for each in config["components"]}
+        self.functions = {each["api_name"]: each for each in config["dependencies"]}
+        self.state = {name for name, each in components.items() if each["type"] == "state"}
+        self.start = {name: each["props"].get("value") for name, each in components.items()}
+
+    def inputs(self, function: str, given: dict[int, object]) -> list:
+        asked = self.functions[function]["inputs"]
+        return [given.get(place, None if name in self.state else self.start[name]) for place, name in enumerate(asked)]
+
+    async def call(self, function: str, given: dict[int, object]):
+        """The messages of the queue for one event."""
+        call = {"fn_index": self.functions[function]["id"], "session_hash": self.name, "trigger_id": None}
+        call |= {"data": self.inputs(function, given), "event_data": None}
+        answer = await self.client.post("/gradio_api/queue/join", json=call)
+        answer.raise_for_status()
+        async with self.client.stream("GET", "/gradio_api/queue/data", params={"session_hash": self.name}) as lines:
+            async for line in lines.aiter_lines():
+                if line.startswith("data:"):
+                    message = json.loads(line[5:])
+                    yield message
+                    if message["msg"] in ("process_completed", "close_stream"):
+                        return
+
+
+async def person(page: Page, until: float, told: dict) -> None:
+    secret = f"secret{page.name}"
+    while time.monotonic() < until:
+        begun, first, shown = time.monotonic(), None, ""
+        async for message in page.call("send", {0: f"My dog is called {secret} and we walked."}):
+            output = json.dumps(message.get("output", {}))
+            shown += output
+            if first is None and message["msg"] == "process_generating" and re.search(r"g-typing[^>]*>[^<]", output):
+                first = time.monotonic() - begun
+            told["queued"] += message["msg"] == "estimation" and (message.get("rank") or 0) > 0
+            if message["msg"] == "process_completed":
+                told["errors"] += not message.get("success", True)
+        told["crossed"] += any(name != secret for name in re.findall(r"secret[0-9a-f]{12}", shown))
+        if first is not None:
+            told["first"].append(first)
+        await asyncio.sleep(2 + 4 * secrets.randbelow(1000) / 1000)
+        if secrets.randbelow(6) == 0:
+            async for _ in page.call("clear", {}):
+                pass
+
+
+async def camera(page: Page, until: float, frame: dict, told: dict) -> None:
+    """One event that lasts, and gets frame after frame."""
+    async for message in page.call("see", {0: frame}):
+        if message["msg"] == "process_streaming":
+            told["errors"] += not message.get("success", True)
+            told["frames"] += 1
+            event = f"/gradio_api/stream/{message['event_id']}"
+            if time.monotonic() > until:
+                await page.client.post(f"{event}/close")
+                return
+            await asyncio.sleep(0.5)
+            call = {
+                "fn_index": page.functions["see"]["id"],
+                "session_hash": page.name,
+                "event_id": message["event_id"],
+            }
+            await page.client.post(event, json=call | {"data": page.inputs("see", {0: frame})})
+
+
+def memory(pid: int | None) -> float:
+    """Resident memory in MB."""
+    if pid is None:
+        return float("nan")
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+
+
+async def load(options) -> None:
+    picture = io.BytesIO()
+    Image.fromarray(data.astronaut()).resize((640, 480)).save(picture, "jpeg")
+    url = "data:image/jpeg;base64," + base64.b64encode(picture.getvalue()).decode()
+    frame = {"path": None, "url": url, "is_stream": True, "meta": {"_type": "gradio.FileData"}}
+    told = {"first": [], "errors": 0, "crossed": 0, "queued": 0, "frames": 0}
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=options.address, timeout=120, limits=limits) as client:
+        config = (await client.get("/config")).json()
+        async for _ in Page(client, config).call("send", {0: "Hello."}):  # so that what is loaded late is there
+            pass
+        before, until = memory(options.pid), time.monotonic() + 60 * options.minutes
+        people = [person(Page(client, config), until, told) for _ in range(options.people)]
+        cameras = [camera(Page(client, config), until, frame, told) for _ in range(options.cameras)]
+        await asyncio.gather(*people, *cameras)
+    first = sorted(told["first"])
+    print(f"replies {len(first)}, frames {told['frames']}, errors {told['errors']}, cross-talk {told['crossed']}")
+    print(f"first word: median {statistics.median(first):.2f} s, p95 {first[int(0.95 * len(first))]:.2f} s")
+    print(f"told their place in the queue {told['queued']} times")
+    print(f"memory {before:.0f} MB before, {memory(options.pid):.0f} MB after")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--address", default="http://127.0.0.1:7860")
+    parser.add_argument("--pid", type=int, help="of the server, whose memory is looked at")
+    parser.add_argument("--minutes", type=float, default=3)
+    parser.add_argument("--people", type=int, default=20)
+    parser.add_argument("--cameras", type=int, default=4)
+    asyncio.run(load(parser.parse_args()))
