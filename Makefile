@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: quickstart test demo sample-figures lint benchmark clean
+.PHONY: quickstart test demo sample-sessions sample-figures lint benchmark clean
 
 quickstart: .venv/ready ## train a reward model and align a policy on the sample corpus, with a report (about 6 minutes)
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -15,7 +15,10 @@ test: .venv/ready ## lint and run all tests
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal $(PYTEST_ARGS)
 
-demo: .venv/ready ## score sessions of the sample corpus and draw them in the terminal
+demo: .venv/ready ## chat with the policy in a browser, and see what each turn is worth
+	$(BIN)/python spaces/chat/app.py
+
+sample-sessions: .venv/ready ## score sessions of the sample corpus and draw them in the terminal
 	$(BIN)/python examples/demo.py
 
 sample-figures: .venv/ready ## the table of the README: three seeds of every method on the sample corpus
@@ -36,5 +39,5 @@ clean: ## remove the environment and what was trained
 	@test -n "$(PYTHON)" || { echo "geli_hf needs Python 3.11 or newer: install it, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,text,faces,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,text,faces,demo,dev]'
 	@touch .venv/ready

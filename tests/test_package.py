@@ -52,6 +52,7 @@ LAYERS = [
     {"benchmark"},
     {"alignment", "torch_file"},
     {"published_head"},
+    {"demo"},
     {"cli"},
 ]
 # How the registration and the command keep heavy imports late is theirs: they name modules as text, or in functions.

@@ -91,8 +91,13 @@ def write_jsonl(sessions: Dataset | Iterable[Session], path: str | Path) -> Path
     path = Path(path)
     with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
         for session in sessions:
-            file.write(json.dumps(_nan_to_null(session), ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(to_json_line(session) + "\n")
     return path
+
+
+def to_json_line(session: Session) -> str:
+    """A Session row as a line of JSON lines, without the end of the line."""
+    return json.dumps(_nan_to_null(session), ensure_ascii=False, allow_nan=False)
 
 
 def _nan_to_null(value: Any) -> Any:

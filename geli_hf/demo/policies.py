@@ -1,0 +1,167 @@
+"""The models of the chat: the policy before and after alignment, and the reward model that judges both.
+
+Replies are sampled token by token here, and not by `generate` in a thread of its own: so a reply stops when nobody
+reads on, many are sampled side by side, and each has its own randomness.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..alignment.dialogue import context_window, cut_reply
+from ..alignment.policy import is_adapter, load_policy
+from ..modeling_geli import GeliRewardModel
+from ..sessions import Message
+from .conversation import ALIGNED, BASE
+
+# What a policy sees of a long conversation, so that each reply costs about the same.
+CONTEXT_MESSAGES = 24
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal language model in eval mode, and its tokenizer with a chat template."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def reads_system(self) -> bool:
+        """Whether its chat template has a place for a system prompt."""
+        user = {"role": "user", "content": "Hello."}
+        plain, with_system = (
+            self.tokenizer.apply_chat_template(messages, tokenize=False)
+            for messages in ([user], [{"role": "system", "content": "Speak like a sailor."}, user])
+        )
+        return "sailor" in with_system and "sailor" not in plain
+
+    @torch.inference_mode()
+    def stream(
+        self,
+        messages: Sequence[Message],
+        *,
+        system: str = "",
+        max_new_tokens: int = 40,
+        temperature: float = 0.8,
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """A reply as far as it is sampled.
+
+        Args:
+            messages: a dialogue that ends with the user; of a long one the last `CONTEXT_MESSAGES` are read.
+            system: system prompt; "" for none.
+            max_new_tokens: longest reply, in tokens.
+            temperature: of sampling; 0 takes the most likely token each time.
+            seed: of sampling; None for another one each time. The caller's random state is left alone.
+
+        Yields:
+            The whole reply up to now, cut where the reward function would cut it: the last one may be shorter than
+            the one before, which did not know yet what it began.
+        """
+        window = context_window(messages, CONTEXT_MESSAGES)
+        if system.strip():
+            window = [{"role": "system", "content": system.strip()}, *window]
+        text = self.tokenizer.apply_chat_template(window, tokenize=False, add_generation_prompt=True)
+        device = self.model.device
+        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(device)
+        longest = getattr(self.model.config, "max_position_embeddings", None)
+        if longest is not None:
+            ids = ids[:, -max(1, longest - max_new_tokens) :]
+        ends = self.model.generation_config.eos_token_id
+        ends = {self.tokenizer.eos_token_id} if ends is None else {ends} if isinstance(ends, int) else set(ends)
+        chance = torch.Generator(device)
+        chance.seed() if seed is None else chance.manual_seed(seed)
+        cache, sampled, shown = None, [], ""
+        for _ in range(max_new_tokens):
+            output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache, logits = output.past_key_values, output.logits[0, -1].float()
+            if temperature:
+                ids = torch.multinomial((logits / temperature).softmax(-1), 1, generator=chance)[None]
+            else:
+                ids = logits.argmax()[None, None]
+            if (token := int(ids)) in ends:
+                break
+            sampled.append(token)
+            said = self.tokenizer.decode(sampled, skip_special_tokens=True)
+            reply = cut_reply(said)
+            spoke_for_user = len(reply) < len(said.strip())
+            reply = reply.rstrip("\ufffd")  # of a character that is not whole yet
+            if reply != shown:
+                shown = reply
+                yield reply
+            if spoke_for_user:
+                break
+
+
+@dataclass(frozen=True)
+class Models:
+    """What the page talks with.
+
+    Args:
+        policies: by `BASE` and `ALIGNED`; the first may be missing.
+        reward: gives each turn its reward and predicts the rating.
+    """
+
+    policies: Mapping[str, Policy]
+    reward: GeliRewardModel
+
+    @torch.inference_mode()
+    def score(self, messages: list[Message]) -> list[float]:
+        """A reward for every turn of the assistant, in units of the standardised rating."""
+        rewards = self.reward.score_messages([messages], last_turn_only=False)[0].tolist()
+        return [value for value in rewards if not math.isnan(value)]
+
+    def rating(self, rewards: Sequence[float]) -> float:
+        """The rating that the rewards of a session's turns predict, in the units of the ratings."""
+        values = torch.tensor([list(rewards)])
+        return self.reward.predict_score(values, torch.ones_like(values, dtype=torch.bool)).item()
+
+    @property
+    def uncertainty(self) -> float:
+        """Deviation of a held-out session's rating from its prediction; NaN if the checkpoint doesn't know it."""
+        deviation = self.reward.config.residual_std
+        return math.nan if deviation is None else deviation
+
+
+def load_models(
+    policy: str | Path,
+    base: str | Path | None,
+    reward: str | Path,
+    *,
+    device: str | torch.device | None = None,
+) -> Models:
+    """The models by name or folder.
+
+    Args:
+        policy: the aligned policy, or an adapter (PEFT) to `base`, or to what its configuration names.
+        base: the policy before alignment; None if it is not to be had, and then nothing can be compared.
+        reward: the reward model.
+        device: where they run; the GPU, if there is one.
+
+    Raises:
+        PolicyError, OSError: one isn't there, or is none.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.float32 if str(device) == "cpu" else torch.bfloat16
+    policies = {}
+    if base is not None:
+        policies[BASE] = Policy(*_loaded(base, dtype, device))
+    if base is not None and is_adapter(policy):
+        model, tokenizer = _loaded(base, dtype, device)
+        model.load_adapter(str(policy))
+        policies[ALIGNED] = Policy(model.to(device).eval(), tokenizer)
+    else:
+        policies[ALIGNED] = Policy(*_loaded(policy, dtype, device))
+    model = GeliRewardModel.from_pretrained(reward, dtype=torch.float32).to(device).eval()
+    return Models(policies, model)
+
+
+def _loaded(name: str | Path, dtype: torch.dtype, device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    model, tokenizer = load_policy(name, dtype=dtype)
+    return model.to(device).eval(), tokenizer

@@ -1,0 +1,76 @@
+"""Policies that say what a test expects, a tiny reward model, and what a person does on the chat page."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from tiny import reward_model
+
+from geli_hf.demo.conversation import ALIGNED, BASE
+from geli_hf.demo.policies import Models
+
+
+@dataclass
+class Scripted:
+    """A policy that says its line word by word, and where it is asked for "slowly", slowly."""
+
+    line: str
+    reads_system: bool = True
+
+    def stream(self, messages, *, system, max_new_tokens, temperature):
+        words = f"{self.line} {len(messages)}{' as ' + system if system else ''}".split()[:max_new_tokens]
+        for count in range(1, len(words) + 1):
+            if "slowly" in messages[-1]["content"]:
+                time.sleep(0.3)
+            if "break" in messages[-1]["content"]:
+                raise RuntimeError(f"secret of the server: {messages[-1]['content']}")
+            yield " ".join(words[:count])
+
+
+def tiny_models() -> Models:
+    model = reward_model("llama")
+    model.config.reward_quantiles = torch.linspace(-2, 2, 101).tolist()
+    model.config.score_mean, model.config.score_std, model.config.residual_std = 6.0, 1.5, 1.2
+    policies = {
+        ALIGNED: Scripted("I am so happy for you and your dog"),
+        BASE: Scripted("the old garden was quiet yesterday"),
+    }
+    return Models(policies, model.eval())
+
+
+def open_page(page, address: str) -> None:
+    page.goto(address)
+    page.wait_for_selector(".g-thread")
+    page.wait_for_function("!!window.sessionStorage")
+
+
+def say(page, text: str) -> None:
+    """Send a message and wait for what comes of it."""
+    box = page.get_by_label("Your message")
+    box.fill(text)
+    box.press("Enter")
+
+
+def wait_for_rewards(page, count: int) -> None:
+    page.wait_for_function(f"document.querySelectorAll('.g-chip').length === {count}")
+
+
+def texts(page) -> list[str]:
+    """The messages, as they stand there."""
+    return page.locator(".g-text").all_inner_texts()
+
+
+def rewards(page) -> list[str]:
+    return page.locator(".g-chip").all_inner_texts()
+
+
+def act(page, label: str) -> None:
+    """Click a button of the conversation by its name."""
+    page.locator(".g-thread").get_by_role("button", name=label, exact=True).click()
+
+
+def opened(page, section: str) -> None:
+    """Open one of the page's sections."""
+    page.get_by_role("button", name=section).click()

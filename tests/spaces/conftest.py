@@ -1,0 +1,76 @@
+"""The chat page in Debian's chromium, with policies that say what the tests expect and a tiny reward model."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from browsing import open_page, tiny_models
+from camera_clip import write_clip
+
+from geli_hf.demo.collection import Collection
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+@pytest.fixture(scope="session")
+def app():
+    """`spaces/chat/app.py` as a module."""
+    pytest.importorskip("gradio", reason="needs gradio, of the demo extra, for the browser tests")
+    spec = importlib.util.spec_from_file_location("chat_app", ROOT / "spaces" / "chat" / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def served(app, tmp_path_factory):
+    """(address, folder of the collection): the page on this machine."""
+    folder = tmp_path_factory.mktemp("collected")
+    demo = app.build_demo(tiny_models(), Collection(folder), app.camera_faces())
+    demo.queue(default_concurrency_limit=4).launch(prevent_thread_lock=True, quiet=True, **app.LAUNCH)
+    yield demo.local_url, folder
+    demo.close()
+
+
+@pytest.fixture(scope="session")
+def camera_file(tmp_path_factory) -> Path:
+    """What the browser's camera shows, again and again: two seconds of a face that doesn't smile, then two that do."""
+    return write_clip(tmp_path_factory.mktemp("camera") / "camera.mjpeg")
+
+
+@pytest.fixture(scope="module")
+def browser(camera_file):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the dev extra, for a browser")
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs the browser at {CHROMIUM}: apt-get install chromium")
+    flags = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    flags.append(f"--use-file-for-fake-video-capture={camera_file}")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def context(browser):
+    """One for all tests of a module: what the pages are made of is read once, and each test has a tab of its own."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, permissions=["camera"])
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context, served):
+    """The page in a tab of its own, opened; that a script failed or a message box opened is an error."""
+    page = context.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: (errors.append(f"a message box: {dialog.message}"), dialog.dismiss()))
+    page.set_default_timeout(30_000)  # on a busy machine
+    open_page(page, served[0])
+    yield page
+    page.close()
+    assert errors == []

@@ -1,0 +1,368 @@
+"""The chat page as a person uses it, in a browser."""
+
+import json
+import math
+import re
+import urllib.request
+from urllib.error import HTTPError
+
+import numpy as np
+import pytest
+from browsing import act, open_page, opened, rewards, say, texts, tiny_models, wait_for_rewards
+from PIL import Image
+from tiny import backbone
+
+from geli_hf import GeliRewardArguments, GeliRewardModel, GeliRewardTrainer, load_sessions
+from geli_hf.sessions import null_to_nan, validate_session
+
+pytestmark = pytest.mark.browser
+
+HAPPY, QUIET = "I am so happy for you and your dog", "the old garden was quiet yesterday"
+
+
+def numbers(page) -> list[float]:
+    return [float(re.search(r"([+−]?\d\.\d),", chip)[1].replace("−", "-")) for chip in rewards(page)]
+
+
+def files(folder) -> list:
+    return sorted(folder.glob("*.jsonl"))
+
+
+def toast(page):
+    return page.locator(".toast-body").last
+
+
+# ------------------------------------------------------------------------------------------------ talking
+
+
+def test_two_turns_and_their_rewards(page):
+    say(page, "I saw your dog in the garden")
+    wait_for_rewards(page, 1)
+    say(page, "it was lovely")
+    wait_for_rewards(page, 2)
+    said = ["I saw your dog in the garden", f"{HAPPY} 1", "it was lovely", f"{HAPPY} 3"]
+    assert texts(page) == said
+    dialogue = [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, said)]
+    model = tiny_models().reward
+    [expected] = model.score_sessions([{"messages": dialogue}])
+    assert numbers(page) == pytest.approx(expected["turn_rewards"], abs=0.051)
+    shares = [int(re.search(r"better than (\d+)", chip)[1]) for chip in rewards(page)]
+    assert shares == [round(100 * model.percentile(reward)) for reward in expected["turn_rewards"]]
+    shown = float(page.locator(".g-rating").get_attribute("data-score"))
+    assert shown == pytest.approx(min(max(expected["score"], 1), 9), abs=1e-3)
+    assert "Give or take 1.2" in page.locator("#rated").inner_text()  # the checkpoint's `residual_std`
+    assert page.locator("#chart .g-bar").count() == 2
+
+
+def test_what_if(page):
+    """Another message gives other rewards, those before the change stand beside them, and undo brings them back."""
+    say(page, "I saw your dog in the garden")
+    wait_for_rewards(page, 1)
+    say(page, "it was lovely")
+    wait_for_rewards(page, 2)
+    before = rewards(page)
+    act(page, "Edit message 2")
+    page.locator(".g-edit").fill("I never liked the sad strange winter")
+    page.get_by_role("button", name="Save and rescore").click()
+    page.wait_for_function("document.querySelector('.g-assistant .g-who').textContent === 'Edited'")
+    assert texts(page)[1] == "I never liked the sad strange winter"
+    assert texts(page)[2:] == ["it was lovely", f"{HAPPY} 3"]
+    assert rewards(page) != before
+    assert "was" in page.locator(".g-foot").filter(has=page.locator(".g-was")).first.inner_text()
+    page.get_by_role("button", name="Undo").click()
+    page.wait_for_function("document.querySelector('.g-assistant .g-who').textContent !== 'Edited'")
+    assert rewards(page) == before
+
+    act(page, "Edit message 1")  # and think better of it
+    page.keyboard.press("Escape")
+    assert page.locator(".g-edit").count() == 0
+    opened(page, "Settings")
+    page.get_by_label("Longest reply, in tokens").first.fill("8")
+    page.get_by_label("Longest reply, in tokens").first.press("Tab")
+    page.get_by_label("System prompt").fill("a friend")
+    act(page, "Regenerate message 4")
+    page.wait_for_function("document.querySelectorAll('.g-text')[3].textContent === 'I am so happy for you and your'")
+    page.get_by_label("Longest reply, in tokens").first.fill("40")
+    page.get_by_label("Longest reply, in tokens").first.press("Tab")
+    page.get_by_role("button", name="Retry").click()
+    page.wait_for_function("document.querySelectorAll('.g-text')[3].textContent.includes('as a friend')")
+
+    page.get_by_role("button", name="Clear").click()
+    page.wait_for_selector(".g-empty")
+    page.get_by_role("button", name="Undo").click()
+    wait_for_rewards(page, 2)
+
+
+def test_stop_keeps_what_was_said(page):
+    say(page, "tell me slowly about the train")
+    page.wait_for_function("(document.querySelector('.g-typing') || {textContent: ''}).textContent.length > 3")
+    page.get_by_role("button", name="Stop").click()
+    wait_for_rewards(page, 1)
+    reply = texts(page)[1]
+    assert reply
+    assert f"{HAPPY} 1".startswith(reply)
+    assert reply != f"{HAPPY} 1"
+
+
+def test_side_by_side_goes_on_with_the_reply_that_is_chosen(page):
+    page.get_by_label("Side by side").check()
+    say(page, "I saw your dog in the garden")
+    wait_for_rewards(page, 2)
+    assert texts(page)[1:] == [f"{HAPPY} 1", f"{QUIET} 1"]
+    act(page, "Go on with the reply of the base policy")
+    wait_for_rewards(page, 1)
+    assert texts(page)[:2] == ["I saw your dog in the garden", f"{QUIET} 1"]
+    assert "aligned policy" in page.locator(".g-other").first.inner_text()
+
+
+def test_blind_vote_is_revealed_afterwards(page):
+    page.get_by_label("Blind A/B").check()
+    say(page, "I saw your dog in the garden")
+    page.wait_for_selector("[data-act=vote]")
+    thread = page.locator(".g-thread")
+    assert not re.search("aligned|base", thread.inner_html(), re.IGNORECASE)
+    assert rewards(page) == []  # a reward would give it away
+    say(page, "and now?")
+    assert "Vote first" in toast(page).inner_text()
+    first = texts(page)[1]
+    act(page, "Reply A is better")
+    wait_for_rewards(page, 1)
+    assert texts(page)[1] == first
+    preferred = "aligned" if first.startswith(HAPPY) else "base"
+    assert f"you preferred the {preferred} policy" in thread.inner_text()
+    assert page.locator(".g-votes").inner_text() == (
+        "Aligned 1 · base 0 · alike 0" if preferred == "aligned" else "Aligned 0 · base 1 · alike 0"
+    )
+
+
+# ------------------------------------------------------------------------------------------------ keeping and giving
+
+
+def test_rate_and_train_on_what_was_collected(page, served, tmp_path):
+    """Two sessions with consent, one without; what is on disk trains a reward model; and one of them is deleted."""
+    folder = served[1]
+    before = files(folder)
+    for score, consent in ((8, True), (2, True), (5, False)):
+        say(page, f"I saw your dog {score} times")
+        wait_for_rewards(page, 1)
+        say(page, "it was lovely")
+        wait_for_rewards(page, 2)
+        assert len(files(folder)) == len(before) + {8: 0, 2: 1, 5: 2}[score]  # nothing of a session that is not closed
+        page.get_by_label(str(score), exact=True).check()
+        page.get_by_label(re.compile("Keep this session")).set_checked(consent)
+        page.get_by_role("button", name="Rate and close").click()
+        page.wait_for_selector("#note .g-note")
+        if consent:
+            assert page.locator("#note .g-key").inner_text() not in "".join(path.name for path in files(folder))
+        else:
+            assert "Nothing was kept" in page.locator("#note").inner_text()
+        say(page, "and more")
+        assert "closed" in toast(page).inner_text()
+        page.get_by_role("button", name="Clear").click()
+        page.wait_for_selector(".g-empty")
+
+    sessions = load_sessions(folder, cache_dir=tmp_path / "cache")
+    assert sorted(sessions["score"]) == [2, 8]
+    row = next(row for row in sessions if row["score"] == 8)
+    assert [message["role"] for message in row["messages"]] == ["user", "assistant"] * 2
+    model = GeliRewardModel.from_backbone(backbone("bert"))
+    arguments = GeliRewardArguments(
+        str(tmp_path / "run"),
+        li_weight=0,
+        eval_strategy="no",
+        max_steps=3,
+        learning_rate=1e-2,
+        report_to="none",
+        use_cpu=True,
+    )
+    trainer = GeliRewardTrainer(model, arguments, sessions)
+    trainer.train()
+    assert any(parameter.abs().sum() > 0 for parameter in trainer.model.score.out.parameters())
+
+    say(page, "one more about your dog")
+    wait_for_rewards(page, 1)
+    page.get_by_label("9", exact=True).check()
+    page.get_by_label(re.compile("Keep this session")).check()
+    page.get_by_role("button", name="Rate and close").click()
+    page.wait_for_selector("#note .g-key")
+    assert len(files(folder)) == len(before) + 3
+    key = page.locator("#note .g-key").inner_text()
+    opened(page, "Your data")
+    assert page.get_by_label("Key of a session").input_value() == key
+    page.get_by_role("button", name="Delete my session").click()
+    page.wait_for_selector("#deleted .g-note")
+    assert "is deleted" in page.locator("#deleted").inner_text()
+    assert len(files(folder)) == len(before) + 2
+
+
+def test_export_and_load_back(page, tmp_path):
+    say(page, "I saw your dog & <b>my</b> cat")
+    wait_for_rewards(page, 1)
+    expected, dialogue = rewards(page), texts(page)
+    opened(page, "Export and load")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export JSONL").click()
+    path = tmp_path / "conversation.jsonl"
+    download.value.save_as(path)
+    row = null_to_nan(json.loads(path.read_text()))
+    validate_session(row, "the download", {})
+    assert math.isnan(row["score"])
+    assert [message["content"] for message in row["messages"]] == dialogue
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export picture").click()
+    download.value.save_as(tmp_path / "picture.png")
+    assert Image.open(tmp_path / "picture.png").width > 500
+
+    page.get_by_role("button", name="Clear").click()
+    page.wait_for_selector(".g-empty")
+    chooser = page.get_by_label("Load a conversation").last
+    chooser.set_input_files(path)
+    wait_for_rewards(page, 1)
+    assert texts(page) == dialogue
+    assert rewards(page) == expected
+
+    for content, told in (
+        (b"\xff\xd8 no text at all", "no JSON"),
+        (json.dumps(row | {"messages": []}).encode(), "messages"),
+        (b"x" * 600_000, "500 kB"),
+    ):
+        chooser.set_input_files(
+            {"name": "<img src=x onerror=alert(1)>.jsonl", "mimeType": "text/plain", "buffer": content}
+        )
+        page.wait_for_function("told => document.body.innerText.includes(told)", arg=told)
+        assert texts(page) == dialogue
+
+
+def test_reload_in_the_middle_and_two_tabs(page, served):
+    say(page, "I saw your dog in the garden")
+    wait_for_rewards(page, 1)
+    page.wait_for_function("!!sessionStorage.getItem('geli-chat')")
+    dialogue = texts(page)
+    other = page.context.new_page()
+    open_page(other, served[0])
+    other.wait_for_timeout(300)
+    assert other.locator(".g-empty").count() == 1
+    say(other, "a secret letter")
+    wait_for_rewards(other, 1)
+    page.reload()
+    wait_for_rewards(page, 1)
+    assert texts(page) == dialogue
+    say(page, "it was lovely")
+    wait_for_rewards(page, 2)
+    assert texts(other) == ["a secret letter", f"{HAPPY} 1"]
+
+
+# ------------------------------------------------------------------------------------------------ camera
+
+
+def test_the_smile_meter_rises_with_a_smile(page, served):
+    """The camera shows two seconds of each face, over and over."""
+    assert page.locator("#meter").count() == 0  # off until it is asked for
+    opened(page, "Camera")
+    page.get_by_label("Use my camera").check()
+    page.get_by_text("Click to Access Webcam").click()
+    page.get_by_text("Record", exact=True).click()
+    seen = "[...document.querySelectorAll('[data-smile]')].map(e => Number(e.dataset.smile))[0]"
+    page.wait_for_function(f"{seen} < 0.4")
+    page.wait_for_function(f"{seen} > 0.8")
+    say(page, "I saw your dog in the garden")
+    wait_for_rewards(page, 1)
+    page.wait_for_timeout(4500)
+    page.get_by_label("7", exact=True).check()
+    page.get_by_label(re.compile("Keep this session")).check()
+    page.get_by_role("button", name="Rate and close").click()
+    page.wait_for_selector("#note .g-key")
+    newest = max(files(served[1]), key=lambda path: path.stat().st_mtime)
+    row = json.loads(newest.read_text())
+    validate_session(null_to_nan(row), "what was collected", {})
+    [smile] = row["feedback"]["affect_mean"]
+    assert 0.2 < smile < 0.9  # half of the time
+    assert page.locator("#chart .g-signal").count() == 1
+
+
+# ------------------------------------------------------------------------------------------------ it holds
+
+
+def test_nothing_that_was_written_is_executed(page):
+    evil = (
+        "<img src=x onerror=alert(1)><script>alert(2)</script>${alert(3)}{{alert(4)}}{{#each}} `x` javascript:alert(5)"
+    )
+    say(page, evil)
+    wait_for_rewards(page, 1)
+    assert texts(page)[0] == evil
+    assert page.locator(".g-thread img, .g-thread script").count() == 0
+    act(page, "Edit message 2")
+    page.locator(".g-edit").fill(evil)
+    page.get_by_role("button", name="Save and rescore").click()
+    page.wait_for_function("document.querySelector('.g-assistant .g-who').textContent === 'Edited'")
+    assert texts(page) == [evil, evil]
+    page.wait_for_function("sessionStorage.getItem('geli-chat').split('javascript:').length === 3")
+    page.reload()
+    wait_for_rewards(page, 1)
+    assert texts(page) == [evil, evil]
+
+
+def test_an_error_is_told_kindly_and_not_as_it_is(page, caplog):
+    say(page, "break my password hunter2")
+    page.wait_for_function("document.body.innerText.includes('Something went wrong')")
+    assert "secret of the server" not in page.content()
+    assert "RuntimeError" in caplog.text
+    assert "hunter2" not in caplog.text
+    page.get_by_role("button", name="Undo").click()
+    page.wait_for_selector(".g-empty")
+    say(page, "hello again my friend")
+    wait_for_rewards(page, 1)
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "setup.cfg", "geli_hf/__init__.py", "../../etc/hostname"])
+def test_no_file_of_the_server_can_be_read(served, path):
+    for door in ("gradio_api/file=", "file=", "gradio_api/file/", "static/", "gradio_api/stream/"):
+        with pytest.raises(HTTPError) as error:
+            urllib.request.urlopen(f"{served[0]}{door}{path}")
+        assert error.value.code in (403, 404, 405, 500)
+
+
+def test_the_keyboard_is_enough(page):
+    """Tab reaches the message, what the conversation offers, and the rating."""
+    page.get_by_label("Your message").focus()
+    page.keyboard.type("I saw your dog in the garden")
+    page.keyboard.press("Enter")
+    wait_for_rewards(page, 1)
+    page.locator(".g-thread").focus()
+    reached = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate("(e => e.getAttribute('aria-label') || e.innerText || e.name)(document.activeElement)")
+        )
+    told = " | ".join(map(str, reached))
+    for name in ("Edit message 1", "Edit message 2", "Regenerate message 2", "Stop", "Undo", "Rate and close"):
+        assert name in told
+    unnamed = page.evaluate(
+        """[...document.querySelectorAll('button, input, textarea, select, img, [role=img]')].filter(e =>
+        e.offsetParent && !(e.getAttribute('aria-label') || e.getAttribute('alt') || e.title || e.innerText ||
+        (e.labels && e.labels.length) || e.closest('label'))).map(e => e.outerHTML.slice(0, 200))"""
+    )
+    assert unnamed == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_fits(page, width, scheme, tmp_path_factory, request):
+    """Nothing is wider than the screen, at a phone's width and a laptop's; a picture of each is kept."""
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 844})
+    page.reload()
+    page.wait_for_selector(".g-thread")
+    say(page, "I saw your dog in the garden")
+    wait_for_rewards(page, 1)
+    page.get_by_label("Side by side").check()
+    say(page, "it was lovely, and " + "longer" * 20)
+    wait_for_rewards(page, 3)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    folder = tmp_path_factory.getbasetemp() / "screenshots"
+    folder.mkdir(exist_ok=True)
+    picture = folder / f"chat-{width}-{scheme}.png"
+    page.screenshot(path=picture, full_page=True)
+    corner = np.asarray(Image.open(picture).convert("L"))[:40, :8]
+    assert (corner.mean() > 128) == (scheme == "light")

@@ -1,0 +1,122 @@
+"""How a reward is told, and that what somebody wrote stays text."""
+
+import html
+import math
+from dataclasses import replace
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from browsing import tiny_models
+from hypothesis import given
+from hypothesis import strategies as st
+from talks import talked
+
+from geli_hf.demo import page
+from geli_hf.demo.conversation import ALIGNED, BASE, Reply
+from geli_hf.demo.look import gauge, in_words, plain, reward_chip, signed, timeline
+
+EVIL = "<script>alert(1)</script> ${x} {{y}} {{#each}} `z` @children \" ' & <img src=x onerror=alert(2)>"
+
+
+class Reader(HTMLParser):
+    """The tags of a page, the names of their attributes, and its text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.names, self.text = set(), set(), ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.names |= {name for name, _ in attributes}
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@given(st.text())
+def test_plain_shows_the_text_and_nothing_else(text):
+    written = plain(text)
+    assert html.unescape(written) == html.unescape(html.escape(text))
+    assert not set(written) & set("<>\"'`${}@")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(0.84, "+0.8"), (-0.26, "−0.3"), (0.04, "0.0"), (-0.01, "0.0"), (math.nan, "–")]
+)
+def test_signed(value, told):
+    assert signed(value) == told
+
+
+def test_a_reward_in_words():
+    assert in_words(0.8, 0.79) == "+0.8, better than 79\u00a0% of turns"
+    assert in_words(-1.0, math.nan) == "−1.0"  # of an untrained model
+    assert in_words(math.nan, math.nan) == "no reward yet"
+    assert "▲" in reward_chip(0.8, 0.79)
+    assert "▼" in reward_chip(-0.8, 0.1)
+    assert "was −0.2" in reward_chip(0.8, 0.79, before=-0.2)
+    assert "was" not in reward_chip(0.8, 0.79, before=0.81)
+
+
+def bars(svg: str) -> list[tuple[float, float]]:
+    """(y, height) of each bar."""
+    found = ElementTree.fromstring(svg).iter("rect")
+    return [(float(bar.get("y")), float(bar.get("height"))) for bar in found]
+
+
+def test_the_timeline_is_to_scale():
+    (up, high), (down, low), (_, most) = bars(timeline([1.0, -0.5, -4.0]))
+    axis = down
+    assert up + high == pytest.approx(axis)
+    assert high / low == pytest.approx(2, abs=0.05)
+    assert most / low == pytest.approx(8, abs=0.1)
+    assert len(bars(timeline([1.0, math.nan]))) == 1
+    svg = timeline([1.0, -0.5], labels=["first", EVIL], signal=[0.5, math.nan])
+    root = ElementTree.fromstring(svg)
+    assert "first +1.0" in root.get("aria-label")
+    assert EVIL in root.get("aria-label")
+    assert len(list(root.iter("circle"))) == 1
+    assert "none yet" in timeline([])
+
+
+@given(st.floats(-3, 13), st.floats(0, 5))
+def test_the_gauge_stays_on_its_scale(value, deviation):
+    root = ElementTree.fromstring(gauge(value, deviation))
+    [mark], [span] = root.iter("circle"), root.iter("rect")
+    assert 10 <= float(mark.get("cx")) <= 310
+    first = float(span.get("x"))
+    assert 9.9 <= first <= float(mark.get("cx")) + 0.1
+    assert first + float(span.get("width")) <= 310.1
+
+
+def test_what_was_written_stays_text_wherever_it_is_shown():
+    models = tiny_models()
+    conversation = talked(EVIL, EVIL).scored(models.score, models.rating)
+    choosing = conversation.said(EVIL, 3.0).asked([Reply(ALIGNED, EVIL), Reply(BASE, EVIL)], blind=False)
+    chosen = choosing.scored(models.score, models.rating).decided(0, 4.0).scored(models.score, models.rating)
+    for shown in (
+        page.thread(conversation, models),
+        page.thread(choosing, models),
+        page.thread(chosen, models),
+        page.thread(conversation, models, [Reply(ALIGNED, EVIL)]),
+    ):
+        read = Reader(shown)
+        assert not read.tags & {"script", "img"}
+        assert "onerror" not in read.names
+        assert EVIL in read.text
+
+
+def test_blind_replies_tell_nothing_of_their_authors():
+    models = tiny_models()
+    replies = [Reply(BASE, "hm"), Reply(ALIGNED, "great")]
+    conversation = talked("hi").asked(replies, blind=True).scored(models.score, models.rating)
+    shown = page.thread(conversation, models) + page.thread(talked("hi"), models, replies, blind=True)
+    for giving_away in ("ligned", "ase policy", "better than", "g-above", "g-below"):
+        assert giving_away not in shown
+
+
+def test_a_closed_conversation_offers_no_change():
+    models = tiny_models()
+    shown = page.thread(replace(talked("hi", "hello"), closed=True), models)
+    assert "data-act" not in shown
