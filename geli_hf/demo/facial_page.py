@@ -13,7 +13,7 @@ from ..affect.emotions import FACE_COLUMNS, HAPPINESS
 from ..affect.faces import Box
 from ..sessions import Message, assistant_turns
 from .facial import Decomposition, LiveSession, Recording
-from .look import MINUS, in_words, plain, reward_chip, side, signed
+from .look import MINUS, plain, reward_chip, side, signed
 
 SHOWN_SECONDS = 180.0  # of the live curve
 GAP = 3.0  # seconds without a frame at which a curve breaks
@@ -95,7 +95,7 @@ def _scale(width: float, top: float, bottom: float, left: float = 44) -> str:
 
 def live_curve(session: LiveSession, clock: float) -> str:
     """The probability of a smile over the last minutes, and when the partner said what."""
-    width, height, left, top, bottom = 640, 190, 44, 26, 150
+    width, height, left, top, bottom = 440, 176, 44, 26, 136
     first = clock - SHOWN_SECONDS
 
     def x(time: float) -> float:
@@ -136,7 +136,7 @@ def live_curve(session: LiveSession, clock: float) -> str:
 
 def recorded_timeline(recording: Recording) -> str:
     """The smile over a recording, the turns of both sides beneath, and a cursor that the player moves."""
-    width, left, top, bottom = 900, 80, 14, 130
+    width, left, top, bottom = 720, 80, 14, 130
     end = max(recording.seconds, 1.0)
 
     def x(time: float) -> float:
@@ -249,20 +249,22 @@ def table(messages: Sequence[Message], found: Decomposition, smiles: Sequence[fl
     """A row for each turn of the partner."""
     rows = ""
     for number, index in enumerate(assistant_turns(messages)):
-        smile = smiles[number]
+        smile, better = smiles[number], found.percentiles[number]
         rows += (
             f'<tr tabindex="0" data-at="{0 if math.isnan(starts[index]) else starts[index]:.3f}">'
             f"<th scope=row>{number + 1}</th><td>{clock(starts[index])}</td>"
             f'<td class="f-said">{plain(messages[index]["content"])}</td>'
             f"<td>{'–' if math.isnan(smile) else f'{100 * smile:.0f} %'}</td>"
-            f"<td>{plain(in_words(found.rewards[number], found.percentiles[number]))}</td>"
+            f"<td>{signed(found.rewards[number])}{'' if math.isnan(better) else f' ({100 * better:.0f} %)'}</td>"
             f"<td>{signed(found.contributions[number], 2)}</td></tr>"
         )
-    heads = ("Turn", "At", "What the partner said", "Face: smile", "Text: reward", "Contribution")
+    heads = ("Turn", "At", "What the partner said", "Smile", "Text reward", "Adds")
     head = "".join(f"<th scope=col>{name}</th>" for name in heads)
     return (
         '<section class="g-panel"><h2>Turn by turn</h2><div class="g-scroll" tabindex="0" aria-label="Turn by turn">'
-        f'<table class="f-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>'
+        f'<table class="f-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        '<p class="g-quiet">In brackets: the share of the reward model’s training turns that '
+        "are worth less. Choose a row to move the player to its turn.</p></section>"
     )
 
 
@@ -319,7 +321,7 @@ def decomposition(found: Decomposition, smiles: Sequence[float]) -> str:
         f'data-base="{found.base:.4f}">{found.rating:.1f} <small>of 9{give}</small></p>'
         f'<div class="g-scroll" tabindex="0" aria-label="Steps of the rating"><svg class="f-plot" '
         f'viewBox="0 0 {width} {height}" style="min-width:{min(0.62 * width, 2000):.0f}px;'
-        f'max-width:{1.5 * width:.0f}px" role="img" aria-label="From an average rating of {found.base:.2f} the turns '
+        f'max-width:{1.15 * width:.0f}px" role="img" aria-label="From an average rating of {found.base:.2f} the turns '
         f'add {sum_told}, which makes {found.rating:.2f}">{"".join(parts)}</svg></div>'
         f'<p class="g-quiet">{found.base:.2f} {" ".join(signed(value, 2) for value in found.contributions)} = '
         f"{found.rating:.2f}. The steps come from the words of the turns alone; the dots beneath are how much of a "

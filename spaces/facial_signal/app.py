@@ -122,6 +122,9 @@ const act = (event) => {
 document.addEventListener('click', act);
 document.addEventListener('keydown', (event) => { if (event.key === 'Enter') act(event); });
 """
+DOWN_JS = """
+watch('value', () => { const box = element.querySelector('.g-thread'); if (box) box.scrollTop = box.scrollHeight; });
+"""
 PLAY_JS = """(clip) => {
   if (!clip) return;
   const bytes = Uint8Array.from(atob(clip), (sign) => sign.charCodeAt(0));
@@ -381,12 +384,15 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
                     )
                 with gr.Column(scale=3, min_width=320):
                     with gr.Row(elem_classes="g-tools"):
-                        speaking = gr.Button("Let the partner speak", variant="primary", min_width=160)
+                        speaking = gr.Button("Let the partner speak", variant="primary", min_width=160, scale=2)
                         beginning = gr.Button("Begin anew", min_width=100)
                         keeping = gr.Button("Download (JSONL)", min_width=120)
                     live_note = gr.HTML("", elem_id="live-note", apply_default_css=False)
                     dialogue = gr.HTML(
-                        page.turns([], LiveSession().found, []), elem_id="dialogue", apply_default_css=False
+                        page.turns([], LiveSession().found, []),
+                        js_on_load=DOWN_JS,
+                        elem_id="dialogue",
+                        apply_default_css=False,
                     )
                     with gr.Group():
                         who = gr.Radio([PARTNER, YOU], value=PARTNER, label="Or type what is said, and by whom")
@@ -432,9 +438,9 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
                             save_jsonl = gr.Button("Session (JSONL)", size="sm", min_width=90)
                             save_png = gr.Button("Picture (PNG)", size="sm", min_width=90)
                 with gr.Row():
-                    with gr.Column(scale=3, min_width=320):
+                    with gr.Column(scale=1, min_width=320):
                         table = gr.HTML("", elem_id="table", apply_default_css=False)
-                    with gr.Column(scale=2, min_width=320):
+                    with gr.Column(scale=1, min_width=320):
                         rec_steps = gr.HTML("", elem_id="rec-steps", apply_default_css=False)
         gr.HTML(page.ABOUT, apply_default_css=False)
 
