@@ -307,21 +307,27 @@ class Example:
     listener: str = "user"
 
 
-@cache
-def example() -> Example:
-    """The drawn face, which listens to the scripted partner."""
+def script_transcript() -> Transcript:
+    """The script, said at an even pace."""
     utterances, time = [], 0.5
     for role, text, _ in SCRIPT:
         stop = time + SECONDS_A_WORD * len(text.split()) + 0.8
         utterances.append(Utterance(role, text, time, stop))
         time = stop + PAUSE
-    wanted = np.zeros(math.ceil(time * RATE))
-    for (_, _, smile), each in zip(SCRIPT, utterances):
+    return Transcript(Path("example.csv"), utterances)
+
+
+@cache
+def example() -> Example:
+    """The drawn face, which listens to the scripted partner."""
+    transcript = script_transcript()
+    wanted = np.zeros(math.ceil((transcript.utterances[-1].stop + PAUSE) * RATE))
+    for (_, _, smile), each in zip(SCRIPT, transcript.utterances):
         wanted[round((each.start + SLOW) * RATE) :] = smile
     smiles = np.convolve(np.pad(wanted, 3, "edge"), np.ones(7) / 7, "valid")
     with tempfile.TemporaryDirectory() as folder:
         video = write_clip(Path(folder) / "example.mp4", smiles).read_bytes()
-    return Example(video, Transcript(Path("example.csv"), utterances))
+    return Example(video, transcript)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
