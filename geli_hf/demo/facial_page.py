@@ -159,7 +159,7 @@ def recorded_timeline(recording: Recording) -> str:
     lanes, height = "", bottom + 30
     if recording.session is not None:
         height, lanes = bottom + 96, _lanes(recording, x, bottom + 26)
-    step = next((step for step in (5, 10, 15, 30, 60, 120, 300) if end / step <= 10), 600)
+    step = next((step for step in (1, 2, 5, 10, 15, 30, 60, 120, 300) if end / step <= 10), 600)
     ticks = "".join(
         f'<text class="g-tick" x="{x(second):.1f}" y="{height - 6}" text-anchor="middle">{clock(second)}</text>'
         for second in range(0, math.floor(end) + 1, step)
@@ -236,8 +236,9 @@ def turns(
         number += 1
         rows.append(
             f'<div class="g-turn g-assistant g-{side(reward)}"{seek}><div class="g-who">{at}Partner, turn {number}'
-            f'</div>{text}<div class="g-foot"><span class="f-label">text</span>{reward_chip(reward, better)}'
-            f'<span class="f-label">face</span>{smile_chip(smile)}</div></div>'
+            f'</div>{text}<div class="g-foot"><span class="f-pair"><span class="f-label">text</span>'
+            f"{reward_chip(reward, better)}</span>"
+            f'<span class="f-pair"><span class="f-label">face</span>{smile_chip(smile)}</span></div></div>'
         )
     return f'<div class="g-thread f-thread" role="log" aria-label="Turns" tabindex="0">{"".join(rows)}</div>'
 
@@ -250,12 +251,12 @@ def table(messages: Sequence[Message], found: Decomposition, smiles: Sequence[fl
         rows += (
             f'<tr tabindex="0" data-at="{0 if math.isnan(starts[index]) else starts[index]:.3f}">'
             f"<th scope=row>{number + 1}</th><td>{clock(starts[index])}</td>"
-            f'<td class="f-said">{plain(messages[index]["content"])}</td>'
             f"<td>{'–' if math.isnan(smile) else f'{100 * smile:.0f} %'}</td>"
             f"<td>{signed(found.rewards[number])}{'' if math.isnan(better) else f' ({100 * better:.0f} %)'}</td>"
-            f"<td>{signed(found.contributions[number], 2)}</td></tr>"
+            f"<td>{signed(found.contributions[number], 2)}</td>"
+            f'<td class="f-said">{plain(messages[index]["content"])}</td></tr>'
         )
-    heads = ("Turn", "At", "What the partner said", "Smile", "Text reward", "Adds")
+    heads = ("Turn", "At", "Smile", "Text reward", "Adds", "What the partner said")
     head = "".join(f"<th scope=col>{name}</th>" for name in heads)
     return (
         '<section class="g-panel"><h2>Turn by turn</h2><div class="g-scroll" tabindex="0" aria-label="Turn by turn">'

@@ -383,7 +383,7 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
                         page.live_curve(LiveSession(), time.time()), elem_id="curve", apply_default_css=False
                     )
                 with gr.Column(scale=3, min_width=320):
-                    with gr.Row(elem_classes="g-tools"):
+                    with gr.Row(elem_classes="f-tools"):
                         speaking = gr.Button("Let the partner speak", variant="primary", min_width=160, scale=2)
                         beginning = gr.Button("Begin anew", min_width=100)
                         keeping = gr.Button("Download (JSONL)", min_width=120)
@@ -411,13 +411,13 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
                 with gr.Row():
                     with gr.Column(scale=2, min_width=320):
                         video = gr.File(
-                            label=f"Video of the listener, up to {limits.megabytes} MB and {limits.minutes:g} minutes",
+                            label=f"Video, up to {limits.megabytes} MB, {limits.minutes:g} min",
                             file_types=["video"],
                             height=150,
                             elem_id="video",
                         )
                         written = gr.File(
-                            label="Transcript, if there is one: CSV, SRT, VTT or JSON",
+                            label="Transcript: CSV, SRT, VTT, JSON",
                             file_types=[".csv", ".srt", ".vtt", ".json"],
                             height=150,
                             elem_id="transcript",
