@@ -1,0 +1,314 @@
+"""The facial-signal page as a person uses it, in a browser whose camera shows a face that smiles now and then."""
+
+import csv
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browsing import tiny_models
+from PIL import Image
+
+from geli_hf.affect import read_transcript
+from geli_hf.demo.facial import Example
+from geli_hf.sessions import null_to_nan, validate_session
+
+pytestmark = pytest.mark.browser
+ROOT = Path(__file__).parents[2]
+TRANSCRIPT = """speaker,start,stop,text
+Robot,0.2,1.4,I am so very happy for you and your dog
+<img src=x onerror=alert(1)>,1.5,1.9,<script>alert(1)</script> oh
+Robot,2.0,2.8,the old garden was quiet yesterday
+"""
+
+
+@pytest.fixture(scope="session")
+def facial_app():
+    """`spaces/facial_signal/app.py` as a module."""
+    pytest.importorskip("gradio", reason="needs gradio, of the demo extra, for the browser tests")
+    spec = importlib.util.spec_from_file_location("facial_app", ROOT / "spaces" / "facial_signal" / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def served(facial_app, tmp_path_factory):
+    """(address, folder of what was uploaded): the page on this machine, which takes 1 MB and half a minute."""
+    uploads = tmp_path_factory.mktemp("uploads")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(uploads))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        limits = facial_app.Limits(megabytes=1, minutes=0.5)
+        demo = facial_app.build_demo(tiny_models().reward, facial_app.Faces(), limits)
+        launch = facial_app.LAUNCH | {"max_file_size": "2mb"}
+        demo.queue(default_concurrency_limit=4).launch(prevent_thread_lock=True, quiet=True, **launch)
+        yield demo.local_url, uploads
+        demo.close()
+
+
+@pytest.fixture
+def page(context, served):
+    """The page in a tab of its own, opened; that a script failed or a message box opened is an error."""
+    page = context.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: (errors.append(f"a message box: {dialog.message}"), dialog.dismiss()))
+    page.set_default_timeout(30_000)  # on a busy machine
+    open_page(page, served[0])
+    yield page
+    page.close()
+    assert errors == []
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Three seconds of the drawn face, which begins to smile in the middle, and is called something nasty."""
+    from geli_hf.demo.drawn_face import write_clip
+
+    folder = tmp_path_factory.mktemp("clip")
+    path = write_clip(folder / "clip.mp4", [0.0] * 15 + [1.0] * 15)
+    return path.rename(folder / "<img src=x onerror=alert(1)>.mp4")
+
+
+def open_page(page, address: str) -> None:
+    page.goto(address)
+    page.wait_for_selector("#dialogue .g-thread")
+
+
+def start_camera(page) -> None:
+    page.get_by_text("Click to Access Webcam").click()
+    page.get_by_text("Record", exact=True).click()
+    page.wait_for_selector("#now [data-smile]")
+
+
+def recorded(page, video: Path | None = None, transcript: Path | None = None) -> None:
+    """Open the other half of the page, and upload what is there."""
+    page.get_by_role("tab", name="Recorded").click()
+    if video:
+        page.locator("#video input[type=file]").set_input_files(video)
+        page.locator("#video .file-preview").wait_for()
+    if transcript:
+        page.locator("#transcript input[type=file]").set_input_files(transcript)
+        page.wait_for_selector("#read-note .g-note")
+
+
+def look(page) -> None:
+    page.get_by_role("button", name="Look at it").click()
+
+
+def download(page, name: str, folder: Path) -> Path:
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name=name).click()
+    waiting.value.save_as(folder / "downloaded")
+    return folder / "downloaded"
+
+
+def uploads(served) -> list[Path]:
+    return [path for path in served[1].rglob("*") if path.is_file() and path.stat().st_size]
+
+
+# ------------------------------------------------------------------------------------------------ live
+
+
+def test_the_smile_rises_when_the_face_smiles_and_turns_get_both_values(page, served):
+    """The camera shows two seconds of each face, over and over."""
+    start_camera(page)
+    smile = "Number(document.querySelector('#now [data-smile]')?.dataset.smile)"
+    page.wait_for_function(f"{smile} < 0.4")
+    page.wait_for_function(f"{smile} > 0.8")
+    x, y, width, height = map(float, page.locator("#now [data-box]").get_attribute("data-box").split(","))
+    assert 0.2 < x < x + width < 0.8  # of the picture: her face is in the middle
+    assert 0.1 < y < y + height < 0.8
+    page.wait_for_selector("#camera .f-box")
+    page.get_by_role("button", name="Let the partner speak").click()
+    page.wait_for_selector("#dialogue .f-smile")  # a face was seen during the turn
+    page.get_by_label("What is said").fill("<b>words</b> & ${more}")
+    page.get_by_role("button", name="Add").click()
+    # Who goes on speaking adds to the turn; and words stay words.
+    said = page.locator("#dialogue .g-assistant .g-text", has_text="<b>words</b> & ${more}")
+    said.wait_for()
+    assert page.locator("#dialogue .g-turn").count() == 2
+    assert re.search(r"better than \d+\s%", page.locator("#dialogue .g-assistant .g-chip").first.inner_text())
+    assert page.locator("#curve .f-curve").count() == 1
+    told = page.locator("#steps .g-quiet").first.inner_text().replace("−", "-")
+    base, *adds, total = map(float, re.findall(r"[+-]?\d+\.\d\d", told)[:3])
+    assert base + sum(adds) == pytest.approx(total, abs=0.011)
+    assert uploads(served) == []  # no frame was written
+
+
+def test_two_tabs_do_not_see_each_other_and_reload_begins_anew(context, page, served):
+    page.get_by_role("button", name="Let the partner speak").click()
+    page.wait_for_selector("#dialogue .g-assistant")
+    other = context.new_page()
+    open_page(other, served[0])
+    assert "Nothing has been said yet" in other.locator("#dialogue").inner_text()
+    other.get_by_label("What is said").fill("only here")
+    other.get_by_role("button", name="Add").click()
+    other.wait_for_selector("#dialogue .g-assistant")
+    page.get_by_role("button", name="Let the partner speak").click()
+    page.wait_for_function("document.querySelectorAll('#dialogue .g-assistant').length === 2")
+    assert "only here" not in page.locator("#dialogue").inner_text()
+    other.reload()
+    other.wait_for_selector("#dialogue .g-empty")
+    other.close()
+
+
+def test_a_session_is_downloaded_as_a_row(page, tmp_path):
+    page.get_by_role("button", name="Let the partner speak").click()
+    page.wait_for_selector("#dialogue .g-assistant")
+    row = json.loads(download(page, "Download (JSONL)", tmp_path).read_text())
+    validate_session(null_to_nan(row), "the download", {})
+    assert row["feedback"]["affect_mean"] == [None]  # no camera, no value
+    page.get_by_role("button", name="Begin anew").click()
+    page.wait_for_selector("#dialogue .g-empty")
+
+
+def test_what_is_wrong_with_a_turn_is_said(page):
+    page.get_by_role("button", name="Add").click()
+    page.wait_for_selector("#live-note .f-problem")
+    assert "Write what was said first" in page.locator("#live-note").inner_text()
+
+
+def test_deepface_without_its_weights_leaves_the_shipped_classifier(page, monkeypatch, tmp_path):
+    monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
+    monkeypatch.setattr("geli_hf.affect.deepface.is_offline_mode", lambda: True)
+    page.get_by_role("radio", name="DeepFace").check(force=True)
+    page.wait_for_selector("#switched .f-problem")
+    told = page.locator("#switched").inner_text()
+    assert "can’t be used here" in told
+    assert str(tmp_path) not in told
+    page.wait_for_function("document.querySelector('#classifier input').checked")
+
+
+# ------------------------------------------------------------------------------------------------ recorded
+
+
+def test_a_video_and_its_transcript(page, served, clip, tmp_path):
+    path = tmp_path / "talk.csv"
+    path.write_text(TRANSCRIPT)
+    recorded(page, clip, path)
+    page.locator("#listener").get_by_text("<img").click()
+    look(page)
+    page.wait_for_selector("#table tbody tr")
+    rows = page.locator("#table tbody tr")
+    assert rows.count() == 2
+    smiles = [float(rows.nth(n).locator("td").nth(1).inner_text().removesuffix(" %")) for n in range(2)]
+    assert smiles[0] < 40 < 70 < smiles[1]
+    assert page.locator("#timeline .g-bar").count() == 2
+    assert page.locator("img[src=x]").count() == 0  # neither names nor words became pictures
+    assert uploads(served) == []  # the server has forgotten the video and the transcript
+    rows.nth(1).click()
+    page.wait_for_function("Math.abs(document.querySelector('#player video').currentTime - 2) < 0.1")
+    left, at, right = (
+        float(page.locator("#timeline svg").get_attribute("data-left")),
+        float(page.locator(".f-cursor").get_attribute("x1")),
+        float(page.locator("#timeline svg").get_attribute("data-right")),
+    )
+    end = float(page.locator("#timeline svg").get_attribute("data-end"))
+    assert at == pytest.approx(left + (right - left) * 2 / end, abs=2)
+    row = json.loads(download(page, "Session (JSONL)", tmp_path).read_text())
+    validate_session(null_to_nan(row), "the download", {})
+    assert [round(100 * value) for value in row["feedback"]["affect_mean"]] == smiles
+    with download(page, "Frames (CSV)", tmp_path).open(newline="") as file:
+        frames = list(csv.DictReader(file))
+    assert len(frames) == 15  # of three seconds, five a second
+    assert Image.open(download(page, "Picture (PNG)", tmp_path)).width > 1000
+
+
+def test_the_example(page, facial_app, monkeypatch, clip, tmp_path):
+    """A short one in its place: what it shows is tested elsewhere."""
+    path = tmp_path / "talk.csv"
+    path.write_text(TRANSCRIPT)
+    short = Example(clip.read_bytes(), read_transcript(path), "robot")
+    monkeypatch.setitem(facial_app.build_demo.__globals__, "example", lambda: short)
+    recorded(page)
+    assert "No recording yet" in page.locator("#timeline").inner_text()
+    page.get_by_role("button", name="Take the example").click()
+    page.wait_for_selector("#table tbody tr")
+    page.wait_for_function("document.querySelector('#player video').duration > 2")
+
+
+@pytest.mark.parametrize("kind", ["no video", "nothing", "too long", "too large"])
+def test_a_video_that_can_not_be_looked_at_is_told_in_words(page, served, tmp_path, kind):
+    from geli_hf.demo.drawn_face import write_clip
+
+    path = tmp_path / "video.mp4"
+    if kind == "too long":
+        write_clip(path, [0.0] * 80, rate=2)
+    else:
+        path.write_bytes({"no video": b"this is a letter", "nothing": b"", "too large": bytes(1_500_000)}[kind])
+    recorded(page, path)
+    look(page)
+    page.wait_for_selector("#rec-note .f-problem")
+    told = page.locator("#rec-note").inner_text()
+    wanted = {"no video": "no video", "nothing": "empty", "too long": "0.5 minutes", "too large": "1 MB"}[kind]
+    assert wanted in told
+    assert str(served[1]) not in told
+    assert uploads(served) == []
+
+
+def test_a_huge_file_does_not_reach_the_server(page, served, tmp_path):
+    path = tmp_path / "video.mp4"
+    path.write_bytes(bytes(3_000_000))
+    page.get_by_role("tab", name="Recorded").click()
+    page.locator("#video input[type=file]").set_input_files(path)
+    page.get_by_text(re.compile("maximum allowed size|too large", re.IGNORECASE)).first.wait_for()
+    assert uploads(served) == []
+
+
+def test_a_broken_transcript_is_told_by_its_own_name(page, served, tmp_path):
+    path = tmp_path / "talk.csv"
+    path.write_text("speaker,start,stop,text\nAnn,9,2,hello\n")
+    recorded(page, transcript=path)
+    told = page.locator("#read-note").inner_text()
+    assert "talk.csv, line 2: stops at 2 s, before it starts at 9 s" in told.replace("Talk", "talk")
+    assert str(served[1]) not in told
+
+
+# ------------------------------------------------------------------------------------------------ it holds
+
+
+def test_no_file_of_the_server_can_be_read(page, served):
+    for path in ("/etc/passwd", str(ROOT / "setup.cfg"), "../../etc/passwd"):
+        for route in ("/gradio_api/file=", "/file="):
+            assert page.request.get(f"{served[0].rstrip('/')}{route}{path}").status in (403, 404)
+
+
+def test_the_page_says_what_it_does_not_do(page):
+    text = page.locator("body").inner_text()
+    assert "Frames are processed in memory only" in text
+    page.get_by_text("What the classifier can’t do").click()
+    assert "It sees a smile, and not a feeling" in page.locator("body").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pictures_of_the_page(browser, served, clip, tmp_path_factory, width, scheme):
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, permissions=["camera"]
+    )
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    open_page(page, f"{served[0]}?__theme={scheme}")
+    start_camera(page)
+    page.get_by_role("button", name="Let the partner speak").click()
+    page.wait_for_selector("#dialogue .f-smile")
+    folder = tmp_path_factory.getbasetemp() / "screenshots"
+    folder.mkdir(exist_ok=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.screenshot(path=folder / f"facial-live-{width}-{scheme}.png", full_page=True)
+    path = folder / "talk.csv"
+    path.write_text(TRANSCRIPT)
+    recorded(page, clip, path)
+    page.locator("#listener").get_by_text("<img").click()
+    look(page)
+    page.wait_for_selector("#table tbody tr")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    picture = folder / f"facial-recorded-{width}-{scheme}.png"
+    page.screenshot(path=picture, full_page=True)
+    context.close()
+    corner = np.asarray(Image.open(picture).convert("L"))[:40, :8]
+    assert (corner.mean() > 128) == (scheme == "light")
