@@ -1,13 +1,13 @@
 """Does credit for each turn learn faster than one reward per session? On the sample's people, where truth is known.
 
-    python examples/turn_credit.py --policy runs/sample/sft_policy
+    python examples/turn_credit.py
 
-The same policy is trained with the same prompts, sessions and steps, once for each way to give credit and each seed.
-Nothing else differs but the learning rate: each way has the one of `--learning-rates` that did best for it on
-`--pilot-seeds`, which count nothing afterwards. What is watched is the true value of the turns, whatever the reward
-is: the oracle's values (`--reward true`), or those of a reward model (a folder), which is what users have. A run that
-is there already is kept, so that a stopped experiment goes on. Writes `records.json`, `turn_credit.md` and
-`turn_credit.png`.
+The same policy (the one that comes with the package, before its alignment) is trained with the same prompts, sessions
+and steps, once for each way to give credit and each seed. Nothing else differs but the learning rate: each way has the
+one of `--learning-rates` that did best for it on `--pilot-seeds`, which count nothing afterwards. What is watched is
+the true value of the turns, whatever the reward is: the oracle's values (`--reward true`), or those of a reward model
+(a folder), which is what users have. A run that is there already is kept, so that a stopped experiment goes on. Writes
+`records.json`, `turn_credit.md` and `turn_credit.png`.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from geli_hf.alignment import (
     SimulatedPeople,
     load_policy_tokenizer,
 )
+from geli_hf.alignment.shipped import POLICY
 from geli_hf.data.sample_people import converse, draw_traits
 
 CONTROL = "session"
@@ -46,14 +47,14 @@ BOOTSTRAPS = 2000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--policy", type=Path, required=True, help="folder of a policy that speaks the sample's language"
+        "--policy", type=Path, default=POLICY, help="folder of a policy that speaks the sample's language"
     )
     parser.add_argument("--reward", default="true", help="'true', or the folder of a reward model")
     parser.add_argument("--output-dir", type=Path, default=Path("runs/turn_credit"))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--pilot-seeds", type=int, nargs="+", default=[100])
-    parser.add_argument("--learning-rates", type=float, nargs="+", default=[3e-4, 1e-3])
+    parser.add_argument("--learning-rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--turns", type=int, default=6, help="of the policy in a session")
     parser.add_argument("--groups", type=int, default=2, help=f"of {GROUP} sessions, in a step")
