@@ -342,10 +342,8 @@ def within_session(model: GeliRewardModel, sessions: Dataset) -> float:
 
 
 def save_reward_model(model: GeliRewardModel, folder: Path) -> None:
-    """Without the code, which the package has; the head stays in float32."""
+    """Without the code, which the package has and `geli push` adds."""
     model.to(torch.bfloat16).save_pretrained(folder)
-    model.config.auto_map = None
-    model.config.save_pretrained(folder)
     for code in folder.glob("*.py"):
         code.unlink()
 
@@ -368,7 +366,7 @@ def align_stage(settings: dict, output: Path, run: RunSettings) -> None:
             GeliRewardModel.from_pretrained(output / "policy_reward", dtype=torch.float32),
             length_neutral=policy.length_neutral,
         ),
-        dialogue_prompts(sessions, context_messages=data.window),
+        dialogue_prompts(sessions, context_messages=max(data.pieces)),  # longer ones take three times as long
         arguments(GRPOConfig, settings, "grpo", output, run),
         LoraConfig(**{"target_modules": "all-linear", "task_type": "CAUSAL_LM"} | policy.lora),
         resume=run.resume,
@@ -656,7 +654,7 @@ def alignment_table(figures: dict) -> str:
 
 def acts_table(figures: dict) -> str:
     sides = [figures["alignment"][side]["acts"] for side in ("before", "after")]
-    names = sorted(set().union(*sides), key=lambda act: -max(side.get(act, 0.0) for side in sides))
+    names = sorted(set().union(*sides), key=lambda act: (-max(side.get(act, 0.0) for side in sides), act))
     rows = [
         [act.replace("_", " "), f"{VALUES[act]:+.1f}", *(f"{side.get(act, 0.0):.1%}" for side in sides)]
         for act in names

@@ -9,6 +9,7 @@ from .replies import compare_policies, generate_replies, judge_by_reward
 from .rewards import GeliReward
 from .rollouts import Rollout, SessionRollouts
 from .session_grpo import GeliSessionReward, SessionGRPOTrainer
+from .shipped import shipped_policy, shipped_reward_model
 from .stages import align, dialogue_prompts, pretrain, save_policy, sft, sft_rows, write_policy
 
 __all__ = [
@@ -44,6 +45,8 @@ __all__ = [
     "save_policy",
     "sft",
     "sft_rows",
+    "shipped_policy",
+    "shipped_reward_model",
     "small_policy",
     "without_length_slope",
     "without_opening",

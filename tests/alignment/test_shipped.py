@@ -1,0 +1,139 @@
+"""The policy, adapter and reward model that come with the package: there, small, offline, and as their cards say."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+import geli_hf  # noqa: F401  makes the reward model known to the Auto classes
+from geli_hf.alignment import generate_replies, shipped_policy, shipped_reward_model
+from geli_hf.alignment.shipped import ADAPTER, POLICY, REWARD
+from geli_hf.data.sample import true_turn_value
+from geli_hf.data.sample_people import converse, draw_traits
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TOKENIZER = {"chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
+FILES = {
+    POLICY: {"README.md", "config.json", "figures.json", "generation_config.json", "model.safetensors", *TOKENIZER},
+    ADAPTER: {"README.md", "adapter_config.json", "adapter_model.safetensors"},
+    REWARD: {"README.md", "config.json", "model.safetensors", *TOKENIZER},
+}
+DIALOGUE = [
+    {"role": "user", "content": "Hello, my coach dropped me from the team, and I feel awful."},
+    {"role": "assistant", "content": "I am so sorry to hear that. When did all that with your coach begin?"},
+    {"role": "user", "content": "Well, about a month ago, more or less."},
+]
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return shipped_policy()
+
+
+@pytest.fixture(scope="module")
+def figures() -> dict:
+    return json.loads((POLICY / "figures.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_policy", EXAMPLES / "train_policy.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def weight_types(file: Path) -> dict[str, str]:
+    with safe_open(file, framework="pt") as weights:
+        return {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+
+
+def test_the_folders_hold_what_they_should_and_no_code():
+    for folder, files in FILES.items():
+        assert {path.name for path in folder.iterdir()} == files
+
+
+def test_the_weights_are_small_and_in_bfloat16():
+    policy, adapter, reward = (
+        folder / name
+        for folder, name in (
+            (POLICY, "model.safetensors"),
+            (ADAPTER, "adapter_model.safetensors"),
+            (REWARD, "model.safetensors"),
+        )
+    )
+    assert policy.stat().st_size + adapter.stat().st_size <= 20e6
+    assert reward.stat().st_size <= 20e6
+    assert {kind for file in (policy, adapter, reward) for kind in weight_types(file).values()} == {"BF16"}
+
+
+def test_the_plain_folder_is_the_policy_without_its_adapter(policy):
+    model = policy[0]
+    plain = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float32).eval()
+    assert plain.config.model_type == "llama"
+    inputs = AutoTokenizer.from_pretrained(POLICY).apply_chat_template(
+        DIALOGUE, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with torch.inference_mode():
+        aligned, unaligned = model(**inputs).logits, plain(**inputs).logits
+        model.disable_adapters()
+        without = model(**inputs).logits
+        model.enable_adapters()
+    torch.testing.assert_close(without, unaligned)
+    assert (aligned - unaligned).abs().max() > 0.1
+    torch.testing.assert_close(shipped_policy(aligned=False)[0](**inputs).logits, unaligned)
+
+
+def begun_by_the_agent() -> list[dict]:
+    rng = np.random.default_rng(0)
+    first, second, *_ = converse([draw_traits(rng), draw_traits(rng)], rng)
+    return [{"role": "assistant", "content": first.text}, {"role": "user", "content": second.text}]
+
+
+@pytest.mark.parametrize("dialogue", [DIALOGUE, begun_by_the_agent(), DIALOGUE[:1]])
+def test_it_answers_whoever_began(policy, dialogue):
+    replies = generate_replies(*policy, [dialogue] * 4, max_new_tokens=40, temperature=0.7)
+    assert all(2 <= len(reply.split()) <= 30 for reply in replies)
+    assert sum(true_turn_value([*dialogue, {"role": "assistant", "content": r}]).recognised for r in replies) >= 2
+
+
+def test_the_template_marks_the_agents_turns(policy):
+    tokenizer = policy[1]
+    marked = tokenizer.apply_chat_template(DIALOGUE, return_dict=True, return_assistant_tokens_mask=True)
+    said = [token for token, mask in zip(marked["input_ids"], marked["assistant_masks"]) if mask]
+    assert tokenizer.decode(said) == DIALOGUE[1]["content"] + "<|end|>"
+
+
+def test_the_reward_model_likes_interest_better_than_scorn():
+    model = shipped_reward_model()
+    found = AutoModelForSequenceClassification.from_pretrained(REWARD, dtype=torch.float32)
+    replies = (
+        "I am so sorry to hear that. When did all that with your coach begin?",
+        "Honestly, who cares about your coach? I really don't.",
+    )
+    dialogues = [[DIALOGUE[0], {"role": "assistant", "content": reply}] for reply in replies]
+    interest, scorn = model.score_messages(dialogues)
+    assert interest > scorn + 0.1
+    torch.testing.assert_close(found.score_messages(dialogues), torch.stack([interest, scorn]))
+
+
+def test_the_cards_are_rendered_from_the_figures(script, figures):
+    for folder, card in script.cards(figures).items():
+        assert (POLICY.parent / folder / "README.md").read_text(encoding="utf-8") == str(card)
+
+
+def test_the_card_says_what_alignment_gained(figures):
+    card = (POLICY / "README.md").read_text(encoding="utf-8")
+    rate, low, high = figures["alignment"]["win_rate"]
+    assert low <= rate <= high
+    assert f"is better in {rate:.3f} [{low:.3f}, {high:.3f}]" in card
+    assert card.count("<br>aligned: ") == 20
+    assert "for tests" in card
+    assert figures["data"]["generated"] >= 100_000
