@@ -130,11 +130,13 @@ def space_files(folder: Path, scratch: Path) -> dict[str, Path]:
         scratch: a folder for what is written for this push.
     """
     package = _distribution()
+    # The second is where an editable install has it.
+    metadata = package.read_text("METADATA") or package.read_text("PKG-INFO")
     files = {name: path for name, path in _files(folder) if name != CARD}
     files |= {f"geli_hf/{name}": path for name, path in _files(PACKAGE)}
     written = {
         REQUIREMENTS: requirements(files.get(REQUIREMENTS), package),
-        f"geli_hf-{package.version}.dist-info/METADATA": package.read_text("METADATA"),
+        f"geli_hf-{package.version}.dist-info/METADATA": metadata,
     }
     for number, (name, text) in enumerate(written.items()):
         files[name] = scratch / str(number)

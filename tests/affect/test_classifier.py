@@ -121,7 +121,7 @@ def test_the_fingerprint_is_of_what_can_change_the_answer(tmp_path):
 
 def test_the_shipped_files_are_small_half_precision_and_have_a_card():
     files = {path.name for path in SHIPPED.iterdir()}
-    assert files == {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
+    assert files == {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "figures.json"}
     weights = (SHIPPED / "model.safetensors").read_bytes()
     assert len(weights) < 1_000_000
     header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])

@@ -20,6 +20,7 @@ from huggingface_hub import CommitOperationAdd, SpaceCard, snapshot_download
 from loopback_hub import cards
 from tiny import reward_model
 
+from geli_hf.alignment.shipped import POLICY
 from geli_hf.hub.spaces import find_space, requirements
 
 ROOT = Path(__file__).parents[2]
@@ -197,10 +198,13 @@ def test_what_was_pushed_installs_and_starts_alone(name, tiny, here, push, tmp_p
         pytest.skip("pip is not installed")
     if name != "tiny":
         pytest.importorskip("gradio")
-    reward_model("bert", context_messages=4).save_pretrained(tmp_path / "reward")
-    push("model", tmp_path / "reward", "--repo", "owner/reward")
+    model = POLICY
+    if name != "chat":
+        model = tmp_path / "reward"
+        reward_model("bert", context_messages=4).save_pretrained(model)
+    push("model", model, "--repo", "owner/model")
     folder = tiny if name == "tiny" else name
-    push("space", folder, "--repo", "owner/tiny", "--model", "owner/reward", "--variable", "GREETING=good day")
+    push("space", folder, "--repo", "owner/tiny", "--model", "owner/model", "--variable", "GREETING=good day")
     space = snapshot_download("owner/tiny", repo_type="space", local_dir=tmp_path / "space", token="hf_owner")
 
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
