@@ -4,6 +4,7 @@ The arguments are the folder of a backbone, a JSON file of the cases and the fol
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -85,10 +86,12 @@ def main(backbone: str, cases: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     for name, case in json.loads(cases.read_text()).items():
         (folder / name).mkdir(parents=True, exist_ok=True)
-        train(backbone, case, folder / name, torch.distributed.get_world_size())
+        train(backbone, case, folder / name, int(os.environ.get("WORLD_SIZE", 1)))
 
 
 if __name__ == "__main__":
-    torch.distributed.init_process_group("gloo")
+    if "WORLD_SIZE" in os.environ:  # under a launcher
+        torch.distributed.init_process_group("gloo")
     main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
-    torch.distributed.destroy_process_group()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

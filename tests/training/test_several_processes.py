@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from processes import sessions_of, train
+from processes import sessions_of
 from safetensors.torch import load_file
 from tiny import backbone
 
@@ -53,13 +53,13 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
     """What one process and what two have left, a folder per case in each."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     (two / "cases.json").write_text(json.dumps(CASES))
-    worker = [str(Path(__file__).with_name("processes.py")), backbone("bert"), str(two / "cases.json"), str(two)]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *worker]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-3000:]
-    for name, case in CASES.items():
-        (one / name).mkdir()
-        train(backbone("bert"), case, one / name, processes=1)
+    worker = [str(Path(__file__).with_name("processes.py")), backbone("bert"), str(two / "cases.json")]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    # The one has a process of its own too, in which no other test has left anything (accelerate shares its state).
+    for command in ([*launcher, *worker, str(two)], [*worker, str(one)]):
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
     return one, two
 
 
@@ -79,8 +79,7 @@ def test_two_processes_learn_the_model_of_one(folders, name):
     scored = [model.score_sessions(sessions_of(20, seed=7)) for model in models]
     rewards = [np.concatenate([row["turn_rewards"] for row in rows]) for rows in scored]
     print(f"{name}: weights {difference:.1e}, rewards {np.abs(rewards[0] - rewards[1]).max():.1e}")
-    # Alone 1e-7 or less; in whole runs of the suite 2e-6 has been seen in one case, for a reason that is not known.
-    assert difference < 1e-5
+    assert difference < 1e-6
     assert rewards[0] == pytest.approx(rewards[1], abs=1e-5)
     assert np.std(rewards[0]) > 0.05
     calibration = [(*model.config.reward_quantiles, model.config.residual_std) for model in models]
