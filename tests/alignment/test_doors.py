@@ -142,9 +142,16 @@ def test_in_bfloat16_too(saved, policy_folder, sessions, tmp_path):
     half = GeliRewardModel.from_pretrained(saved, dtype=torch.bfloat16)
     rewards = [half, plain(half, name="half"), plain(saved)]
     args = {"model_init_kwargs": {"dtype": "float32"}}
-    module, geli, full = by_trl(trainer_of(GRPOConfig, tmp_path, policy_folder, sessions, rewards, args=args)).T
-    torch.testing.assert_close(module, geli, atol=1e-6, rtol=1e-6)
-    assert 0 < (geli - full).abs().max() < 0.2 * full.std() + 0.05
+    trainer = trainer_of(GRPOConfig, tmp_path, policy_folder, sessions, rewards, args=args)
+    # Both doors hand the same single window to the backbone.
+    for dialogue in ((HIKING[:1], said("Okay.")), (HIKING[2:], said("What did you do when the rain began?"))):
+        module, geli, _ = by_trl(trainer, [dialogue]).T
+        torch.testing.assert_close(module, geli, atol=1e-6, rtol=1e-6)
+    # Here other windows lie beside it, and hardware with bfloat16 sums in an order that depends on the batch's shape.
+    module, geli, full = by_trl(trainer).T
+    torch.testing.assert_close(module, geli, atol=torch.finfo(torch.bfloat16).eps * full.abs().max().item(), rtol=0)
+    for door in (module, geli):
+        assert 0 < (door - full).abs().max() < 0.2 * full.std() + 0.05
 
 
 def adapted(folder) -> PeftModel:
