@@ -2,12 +2,13 @@
 
     python examples/train_policy.py --config examples/configs/policy.yaml --data.topical_chat DATA/topical_chat
 
-Six stages, each of which leaves folders or files in `output_dir`:
+Seven stages, each of which leaves folders or files in `output_dir`:
 
     pretrain  a language model from scratch, on pieces of generated sessions and on Topical-Chat   -> short/
     lengthen  the same, on longer pieces, so that it is at home in longer dialogues                -> base/
     sft       the same, fine-tuned on the agent's turns                                            -> policy/
-    reward    two reward models on that base; the better one is kept                               -> policy_reward/
+    talk      with people of the sample, who rate each session and show their faces                -> talks.jsonl
+    reward    a reward model on that base, of these sessions and others, taught in hindsight       -> policy_reward/
     align     an adapter of the policy, by GRPO against it                                         -> policy_adapter/
     evaluate  all three on held-out dialogues, judged by the truth       -> figures.json, and a card in each folder
 
@@ -29,10 +30,13 @@ import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from huggingface_hub import ModelCard
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
+from tqdm import tqdm
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from geli_hf.alignment import (
     GeliReward,
+    SessionRollouts,
+    SimulatedPeople,
     align,
     dialogue_prompts,
     generate_replies,
@@ -44,6 +48,7 @@ from geli_hf.alignment import (
 )
 from geli_hf.cache import whole
 from geli_hf.data import load_sessions
+from geli_hf.data.rows import write_jsonl
 from geli_hf.data.sample import true_turn_value
 from geli_hf.data.sample_oracle import VALUES
 from geli_hf.data.sample_people import converse, draw_traits
@@ -52,15 +57,16 @@ from geli_hf.evaluation.policies import JudgedReply, PolicyComparison
 from geli_hf.evaluation.table import COLUMNS
 from geli_hf.hub.cards import Measured, fill, made, save_card
 from geli_hf.modeling_geli import GeliRewardModel
-from geli_hf.sessions import SessionError, add_signal, split_sessions
+from geli_hf.sessions import SessionError, add_signal, session_features, split_sessions
 from geli_hf.settings import SettingsError, build, claim, parse_settings
 from geli_hf.training import GeliRewardArguments, GeliRewardTrainer, fit_hindsight, score_cached
-from geli_hf.training.checkpoints import write_by_one, write_history
+from geli_hf.training.checkpoints import run_training, write_by_one, write_history
 
-STAGES = ("pretrain", "lengthen", "sft", "reward", "align", "evaluate")
+STAGES = ("pretrain", "lengthen", "sft", "talk", "reward", "align", "evaluate")
 # Streams of random numbers, apart from those of geli_hf.data.write_sample (0 to 2).
-PRETRAIN, SFT, LENGTHEN = 3, 4, 5
+PRETRAIN, SFT, LENGTHEN, TALK = 3, 4, 5, 6
 HELD_OUT = 1000  # on top of the seed: of the corpus that nothing learns from
+RATED = session_features(feedback=["affect"], turn_rating=True)
 MESSAGES = Features({"messages": List({"role": Value("string"), "content": Value("string")})})
 
 
@@ -96,17 +102,23 @@ class DataSettings:
 
 
 @dataclass
+class TalkSettings:
+    sessions: int = field(
+        default=4_000, metadata={"help": "That the fine-tuned policy talks, each with somebody else."}
+    )
+    turns: int = field(default=6, metadata={"help": "Of the policy in each."})
+    temperature: float = field(default=0.8, metadata={"help": "At which it is sampled."})
+    max_new_tokens: int = field(default=40, metadata={"help": "Longest reply, in tokens."})
+    batch_size: int = field(default=256, metadata={"help": "Sessions that go on at once."})
+
+
+@dataclass
 class RewardSettings:
     conversations: int = field(default=1600, metadata={"help": "Rated conversations of the sample to learn from."})
-    compared: int = field(default=400, metadata={"help": "How many of them the choice between the two is made with."})
     test_conversations: int = field(default=300, metadata={"help": "Others, which all figures are measured on."})
-    eval_share: float = field(default=0.1, metadata={"help": "Share of the first to choose the reward model on."})
+    eval_share: float = field(default=0.1, metadata={"help": "Share of the first to watch the training on."})
     config: dict = field(default_factory=dict, metadata={"help": "Fields of GeliRewardConfig, on the policy's base."})
-    teacher: dict = field(
-        default_factory=lambda: {"context_messages": 1},
-        metadata={"help": "Fields of GeliRewardConfig of the teacher on all-MiniLM-L6-v2."},
-    )
-    student: dict = field(default_factory=dict, metadata={"help": "GeliRewardArguments to distil it with."})
+    training: dict = field(default_factory=dict, metadata={"help": "GeliRewardArguments to train it with."})
 
 
 @dataclass
@@ -136,6 +148,7 @@ def main(argv: list[str]) -> None:
         "pretrain": TrainingArguments,
         "lengthen": TrainingArguments,
         "sft": SFTConfig,
+        "talk": TalkSettings,
         "reward": RewardSettings,
         "grpo": GRPOConfig,
         "evaluate": EvaluateSettings,
@@ -150,7 +163,7 @@ def main(argv: list[str]) -> None:
     lasting["data"].pop("topical_chat", None)
     claim(output, lasting, run.resume)
     set_seed(run.seed)
-    each = (pretrain_stage, lengthen_stage, sft_stage, reward_stage, align_stage, evaluate_stage)
+    each = (pretrain_stage, lengthen_stage, sft_stage, talk_stage, reward_stage, align_stage, evaluate_stage)
     stages = dict(zip(STAGES, each))
     for name in (name for name in STAGES if name in run.stages):
         print(f"\nStage {name}: {stages[name].__doc__}", flush=True)
@@ -273,67 +286,105 @@ def sft_stage(settings: dict, output: Path, run: RunSettings) -> None:
 # ------------------------------------------------------------------------------------------------ reward
 
 
+def talk_stage(settings: dict, output: Path, run: RunSettings) -> None:
+    """the policy talks with people of the sample, who rate each session and show their faces"""
+    target = output / "talks.jsonl"
+    if target.exists():
+        return kept(target)
+    talk = build(TalkSettings, settings["talk"])
+    model, tokenizer = load_policy(output / "policy", dtype=torch.float32)
+    people = SimulatedPeople(run.seed)
+    rollouts = SessionRollouts(people, turns=talk.turns, max_new_tokens=talk.max_new_tokens)
+    sampling = GenerationConfig(do_sample=True, temperature=talk.temperature, top_k=0)
+    rows = []
+    for begin in tqdm(range(0, talk.sessions, talk.batch_size), desc="Talking", unit="batch"):
+        numbers = range(begin, min(begin + talk.batch_size, talk.sessions))
+        prompts = [[{"role": "user", "content": opening([run.seed, TALK, number])}] for number in numbers]
+        for number, rollout in zip(
+            numbers, rollouts.play(model, tokenizer, prompts, list(numbers), generation_config=sampling)
+        ):
+            name = f"talk-{number}"
+            rows.append(
+                {
+                    "session_id": name,
+                    "conversation_id": name,
+                    "rater_id": name,
+                    "messages": rollout.messages,
+                    "score": people.rate(rollout.messages, number),
+                    "feedback": {"affect": rollout.observed["affect"]},
+                    "turn_rating": rollout.observed["value"],
+                }
+            )
+    write_jsonl(rows, target)
+
+
+def opening(seed: list[int]) -> str:
+    """The first message of somebody who begins a conversation."""
+    rng = np.random.default_rng(seed)
+    return converse([draw_traits(rng), draw_traits(rng)], rng)[0].text
+
+
 def reward_stage(settings: dict, output: Path, run: RunSettings) -> None:
-    """a reward model on the policy's base, learned in the better one of two ways"""
+    """a reward model on the policy's base, head in closed form and then the whole, taught in hindsight"""
     if (output / "policy_reward").exists():
         return kept(output / "policy_reward")
     reward = build(RewardSettings, settings["reward"])
-    parts = rated_sessions(reward, run)
-    # All-MiniLM-L6-v2 is twenty times the base, so that the choice is made with fewer conversations.
-    few = parts | {"train": parts["train"].select(range(min(2 * reward.compared, len(parts["train"]))))}
-    base, checkpoints = output / "base", output / "checkpoints" / "student"
-    teacher = hindsight(few, **reward.teacher)
-    models = {
-        "hindsight": hindsight(few, name_or_path=str(base), **reward.config),
-        "distilled": distilled(few, teacher, reward, base, checkpoints, run),
-        "teacher": teacher,
-    }
+    sessions, talks = rated_sessions(reward, run), rated_talks(reward, output, run)
+    parts = {part: concatenate_datasets([sessions[part], talks[part]]) for part in ("train", "eval")}
+    backbone = GeliRewardModel.from_backbone(str(output / "base"), **reward.config)
+    fit = fit_hindsight(backbone, parts["train"], parts["eval"], seed=run.seed)
+    model, explained = fit.reward_model, fit.attribution.score_sessions(parts["eval"])
+    tests = {"sample": sessions["test"], "talks": talks["test"]}
     figures: dict = {
-        name: {part: within_session(model, few[part]) for part in ("eval", "test")} for name, model in models.items()
+        "sessions": {name: len(rows) for name, rows in sessions.items()},
+        "talks": {name: len(rows) for name, rows in talks.items()},
+        "closed_form": {name: within_session(model, rows) for name, rows in tests.items()},
     }
-    figures["chosen"] = max(("hindsight", "distilled"), key=lambda name: figures[name]["eval"])
-    if figures["chosen"] == "hindsight":
-        model = hindsight(parts, name_or_path=str(base), **reward.config)
-    else:
-        model = distilled(parts, hindsight(parts, **reward.teacher), reward, base, checkpoints, run)
-    figures["sessions"] = {"compared": len(few["train"])} | {name: len(rows) for name, rows in parts.items()}
-    figures["shipped"] = within_session(model, parts["test"])
+    args = {
+        "seed": run.seed,
+        "report_to": "none",
+        "use_cpu": not torch.accelerator.is_available(),
+        "output_dir": str(output / "checkpoints" / "reward"),
+        "li": "hindsight",
+        "li_weight": 1.0,
+        "freeze_backbone": False,
+    }
+    taught = (
+        add_signal(parts["train"], "hindsight", fit.targets),
+        add_signal(parts["eval"], "hindsight", [row["turn_rewards"] for row in explained]),
+    )
+    trainer = GeliRewardTrainer(model, build(GeliRewardArguments, args | reward.training), *taught)
+    run_training(trainer, run.resume)
+    write_history(trainer, output / "reward_history.json")
+    figures["shipped"] = {name: within_session(model, rows) for name, rows in tests.items()}
     write_by_one(output / "reward_figures.json", lambda path: path.write_text(json.dumps(figures, indent=1) + "\n"))
     print(f"Within-session Spearman with the truth: {figures}", flush=True)
     write_by_one(output / "policy_reward", partial(save_reward_model, model))
 
 
-def hindsight(parts: dict[str, Dataset], **config) -> GeliRewardModel:
-    """By `fit_hindsight`, from scores and faces."""
-    return fit_hindsight(GeliRewardModel.from_backbone(**config), parts["train"], parts["eval"]).reward_model
-
-
-def distilled(
-    parts: dict[str, Dataset],
-    teacher: GeliRewardModel,
-    reward: RewardSettings,
-    base: Path,
-    checkpoints: Path,
-    run: RunSettings,
-) -> GeliRewardModel:
-    """A head on the policy's base that learned what another reward model says of the turns."""
-    taught = [
-        add_signal(parts[part], "teacher", [row["turn_rewards"] for row in score_cached(teacher, parts[part])])
-        for part in ("train", "eval")
-    ]
-    args = {"seed": run.seed, "report_to": "none", "li": "teacher", "li_weight": 1.0, "output_dir": str(checkpoints)}
-    args |= {"use_cpu": not torch.accelerator.is_available()} | reward.student
-    student = GeliRewardModel.from_backbone(str(base), **reward.config)
-    GeliRewardTrainer(student, build(GeliRewardArguments, args), *taught).train()
-    return student
-
-
 def rated_sessions(reward: RewardSettings, run: RunSettings) -> dict[str, Dataset]:
-    """Sessions of the sample to learn from, to choose on and to measure on; the last are of a corpus of their own."""
-    shares = {"train": 1 - reward.eval_share, "eval": reward.eval_share}
+    """Sessions of the sample to learn from, to watch the training on and to measure on, these of another corpus."""
     sessions = load_sessions("sample", conversations=reward.conversations, seed=run.seed)
     test = load_sessions("sample", conversations=reward.test_conversations, seed=run.seed + HELD_OUT)
-    return split_sessions(sessions, shares, seed=run.seed) | {"test": test}
+    shares = {"train": 1 - reward.eval_share, "eval": reward.eval_share}
+    parts = split_sessions(sessions, shares, seed=run.seed) | {"test": test}
+    return {part: alike(rows) for part, rows in parts.items()}
+
+
+def rated_talks(reward: RewardSettings, output: Path, run: RunSettings) -> dict[str, Dataset]:
+    """The policy's own sessions, for the same three purposes."""
+    shares = {"train": 1 - 2 * reward.eval_share, "eval": reward.eval_share, "test": reward.eval_share}
+    parts = split_sessions(load_sessions(output / "talks.jsonl"), shares, seed=run.seed)
+    return {part: alike(rows) for part, rows in parts.items()}
+
+
+def alike(sessions: Dataset) -> Dataset:
+    """With the columns and the signal that talks have."""
+    return sessions.map(
+        lambda row: {"feedback": {"affect": row["feedback"]["affect"]}},
+        remove_columns=[name for name in sessions.column_names if name not in RATED],
+        features=RATED,
+    )
 
 
 def within_session(model: GeliRewardModel, sessions: Dataset) -> float:
@@ -423,7 +474,11 @@ def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
         "reward": json.loads((output / "reward_figures.json").read_text()),
     }
     reward = GeliRewardModel.from_pretrained(output / "policy_reward", dtype=torch.float32)
-    figures["reward"]["shipped"] = within_session(reward, sessions["sample"])
+    own = rated_talks(build(RewardSettings, settings["reward"]), output, run)["test"]
+    figures["reward"]["shipped"] = {
+        "sample": within_session(reward, sessions["sample"]),
+        "talks": within_session(reward, own),
+    }
 
     replies = {}
     for corpus, rows in sessions.items():
@@ -587,24 +642,24 @@ def cards(figures: dict) -> dict[str, ModelCard]:
         acts=acts_table(figures),
         replies=replies_list(figures),
     )
-    found = figures["reward"]
+    found, talks = figures["reward"], figures["reward"]["talks"]
     reward = fill(
         "reward_model",
         "policy_reward",
         **common,
-        figures=[Measured(COLUMNS["within_session_spearman"], "spearmanr", found["shipped"])],
+        figures=[Measured(COLUMNS["within_session_spearman"], "spearmanr", found["shipped"]["sample"])],
         measured_on=on,
         training_data=(
-            f"{rated['train']:,} sessions of the sample corpus, which the package makes: ratings of sessions and the "
-            "listeners' simulated faces, by `fit_hindsight`. The backbone is the pretrained base of the small policy, "
-            "and not trained further."
-            if found["chosen"] == "hindsight"
-            else f"{rated['train']:,} sessions of the sample corpus, which the package makes: what a reward model on "
-            "all-MiniLM-L6-v2, learned by `fit_hindsight`, says of their turns. The backbone is the pretrained base "
-            "of the small policy, and not trained further."
+            f"{rated['train']:,} sessions of the sample corpus, which the package makes, and {talks['train']:,} that "
+            "the fine-tuned policy talked with the people of that corpus: ratings of sessions, and the listeners' "
+            "simulated faces and answers, by `fit_hindsight`; then all weights were trained on what its teachers, who "
+            "heard the answers, say of the turns. The backbone began as the base of the small policy."
         ),
         rating="the simulated partner's overall affect, 1 to 9.",
-        held_out=f"{rated['test']:,} sessions of {data['test_conversations']} held-out conversations of the sample",
+        held_out=(
+            f"{rated['test']:,} sessions of {data['test_conversations']} held-out conversations of the sample, and "
+            f"{talks['test']:,} held-out ones of the policy"
+        ),
         figures_table=reward_table(figures),
     )
     adapter = ModelCard(
@@ -675,15 +730,12 @@ def replies_list(figures: dict) -> str:
 
 
 def reward_table(figures: dict) -> str:
-    found, sessions = figures["reward"], figures["reward"]["sessions"]
-    few = f"{sessions['compared']:,} sessions"
+    found = figures["reward"]
     rows = [
-        [f"this model, of {sessions['train']:,} sessions", f"{found['shipped']:.3f}"],
-        [f"hindsight on the policy's base, of {few}", f"{found['hindsight']['test']:.3f}"],
-        [f"distilled from the next, of {few}", f"{found['distilled']['test']:.3f}"],
-        [f"hindsight on all-MiniLM-L6-v2, of {few}", f"{found['teacher']['test']:.3f}"],
+        [name, *(f"{found[key][sessions]:.3f}" for sessions in ("sample", "talks"))]
+        for name, key in (("this model", "shipped"), ("before its backbone was trained", "closed_form"))
     ]
-    return table(["reward of a turn", "within-session Spearman with the truth"], rows)
+    return table(["within-session Spearman with the truth", "the sample's people", "the fine-tuned policy"], rows)
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.sample import Person, listener_affect, true_turn_value
+from ..data.sample import Person, listener_affect, overall_affect, true_turn_value
 from ..data.sample_people import speak_next
 from ..llm.backend import BackendError, CallError
 from ..llm.endpoint import Endpoint
@@ -187,6 +187,11 @@ class SimulatedPeople(Partner):
             "recognised": [float(judged[turn].recognised) for turn in turns],
             "affect": affect[turns].tolist(),
         }
+
+    def rate(self, dialogue: Sequence[Message], seed: int) -> int:
+        """How the person who talked with the assistant rates the whole session, 1 to 9."""
+        values = [true_turn_value(dialogue[: turn + 1]).value for turn in assistant_turns(dialogue)]
+        return overall_affect(self._person(dialogue), values, np.random.default_rng([self.seed, 3, seed]))
 
     def _person(self, dialogue: Sequence[Message]) -> Person:
         return Person(np.random.default_rng([self.seed, 0, _digest(dialogue[0]["content"])]))

@@ -181,14 +181,23 @@ def _survey_row(
     rater: int,
     rng: np.random.Generator,
 ) -> str:
-    mean, deviation = VALUE_SUM
-    worth = (sum(message.value for message in messages if message.speaker != rater) - mean) / deviation
-    noise = SCORE_NOISE_SD * rng.standard_normal(4)
-    felt = SCORE_MEAN + SCORE_PER_SD * worth + pair[rater].rating_level + noise
+    heard = [message.value for message in messages if message.speaker != rater]
+    felt = _felt(pair[rater], heard) + SCORE_NOISE_SD * rng.standard_normal(4)
     affect, enjoyable, liking = np.clip(np.rint(felt[:3]), 1, 9).astype(int)
     conversationalist = int(np.clip(np.rint(felt[3] * 10), 0, 100))
     who = f"{pair[rater].id},{pair[1 - rater].id},{conversation},{day}"
     return f"{who},{affect},{enjoyable},{liking},{conversationalist}"
+
+
+def overall_affect(person: Person, values: Sequence[float], rng: np.random.Generator) -> int:
+    """What the person answers, 1 to 9, if asked at the end how they felt; `values` are those of the turns they heard."""
+    felt = _felt(person, values) + SCORE_NOISE_SD * rng.standard_normal()
+    return int(np.clip(np.rint(felt), 1, 9))
+
+
+def _felt(person: Person, values: Sequence[float]) -> float:
+    mean, deviation = VALUE_SUM
+    return SCORE_MEAN + SCORE_PER_SD * (sum(values) - mean) / deviation + person.rating_level
 
 
 def _face_rows(

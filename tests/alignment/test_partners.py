@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 
 import huggingface_hub.constants
 import pytest
@@ -138,6 +139,20 @@ class TestSimulatedPeople:
         assert len(seen["affect"]) == 6
         assert all(value in (0.0, 1.0) or math.isnan(value) for value in seen["affect"])
         assert seen["value"] == SimulatedPeople().observe(story, 2)["value"]
+
+    def test_they_rate_a_session_by_what_they_heard(self):
+        """As in the survey: 6.4 on average for a session worth .5, .66 more for each unit, and scattered by 1.06."""
+        told = [STORY[0], {"role": "assistant", "content": "I am so sorry to hear that. How is your dog today?"}] * 2
+        ill, well = [*STORY * 2], told
+        worth = [sum(SimulatedPeople().observe(each, 0)["value"]) for each in (ill, well)]
+        ratings = [[SimulatedPeople(person).rate(each, 7) for person in range(600)] for each in (ill, well)]
+        assert ratings[0] == [SimulatedPeople(person).rate(ill, 7) for person in range(600)]
+        assert {type(rating) for rating in ratings[0]} == {int}
+        assert set(ratings[0] + ratings[1]) <= set(range(1, 10))
+        for rated, value in zip(ratings, worth):
+            expected = 6.4 + 1.06 / 1.6 * (value - 0.5)
+            assert statistics.mean(rated) == pytest.approx(expected, abs=0.2)
+            assert statistics.stdev(rated) == pytest.approx(1.1, abs=0.15)
 
     def test_the_first_message_tells_whom_one_talks_with(self):
         people = SimulatedPeople()
