@@ -190,7 +190,7 @@ def _survey_row(
 
 
 def overall_affect(person: Person, values: Sequence[float], rng: np.random.Generator) -> int:
-    """What the person answers, 1 to 9, if asked at the end how they felt; `values` are those of the turns they heard."""
+    """What the person says at the end, 1 to 9, of how they felt; `values` are those of the turns they heard."""
     felt = _felt(person, values) + SCORE_NOISE_SD * rng.standard_normal()
     return int(np.clip(np.rint(felt), 1, 9))
 
