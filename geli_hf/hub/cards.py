@@ -27,7 +27,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers.utils import logging
 
 from ..cache import whole
-from ..configuration_geli import TOOLKIT_VERSION
+from ..configuration_affect import FacialAffectConfig
+from ..configuration_geli import TOOLKIT_VERSION, GeliRewardConfig
 from ..evaluation.policies import OWN_REWARD, policy_table
 from ..evaluation.table import COLUMNS
 
@@ -216,13 +217,29 @@ def save_card(card: RepoCard, folder: str | Path) -> str:
 
 
 def own_card(folder: str | Path) -> str | None:
-    """The text of a folder's card; None if there is none, or only the form that PEFT or a trainer leaves."""
+    """The text of a folder's card; None if there is none, or only a form."""
     path = Path(folder) / CARD
     if not path.exists():
         return None
     text = path.read_text(encoding="utf-8")
-    form = "[More Information Needed]" in text and "# Model Card for " in text
-    return None if form or "generated_from_trainer" in text else text
+    return None if is_form(text) else text
+
+
+def is_form(card: str) -> bool:
+    """Whether this is only what transformers, PEFT or a trainer leaves for somebody to fill in."""
+    return ("[More Information Needed]" in card and "# Model Card for " in card) or "generated_from_trainer" in card
+
+
+def keep_from_peft(model: Any) -> None:
+    """From now on a `PeftModel` leaves the card of a folder that it is saved to alone.
+
+    Into ours it would write tags of its own, and the path of the model under it.
+    """
+    model.create_or_update_model_card = _nothing
+
+
+def _nothing(folder: str) -> None:
+    pass
 
 
 def updated(card: str, new: RepoCard) -> str:
@@ -398,6 +415,26 @@ def policy_card(
     if adapter:
         card.data.library_name = "peft"
     return card
+
+
+def rating_of(config: GeliRewardConfig) -> str:
+    """What a reward model's configuration tells of the ratings that it learned from."""
+    if (config.score_mean, config.score_std) == (0.0, 1.0):  # as it is before training
+        return NOT_TOLD
+    return f"its mean was {config.score_mean:.3g}, and its standard deviation {config.score_std:.3g}."
+
+
+def facial_affect_card(
+    repo_id: str, *, config: FacialAffectConfig, training_data: str = NOT_TOLD, **told
+) -> ModelCard:
+    """The card of a classifier of faces.
+
+    Args:
+        told: what the template asks for, as far as it is known; and as of `fill`.
+    """
+    net = f"the backbone `{config.backbone}` on grey faces of {config.image_size} x {config.image_size} pixels"
+    nothing = dict.fromkeys(("scale", "shift", "learnt", "figures_table"))
+    return fill("facial_affect", repo_id, **nothing | {"net": net, "training_data": training_data} | told)
 
 
 def dataset_card(splits: Mapping[str, Dataset], repo_id: str, *, source: str, raters: str, **metadata) -> DatasetCard:

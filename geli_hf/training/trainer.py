@@ -17,7 +17,8 @@ from transformers import Trainer, TrainingArguments
 
 from ..decomposition import GLOBAL_EXPLICIT, geli_loss, li_loss
 from ..evaluation.metrics import global_loss, global_loss_floor, local_difference, within_session_spearman
-from ..hub.cards import made, name_of, reward_model_card, save_card
+from ..hub.cards import keep_from_peft, made, name_of, rating_of, reward_model_card, save_card
+from ..hub.models import push_output
 from ..modeling_geli import GeliRewardModel
 from .arguments import GeliRewardArguments
 from .dataset import Scale, SessionCollator, SessionData, SessionSampler
@@ -98,6 +99,7 @@ class GeliRewardTrainer(Trainer):
             from peft import get_peft_model
 
             model = get_peft_model(model, _with_head(peft_config))
+            keep_from_peft(model)
         super().__init__(
             model=model,
             args=args,
@@ -223,6 +225,10 @@ class GeliRewardTrainer(Trainer):
         if self.is_world_process_zero():
             self._save_card(Path(self.args.output_dir))
 
+    def push_to_hub(self, *args, **kwargs):
+        """As every trainer's; in one commit, in which the words that somebody wrote into the card on the Hub stay."""
+        return push_output(self, *args, **kwargs)
+
     def _save_card(self, folder: Path) -> None:
         args, config = self.args, self.reward_model.config
         own = {field.name for field in fields(args)} - {field.name for field in fields(TrainingArguments)}
@@ -233,7 +239,7 @@ class GeliRewardTrainer(Trainer):
                 self.hub_model_id or name_of(folder),
                 base_model=config.text_config._name_or_path,
                 training_data=f"{len(self.train_dataset)} rated sessions. Whose and under which licence was not told.",
-                rating=f"its mean was {config.score_mean:.3g}, and its standard deviation {config.score_std:.3g}.",
+                rating=rating_of(config),
                 row={name.removeprefix("eval_"): value for name, value in measured.items()},
                 held_out="the sessions of the trainer's `eval_dataset`, which may have chosen the checkpoint",
                 measured_on={"type": "sessions", "name": "sessions held out of training"},
