@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import partial
@@ -79,14 +79,11 @@ class Push:
         return dict(sorted(sizes.items()))
 
     def create(self, api: HfApi) -> None:
-        """Make the repository."""
-        api.create_repo(self.repo, repo_type=self.repo_type, private=self.private or None, exist_ok=True)
+        """Make the repository, which nobody else may have made meanwhile."""
+        api.create_repo(self.repo, repo_type=self.repo_type, private=self.private or None)
 
-    def prepare(self, api: HfApi) -> None:
-        """What a repository that was there already needs before the commit."""
-
-    def finish(self, api: HfApi) -> None:
-        """What is left to do after the commit."""
+    def finish(self, api: HfApi, *, new: bool) -> None:
+        """What is left to do after the commit, in a repository that was made for it or that was there."""
 
     def check(self, there: Collection[str]) -> None:
         """Raises ValueError if these files are not to be replaced by this."""
@@ -165,36 +162,59 @@ def send(push: Push) -> Pushed:
             )
         if info is None:
             push.create(api)
-        revision = push.revision or "main"
-        parent = _head(api, push, revision)
-        there = set(api.list_repo_files(push.repo, repo_type=push.repo_type, revision=parent))
-        push.check(there)
-        if info is not None:
-            push.prepare(api)
-        card = push.card
-        if card is not None and CARD in there and not push.replace_card:
-            edited = _edited_card(api, push, parent)
-            card = card if edited is None else push.merged(edited)
-        adds = [CommitOperationAdd(name, str(path)) for name, path in push.files.items()]
-        if card is not None:
-            adds.append(CommitOperationAdd(CARD, card.encode()))
-        gone = sorted(
-            name for name in there - set(push.files) - {CARD} if any(fnmatch(name, each) for each in push.stale)
-        )
-        commit = api.create_commit(
-            push.repo,
-            [*adds, *(CommitOperationDelete(name) for name in gone)],
-            commit_message=push.message or f"{TITLE}{push.what}",
-            commit_description=push.description,
-            repo_type=push.repo_type,
-            revision=revision,
-            create_pr=push.create_pr,
-            parent_commit=parent,
-        )
+        with _taken_back(api, push) if info is None else nullcontext():
+            commit, card = _commit(api, push)
     pushed = Pushed(commit, card_kept=card != push.card)
     with hints(f"{pushed.url}: pushed, but not all is done. ", token=push.token):
-        push.finish(api)
+        push.finish(api, new=info is None)
     return pushed
+
+
+def _commit(api: HfApi, push: Push) -> tuple[CommitInfo, str | None]:
+    """All at once; and the card as it was sent."""
+    revision = push.revision or "main"
+    parent = _head(api, push, revision)
+    there = set(api.list_repo_files(push.repo, repo_type=push.repo_type, revision=parent))
+    push.check(there)
+    card = push.card
+    if card is not None and CARD in there and not push.replace_card:
+        edited = _edited_card(api, push, parent)
+        card = card if edited is None else push.merged(edited)
+    adds = [CommitOperationAdd(name, str(path)) for name, path in push.files.items()]
+    if card is not None:
+        adds.append(CommitOperationAdd(CARD, card.encode()))
+    gone = sorted(name for name in there - set(push.files) - {CARD} if any(fnmatch(name, each) for each in push.stale))
+    commit = api.create_commit(
+        push.repo,
+        [*adds, *(CommitOperationDelete(name) for name in gone)],
+        commit_message=push.message or f"{TITLE}{push.what}",
+        commit_description=push.description,
+        repo_type=push.repo_type,
+        revision=revision,
+        create_pr=push.create_pr,
+        parent_commit=parent,
+    )
+    return commit, card
+
+
+@contextmanager
+def _taken_back(api: HfApi, push: Push) -> Iterator[None]:
+    """If this fails, the repository that was made for it goes away again; unless something got into it meanwhile."""
+    try:
+        yield
+    except BaseException as error:
+        where = {"repo_type": push.repo_type}
+        try:
+            first, *later = api.list_repo_commits(push.repo, **where)
+            refs = api.list_repo_refs(push.repo, include_pull_requests=True, **where)
+            targets = {ref.target_commit for ref in [*refs.branches, *refs.tags, *(refs.pull_requests or ())]}
+            if not later and targets == {first.commit_id}:
+                api.delete_repo(push.repo, **where)
+            else:
+                error.add_note(f"{push.repo} was made for this push and got something from elsewhere, so it stays.")
+        except Exception:
+            error.add_note(f"{push.repo} was made for this push and stays, without it: delete it in its settings.")
+        raise
 
 
 def _info(api: HfApi, repo: str, repo_type: str) -> ModelInfo | None:
@@ -257,7 +277,7 @@ def hints(done: str = "", *, token: str | bool | None = None) -> Iterator[None]:
 
 
 def _say(error: Exception, hint: str, *, done: str, secrets: Collection) -> NoReturn:
-    text = f"{done}{error}\n{hint}".strip()
+    text = "\n".join([f"{done}{error}", *getattr(error, "__notes__", ()), hint]).strip()
     for secret in secrets:
         if isinstance(secret, str):
             text = text.replace(secret, "hf_***")
