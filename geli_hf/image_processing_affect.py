@@ -1,7 +1,7 @@
 """From a picture of a face to the input of a `FacialAffectModel`.
 
-This file, `configuration_affect.py` and `modeling_affect.py` travel with every checkpoint: they import nothing of the
-package but each other.
+This file, `configuration_affect.py`, `modeling_affect.py` and `toolkit_geli.py` travel with every checkpoint: they
+import nothing of the package but each other.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """The classifier of facial affect: probabilities of emotions from a picture of a face.
 
-This file, `configuration_affect.py` and `image_processing_affect.py` travel with every checkpoint: they import nothing
-of the package but each other.
+This file, `configuration_affect.py`, `image_processing_affect.py` and `toolkit_geli.py` travel with every checkpoint:
+they import nothing of the package but each other.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """The decomposed reward model: a reward for every turn of a dialogue.
 
-This file, `configuration_geli.py` and `pipeline_geli.py` travel with every checkpoint: they import nothing of the
-package but each other.
+This file, `configuration_geli.py`, `pipeline_geli.py` and `toolkit_geli.py` travel with every checkpoint: they import
+nothing of the package but each other.
 
 The way of a batch: token ids -> messages (found by their role tokens) -> windows that fit the backbone -> hidden
 states -> one feature vector per assistant turn -> head -> turn rewards.

@@ -10,25 +10,11 @@ from peft import PeftModel
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from trl import GRPOConfig, RLOOConfig, SFTConfig
 
-from ..hub.cards import keep_from_peft, made, name_of, policy_card, save_card
+from ..hub.cards import hyperparameters, keep_from_peft, made, name_of, policy_card, save_card
 from ..hub.models import push_output, push_to_hub
 
 METHODS = {"sft": SFTConfig, "grpo": GRPOConfig, "rloo": RLOOConfig}
-HYPERPARAMETERS = (
-    "learning_rate",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "lr_scheduler_type",
-    "num_generations",
-    "num_iterations",
-    "max_completion_length",
-    "temperature",
-    "epsilon",
-    "beta",
-    "seed",
-)
+OF_RL = ("num_generations", "num_iterations", "max_completion_length", "temperature", "epsilon", "beta")
 
 
 def write_own_cards(trainer: Trainer) -> None:
@@ -67,7 +53,7 @@ def _card(
 ) -> ModelCard:
     """`adapter`: as of `save_policy_card`; None, as it is now."""
     peft = isinstance(model, PeftModel)
-    settings = {name: getattr(args, name) for name in HYPERPARAMETERS if hasattr(args, name)}
+    settings = hyperparameters(args, OF_RL)
     if peft:
         lora = model.peft_config[model.active_adapter]
         settings["lora"] = {name: getattr(lora, name, None) for name in ("r", "lora_alpha", "lora_dropout")}

@@ -28,9 +28,10 @@ from transformers.utils import logging
 
 from ..cache import whole
 from ..configuration_affect import FacialAffectConfig
-from ..configuration_geli import TOOLKIT_VERSION, GeliRewardConfig
+from ..configuration_geli import GeliRewardConfig
 from ..evaluation.policies import OWN_REWARD, policy_table
 from ..evaluation.table import COLUMNS
+from ..toolkit_geli import TOOLKIT_VERSION
 
 logger = logging.get_logger(__name__)
 
@@ -67,6 +68,16 @@ MEANING = {
     "behaviour": "the listener's behaviour in words, one text per turn of the assistant",
     "turn_rating": "a rating per turn of the assistant: for evaluation, never for training",
 }
+# What is told of every training, if its trainer has it.
+HYPERPARAMETERS = (
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "lr_scheduler_type",
+    "seed",
+)
 VERSIONS = ("geli-hf", "torch", "transformers", "trl", "peft", "datasets")
 NAMED = re.compile(r"^<!-- geli: (.+?) -->$", re.MULTILINE)
 FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*$\n?", re.DOTALL | re.MULTILINE)
@@ -163,6 +174,11 @@ def made(
         "date": datetime.now(UTC).date().isoformat(),
         "minutes": None if seconds is None else round(seconds / 60, 1),
     }
+
+
+def hyperparameters(args: Any, more: Iterable[str] = ()) -> dict[str, Any]:
+    """What a card tells of a trainer's arguments: those with the names of every training, and more."""
+    return {name: getattr(args, name) for name in (*HYPERPARAMETERS, *more) if hasattr(args, name)}
 
 
 def source_of(corpus: str) -> str:

@@ -22,8 +22,13 @@ PACKAGE = Path(__file__).parents[1]
 MODELS = {"reward model": GeliRewardModel, "attribution": GeliRewardModel, "face classifier": FacialAffectModel}
 TOKENIZER = ("tokenizer_config.json",)
 CODE = {  # travels with the weights
-    "reward model": ("configuration_geli.py", "modeling_geli.py", "pipeline_geli.py"),
-    "face classifier": ("configuration_affect.py", "modeling_affect.py", "image_processing_affect.py"),
+    "reward model": ("configuration_geli.py", "modeling_geli.py", "pipeline_geli.py", "toolkit_geli.py"),
+    "face classifier": (
+        "configuration_affect.py",
+        "modeling_affect.py",
+        "image_processing_affect.py",
+        "toolkit_geli.py",
+    ),
 }
 CODE["attribution"] = CODE["reward model"]
 # Beside the configuration, the weights and the code.

@@ -17,26 +17,12 @@ from transformers import Trainer, TrainingArguments
 
 from ..decomposition import GLOBAL_EXPLICIT, geli_loss, li_loss
 from ..evaluation.metrics import global_loss, global_loss_floor, local_difference, within_session_spearman
-from ..hub.cards import keep_from_peft, made, name_of, rating_of, reward_model_card, save_card
+from ..hub.cards import hyperparameters, keep_from_peft, made, name_of, rating_of, reward_model_card, save_card
 from ..hub.models import push_output
 from ..modeling_geli import GeliRewardModel
 from .arguments import GeliRewardArguments
 from .dataset import Scale, SessionCollator, SessionData, SessionSampler
 from .features import TurnFeatureCache, cached_turn_features
-
-# What a card tells of the training beside what is our own.
-HYPERPARAMETERS = (
-    "learning_rate",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "bf16",
-    "seed",
-)
 
 
 class GeliRewardTrainer(Trainer):
@@ -232,7 +218,7 @@ class GeliRewardTrainer(Trainer):
     def _save_card(self, folder: Path) -> None:
         args, config = self.args, self.reward_model.config
         own = {field.name for field in fields(args)} - {field.name for field in fields(TrainingArguments)}
-        settings = {name: getattr(args, name) for name in (*sorted(own), *HYPERPARAMETERS)}
+        settings = hyperparameters(args, (*sorted(own), "warmup_steps", "weight_decay", "bf16"))
         measured = next((entry for entry in reversed(self.state.log_history) if "eval_loss" in entry), {})
         save_card(
             reward_model_card(

@@ -318,7 +318,7 @@ def push_with_cards(classifier):
     model.save_pretrained("reward_model")
     cards.save_card(cards.reward_model_card("reward_model"), "reward_model")
     shutil.copytree(classifier, "facial_affect")
-    for name in ("configuration_affect", "modeling_affect", "image_processing_affect"):
+    for name in ("configuration_affect", "modeling_affect", "image_processing_affect", "toolkit_geli"):
         shutil.copy(Path(cards.__file__).parents[1] / f"{name}.py", "facial_affect")
     shown = {}
     for folder in ("reward_model", "facial_affect"):
