@@ -10,6 +10,8 @@ from torch.nn import functional
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
+from .toolkit_geli import loading
+
 # ITU-R BT.601, as in video and in Pillow.
 LUMA = (0.299, 0.587, 0.114)
 
@@ -38,6 +40,11 @@ class FacialAffectImageProcessor(BaseImageProcessor):
         self.size = {"height": 48, "width": 48} if size is None else dict(size)
         self.scale = scale
         self.shift = shift
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        with loading(pretrained_model_name_or_path, **kwargs):
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     def to_dict(self) -> dict:
         """What is saved. Where the code lies, the model's configuration says: if this one did so too, pipelines would

@@ -12,6 +12,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from .configuration_affect import FacialAffectConfig
 from .image_processing_affect import FacialAffectImageProcessor
+from .toolkit_geli import loading
 
 
 class _Block(nn.Module):
@@ -95,6 +96,11 @@ class FacialAffectModel(PreTrainedModel):
         fitting = {key: value for key, value in pretrained.items() if key in own and value.shape == own[key].shape}
         model.model.load_state_dict(fitting, strict=False)
         return model.eval()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        with loading(pretrained_model_name_or_path, **kwargs):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def save_pretrained(self, save_directory, **kwargs):
         """As every model's, with this code beside the weights: it loads where `geli_hf` is not. The image processor is

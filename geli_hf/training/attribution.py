@@ -20,6 +20,7 @@ from ..hub.cards import rating_of, reward_model_card
 from ..hub.models import push_to_hub
 from ..modeling_geli import GeliRewardModel
 from ..sessions import assistant_turns
+from ..toolkit_geli import loading
 from .features import TurnFeatureCache, score_cached
 
 logger = logging.get_logger(__name__)
@@ -175,7 +176,8 @@ class HindsightAttribution:
         Raises:
             OSError: there is no such folder or repository, or it holds no attribution (a reward model, perhaps).
         """
-        weights, signals = (cached_file(str(name_or_path), name, **where) for name in (WEIGHTS_FILE, SIGNALS_FILE))
+        with loading(name_or_path, **where):
+            weights, signals = (cached_file(str(name_or_path), name, **where) for name in (WEIGHTS_FILE, SIGNALS_FILE))
         read = json.loads(Path(signals).read_text(encoding="utf-8"))["signals"]
         model = GeliRewardModel.from_pretrained(name_or_path, **where)
         return cls(model, **load_file(weights), signals={name: SignalTrust(**signal) for name, signal in read.items()})
