@@ -55,6 +55,11 @@ REWARD_FIGURES = {
     "session_spearman": "spearmanr",
     "global_loss": "mse",
 }
+# What else makes the rewards of an adapter those that were learned.
+OF_BACKBONE = (
+    *("head", "head_hidden_size", "pooling", "layers", "context_messages", "max_length"),
+    *("aggregation", "score_mean", "score_std"),
+)
 MEANING = {
     "session_id": "of its own for every row",
     "conversation_id": "the conversation that was rated, perhaps by several people",
@@ -129,7 +134,9 @@ def fill(
     Raises:
         jinja2.UndefinedError: the template asks for something that was not told.
     """
-    text = _templates.get_template(f"{template}.md").render({"repo_id": repo_id, "made": None, "recipe": None} | told)
+    text = _templates.get_template(f"{template}.md").render(
+        {"repo_id": repo_id} | dict.fromkeys(("made", "recipe", "adapter")) | told
+    )
     card = (DatasetCard if template == "dataset" else ModelCard)(re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n")
     for name, value in (metadata or {}).items():
         if value is not None:
@@ -333,6 +340,7 @@ def reward_model_card(
     repo_id: str,
     *,
     base_model: str = "",
+    adapter: GeliRewardConfig | None = None,
     training_data: str = NOT_TOLD,
     rating: str = NOT_TOLD,
     row: Mapping[str, Any] | None = None,
@@ -348,6 +356,7 @@ def reward_model_card(
 
     Args:
         base_model: name of the backbone on the Hub; a folder is left out.
+        adapter: if it is an adapter, the configuration of the model that it was trained on, with its name or folder.
         row: figures by name, as of `evaluation.evaluate_rewards`.
         table: these and others in Markdown, if there is more to show than the row.
         held_out, measured_on: what they were measured on, in words, and as of `fill`.
@@ -361,7 +370,7 @@ def reward_model_card(
     ]
     if figures and table is None:
         table = "\n".join(["| | |", "| --- | ---: |", *(f"| {each.name} | {each.value:.3f} |" for each in figures)])
-    return fill(
+    card = fill(
         "reward_model" if signals is None else "attribution",
         repo_id,
         figures=figures,
@@ -374,7 +383,18 @@ def reward_model_card(
         signals=", ".join(f"`{name}`" for name in signals or ()) or "none",
         made=made,
         recipe=recipe,
+        adapter=adapter and _of_backbone(adapter),
     )
+    if adapter:
+        card.data.library_name = "peft"
+    return card
+
+
+def _of_backbone(config: GeliRewardConfig) -> str:
+    """The arguments of `GeliRewardModel.from_backbone` for a model of this configuration."""
+    base, usual = config.text_config._name_or_path, GeliRewardConfig()
+    own = {name: getattr(config, name) for name in OF_BACKBONE if getattr(config, name) != getattr(usual, name)}
+    return ", ".join([repr(base or "the backbone"), *(f"{name}={value!r}" for name, value in own.items())])
 
 
 def policy_card(
@@ -388,18 +408,23 @@ def policy_card(
     recipe: str | None = None,
     made: Mapping | None = None,
     comparison: Mapping[str, Any] | None = None,
+    table: str | None = None,
     held_out: str | None = None,
     measured_on: Mapping[str, str] | None = None,
+    limits: str | None = None,
     **metadata,
 ) -> ModelCard:
     """The card of a policy.
 
     Args:
-        base_model: name on the Hub of the model that it was made from; a folder is left out.
+        base_model: name on the Hub of the model that it was made from; of a folder only an adapter's card tells the
+            name.
         adapter: whether it is an adapter to that.
         method: "grpo", "rloo" or "sft".
         reward_model: what it was aligned to.
         comparison: figures of a `PolicyComparison`.
+        table: these and others in Markdown, if there is more to show.
+        limits: what else there is to say of what it is for.
         training_data, recipe, made, held_out, measured_on, metadata: as of a reward model.
     """
     figures = []
@@ -425,7 +450,10 @@ def policy_card(
         made=made,
         judge=judge,
         held_out=held_out,
-        figures_table=policy_table(comparison) if comparison else None,
+        figures_table=policy_table(comparison) if comparison and table is None else table,
+        adapter=adapter,
+        base=f"`{name_of(base_model)}`" if base_model else "that it was trained on",
+        limits=limits,
     )
     card.data.tags += ["trl", method] if method else []
     if adapter:

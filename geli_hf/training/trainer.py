@@ -224,6 +224,7 @@ class GeliRewardTrainer(Trainer):
             reward_model_card(
                 self.hub_model_id or name_of(folder),
                 base_model=config.text_config._name_or_path,
+                adapter=None if self.model is self.reward_model else config,
                 training_data=f"{len(self.train_dataset)} rated sessions. Whose and under which licence was not told.",
                 rating=rating_of(config),
                 row={name.removeprefix("eval_"): value for name, value in measured.items()},
