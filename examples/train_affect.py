@@ -42,7 +42,7 @@ from geli_hf.affect.faces import Box, square_crop
 from geli_hf.cache import whole
 from geli_hf.configuration_affect import FacialAffectConfig
 from geli_hf.evaluation import Interval
-from geli_hf.hub.cards import Measured, fill, made, own_card, save_card
+from geli_hf.hub.cards import Measured, facial_affect_card, made, own_card, save_card
 from geli_hf.image_processing_affect import FacialAffectImageProcessor, standardise
 from geli_hf.modeling_affect import FacialAffectModel
 from geli_hf.settings import SettingsError, build, claim, parse_settings
@@ -589,9 +589,9 @@ def card(figures: dict, config: FacialAffectConfig) -> ModelCard:
         "happiness accuracy": "accuracy",
         "happiness ECE": "expected_calibration_error",
     }
-    return fill(
+    return facial_affect_card(
         "facial_affect",
-        "facial_affect",
+        config=config,
         figures=[
             Measured(f"{name}, mean of {len(figures['seeds'])} seeds", kind, figures["test"][name])
             for name, kind in headline.items()
@@ -602,7 +602,6 @@ def card(figures: dict, config: FacialAffectConfig) -> ModelCard:
         held_out=f"{of['test']}, none of whom is in training",
         learnt=of["train"],
         calibrated=of["validation"],
-        net=f"the backbone `{config.backbone}` on grey faces of {config.image_size} x {config.image_size} pixels",
         seeds=len(figures["seeds"]),
         chosen_seed=figures["chosen_seed"],
         scale=figures["scale"],

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from huggingface_hub import ModelCard
 from peft import PeftModel
@@ -55,7 +56,7 @@ from geli_hf.data.sample_people import converse, draw_traits
 from geli_hf.evaluation.metrics import Interval, bootstrap, within_session_spearman
 from geli_hf.evaluation.policies import JudgedReply, PolicyComparison
 from geli_hf.evaluation.table import COLUMNS
-from geli_hf.hub.cards import Measured, fill, made, save_card
+from geli_hf.hub.cards import Measured, fill, made, policy_card, save_card
 from geli_hf.modeling_geli import GeliRewardModel
 from geli_hf.sessions import SessionError, add_signal, session_features, split_sessions
 from geli_hf.settings import SettingsError, build, claim, parse_settings
@@ -508,7 +509,7 @@ def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
     )
     with whole(output / "figures.json") as path:
         path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    for folder, card in cards(json.loads((output / "figures.json").read_text(encoding="utf-8"))).items():
+    for folder, card in cards(json.loads((output / "figures.json").read_text(encoding="utf-8")), output).items():
         save_card(card, output / folder)
 
 
@@ -607,8 +608,17 @@ SOURCE = (
 )
 
 
-def cards(figures: dict) -> dict[str, ModelCard]:
-    """The card of each of the three folders, from nothing but the figures of a run."""
+def of_alignment(told: dict | None) -> dict | None:
+    """How the whole was made, with the settings of the alignment alone."""
+    if not told:
+        return None
+    settings = yaml.safe_load(told["settings"])
+    own = {name: settings[name] for name in ("policy", "grpo") if name in settings}
+    return told | {"settings": yaml.safe_dump(own, sort_keys=False).strip()}
+
+
+def cards(figures: dict, folder: Path) -> dict[str, ModelCard]:
+    """The card of each of the three folders, from the figures of a run and what lies in `folder` beside them."""
     data, rated = figures["data"], figures["reward"]["sessions"]
     low, high = min(data["pieces"]), max(data["pieces"])
     read = f"pieces of {low} to {high} messages of {data['generated']:,} generated sessions of the sample"
@@ -662,12 +672,36 @@ def cards(figures: dict) -> dict[str, ModelCard]:
         ),
         figures_table=reward_table(figures),
     )
-    adapter = ModelCard(
-        "---\nlicense: apache-2.0\nlanguage: en\nlibrary_name: peft\npipeline_tag: text-generation\n"
-        "tags:\n- lora\n- trl\n- grpo\n- geli\n---\n\n# policy_adapter\n\n"
-        "The LoRA adapter of the policy in the folder `policy` beside it, which GRPO trained with the reward model in "
-        "`policy_reward`. `load_adapter` of the policy puts both together; the card of `policy` says what it gained, "
-        "and what it is for.\n"
+    lora = json.loads((folder / "policy_adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+    adapter = policy_card(
+        "policy_adapter",
+        base_model="policy",
+        adapter=True,
+        method="grpo",
+        reward_model="policy_reward",
+        training_data=(
+            f"Prompts from {rated['train']:,} rated sessions of the sample corpus, which the reward model was learned "
+            "from too. The sample is made by the package: simulated people, whose words are nobody's (Apache 2.0). "
+            f"What the policy under it has read{f', {SOURCE} among it' if data['topical_chat'] else ''}, its own card "
+            "tells."
+        ),
+        recipe=(
+            f"LoRA of rank {lora['r']} (alpha {lora['lora_alpha']}, dropout {lora['lora_dropout']:g}) on "
+            f"{', '.join(f'`{name}`' for name in sorted(lora['target_modules']))} of the policy in the folder "
+            "`policy`, in bfloat16, trained by GRPO. The command makes all three folders; of its settings these are "
+            "the adapter's."
+        ),
+        made=of_alignment(figures.get("made")),
+        comparison=gained,
+        table=alignment_table(figures),
+        held_out=f"{figures['asked']['replies']:,} held-out dialogues of the sample",
+        measured_on=on,
+        limits=(
+            "**For the offline demo and for tests**: the policy under it is very small, knows what the sample's "
+            "simulated people talk about and nothing else, and is not for real use. What was gained was measured in "
+            "the world that the reward was learned in, and says nothing of people."
+        ),
+        **common["metadata"],
     )
     return {"policy": policy, "policy_adapter": adapter, "policy_reward": reward}
 

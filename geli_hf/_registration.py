@@ -5,6 +5,7 @@ ours is imported too; and once ours has been imported, by whichever way, it is r
 """
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
@@ -17,6 +18,17 @@ def _register_config(module: str, name: str) -> None:
     AutoConfig.register(config.model_type, config)
 
 
+def _late(module: str, name: str) -> Callable:
+    """A method of a model that is more than the files know which travel with it: without the package it has the one
+    of transformers."""
+
+    def method(self, *args, **kwargs):
+        return getattr(import_module(f"geli_hf.{module}"), name)(self, *args, **kwargs)
+
+    method.__name__, method.__doc__ = name, f"See `geli_hf.{module}.{name}`."
+    return method
+
+
 def _register_reward_model() -> None:
     from transformers import AutoModel, AutoModelForSequenceClassification
 
@@ -25,6 +37,7 @@ def _register_reward_model() -> None:
 
     for auto_class in (AutoModel, AutoModelForSequenceClassification):
         auto_class.register(GeliRewardConfig, GeliRewardModel)
+    GeliRewardModel.push_to_hub = _late("hub.models", "push_reward_model")
 
 
 def _register_affect_model() -> None:
@@ -34,6 +47,7 @@ def _register_affect_model() -> None:
     from .modeling_affect import FacialAffectModel
 
     AutoModelForImageClassification.register(FacialAffectConfig, FacialAffectModel)
+    FacialAffectModel.push_to_hub = _late("hub.models", "push_face_classifier")
 
 
 def _register_image_processor() -> None:

@@ -10,22 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import constants
+from .toolkit_geli import no_room
 
 
 def cache_root() -> Path:
     """`$GELI_HF_CACHE`, or `~/.cache/geli_hf`."""
     return Path(os.environ.get("GELI_HF_CACHE") or Path.home() / ".cache" / "geli_hf")
-
-
-def offline_hint() -> str:
-    """What to do about something that is not there, where the Hub may not be asked; else nothing."""
-    if not constants.HF_HUB_OFFLINE:
-        return ""
-    return (
-        " HF_HUB_OFFLINE is set, so that only what was loaded here before can be: unset it, or load it once while the "
-        "Hub can be reached."
-    )
 
 
 @contextmanager
@@ -46,6 +36,13 @@ def whole(target: Path) -> Iterator[Path]:
         except OSError:
             if not (partial.is_dir() and target.is_dir()):
                 raise
+    except OSError as error:
+        if not no_room(error):
+            raise
+        raise OSError(
+            f"{target}: there is no room left for it ({error}), and nothing of it was kept. Delete something, or name "
+            "a folder on a larger disk; that of the cache is GELI_HF_CACHE"
+        ) from error
     finally:
         _remove(partial)
 

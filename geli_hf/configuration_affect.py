@@ -1,22 +1,20 @@
 """Configuration of the classifier of facial affect.
 
-This file, `modeling_affect.py` and `image_processing_affect.py` travel with every checkpoint: they import nothing of
-the package but each other.
+This file, `modeling_affect.py`, `image_processing_affect.py` and `toolkit_geli.py` travel with every checkpoint: they
+import nothing of the package but each other.
 """
-
-import re
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .toolkit_geli import OfToolkit
+
 # CANDOR's columns, in CANDOR's order.
 LABELS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 
-TOOLKIT_VERSION = "0.1.0"  # of the geli_hf that writes a configuration; a newer one's may mean what this can't know
-
 
 @strict
-class FacialAffectConfig(PreTrainedConfig):
+class FacialAffectConfig(OfToolkit, PreTrainedConfig):
     r"""
     Configuration of a [`FacialAffectModel`].
 
@@ -47,22 +45,6 @@ class FacialAffectConfig(PreTrainedConfig):
     temperature: float = 1.0
     log_prior_shift: list[float] | tuple[float, ...] | None = None
 
-    @classmethod
-    def from_dict(cls, config_dict, **kwargs):
-        """As every configuration's.
-
-        Raises:
-            ValueError: a newer geli_hf wrote it.
-        """
-        written = str(config_dict.get("geli_hf_version") or TOOLKIT_VERSION)
-        if _release(written) > _release(TOOLKIT_VERSION):
-            raise ValueError(
-                f"this {cls.model_type} was written by geli-hf {written}, which is newer than {TOOLKIT_VERSION} here. "
-                "Upgrade geli-hf; or, where it isn't imported, load with trust_remote_code=True the code that lies "
-                "beside the weights"
-            )
-        return super().from_dict(config_dict, **kwargs)
-
     def __post_init__(self, **kwargs):
         if self.id2label is None and kwargs.get("num_labels") is None:
             self.id2label = dict(enumerate(LABELS))
@@ -70,7 +52,6 @@ class FacialAffectConfig(PreTrainedConfig):
             self.label2id = {label: int(index) for index, label in self.id2label.items()}
         self.problem_type = "single_label_classification"
         super().__post_init__(**kwargs)
-        self.geli_hf_version = TOOLKIT_VERSION
         if not self.temperature > 0:
             raise ValueError(f"temperature: expected a positive number, found {self.temperature}")
         if self.log_prior_shift is not None and len(self.log_prior_shift) != self.num_labels:
@@ -78,11 +59,6 @@ class FacialAffectConfig(PreTrainedConfig):
                 f"log_prior_shift: expected one number for each of {self.num_labels} labels, found "
                 f"{len(self.log_prior_shift)}"
             )
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """What may change the meaning of a configuration: major and minor version."""
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
 __all__ = ["FacialAffectConfig"]

@@ -1,20 +1,20 @@
 """Configuration of the decomposed reward model.
 
-This file and `modeling_geli.py` travel with every checkpoint: they import nothing of the package but each other.
+This file travels with every checkpoint, beside `modeling_geli.py` and `toolkit_geli.py`: they import nothing of the
+package but each other.
 """
 
-import re
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-TOOLKIT_VERSION = "0.1.0"  # of the geli_hf that writes a configuration; a newer one's may mean what this can't know
+from .toolkit_geli import OfToolkit
 
 
 @strict
-class GeliRewardConfig(PreTrainedConfig):
+class GeliRewardConfig(OfToolkit, PreTrainedConfig):
     r"""
     Configuration of a [`GeliRewardModel`].
 
@@ -77,38 +77,16 @@ class GeliRewardConfig(PreTrainedConfig):
     reward_quantiles: list[float] | tuple[float, ...] = ()
     initializer_range: float = 0.02
 
-    @classmethod
-    def from_dict(cls, config_dict, **kwargs):
-        """As every configuration's.
-
-        Raises:
-            ValueError: a newer geli_hf wrote it.
-        """
-        written = str(config_dict.get("geli_hf_version") or TOOLKIT_VERSION)
-        if _release(written) > _release(TOOLKIT_VERSION):
-            raise ValueError(
-                f"this {cls.model_type} was written by geli-hf {written}, which is newer than {TOOLKIT_VERSION} here. "
-                "Upgrade geli-hf; or, where it isn't imported, load with trust_remote_code=True the code that lies "
-                "beside the weights"
-            )
-        return super().from_dict(config_dict, **kwargs)
-
     def __post_init__(self, **kwargs):
         # One logit, and no sigmoid over it in the text-classification pipeline.
         self.problem_type = "regression"
         if self.id2label is None:
             self.id2label, self.label2id = {0: "reward"}, {"reward": 0}
         super().__post_init__(**kwargs)
-        self.geli_hf_version = TOOLKIT_VERSION
         if not self.score_std > 0:
             raise ValueError(f"score_std: expected a positive deviation, found {self.score_std}")
         if self.context_messages is not None and self.context_messages < 0:
             raise ValueError(f"context_messages: expected 0 or more (or None for all), found {self.context_messages}")
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """What may change the meaning of a configuration: major and minor version."""
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
 __all__ = ["GeliRewardConfig"]

@@ -13,10 +13,10 @@ from huggingface_hub.errors import GatedRepoError
 from transformers.utils import cached_file, logging
 
 from . import modeling_geli
-from .cache import offline_hint
 from .configuration_geli import GeliRewardConfig
 from .modeling_geli import GeliRewardModel
 from .sessions import Session, assistant_turns
+from .toolkit_geli import what_to_do
 
 if TYPE_CHECKING:  # training is much to import for who has a reward model
     from .training.attribution import HindsightAttribution
@@ -41,8 +41,9 @@ def is_attribution(name: str, argument: str = "--model", **where) -> bool:
     except (OSError, ValueError) as error:
         gated = isinstance(error.__cause__, GatedRepoError)
         hint = "\nAsk for access on its page, and log in as who has it: `hf auth login`, or HF_TOKEN" if gated else ""
+        hint += what_to_do(error, name, **where)
         raise OSError(
-            f"{argument}: no reward model {name!r}, neither as a folder nor on the Hub: {error}{hint}{offline_hint()}"
+            f"{argument}: no reward model {name!r}, neither as a folder nor on the Hub: {error}{hint}"
         ) from None
     if config.get("model_type") != GeliRewardConfig.model_type:
         raise ValueError(

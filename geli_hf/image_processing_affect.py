@@ -1,7 +1,7 @@
 """From a picture of a face to the input of a `FacialAffectModel`.
 
-This file, `configuration_affect.py` and `modeling_affect.py` travel with every checkpoint: they import nothing of the
-package but each other.
+This file, `configuration_affect.py`, `modeling_affect.py` and `toolkit_geli.py` travel with every checkpoint: they
+import nothing of the package but each other.
 """
 
 import numpy as np
@@ -9,6 +9,8 @@ import torch
 from torch.nn import functional
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
+
+from .toolkit_geli import loading
 
 # ITU-R BT.601, as in video and in Pillow.
 LUMA = (0.299, 0.587, 0.114)
@@ -38,6 +40,11 @@ class FacialAffectImageProcessor(BaseImageProcessor):
         self.size = {"height": 48, "width": 48} if size is None else dict(size)
         self.scale = scale
         self.shift = shift
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        with loading(pretrained_model_name_or_path, **kwargs):
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     def to_dict(self) -> dict:
         """What is saved. Where the code lies, the model's configuration says: if this one did so too, pipelines would

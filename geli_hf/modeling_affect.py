@@ -1,7 +1,7 @@
 """The classifier of facial affect: probabilities of emotions from a picture of a face.
 
-This file, `configuration_affect.py` and `image_processing_affect.py` travel with every checkpoint: they import nothing
-of the package but each other.
+This file, `configuration_affect.py`, `image_processing_affect.py` and `toolkit_geli.py` travel with every checkpoint:
+they import nothing of the package but each other.
 """
 
 import torch
@@ -12,6 +12,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from .configuration_affect import FacialAffectConfig
 from .image_processing_affect import FacialAffectImageProcessor
+from .toolkit_geli import loading
 
 
 class _Block(nn.Module):
@@ -95,6 +96,11 @@ class FacialAffectModel(PreTrainedModel):
         fitting = {key: value for key, value in pretrained.items() if key in own and value.shape == own[key].shape}
         model.model.load_state_dict(fitting, strict=False)
         return model.eval()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        with loading(pretrained_model_name_or_path, **kwargs):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def save_pretrained(self, save_directory, **kwargs):
         """As every model's, with this code beside the weights: it loads where `geli_hf` is not. The image processor is

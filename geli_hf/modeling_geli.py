@@ -1,7 +1,7 @@
 """The decomposed reward model: a reward for every turn of a dialogue.
 
-This file, `configuration_geli.py` and `pipeline_geli.py` travel with every checkpoint: they import nothing of the
-package but each other.
+This file, `configuration_geli.py`, `pipeline_geli.py` and `toolkit_geli.py` travel with every checkpoint: they import
+nothing of the package but each other.
 
 The way of a batch: token ids -> messages (found by their role tokens) -> windows that fit the backbone -> hidden
 states -> one feature vector per assistant turn -> head -> turn rewards.
@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from transformers.utils import ModelOutput, logging
 
 from .configuration_geli import GeliRewardConfig
+from .toolkit_geli import loading, what_to_do
 
 if TYPE_CHECKING:  # never true; transformers copies what a module imports from beside it, so this travels along
     from .pipeline_geli import TurnRewardsPipeline  # noqa: F401
@@ -199,9 +200,10 @@ class GeliRewardModel(PreTrainedModel):
         if not known.issuperset(config):
             raise TypeError(f"from_backbone: no field of GeliRewardConfig is called {sorted(set(config) - known)}")
         path = name_or_path if name_or_path is not None else default_backbone()
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        with loading(path):
+            tokenizer = AutoTokenizer.from_pretrained(path)
+            backbone = AutoModel.from_pretrained(path, dtype=dtype or torch.float32)
         new_tokens = _prepare_tokenizer(tokenizer)
-        backbone = AutoModel.from_pretrained(path, dtype=dtype or torch.float32)
         if backbone.config.is_encoder_decoder:
             backbone = backbone.get_encoder()
         _add_role_embeddings(backbone, tokenizer, new_tokens)
@@ -238,14 +240,14 @@ class GeliRewardModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """As every model's. With a `revision`, a `token` or the like the tokenizer is read at once, for it needs them
         too, and no token is kept."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        path = pretrained_model_name_or_path
         names = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
         where = {name: kwargs[name] for name in names if kwargs.get(name)}
-        if where:
-            model = loaded[0] if isinstance(loaded, tuple) else loaded
-            model.tokenizer = AutoTokenizer.from_pretrained(
-                pretrained_model_name_or_path, config=model.config, **where
-            )
+        with loading(path, **kwargs):
+            loaded = super().from_pretrained(path, *args, **kwargs)
+            if where:
+                model = loaded[0] if isinstance(loaded, tuple) else loaded
+                model.tokenizer = AutoTokenizer.from_pretrained(path, config=model.config, **where)
         return loaded
 
     @property
@@ -266,6 +268,7 @@ class GeliRewardModel(PreTrainedModel):
                 found = str(error).splitlines()[0]
                 raise ValueError(
                     f"{path}: no tokenizer found beside the weights of this reward model ({found:.120}). {remedy}"
+                    f"{what_to_do(error, path)}"
                 ) from error
             roles = [tokenizer.convert_tokens_to_ids(token) for token in (USER_TOKEN, ASSISTANT_TOKEN)]
             expected = [self.config.user_token_id, self.config.assistant_token_id]

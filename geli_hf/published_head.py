@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig
 
 from .modeling_geli import GeliRewardModel
+from .toolkit_geli import what_to_do
 from .torch_file import Archive, Layer, Pickle, short
 from .training.arguments import PAPER
 
@@ -57,7 +58,8 @@ def convert_head(path: str | os.PathLike, backbone: str = PUBLISHED_BACKBONE) ->
     try:
         found = getattr(AutoConfig.from_pretrained(backbone), "hidden_size", None)
     except (OSError, ValueError) as error:
-        raise OSError(f"backbone: no model {backbone!r}, neither as a folder nor on the Hub: {error}") from None
+        hint = what_to_do(error, backbone)
+        raise OSError(f"backbone: no model {backbone!r}, neither as a folder nor on the Hub: {error}{hint}") from None
     fitting = f"choose an encoder with hidden states of size {size}, such as {PUBLISHED_BACKBONE} for 1024"
     if found != size:
         raise ValueError(

@@ -22,6 +22,7 @@ def shared_data() -> Path:
 def be_owner(tmp_path, monkeypatch):
     """Called with a loopback Hub: this process is then one of its owner's, with empty caches."""
     from huggingface_hub import constants
+    from transformers.utils import hub as hub_of_transformers
 
     def be_owner(hub) -> None:
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
@@ -30,6 +31,7 @@ def be_owner(tmp_path, monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+        monkeypatch.setattr(hub_of_transformers, "_hf_api", None)  # it keeps the Hub that it asked first
         monkeypatch.setenv("HF_TOKEN", "hf_owner")
         monkeypatch.setenv("GELI_HF_CACHE", str(tmp_path / "geli_hf"))
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from ..cache import offline_hint
 from ..image_processing_affect import FacialAffectImageProcessor, standardise
+from ..toolkit_geli import loading
 from .emotions import EMOTIONS, emotions_of_labels
 from .faces import Box, square_crop
 
@@ -45,11 +45,9 @@ class ImageAffect:
         device: str | torch.device = "cpu",
     ):
         path = SHIPPED if model is None else model
-        try:
+        with loading(path):
             self.processor = AutoImageProcessor.from_pretrained(path)
             self.model = AutoModelForImageClassification.from_pretrained(path, dtype=torch.float32).eval()
-        except OSError as error:
-            raise OSError(f"{error}{offline_hint()}") from error
         self.model.to(device, memory_format=torch.channels_last)
         self._own = isinstance(self.processor, FacialAffectImageProcessor)
         usual = (self.processor.scale, self.processor.shift) if self._own else (1.0, 0.0)

@@ -22,9 +22,9 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import cached_file, find_adapter_config_file
 
-from ..cache import offline_hint
 from ..configuration_geli import GeliRewardConfig
 from ..sessions import Session
+from ..toolkit_geli import loading, what_to_do
 from .dialogue import OPENING
 
 USER_TOKEN, ASSISTANT_TOKEN, END_TOKEN, PAD_TOKEN = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
@@ -78,9 +78,10 @@ def load_policy(name_or_path: str | Path, **model_kwargs) -> tuple[PreTrainedMod
     where = hub_kwargs(model_kwargs)
     check_policy(name_or_path, **where)
     tokenizer = load_policy_tokenizer(name_or_path, **where)
-    if is_adapter(name_or_path, **where):
-        return AutoPeftModelForCausalLM.from_pretrained(name_or_path, **model_kwargs).merge_and_unload(), tokenizer
-    return AutoModelForCausalLM.from_pretrained(name_or_path, **model_kwargs), tokenizer
+    with loading(name_or_path, **where):
+        if is_adapter(name_or_path, **where):
+            return AutoPeftModelForCausalLM.from_pretrained(name_or_path, **model_kwargs).merge_and_unload(), tokenizer
+        return AutoModelForCausalLM.from_pretrained(name_or_path, **model_kwargs), tokenizer
 
 
 def hub_kwargs(model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,11 +128,12 @@ def check_policy(name_or_path: str | Path, **where) -> None:
     except (OSError, ValueError) as error:
         if base is name_or_path:
             raise PolicyError(
-                f"{base}: no model, neither as a folder nor on the Hub: {_first(error)}{offline_hint()}"
+                f"{base}: no model, neither as a folder nor on the Hub: {_first(error)}"
+                f"{what_to_do(error, base, **where)}"
             ) from error
+        hint = what_to_do(error, base, **where) or "; correct base_model_name_or_path in its adapter_config.json"
         raise PolicyError(
-            f"{name_or_path}: an adapter to {base!r}, which can't be read ({_first(error)}); correct "
-            "base_model_name_or_path in its adapter_config.json"
+            f"{name_or_path}: an adapter to {base!r}, which can't be read ({_first(error)}){hint}"
         ) from error
     if config.model_type == GeliRewardConfig.model_type:
         raise PolicyError(f"{base}: expected a policy, a model that writes replies; this is a reward model of geli_hf")
@@ -166,9 +168,8 @@ def load_policy_tokenizer(name_or_path: str | Path, **where) -> PreTrainedTokeni
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
     except (OSError, ValueError) as error:
-        raise PolicyError(
-            f"{name}: no tokenizer can be read there ({_first(error)}); write it with tokenizer.save_pretrained"
-        ) from error
+        hint = what_to_do(error, name, **where) or "; write it with tokenizer.save_pretrained"
+        raise PolicyError(f"{name}: no tokenizer can be read there ({_first(error)}){hint}") from error
     if tokenizer.eos_token is None:
         raise PolicyError(
             f"{name}: the tokenizer has no eos_token, so its policy could not end a reply; set one and save it"

@@ -5,34 +5,29 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from trl import GRPOConfig, RLOOConfig, SFTConfig
 
-from ..hub.cards import made, name_of, policy_card, save_card
+from ..hub.cards import hyperparameters, keep_from_peft, made, name_of, policy_card, save_card
+from ..hub.models import push_output, push_to_hub
 
 METHODS = {"sft": SFTConfig, "grpo": GRPOConfig, "rloo": RLOOConfig}
-HYPERPARAMETERS = (
-    "learning_rate",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "lr_scheduler_type",
-    "num_generations",
-    "num_iterations",
-    "max_completion_length",
-    "temperature",
-    "epsilon",
-    "beta",
-    "seed",
-)
+OF_RL = ("num_generations", "num_iterations", "max_completion_length", "temperature", "epsilon", "beta")
 
 
 def write_own_cards(trainer: Trainer) -> None:
-    """From now on the trainer writes the project's own card, into its output folder and into every checkpoint."""
+    """From now on the trainer writes the project's own card, into its output folder and into every checkpoint; and
+    with that card it, and its model, are pushed."""
     trainer.create_model_card = partial(_create_model_card, trainer)
     trainer.add_callback(_CardWithCheckpoint())
+    trainer.push_to_hub = partial(push_output, trainer)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if isinstance(model, PeftModel):
+        keep_from_peft(model)
+    card = partial(_card, args=trainer.args, model=model, rows=len(trainer.train_dataset))
+    model.push_to_hub = partial(push_to_hub, model, card=card, beside=[trainer.processing_class])
 
 
 def save_policy_card(
@@ -50,20 +45,26 @@ def save_policy_card(
         name: what the card calls it.
         adapter: whether the folder holds an adapter alone, and not a whole model.
     """
+    save_card(_card(args.hub_model_id or name, args, model, rows, adapter=adapter), folder)
+
+
+def _card(
+    repo_id: str, args: TrainingArguments, model: PreTrainedModel | PeftModel, rows: int, adapter: bool | None = None
+) -> ModelCard:
+    """`adapter`: as of `save_policy_card`; None, as it is now."""
     peft = isinstance(model, PeftModel)
-    settings = {name: getattr(args, name) for name in HYPERPARAMETERS if hasattr(args, name)}
+    settings = hyperparameters(args, OF_RL)
     if peft:
         lora = model.peft_config[model.active_adapter]
         settings["lora"] = {name: getattr(lora, name, None) for name in ("r", "lora_alpha", "lora_dropout")}
-    card = policy_card(
-        args.hub_model_id or name,
+    return policy_card(
+        repo_id,
         base_model=(model.get_base_model() if peft else model).config._name_or_path,
-        adapter=adapter,
+        adapter=peft if adapter is None else adapter,
         method=next((name for name, config in METHODS.items() if isinstance(args, config)), None),
         training_data=f"{rows} rows. Of whose words, and under which licence, was not told.",
         made=made(settings=settings),
     )
-    save_card(card, folder)
 
 
 def _create_model_card(trainer: Trainer, *args, **kwargs) -> None:

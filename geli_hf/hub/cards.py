@@ -27,9 +27,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers.utils import logging
 
 from ..cache import whole
-from ..configuration_geli import TOOLKIT_VERSION
+from ..configuration_affect import FacialAffectConfig
+from ..configuration_geli import GeliRewardConfig
 from ..evaluation.policies import OWN_REWARD, policy_table
 from ..evaluation.table import COLUMNS
+from ..toolkit_geli import TOOLKIT_VERSION
 
 logger = logging.get_logger(__name__)
 
@@ -53,6 +55,11 @@ REWARD_FIGURES = {
     "session_spearman": "spearmanr",
     "global_loss": "mse",
 }
+# What else makes the rewards of an adapter those that were learned.
+OF_BACKBONE = (
+    *("head", "head_hidden_size", "pooling", "layers", "context_messages", "max_length"),
+    *("aggregation", "score_mean", "score_std"),
+)
 MEANING = {
     "session_id": "of its own for every row",
     "conversation_id": "the conversation that was rated, perhaps by several people",
@@ -66,6 +73,16 @@ MEANING = {
     "behaviour": "the listener's behaviour in words, one text per turn of the assistant",
     "turn_rating": "a rating per turn of the assistant: for evaluation, never for training",
 }
+# What is told of every training, if its trainer has it.
+HYPERPARAMETERS = (
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "lr_scheduler_type",
+    "seed",
+)
 VERSIONS = ("geli-hf", "torch", "transformers", "trl", "peft", "datasets")
 NAMED = re.compile(r"^<!-- geli: (.+?) -->$", re.MULTILINE)
 FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*$\n?", re.DOTALL | re.MULTILINE)
@@ -117,7 +134,9 @@ def fill(
     Raises:
         jinja2.UndefinedError: the template asks for something that was not told.
     """
-    text = _templates.get_template(f"{template}.md").render({"repo_id": repo_id, "made": None, "recipe": None} | told)
+    text = _templates.get_template(f"{template}.md").render(
+        {"repo_id": repo_id} | dict.fromkeys(("made", "recipe", "adapter")) | told
+    )
     card = (DatasetCard if template == "dataset" else ModelCard)(re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n")
     for name, value in (metadata or {}).items():
         if value is not None:
@@ -162,6 +181,11 @@ def made(
         "date": datetime.now(UTC).date().isoformat(),
         "minutes": None if seconds is None else round(seconds / 60, 1),
     }
+
+
+def hyperparameters(args: Any, more: Iterable[str] = ()) -> dict[str, Any]:
+    """What a card tells of a trainer's arguments: those with the names of every training, and more."""
+    return {name: getattr(args, name) for name in (*HYPERPARAMETERS, *more) if hasattr(args, name)}
 
 
 def source_of(corpus: str) -> str:
@@ -216,13 +240,29 @@ def save_card(card: RepoCard, folder: str | Path) -> str:
 
 
 def own_card(folder: str | Path) -> str | None:
-    """The text of a folder's card; None if there is none, or only the form that PEFT or a trainer leaves."""
+    """The text of a folder's card; None if there is none, or only a form."""
     path = Path(folder) / CARD
     if not path.exists():
         return None
     text = path.read_text(encoding="utf-8")
-    form = "[More Information Needed]" in text and "# Model Card for " in text
-    return None if form or "generated_from_trainer" in text else text
+    return None if is_form(text) else text
+
+
+def is_form(card: str) -> bool:
+    """Whether this is only what transformers, PEFT or a trainer leaves for somebody to fill in."""
+    return ("[More Information Needed]" in card and "# Model Card for " in card) or "generated_from_trainer" in card
+
+
+def keep_from_peft(model: Any) -> None:
+    """From now on a `PeftModel` leaves the card of a folder that it is saved to alone.
+
+    Into ours it would write tags of its own, and the path of the model under it.
+    """
+    model.create_or_update_model_card = _nothing
+
+
+def _nothing(folder: str) -> None:
+    pass
 
 
 def updated(card: str, new: RepoCard) -> str:
@@ -300,6 +340,7 @@ def reward_model_card(
     repo_id: str,
     *,
     base_model: str = "",
+    adapter: GeliRewardConfig | None = None,
     training_data: str = NOT_TOLD,
     rating: str = NOT_TOLD,
     row: Mapping[str, Any] | None = None,
@@ -315,6 +356,7 @@ def reward_model_card(
 
     Args:
         base_model: name of the backbone on the Hub; a folder is left out.
+        adapter: if it is an adapter, the configuration of the model that it was trained on, with its name or folder.
         row: figures by name, as of `evaluation.evaluate_rewards`.
         table: these and others in Markdown, if there is more to show than the row.
         held_out, measured_on: what they were measured on, in words, and as of `fill`.
@@ -328,7 +370,7 @@ def reward_model_card(
     ]
     if figures and table is None:
         table = "\n".join(["| | |", "| --- | ---: |", *(f"| {each.name} | {each.value:.3f} |" for each in figures)])
-    return fill(
+    card = fill(
         "reward_model" if signals is None else "attribution",
         repo_id,
         figures=figures,
@@ -341,7 +383,18 @@ def reward_model_card(
         signals=", ".join(f"`{name}`" for name in signals or ()) or "none",
         made=made,
         recipe=recipe,
+        adapter=adapter and _of_backbone(adapter),
     )
+    if adapter:
+        card.data.library_name = "peft"
+    return card
+
+
+def _of_backbone(config: GeliRewardConfig) -> str:
+    """The arguments of `GeliRewardModel.from_backbone` for a model of this configuration."""
+    base, usual = config.text_config._name_or_path, GeliRewardConfig()
+    own = {name: getattr(config, name) for name in OF_BACKBONE if getattr(config, name) != getattr(usual, name)}
+    return ", ".join([repr(base or "the backbone"), *(f"{name}={value!r}" for name, value in own.items())])
 
 
 def policy_card(
@@ -355,18 +408,23 @@ def policy_card(
     recipe: str | None = None,
     made: Mapping | None = None,
     comparison: Mapping[str, Any] | None = None,
+    table: str | None = None,
     held_out: str | None = None,
     measured_on: Mapping[str, str] | None = None,
+    limits: str | None = None,
     **metadata,
 ) -> ModelCard:
     """The card of a policy.
 
     Args:
-        base_model: name on the Hub of the model that it was made from; a folder is left out.
+        base_model: name on the Hub of the model that it was made from; of a folder only an adapter's card tells the
+            name.
         adapter: whether it is an adapter to that.
         method: "grpo", "rloo" or "sft".
         reward_model: what it was aligned to.
         comparison: figures of a `PolicyComparison`.
+        table: these and others in Markdown, if there is more to show.
+        limits: what else there is to say of what it is for.
         training_data, recipe, made, held_out, measured_on, metadata: as of a reward model.
     """
     figures = []
@@ -392,12 +450,35 @@ def policy_card(
         made=made,
         judge=judge,
         held_out=held_out,
-        figures_table=policy_table(comparison) if comparison else None,
+        figures_table=policy_table(comparison) if comparison and table is None else table,
+        adapter=adapter,
+        base=f"`{name_of(base_model)}`" if base_model else "that it was trained on",
+        limits=limits,
     )
     card.data.tags += ["trl", method] if method else []
     if adapter:
         card.data.library_name = "peft"
     return card
+
+
+def rating_of(config: GeliRewardConfig) -> str:
+    """What a reward model's configuration tells of the ratings that it learned from."""
+    if (config.score_mean, config.score_std) == (0.0, 1.0):  # as it is before training
+        return NOT_TOLD
+    return f"its mean was {config.score_mean:.3g}, and its standard deviation {config.score_std:.3g}."
+
+
+def facial_affect_card(
+    repo_id: str, *, config: FacialAffectConfig, training_data: str = NOT_TOLD, **told
+) -> ModelCard:
+    """The card of a classifier of faces.
+
+    Args:
+        told: what the template asks for, as far as it is known; and as of `fill`.
+    """
+    net = f"the backbone `{config.backbone}` on grey faces of {config.image_size} x {config.image_size} pixels"
+    nothing = dict.fromkeys(("scale", "shift", "learnt", "figures_table"))
+    return fill("facial_affect", repo_id, **nothing | {"net": net, "training_data": training_data} | told)
 
 
 def dataset_card(splits: Mapping[str, Dataset], repo_id: str, *, source: str, raters: str, **metadata) -> DatasetCard:

@@ -15,15 +15,20 @@ from ..configuration_affect import FacialAffectConfig
 from ..configuration_geli import GeliRewardConfig
 from ..modeling_affect import FacialAffectModel
 from ..modeling_geli import GeliRewardModel
-from .cards import for_repo, own_card, updated
+from .cards import for_repo, is_form, own_card, updated
 from .pushing import CARD, Push, read_card
 
 PACKAGE = Path(__file__).parents[1]
 MODELS = {"reward model": GeliRewardModel, "attribution": GeliRewardModel, "face classifier": FacialAffectModel}
 TOKENIZER = ("tokenizer_config.json",)
 CODE = {  # travels with the weights
-    "reward model": ("configuration_geli.py", "modeling_geli.py", "pipeline_geli.py"),
-    "face classifier": ("configuration_affect.py", "modeling_affect.py", "image_processing_affect.py"),
+    "reward model": ("configuration_geli.py", "modeling_geli.py", "pipeline_geli.py", "toolkit_geli.py"),
+    "face classifier": (
+        "configuration_affect.py",
+        "modeling_affect.py",
+        "image_processing_affect.py",
+        "toolkit_geli.py",
+    ),
 }
 CODE["attribution"] = CODE["reward model"]
 # Beside the configuration, the weights and the code.
@@ -54,7 +59,7 @@ class ModelPush(Push):
     stale = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")  # weights of an earlier push
 
     def merged(self, card: str) -> str:
-        return updated(card, ModelCard(self.card))
+        return self.card if is_form(card) else updated(card, ModelCard(self.card))
 
     def check(self, there: Collection[str]) -> None:
         kind = next((kind for name, kind in MARKS.items() if name in there), self.what)
@@ -94,7 +99,7 @@ def open_folder(folder: str | Path) -> tuple[str, dict[str, Path]]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one that a model's save_pretrained wrote")
-    kind, config = _kind(folder)
+    kind, config = kind_and_config(folder)
     files = {}
     for path in sorted([*folder.iterdir(), *(path for name in FOLDERS for path in (folder / name).glob("*"))]):
         name = path.relative_to(folder).as_posix()
@@ -118,7 +123,8 @@ def open_folder(folder: str | Path) -> tuple[str, dict[str, Path]]:
     return kind, files
 
 
-def _kind(folder: Path) -> tuple[str, dict]:
+def kind_and_config(folder: Path) -> tuple[str, dict]:
+    """What the folder holds, as of `open_folder`, by its configuration alone."""
     name = "adapter_config.json" if (folder / "adapter_config.json").exists() else "config.json"
     try:
         config = json.loads((folder / name).read_text(encoding="utf-8"))
@@ -205,5 +211,5 @@ def _check_base(folder: Path, config: dict) -> None:
     if not base or Path(base).exists() or str(base).count("/") > 1 or str(base).startswith((".", "/")):
         raise ValueError(
             f"{folder}: the adapter's base_model_name_or_path is {base!r}, which nobody else has. Push the base "
-            "first, and put its name on the Hub into adapter_config.json and README.md; or push the merged policy"
+            "first, and put its name on the Hub into adapter_config.json and README.md; or push the merged model"
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, metadata_load
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token, metadata_load
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -48,6 +49,8 @@ class Push:
         create_pr: open a pull request, in place of a commit.
         revision: a branch, which is made if it is not there; None is the main one.
         replace_card: replace the card on the Hub even if somebody edited it there.
+        message, description: of the commit.
+        token: in place of the one that this machine is logged in with.
     """
 
     repo_type: ClassVar[str]
@@ -61,6 +64,9 @@ class Push:
     create_pr: bool = False
     revision: str | None = None
     replace_card: bool = False
+    message: str | None = None
+    description: str | None = None
+    token: str | bool | None = field(default=None, repr=False)
 
     def __post_init__(self):
         check_repo_id(self.repo)
@@ -73,14 +79,11 @@ class Push:
         return dict(sorted(sizes.items()))
 
     def create(self, api: HfApi) -> None:
-        """Make the repository."""
-        api.create_repo(self.repo, repo_type=self.repo_type, private=self.private or None, exist_ok=True)
+        """Make the repository, which nobody else may have made meanwhile."""
+        api.create_repo(self.repo, repo_type=self.repo_type, private=self.private or None)
 
-    def prepare(self, api: HfApi) -> None:
-        """What a repository that was there already needs before the commit."""
-
-    def finish(self, api: HfApi) -> None:
-        """What is left to do after the commit."""
+    def finish(self, api: HfApi, *, new: bool) -> None:
+        """What is left to do after the commit, in a repository that was made for it or that was there."""
 
     def check(self, there: Collection[str]) -> None:
         """Raises ValueError if these files are not to be replaced by this."""
@@ -92,8 +95,13 @@ class Push:
 
 @dataclass(frozen=True)
 class Pushed:
-    url: str  # of the commit, or of the pull request
+    commit: CommitInfo
     card_kept: bool  # the one that was edited on the Hub
+
+    @property
+    def url(self) -> str:
+        """Of the commit, or of the pull request."""
+        return self.commit.pr_url or self.commit.commit_url
 
 
 def check_repo_id(repo: str) -> None:
@@ -103,6 +111,14 @@ def check_repo_id(repo: str) -> None:
         raise ValueError(f"--repo: {error}") from None
     if repo.count("/") != 1:
         raise ValueError(f"--repo: expected owner/name, found {repo!r}")
+
+
+def full_name(repo: str, token: str | bool | None = None) -> str:
+    """The name with its owner; without one it is of whoever the token is of."""
+    if "/" in repo:
+        return repo
+    with hints(token=token):
+        return f"{HfApi(token=token).whoami()['name']}/{repo}"
 
 
 def read_card(folder: Path) -> str | None:
@@ -136,8 +152,8 @@ def send(push: Push) -> Pushed:
     Raises:
         OSError, ValueError: it did not work, and nothing was published; the message says what to do.
     """
-    api = HfApi()
-    with hints():
+    api = HfApi(token=push.token)
+    with hints(token=push.token):
         info = _info(api, push.repo, push.repo_type)
         if info is not None and push.private and not info.private:
             raise ValueError(
@@ -146,42 +162,66 @@ def send(push: Push) -> Pushed:
             )
         if info is None:
             push.create(api)
-        revision = push.revision or "main"
-        parent = _head(api, push, revision)
-        there = set(api.list_repo_files(push.repo, repo_type=push.repo_type, revision=parent))
-        push.check(there)
-        if info is not None:
-            push.prepare(api)
-        card = push.card
-        if card is not None and CARD in there and not push.replace_card:
-            edited = _edited_card(api, push, parent)
-            card = card if edited is None else push.merged(edited)
-        adds = [CommitOperationAdd(name, str(path)) for name, path in push.files.items()]
-        if card is not None:
-            adds.append(CommitOperationAdd(CARD, card.encode()))
-        gone = sorted(
-            name for name in there - set(push.files) - {CARD} if any(fnmatch(name, each) for each in push.stale)
-        )
-        commit = api.create_commit(
-            push.repo,
-            [*adds, *(CommitOperationDelete(name) for name in gone)],
-            commit_message=f"{TITLE}{push.what}",
-            repo_type=push.repo_type,
-            revision=revision,
-            create_pr=push.create_pr,
-            parent_commit=parent,
-        )
-    url = commit.pr_url or commit.commit_url
-    with hints(f"{url}: pushed, but not all is done. "):
-        push.finish(api)
-    return Pushed(url, card_kept=card != push.card)
+        with _taken_back(api, push) if info is None else nullcontext():
+            commit, card = _commit(api, push)
+    pushed = Pushed(commit, card_kept=card != push.card)
+    with hints(f"{pushed.url}: pushed, but not all is done. ", token=push.token):
+        push.finish(api, new=info is None)
+    return pushed
+
+
+def _commit(api: HfApi, push: Push) -> tuple[CommitInfo, str | None]:
+    """All at once; and the card as it was sent."""
+    revision = push.revision or "main"
+    parent = _head(api, push, revision)
+    there = set(api.list_repo_files(push.repo, repo_type=push.repo_type, revision=parent))
+    push.check(there)
+    card = push.card
+    if card is not None and CARD in there and not push.replace_card:
+        edited = _edited_card(api, push, parent)
+        card = card if edited is None else push.merged(edited)
+    adds = [CommitOperationAdd(name, str(path)) for name, path in push.files.items()]
+    if card is not None:
+        adds.append(CommitOperationAdd(CARD, card.encode()))
+    gone = sorted(name for name in there - set(push.files) - {CARD} if any(fnmatch(name, each) for each in push.stale))
+    commit = api.create_commit(
+        push.repo,
+        [*adds, *(CommitOperationDelete(name) for name in gone)],
+        commit_message=push.message or f"{TITLE}{push.what}",
+        commit_description=push.description,
+        repo_type=push.repo_type,
+        revision=revision,
+        create_pr=push.create_pr,
+        parent_commit=parent,
+    )
+    return commit, card
+
+
+@contextmanager
+def _taken_back(api: HfApi, push: Push) -> Iterator[None]:
+    """If this fails, the repository that was made for it goes away again; unless something got into it meanwhile."""
+    try:
+        yield
+    except BaseException as error:
+        where = {"repo_type": push.repo_type}
+        try:
+            first, *later = api.list_repo_commits(push.repo, **where)
+            refs = api.list_repo_refs(push.repo, include_pull_requests=True, **where)
+            targets = {ref.target_commit for ref in [*refs.branches, *refs.tags, *(refs.pull_requests or ())]}
+            if not later and targets == {first.commit_id}:
+                api.delete_repo(push.repo, **where)
+            else:
+                error.add_note(f"{push.repo} was made for this push and got something from elsewhere, so it stays.")
+        except Exception:
+            error.add_note(f"{push.repo} was made for this push and stays, without it: delete it in its settings.")
+        raise
 
 
 def _info(api: HfApi, repo: str, repo_type: str) -> ModelInfo | None:
     try:
         return api.repo_info(repo, repo_type=repo_type)
     except RepositoryNotFoundError as error:
-        if error.response.status_code == 401 and get_token() is not None:
+        if error.response.status_code == 401 and (api.token or get_token()) is not None:
             raise  # with a token, it is the token that is wrong
         return None
 
@@ -207,35 +247,38 @@ def _edited_card(api: HfApi, push: Push, revision: str) -> str | None:
 
 
 @contextmanager
-def hints(done: str = "") -> Iterator[None]:
+def hints(done: str = "", *, token: str | bool | None = None) -> Iterator[None]:
     """The client's own errors with what to do beside them, as OSError or ValueError, and never with the token.
 
     Args:
         done: what was published already, in words. Without it, nothing was.
+        token: the one that was asked with, beside that of this machine.
     """
     again = "Do the rest by hand, or push again." if done else AGAIN
+    say = partial(_say, done=done, secrets=(token, get_token()))
     try:
         yield
     except OfflineModeIsEnabled as error:
-        _say(error, "Unset HF_HUB_OFFLINE: a push needs the Hub.")
+        say(error, "Unset HF_HUB_OFFLINE: a push needs the Hub.")
     except (HfHubHTTPError, EntryNotFoundError) as error:
         response = getattr(error, "response", None)
         status = getattr(response, "status_code", None)
         hint = HINTS.get(status, again if status is None or status >= 500 else "")
         wait = response.headers.get("Retry-After") if status == 429 else None
-        _say(error, hint.replace("{wait}", f" ({wait} s)" if wait else ""), done)
+        say(error, hint.replace("{wait}", f" ({wait} s)" if wait else ""))
     except HTTPError as error:  # no answer at all
-        _say(error, f"The connection was lost. {again}", done)
+        say(error, f"The connection was lost. {again}")
     except RuntimeError as error:  # what the client makes of a file that it could not upload
-        _say(error, again, done)
+        say(error, again)
     except ValueError as error:
         if "Invalid metadata in README.md" not in str(error):
             raise
-        _say(error, f"Correct the lines between the dashes of {CARD}. Nothing was published.")
+        say(error, f"Correct the lines between the dashes of {CARD}. Nothing was published.")
 
 
-def _say(error: Exception, hint: str, done: str = "") -> NoReturn:
-    text = f"{done}{error}\n{hint}".strip()
-    if token := get_token():
-        text = text.replace(token, "hf_***")
+def _say(error: Exception, hint: str, *, done: str, secrets: Collection) -> NoReturn:
+    text = "\n".join([f"{done}{error}", *getattr(error, "__notes__", ()), hint]).strip()
+    for secret in secrets:
+        if isinstance(secret, str):
+            text = text.replace(secret, "hf_***")
     raise (ValueError if isinstance(error, ValueError) else OSError)(text) from None

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
+from itertools import chain
 from pathlib import Path
 
 from huggingface_hub import HfApi, SpaceCard
@@ -29,14 +32,16 @@ REQUIREMENTS = "requirements.txt"
 class SpacePush(Push):
     """
     Args:
+        name: its folder, as it was given on the command line.
         secrets, variables: of the app's environment; secrets are never read back, and not shown.
-        hardware: asked for after the commit, since it may cost from then on.
+        hardware: asked for last, since it may cost from then on.
         model: the name of one on the Hub, see `MODEL_VARIABLE`.
     """
 
     repo_type = "space"
     stale = ("geli_hf/*", "geli_hf-*.dist-info/*")
 
+    name: str
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     variables: Mapping[str, str] = field(default_factory=dict)
     hardware: str | None = None
@@ -59,20 +64,39 @@ class SpacePush(Push):
             repo_type="space",
             space_sdk="gradio",
             private=self.private or None,
-            exist_ok=True,
             space_secrets=secrets or None,
             space_variables=variables or None,
         )
 
-    def prepare(self, api: HfApi) -> None:
-        for key, value in self.secrets.items():
-            api.add_space_secret(self.repo, key, value)
-        for key, value in self.variables.items():
-            api.add_space_variable(self.repo, key, value)
-
-    def finish(self, api: HfApi) -> None:
+    def finish(self, api: HfApi, *, new: bool) -> None:
+        """A new Space was made with its environment. One that was there gets it after the commit: if that fails, the
+        app of before has what it had."""
+        steps = {}  # by the option that stands for it
+        if not new:
+            for key, value in self.secrets.items():
+                steps["--secret", key] = partial(api.add_space_secret, self.repo, key, value)
+            for key, value in self.variables.items():
+                steps["--variable", f"{key}={value}"] = partial(api.add_space_variable, self.repo, key, value)
         if self.hardware:
-            api.request_space_hardware(self.repo, self.hardware)
+            steps["--hardware", self.hardware] = partial(api.request_space_hardware, self.repo, self.hardware)
+        left = list(steps)
+        for step in steps.values():
+            try:
+                step()
+            except Exception as error:
+                error.add_note(self._left(left))
+                raise
+            left.pop(0)
+
+    def _left(self, options: list[tuple[str, str]]) -> str:
+        """What to say of options that were not done."""
+        told = [" ".join(option).removeprefix("--") for option in options]  # a secret's option has no value
+        model = [("--model", self.model)] if self.model else []
+        branch = [("--revision", self.revision)] if self.revision else []
+        others = [option for option in options if option not in [("--variable", f"{MODEL_VARIABLE}={self.model}")]]
+        words = ["geli", "push", "space", self.name, *chain(("--repo", self.repo), *branch, *model, *others)]
+        secrets = " (with the value of each secret in the variable of its name)" if "--secret" in dict(options) else ""
+        return f"Not set: {', '.join(told)}. This sets just that{secrets}:\n{shlex.join(words)}"
 
     def merged(self, card: str) -> str:
         return with_versions(card, self.model)

@@ -6,16 +6,21 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
+from huggingface_hub import CommitInfo
 from safetensors.numpy import load_file, save_file
-from transformers.utils import PushToHubMixin, cached_file, logging
+from transformers.utils import cached_file, logging
 
+from ..hub.cards import rating_of, reward_model_card
+from ..hub.models import push_to_hub
 from ..modeling_geli import GeliRewardModel
 from ..sessions import assistant_turns
+from ..toolkit_geli import loading
 from .features import TurnFeatureCache, score_cached
 
 logger = logging.get_logger(__name__)
@@ -62,7 +67,7 @@ class SignalTrust:
         return np.where(np.isnan(standard), 0.0, standard - self.habit * usual)
 
 
-class HindsightAttribution(PushToHubMixin):
+class HindsightAttribution:
     """Explains recorded sessions: what each turn was worth, seen together with how the listener took it.
 
     It reads what comes after a turn, so it must never reward a policy; `fit_hindsight` gives the model that may.
@@ -154,6 +159,13 @@ class HindsightAttribution(PushToHubMixin):
         signals = {name: asdict(signal) for name, signal in self.signals.items()}
         (Path(folder) / SIGNALS_FILE).write_text(json.dumps({"signals": signals}, indent=1), encoding="utf-8")
 
+    def push_to_hub(self, repo_id: str, **how) -> CommitInfo:
+        """As of every model; see `geli_hf.hub.models.push_to_hub`."""
+        config = self.model.config
+        base, rating = config.text_config._name_or_path, rating_of(config)
+        card = partial(reward_model_card, base_model=base, rating=rating, signals=self.signals)
+        return push_to_hub(self, repo_id, card=card, loaded_from=config._name_or_path, **how)
+
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **where) -> HindsightAttribution:
         """
@@ -164,7 +176,8 @@ class HindsightAttribution(PushToHubMixin):
         Raises:
             OSError: there is no such folder or repository, or it holds no attribution (a reward model, perhaps).
         """
-        weights, signals = (cached_file(str(name_or_path), name, **where) for name in (WEIGHTS_FILE, SIGNALS_FILE))
+        with loading(name_or_path, **where):
+            weights, signals = (cached_file(str(name_or_path), name, **where) for name in (WEIGHTS_FILE, SIGNALS_FILE))
         read = json.loads(Path(signals).read_text(encoding="utf-8"))["signals"]
         model = GeliRewardModel.from_pretrained(name_or_path, **where)
         return cls(model, **load_file(weights), signals={name: SignalTrust(**signal) for name, signal in read.items()})

@@ -17,25 +17,12 @@ from transformers import Trainer, TrainingArguments
 
 from ..decomposition import GLOBAL_EXPLICIT, geli_loss, li_loss
 from ..evaluation.metrics import global_loss, global_loss_floor, local_difference, within_session_spearman
-from ..hub.cards import made, name_of, reward_model_card, save_card
+from ..hub.cards import hyperparameters, keep_from_peft, made, name_of, rating_of, reward_model_card, save_card
+from ..hub.models import push_output
 from ..modeling_geli import GeliRewardModel
 from .arguments import GeliRewardArguments
 from .dataset import Scale, SessionCollator, SessionData, SessionSampler
 from .features import TurnFeatureCache, cached_turn_features
-
-# What a card tells of the training beside what is our own.
-HYPERPARAMETERS = (
-    "learning_rate",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "bf16",
-    "seed",
-)
 
 
 class GeliRewardTrainer(Trainer):
@@ -98,6 +85,7 @@ class GeliRewardTrainer(Trainer):
             from peft import get_peft_model
 
             model = get_peft_model(model, _with_head(peft_config))
+            keep_from_peft(model)
         super().__init__(
             model=model,
             args=args,
@@ -223,17 +211,22 @@ class GeliRewardTrainer(Trainer):
         if self.is_world_process_zero():
             self._save_card(Path(self.args.output_dir))
 
+    def push_to_hub(self, *args, **kwargs):
+        """As every trainer's; in one commit, in which the words that somebody wrote into the card on the Hub stay."""
+        return push_output(self, *args, **kwargs)
+
     def _save_card(self, folder: Path) -> None:
         args, config = self.args, self.reward_model.config
         own = {field.name for field in fields(args)} - {field.name for field in fields(TrainingArguments)}
-        settings = {name: getattr(args, name) for name in (*sorted(own), *HYPERPARAMETERS)}
+        settings = hyperparameters(args, (*sorted(own), "warmup_steps", "weight_decay", "bf16"))
         measured = next((entry for entry in reversed(self.state.log_history) if "eval_loss" in entry), {})
         save_card(
             reward_model_card(
                 self.hub_model_id or name_of(folder),
                 base_model=config.text_config._name_or_path,
+                adapter=None if self.model is self.reward_model else config,
                 training_data=f"{len(self.train_dataset)} rated sessions. Whose and under which licence was not told.",
-                rating=f"its mean was {config.score_mean:.3g}, and its standard deviation {config.score_std:.3g}.",
+                rating=rating_of(config),
                 row={name.removeprefix("eval_"): value for name, value in measured.items()},
                 held_out="the sessions of the trainer's `eval_dataset`, which may have chosen the checkpoint",
                 measured_on={"type": "sessions", "name": "sessions held out of training"},

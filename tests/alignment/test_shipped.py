@@ -125,7 +125,7 @@ def test_the_reward_model_likes_interest_better_than_scorn():
 
 
 def test_the_cards_are_rendered_from_the_figures(script, figures):
-    for folder, card in script.cards(figures).items():
+    for folder, card in script.cards(figures, POLICY.parent).items():
         assert (POLICY.parent / folder / "README.md").read_text(encoding="utf-8") == str(card)
 
 

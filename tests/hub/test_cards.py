@@ -40,6 +40,9 @@ TOLD = {
     "held_out": "120 sessions",
     "figures_table": "| | a |\n| --- | --- |\n| model | .3 |",
     "signals": "`smile`",
+    "adapter": False,
+    "base": "`owner/base`",
+    "limits": None,
     "reward_model": "owner/reward",
     "method": "rloo",
     "judge": "the sample's own truth",
@@ -144,6 +147,7 @@ def repositories(tmp_path_factory) -> Path:
         for name in ("policy", "small_policy"):
             part.save_pretrained(folder / name)
     model.save_pretrained(folder / "policy_reward")
+    policy.name_or_path = "policy"
     get_peft_model(policy, LoraConfig(task_type="CAUSAL_LM")).save_pretrained(folder / "policy_adapter")
     affect_checkpoint(folder / "facial_affect")
     rows = Dataset.from_list([session(4, score=3.0) | {"rater_id": "r"}], features=session_features())
@@ -153,11 +157,11 @@ def repositories(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize("name", [*CARDS, "policy_adapter"])
 def test_every_block_of_code_runs(name, repositories, capsys, monkeypatch):
     monkeypatch.chdir(repositories)
     monkeypatch.setenv("GELI_HF_CACHE", str(repositories / "cache"))
-    text = fill(name, name).text
+    text = fill("policy", name, adapter=True).text if name == "policy_adapter" else fill(name, name).text
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     # The command that made it is the run's own, its settings are YAML, and the citation is for BibTeX.
     assert {language for language, _ in blocks} <= {"python", "bash", "yaml", "bibtex"}
@@ -318,7 +322,7 @@ def push_with_cards(classifier):
     model.save_pretrained("reward_model")
     cards.save_card(cards.reward_model_card("reward_model"), "reward_model")
     shutil.copytree(classifier, "facial_affect")
-    for name in ("configuration_affect", "modeling_affect", "image_processing_affect"):
+    for name in ("configuration_affect", "modeling_affect", "image_processing_affect", "toolkit_geli"):
         shutil.copy(Path(cards.__file__).parents[1] / f"{name}.py", "facial_affect")
     shown = {}
     for folder in ("reward_model", "facial_affect"):

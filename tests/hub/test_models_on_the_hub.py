@@ -20,12 +20,14 @@ DIALOGUES = [
     [{"role": ROLES[(i + first) % 2], "content": text} for i, text in enumerate(SAID[:length])]
     for length, first in ((6, 0), (7, 0), (3, 1))
 ]
-CODE = {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py"}
+CODE = {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py", "toolkit_geli.py"}
 
 
 def push(dialogues):
     import numpy as np
     import torch
+    from datasets import Dataset
+    from huggingface_hub import snapshot_download
     from peft import LoraConfig, get_peft_model
     from tiny import reward_model, session
 
@@ -63,6 +65,11 @@ def push(dialogues):
         part.push_to_hub("owner/face")
     picture = (torch.arange(64 * 64 * 3).reshape(64, 64, 3) % 251).to(torch.uint8).numpy()
     found["face"] = face(**processor(picture, return_tensors="pt")).logits[0].tolist()
+
+    # What is fetched by `hf download`, and never loaded here; and sessions.
+    model.push_to_hub("org/fetched")
+    snapshot_download("org/fetched")
+    Dataset.from_list([session(4) | {"rater_id": "ann"}]).push_to_hub("owner/sessions")
 
     # A policy, and an adapter to it.
     policy, tokenizer = small_policy([session(8)], hidden_size=32, layers=1, vocab_size=300)
@@ -108,9 +115,74 @@ def load_with_the_package(dialogues, commit):
     return found
 
 
+def open_every_door(owner):
+    """What is said where something of an owner's is loaded, None if it is: by our own doors, and by transformers'."""
+    from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, pipeline
+
+    from geli_hf import (
+        FacialAffectImageProcessor,
+        FacialAffectModel,
+        GeliRewardModel,
+        HindsightAttribution,
+        ImageAffect,
+        load_sessions,
+    )
+    from geli_hf.alignment import GeliReward, load_policy
+    from geli_hf.finished import open_model
+
+    def a_pipeline(task):
+        return lambda name: pipeline(task, model=name, device="cpu", trust_remote_code=task == "turn-rewards")
+
+    ours = {
+        "reward": {
+            "model": GeliRewardModel.from_pretrained,
+            "command": open_model,
+            "reward function": GeliReward,
+        },
+        "attribution": {"model": HindsightAttribution.from_pretrained, "command": open_model},
+        "face": {
+            "model": FacialAffectModel.from_pretrained,
+            "image processor": FacialAffectImageProcessor.from_pretrained,
+            "reader": ImageAffect,
+        },
+        "policy": {"policy": load_policy, "backbone": GeliRewardModel.from_backbone},
+        "adapter": {"policy": load_policy},
+        "sessions": {"sessions": load_sessions},
+    }
+    theirs = {
+        "reward": {
+            "auto class": AutoModelForSequenceClassification.from_pretrained,
+            "pipeline": a_pipeline("text-classification"),
+            "our pipeline": a_pipeline("turn-rewards"),
+        },
+        "face": {
+            "auto class": AutoModelForImageClassification.from_pretrained,
+            "pipeline": a_pipeline("image-classification"),
+        },
+        "policy": {"pipeline": a_pipeline("text-generation")},
+        "adapter": {"pipeline": a_pipeline("text-generation")},
+    }
+    return [
+        {
+            f"{repo}: {door}": error_of(load, f"{owner}/{repo}")
+            for repo, loads in doors.items()
+            for door, load in loads.items()
+        }
+        for doors in (ours, theirs)
+    ]
+
+
 def push_and_load(dialogues):
     pushed = push(dialogues)
-    return pushed, load_with_the_package(dialogues, pushed["commit"])
+    return pushed, load_with_the_package(dialogues, pushed["commit"]), open_every_door("owner")
+
+
+def load_offline(dialogues, commit):
+    from geli_hf import GeliRewardModel
+
+    loaded = load_with_the_package(dialogues, commit)
+    fetched = GeliRewardModel.from_pretrained("org/fetched").score_messages(dialogues).tolist()
+    return loaded, fetched, open_every_door("owner"), open_every_door("nobody")
 
 
 def load_without_the_package(dialogues):
@@ -164,8 +236,9 @@ def pushed(shared_hub, tmp_path_factory):
     """What the models gave before they were pushed, what they gave when loaded, and the folder of that process."""
     folder = tmp_path_factory.mktemp("pushing")
     environment = client(shared_hub, folder, "hf_owner")
-    helpers = (push, load_with_the_package)
-    pushed, loaded = in_fresh_process(push_and_load, folder, environment, helpers=helpers, dialogues=DIALOGUES)
+    helpers = (push, load_with_the_package, open_every_door)
+    pushed, loaded, doors = in_fresh_process(push_and_load, folder, environment, helpers=helpers, dialogues=DIALOGUES)
+    assert not any(said for each in doors for said in each.values()), doors
     return pushed, loaded, folder
 
 
@@ -223,9 +296,22 @@ def test_what_was_loaded_once_loads_offline(shared_hub, pushed):
     expected, _, folder = pushed
     asked = len(shared_hub.requests)
     environment = client(shared_hub, folder, HF_HUB_OFFLINE="1")
-    commit = expected["commit"]
-    found = in_fresh_process(load_with_the_package, folder, environment, dialogues=DIALOGUES, commit=commit)
-    check_loaded(found, expected)
+    helpers, told = (load_with_the_package, open_every_door), {"dialogues": DIALOGUES, "commit": expected["commit"]}
+    loaded, fetched, warm, (ours, theirs) = in_fresh_process(
+        load_offline, folder, environment, helpers=helpers, **told
+    )
+    check_loaded(loaded, expected)
+    assert same(fetched, expected["next"])
+    assert not any(said for each in warm for said in each.values()), warm
+    for door, said in ours.items():
+        repo = door.partition(":")[0]
+        once = "load it once" if repo == "sessions" else f"run `hf download nobody/{repo}` once"
+        assert f"HF_HUB_OFFLINE is set, so that only what was loaded here before can be: unset it, or {once}" in said
+        assert "or give a local folder" in said
+        assert said.count("HF_HUB_OFFLINE is set") == 1, door
+    for door, said in (ours | theirs).items():  # the client's own words
+        client_s = ("couldn't find them in the cached files", "Can't load image processor", "Couldn't reach")
+        assert any(words in said for words in client_s), (door, said)
     assert len(shared_hub.requests) == asked
 
 

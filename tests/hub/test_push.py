@@ -14,7 +14,7 @@ import torch
 from clients import client
 from faces import affect_checkpoint
 from fresh import in_fresh_process
-from huggingface_hub import CommitOperationAdd, constants
+from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import HTTPError
 from loopback_hub import cards
 from peft import LoraConfig, get_peft_model
@@ -26,13 +26,14 @@ from geli_hf import load_sessions
 from geli_hf.alignment import small_policy
 from geli_hf.data.rows import write_jsonl
 from geli_hf.finished import is_attribution, open_model
+from geli_hf.hub import pushing
 from geli_hf.hub.folders import CODE, open_folder
 from geli_hf.hub.pushing import hints
 from geli_hf.training import HindsightAttribution
 
 TALK = [{"role": "user", "content": "i lost my dog"}, {"role": "assistant", "content": "how sad"}]
 REWARD = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-REWARD |= {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py"}
+REWARD |= {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py", "toolkit_geli.py"}
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +217,7 @@ def test_a_card_with_a_broken_front_matter_publishes_nothing(model, here, refusa
     said = refusal("model", model, "--repo", "owner/reward")
     assert '"license" must be one of' in said.replace('\\"', '"')
     assert "Correct the lines between the dashes" in said
-    assert set(repo_of(here, "owner/reward").at("main").files) == {".gitattributes"}
+    assert not here.store.repos
 
 
 # ---------------------------------------------------------------- what is refused before anything is sent
@@ -309,6 +310,67 @@ def test_a_commit_that_fails_says_what_to_do_and_is_none(status, hint, model, he
     said = refusal("model", model, "--repo", "owner/reward")
     assert str(status) in said
     assert hint in said
+    assert not here.store.repos
+
+
+STEPS = (
+    "POST /api/repos/create",
+    "GET /api/models/owner/reward/revision/",
+    "GET /api/models/owner/reward/tree/",
+    "POST .*/preupload/",
+    "POST .*/objects/batch",
+    "PUT /lfs/",
+    "POST .*/commit/",
+)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("how", [{"status": 503}, {"drop": "request"}], ids=["refused", "broken off"])
+def test_a_repository_goes_again_if_its_first_commit_fails(step, how, model, here, refusal, waits):
+    here.fail(step, times=20, **how)
+    said = refusal("model", model, "--repo", "owner/reward")
+    assert "Nothing was published" in said
+    assert not here.store.repos
+
+
+def test_a_repository_that_was_there_stays_if_a_commit_fails(model, here, owner, refusal, waits):
+    owner.create_repo("owner/reward")
+    for step in STEPS[1:]:
+        here.fail(step, times=20)
+        assert "Nothing was published" in refusal("model", model, "--repo", "owner/reward")
+        here.faults.clear()
+    assert commits(here, "owner/reward") == 1
+
+
+@pytest.mark.parametrize("how", [{}, {"create_pr": True}, {"revision": "theirs"}], ids=str)
+def test_a_new_repository_stays_if_something_got_into_it_from_elsewhere(how, model, here, refusal, monkeypatch):
+    commit = HfApi.create_commit
+
+    def another_before_ours(self, repo, *_, **__):
+        if "revision" in how:
+            self.create_branch(repo, branch=how["revision"])
+        commit(self, repo, [CommitOperationAdd("notes.md", b"theirs")], commit_message="Theirs", **how)
+        raise RuntimeError("it broke off")
+
+    monkeypatch.setattr(HfApi, "create_commit", another_before_ours)
+    said = refusal("model", model, "--repo", "owner/reward")
+    assert "it broke off\nowner/reward was made for this push and got something from elsewhere, so it stays." in said
+    revision = "refs/pr/1" if "create_pr" in how else how.get("revision", "main")
+    assert text(here, "owner/reward", "notes.md", revision=revision) == "theirs"
+
+
+def test_a_new_repository_that_can_not_be_taken_back_is_named(model, here, refusal):
+    here.fail("POST .*/commit/", status=500)
+    here.fail("DELETE /api/repos/delete", status=403)
+    said = refusal("model", model, "--repo", "owner/reward")
+    assert "owner/reward was made for this push and stays, without it: delete it in its settings." in said
+    assert commits(here, "owner/reward") == 1
+
+
+def test_a_name_that_was_taken_meanwhile_is_left_to_whoever_took_it(model, here, owner, refusal, monkeypatch):
+    owner.create_repo("owner/reward")
+    monkeypatch.setattr(pushing, "_info", lambda *_: None)  # as it was a moment ago
+    assert "choose another name" in refusal("model", model, "--repo", "owner/reward")
     assert commits(here, "owner/reward") == 1
 
 
@@ -330,7 +392,7 @@ def test_what_was_stored_before_it_broke_off_is_not_sent_again(model, here, push
 def test_a_connection_that_is_lost_leaves_nothing(model, here, refusal, waits):
     here.fail("PUT /lfs/", drop="request", times=100)
     assert "same command again" in refusal("model", model, "--repo", "owner/reward")
-    assert commits(here, "owner/reward") == 1
+    assert not here.store.repos
 
 
 def test_a_token_is_never_echoed(here):

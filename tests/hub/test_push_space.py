@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -146,18 +147,73 @@ def test_what_can_not_be_is_said_before_anything_is_sent(tiny, here, refusal):
     assert here.requests == []
 
 
+ENVIRONMENT = ("--model", "owner/reward", "--variable", "GREETING=good day", "--secret", "KEY=sesame")
+
+
+def left_to_do(said: str) -> list[str]:
+    """The command that a message shows."""
+    [command] = [line for line in said.splitlines() if line.startswith("geli push space")]
+    assert "sesame" not in said
+    return shlex.split(command)[2:]
+
+
+def test_a_new_space_that_can_not_be_committed_to_goes_again(tiny, here, refusal, waits):
+    for step in ("/api/repos/create", "/preupload/", "/objects/batch", "/commit/"):
+        here.fail(f"POST .*{step}", times=20)
+        said = refusal("space", tiny, "--repo", "owner/tiny", *ENVIRONMENT, "--hardware", "t4-small")
+        assert "Nothing was published" in said or step == "/objects/batch"
+        here.faults.clear()
+        assert not here.store.repos, step
+    assert not any(row.path.endswith(("/hardware", "/secrets", "/variables")) for row in here.requests)
+
+
+def test_a_space_that_was_there_keeps_files_and_environment_if_the_commit_fails(tiny, here, push, refusal, waits):
+    push("space", tiny, "--repo", "owner/tiny", "--variable", "GREETING=hello")
+    (tiny / "app.py").write_text("# new", encoding="utf-8")
+    here.fail("POST .*/commit/", times=20)
+    refusal("space", tiny, "--repo", "owner/tiny", *ENVIRONMENT, "--hardware", "t4-small")
+    assert commits(here) == 2
+    assert values(space_of(here).variables) == {"GREETING": "hello"}
+    assert not space_of(here).secrets
+    assert space_of(here).hardware == "cpu-basic"
+
+
+@pytest.mark.parametrize(
+    ("step", "left"),
+    [
+        ("secrets", "secret KEY, variable GREETING=good day, variable GELI_MODEL=owner/reward, hardware t4-small"),
+        ("variables", "variable GREETING=good day, variable GELI_MODEL=owner/reward, hardware t4-small"),
+        ("hardware", "hardware t4-small"),
+    ],
+)
+def test_what_was_not_set_after_the_commit_is_named_with_the_command_that_sets_it(
+    step, left, tiny, here, push, refusal, waits, monkeypatch
+):
+    push("space", tiny, "--repo", "owner/tiny")
+    (tiny / "app.py").write_text("# new", encoding="utf-8")
+    here.fail(f"POST .*/{step}", times=20)
+    said = refusal("space", tiny, "--repo", "owner/tiny", *ENVIRONMENT, "--hardware", "t4-small")
+    assert "pushed, but not all is done" in said
+    assert "Nothing was published" not in said
+    assert f"Not set: {left}. This sets just that" in said
+    assert commits(here) == 3
+    assert space_of(here).hardware == "cpu-basic"
+
+    here.faults.clear()
+    monkeypatch.setenv("KEY", "sesame")
+    push(*left_to_do(said))
+    assert commits(here) == 3  # the files are there
+    assert values(space_of(here).variables) == {"GREETING": "good day", "GELI_MODEL": "owner/reward"}
+    assert values(space_of(here).secrets) == {"KEY": "sesame"}
+    assert space_of(here).hardware == "t4-small"
+
+
 def test_hardware_that_is_refused_is_told_beside_what_was_pushed(tiny, here, refusal):
     said = refusal("space", tiny, "--repo", "owner/tiny", "--hardware", "abacus")
     assert "pushed, but not all is done" in said
     assert '"flavor" must be one of' in said
-    assert "Nothing was published" not in said
+    assert left_to_do(said) == ["space", str(tiny), "--repo", "owner/tiny", "--hardware", "abacus"]
     assert commits(here) == 2
-
-
-def test_a_commit_that_fails_asks_for_no_hardware(tiny, here, refusal):
-    here.fail("POST .*/commit/", status=500)
-    assert "Nothing was published" in refusal("space", tiny, "--repo", "owner/tiny", "--hardware", "t4-small")
-    assert not any(row.path.endswith("/hardware") for row in here.requests)
 
 
 def test_requirements_are_pinned_to_what_is_installed(tmp_path):

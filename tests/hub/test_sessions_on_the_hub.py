@@ -71,11 +71,26 @@ def load_offline():
     }
 
 
+def load_after_a_full_disk():
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))  # no file grows larger
+    from geli_hf import load_sessions
+
+    full = error_of(load_sessions, "owner/sessions", split="test")
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    return load_offline() | {"full": full}
+
+
 def test_what_was_loaded_once_loads_offline(hub, tmp_path):
     pushed = in_fresh_process(push_sessions, tmp_path, client(hub, tmp_path / "pushing", "hf_owner"))
     loading = client(hub, tmp_path / "loading")
-    found = in_fresh_process(load_offline, tmp_path, loading)
-    assert found["warm"] == pushed["test"]
+    found = in_fresh_process(load_after_a_full_disk, tmp_path, loading, helpers=(load_offline,))
+    assert found["warm"] == pushed["test"]  # and nothing of what was left by half
+    assert "owner/sessions: on the Hub, and can't be loaded." in found["full"]
+    assert "There is no room left for it in " in found["full"]
+    assert "and all of owner/sessions takes " in found["full"]
     assert "HF_HUB_OFFLINE" not in found["cold"]
     assert found["split"].startswith("ValueError: owner/sessions, split 'tset': ")
     asked = len(hub.requests)

@@ -1,9 +1,12 @@
 """Training a reward model from the first step to the checkpoint that is kept."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from datasets import concatenate_datasets
+from huggingface_hub import ModelCard
 from peft import LoraConfig
 from tiny import backbone, reward_model
 from toy import toy_sessions, with_column
@@ -142,6 +145,7 @@ def test_an_adapter_learns_and_is_merged(trainer, kind, eval_sessions, tmp_path)
     last = trained.evaluate()
     assert last["eval_loss"] < 0.9 * first["eval_loss"]
 
+    trained.save_model(tmp_path / "adapter")
     merged = trained.accelerator.unwrap_model(trained.model).merge_and_unload()
     assert merged is model
     learned = changed(before, state(model))
@@ -156,6 +160,17 @@ def test_an_adapter_learns_and_is_merged(trainer, kind, eval_sessions, tmp_path)
             for row, score in zip(each.score_sessions(eval_sessions), eval_sessions["score"])
         ]
         assert np.mean(errors) == pytest.approx(last["eval_global_loss"], rel=1e-3)
+
+    # Its card shows how to put the adapter on the backbone, whose folder it does not tell.
+    card = ModelCard.load(tmp_path / "adapter" / "README.md")
+    assert card.data.library_name == "peft"
+    code = re.search(r"^```python\n(.*?)^```$", card.text, re.DOTALL | re.MULTILINE)[1]
+    code = code.replace("'the backbone'", repr(backbone("bert"))).replace('"adapter"', repr(str(tmp_path / "adapter")))
+    names = {}
+    exec(code, names)
+    [row] = model.score_sessions([{"messages": names["dialogue"]}])
+    assert names["session"]["score"] == pytest.approx(row["score"], rel=1e-4)
+    assert names["session"]["turn_rewards"] == pytest.approx(row["turn_rewards"], rel=1e-3, abs=1e-5)
 
 
 def test_the_callers_adapter_configuration_is_left_alone(trainer):

@@ -1,0 +1,186 @@
+"""`push_to_hub` of models and trainers: one commit, with the project's card, in which people's words stay."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from faces import affect_checkpoint, affect_model
+from huggingface_hub import CommitOperationAdd, ModelCard
+from loopback_hub import cards as hub_rules
+from peft import LoraConfig
+from tiny import reward_model, session
+from transformers import AutoImageProcessor
+from trl import SFTConfig
+
+from geli_hf import FacialAffectModel, GeliRewardArguments, GeliRewardModel, GeliRewardTrainer, HindsightAttribution
+from geli_hf.alignment import sft, small_policy
+from geli_hf.hub import cards
+from geli_hf.hub.folders import CODE
+
+pytestmark = pytest.mark.usefixtures("here")
+BY_HAND = "Read our blog.\n"
+
+
+def repo_of(hub, name: str):
+    return hub.store.repos["model", name]
+
+
+def files(hub, name: str) -> set[str]:
+    return set(repo_of(hub, name).at("main").files)
+
+
+def commits(hub, name: str) -> list[str]:
+    repo = repo_of(hub, name)
+    return [commit.title for commit in reversed(repo.history(repo.at("main")))]
+
+
+def card_of(hub, name: str) -> ModelCard:
+    text = hub.store.read(repo_of(hub, name), "README.md").decode()
+    assert hub_rules.validate(text, "model") == ([], [])
+    assert not cards.is_form(text)
+    assert f"<!-- geli: {name} -->" in text
+    assert f"\n# {name}\n" in text
+    return ModelCard(text)
+
+
+def write_by_hand(owner, hub, name: str) -> None:
+    text = card_of(hub, name).content
+    text = text.replace("## How to use it", f"{BY_HAND}\n## How to use it").replace(
+        "library_name:", "license: mit\nlibrary_name:"
+    )
+    owner.create_commit(name, [CommitOperationAdd("README.md", text.encode())], commit_message="Update README.md")
+
+
+@pytest.fixture
+def model() -> GeliRewardModel:
+    return reward_model("bert", score_mean=5.5, score_std=1.25)
+
+
+def test_a_reward_model_goes_with_its_card_and_its_code_in_one_commit(model, hub):
+    commit = model.push_to_hub("reward", tags=["ours"])  # as everywhere, the owner may be left out
+    assert commit.oid == repo_of(hub, "owner/reward").at("main").oid
+    assert commits(hub, "owner/reward") == ["initial commit", "geli push: reward model"]
+    assert set(CODE["reward model"]) < files(hub, "owner/reward")
+    card = card_of(hub, "owner/reward")
+    assert card.data.tags == ["reward-model", "dialogue", "return-decomposition", "geli", "ours"]
+    assert "its mean was 5.5, and its standard deviation 1.25." in card.text
+    assert "No figures came with it" in card.text
+    assert model.push_to_hub("owner/reward", tags=["ours"]).oid == commit.oid  # nothing new
+
+
+def test_what_somebody_wrote_on_the_hub_stays(model, hub, owner):
+    model.push_to_hub("owner/reward")
+    write_by_hand(owner, hub, "owner/reward")
+    model.config.score_mean = 6.0
+    model.push_to_hub("owner/reward", commit_message="A better one", commit_description="It is.")
+    assert commits(hub, "owner/reward")[2:] == ["Update README.md", "A better one"]
+    card = card_of(hub, "owner/reward")
+    assert BY_HAND in card.text
+    assert card.data.license == "mit"
+    assert "its mean was 6," in card.text
+
+
+def test_the_card_of_its_folder_goes_along_while_the_weights_are_those(model, hub, tmp_path):
+    model.save_pretrained(tmp_path / "saved")
+    told = cards.reward_model_card("runs/it", training_data="12 sessions of ours.", license="mit")
+    cards.save_card(told, tmp_path / "saved")
+    loaded = GeliRewardModel.from_pretrained(tmp_path / "saved")
+    loaded.push_to_hub("owner/reward")
+    card = card_of(hub, "owner/reward")
+    assert card.data.license == "mit"
+    assert "12 sessions of ours." in card.text
+    assert "runs/it" not in card.content
+    with torch.no_grad():
+        loaded.score.out.weight += 1
+    loaded.push_to_hub("owner/another")
+    assert "12 sessions of ours." not in card_of(hub, "owner/another").text
+
+
+def test_a_teacher_goes_with_the_card_of_one(model, hub):
+    HindsightAttribution(model, np.zeros(32), np.ones(32), signals={}).push_to_hub("owner/teacher")
+    assert commits(hub, "owner/teacher") == ["initial commit", "geli push: attribution"]
+    assert "**no reward for a policy**" in card_of(hub, "owner/teacher").text
+    with pytest.raises(ValueError, match="taken by another kind of model"):
+        model.push_to_hub("owner/teacher")
+
+
+def test_a_classifier_of_faces_takes_along_the_image_processor_that_it_was_loaded_with(hub, tmp_path):
+    loaded = FacialAffectModel.from_pretrained(affect_checkpoint(tmp_path / "face", scale=0.8))
+    loaded.push_to_hub("owner/face")
+    assert commits(hub, "owner/face") == ["initial commit", "geli push: face classifier"]
+    assert {"preprocessor_config.json", *CODE["face classifier"]} < files(hub, "owner/face")
+    assert "a square whose sides are 0.8 of" in card_of(hub, "owner/face").text
+
+    # A new one knows of none. In whatever order they go, the card is ours.
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "face")
+    for order in (1, -1):
+        name = f"owner/face{order}"
+        for part in (affect_model(), processor)[::order]:
+            part.push_to_hub(name)
+        assert "preprocessor_config.json" in files(hub, name)
+        card = card_of(hub, name)
+        assert "No figures came with it." in card.text
+        assert "the backbone `small` on grey faces of 48 x 48 pixels.\n" in card.text
+
+
+def test_a_trainer_pushes_what_it_would_keep_and_nobody_s_words_are_lost(hub, owner, tmp_path):
+    rows = Dataset.from_list(
+        [session(4, score=score) | {"feedback": {"smile": [0.1, score]}} for score in (1.0, 2.0, 4.0)]
+    )
+    model = reward_model("bert")
+    arguments = GeliRewardArguments(
+        str(tmp_path / "run"), li="smile", max_steps=1, report_to="none", disable_tqdm=True, use_cpu=True
+    )
+    trainer = GeliRewardTrainer(model, arguments, rows, rows)
+    trainer.train()
+    trainer.push_to_hub()
+    assert commits(hub, "owner/run") == ["initial commit", "End of training"]
+    assert "training_args.bin" not in files(hub, "owner/run")
+    card = card_of(hub, "owner/run")
+    assert "li: smile" in card.text
+    assert card.data.eval_results
+    write_by_hand(owner, hub, "owner/run")
+    trainer.args.hub_model_id = "owner/run"
+    assert trainer.push_to_hub("Again", blocking=False).result().pr_url is None
+    assert BY_HAND in card_of(hub, "owner/run").text
+
+
+def test_an_adapter_that_a_trainer_made_goes_with_the_card_of_a_policy(hub, owner, tmp_path):
+    policy, tokenizer = small_policy([session(8)], hidden_size=32, layers=1, vocab_size=300)
+    policy.save_pretrained(tmp_path / "base")
+    arguments = SFTConfig(
+        str(tmp_path / "run"),
+        max_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+        bf16=False,
+        activation_checkpointing=False,
+        use_cpu=True,
+    )
+    trainer = sft(
+        policy,
+        tokenizer,
+        Dataset.from_list([session(8)]),
+        arguments,
+        peft_config=LoraConfig(task_type="CAUSAL_LM"),
+    )
+    trainer.model.peft_config["default"].base_model_name_or_path = "owner/base"
+    pushes = {"owner/adapter": lambda: trainer.model.push_to_hub("owner/adapter"), "owner/run": trainer.push_to_hub}
+    for name, push in pushes.items():
+        push()
+        assert len(commits(hub, name)) == 2
+        assert {"adapter_model.safetensors", "tokenizer.json"} < files(hub, name)
+        assert "training_args.bin" not in files(hub, name)
+        card = card_of(hub, name)
+        assert card.data.library_name == "peft"
+        assert "max_steps: 1" in card.text
+        write_by_hand(owner, hub, name)
+        push()
+        assert BY_HAND in card_of(hub, name).text
+
+
+def test_a_token_that_was_given_is_used_and_not_told(model, hub):
+    with pytest.raises(OSError, match="403") as refused:
+        model.push_to_hub("owner/reward", token="hf_reader")
+    assert "hf_reader" not in str(refused.value)
+    assert not hub.store.repos
