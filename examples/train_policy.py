@@ -9,7 +9,7 @@ Seven stages, each of which leaves folders or files in `output_dir`:
     sft       the same, fine-tuned on the agent's turns                                            -> policy/
     talk      with people of the sample, who rate each session and show their faces                -> talks.jsonl
     reward    a reward model on that base, of these sessions and others, taught in hindsight       -> policy_reward/
-    align     an adapter of the policy, by GRPO against it                                         -> policy_adapter/
+    align     an adapter of the policy, by GRPO against it; the truth chooses the checkpoint       -> policy_adapter/
     evaluate  all three on held-out dialogues, judged by the truth       -> figures.json, and a card in each folder
 
 Weights are written in bfloat16, and every stage goes on from what was written: what is measured is what ships. Every
@@ -30,9 +30,10 @@ import torch
 import yaml
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from huggingface_hub import ModelCard
-from peft import PeftModel
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers.trainer_utils import sort_checkpoints
 
 from geli_hf.alignment import (
     GeliReward,
@@ -47,6 +48,8 @@ from geli_hf.alignment import (
     sft_rows,
     small_policy,
 )
+from geli_hf.alignment.judges import TruthJudge
+from geli_hf.alignment.judging import Sampling, evaluate_policies
 from geli_hf.cache import whole
 from geli_hf.data import load_sessions
 from geli_hf.data.rows import write_jsonl
@@ -125,6 +128,7 @@ class RewardSettings:
 @dataclass
 class EvaluateSettings:
     replies: int = field(default=1000, metadata={"help": "Held-out dialogues that both policies answer."})
+    compared: int = field(default=640, metadata={"help": "Others, half of which the checkpoint is chosen on."})
     shown: int = field(default=10, metadata={"help": "Of each corpus so many of the first replies are in the card."})
     pieces: int = field(default=400, metadata={"help": "Held-out pieces of each corpus to read for the perplexity."})
     max_new_tokens: int = field(default=48, metadata={"help": "Longest reply, in tokens."})
@@ -411,20 +415,44 @@ def align_stage(settings: dict, output: Path, run: RunSettings) -> None:
     if (output / "policy_adapter").exists():
         return kept(output / "policy_adapter")
     policy, data = build(PolicySettings, settings["policy"]), build(DataSettings, settings["data"])
-    sessions = rated_sessions(build(RewardSettings, settings["reward"]), run)["train"]
+    sessions = rated_sessions(build(RewardSettings, settings["reward"]), run)
+    args = arguments(GRPOConfig, settings, "grpo", output, run)
     trainer = align(
         output / "policy",
         GeliReward(
             GeliRewardModel.from_pretrained(output / "policy_reward", dtype=torch.float32),
             length_neutral=policy.length_neutral,
         ),
-        dialogue_prompts(sessions, context_messages=max(data.pieces)),  # longer ones take three times as long
-        arguments(GRPOConfig, settings, "grpo", output, run),
+        # Longer ones take three times as long.
+        dialogue_prompts(sessions["train"], context_messages=max(data.pieces)),
+        args,
         LoraConfig(**{"target_modules": "all-linear", "task_type": "CAUSAL_LM"} | policy.lora),
         resume=run.resume,
     )
     write_history(trainer, output / "align_history.json")
+    # The reward goes on rising when the replies no longer get better, so that it can't tell when to stop.
+    asked = build(EvaluateSettings, settings["evaluate"])
+    found = evaluate_policies(
+        str(output / "policy"),
+        sort_checkpoints(args.output_dir),
+        sessions["eval"],
+        TruthJudge(),
+        sampling=Sampling(asked.compared, data.window, asked.max_new_tokens, asked.temperature, run.seed),
+    )
+    figures = {
+        "chosen": steps(found.chosen.name),
+        "replies": len(found.candidates[0].comparison.dialogues) if found.candidates else 0,
+        "win_rates": {steps(each.name): each.comparison.mean_win for each in found.candidates},
+        "kl": {steps(each.name): float(each.divergence.mean()) for each in found.candidates},
+    }
+    print(f"Checkpoints, by the truth: {figures}", flush=True)
+    write_by_one(output / "align_figures.json", lambda path: path.write_text(json.dumps(figures, indent=1) + "\n"))
+    set_peft_model_state_dict(trainer.model, load_peft_weights(found.chosen.name, device="cpu"))
     write_by_one(output / "policy_adapter", partial(save_adapter, trainer.model))
+
+
+def steps(checkpoint: str) -> int:
+    return int(checkpoint.rpartition("-")[2])
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
@@ -502,6 +530,7 @@ def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
         ][: asked.shown]
         if corpus == "sample":
             figures["alignment"] = gained(rows, prompts, said, speakers, asked.temperature)
+    figures["checkpoints"] = json.loads((output / "align_figures.json").read_text())
     figures["replies"] = replies
     figures["made"] = made(
         ["python", "examples/train_policy.py", *sys.argv[1:]],
@@ -729,7 +758,11 @@ def alignment_table(figures: dict) -> str:
     rows.append(["words", *(f"{side['words']:.1f}" for side in sides)])
     rows.append(["different replies", *(f"{side['distinct']:.1%}" for side in sides)])
     rows += [[f"distinct-{n}", *(f"{side[f'distinct_{n}']:.3f}" for side in sides)] for n in (1, 2, 3)]
-    asked = figures["asked"]
+    asked, checkpoints = figures["asked"], figures["checkpoints"]
+    compared = ", ".join(f"{step} steps {wins:.3f}" for step, wins in checkpoints["win_rates"].items())
+    chosen = f"\n\nThe adapter is that of {checkpoints['chosen']} steps of GRPO"
+    if compared:
+        chosen += f", chosen by the win rate in {checkpoints['replies']:,} replies to other dialogues ({compared})"
     return (
         table(["a reply", "fine-tuned", "aligned"], rows)
         + f"\n\nOf {asked['replies']:,} pairs of replies the aligned one is better in "
@@ -738,6 +771,7 @@ def alignment_table(figures: dict) -> str:
         + f"{Interval(*found['kl'])} nats a reply (KL divergence from the fine-tuned one, at the temperature of "
         + f"{asked['temperature']} that replies were sampled at). Intervals are 95 % bootstrap intervals over "
         + "conversations; distinct-n is the share of different n-grams of words among all."
+        + f"{chosen}."
     )
 
 

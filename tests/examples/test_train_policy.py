@@ -69,11 +69,13 @@ def arguments(output: Path, topical_chat: Path, *more: str) -> list[str]:
         "reward.test_conversations": "4",
         "reward.eval_share": "0.2",
         "reward.training": "{max_steps: 3, learning_rate: 0.01, disable_tqdm: true}",
-        "grpo.max_steps": "1",
+        "grpo.max_steps": "2",
+        "grpo.save_steps": "1",
         "grpo.per_device_train_batch_size": "4",
         "grpo.num_generations": "2",
         "grpo.max_completion_length": "6",
         "evaluate.replies": "6",
+        "evaluate.compared": "8",
         "evaluate.shown": "2",
         "evaluate.pieces": "6",
         "evaluate.max_new_tokens": "6",
@@ -131,12 +133,26 @@ def test_the_whole_reward_model_is_trained(ran):
     assert not began[query].equal(ended[query])
 
 
+def test_the_adapter_is_the_checkpoint_that_the_truth_chose(ran):
+    figures = json.loads((ran / "align_figures.json").read_text())
+    assert set(figures["win_rates"]) == {"1", "2"}
+    assert figures["win_rates"][str(figures["chosen"])] == max(figures["win_rates"].values())
+    kept, *others = (
+        load_file(ran / "checkpoints" / "grpo" / f"checkpoint-{step}" / "adapter_model.safetensors")
+        for step in sorted((1, 2), key=lambda step: step != figures["chosen"])
+    )
+    adapter = load_file(ran / "policy_adapter" / "adapter_model.safetensors")
+    assert all(adapter[name].equal(weight.to(torch.bfloat16)) for name, weight in kept.items())
+    assert not all(adapter[name].equal(weight.to(torch.bfloat16)) for name, weight in others[0].items())
+    assert f"The adapter is that of {figures['chosen']} steps" in (ran / "policy" / "README.md").read_text()
+
+
 def test_a_finished_run_is_kept_and_another_one_is_not_mixed_with_it(ran, script, topical_chat):
     before = {path: path.stat().st_mtime_ns for path in ran.rglob("*.safetensors")}
     script.main(arguments(ran, topical_chat, "--resume"))
     assert {path: path.stat().st_mtime_ns for path in ran.rglob("*.safetensors")} == before
     with pytest.raises(SettingsError, match="other settings"):
-        script.main(arguments(ran, topical_chat, "--resume", "--grpo.max_steps", "2"))
+        script.main(arguments(ran, topical_chat, "--resume", "--grpo.max_steps", "3"))
     with pytest.raises(SettingsError, match="expected some of pretrain, lengthen, sft"):
         script.main(arguments(ran, topical_chat, "--resume", "--stages", "[bake]"))
 
