@@ -8,11 +8,11 @@ from urllib.error import HTTPError
 
 import numpy as np
 import pytest
-from browsing import act, open_page, opened, rewards, say, texts, tiny_models, told, wait_for_rewards
+from browsing import ROOT, act, as_module, open_page, opened, rewards, say, texts, tiny_models, told, wait_for_rewards
 from PIL import Image
 from tiny import backbone
 
-from geli_hf import GeliRewardArguments, GeliRewardModel, GeliRewardTrainer, load_sessions
+from geli_hf import GeliRewardModel, load_sessions
 from geli_hf.sessions import null_to_nan, validate_session
 
 pytestmark = pytest.mark.browser
@@ -171,16 +171,19 @@ def test_blind_vote_is_revealed_afterwards(page):
 # ------------------------------------------------------------------------------------------------ keeping and giving
 
 
-def test_rate_and_train_on_what_was_collected(page, served, tmp_path):
-    """Two sessions with consent, one without; what is on disk trains a reward model; and one of them is deleted."""
+def test_rate_and_train_on_what_was_collected(page, served, tmp_path, monkeypatch):
+    """Four sessions with consent, one without; the script trains on what is on disk; and one of them is deleted."""
     folder = served[1]
-    before = files(folder)
-    for score, consent in ((8, True), (2, True), (5, False)):
-        say(page, {8: "I saw your lovely dog", 2: "I lost my old letter", 5: "we walked"}[score])
+    for path in files(folder):  # of another test
+        path.unlink()
+    beginnings = {8: "I saw your lovely dog", 2: "I lost my old letter", 5: "we walked"}
+    for count, score in enumerate((8, 2, 8, 2, 5)):
+        consent = score != 5
+        say(page, beginnings[score])
         wait_for_rewards(page, 1)
         say(page, "it was lovely")
         wait_for_rewards(page, 2)
-        assert len(files(folder)) == len(before) + {8: 0, 2: 1, 5: 2}[score]  # nothing of a session that is not closed
+        assert len(files(folder)) == count  # nothing of a session that is not closed
         page.get_by_label(str(score), exact=True).check()
         page.get_by_label(re.compile("Keep this session")).set_checked(consent)
         page.get_by_role("button", name="Rate and close").click()
@@ -194,22 +197,27 @@ def test_rate_and_train_on_what_was_collected(page, served, tmp_path):
         page.get_by_role("button", name="Clear").click()
         page.wait_for_selector(".g-empty")
 
-    sessions = load_sessions(folder, cache_dir=tmp_path / "cache")
-    assert sorted(sessions["score"]) == [2, 8]
+    monkeypatch.setenv("GELI_HF_CACHE", str(tmp_path / "cache"))
+    sessions = load_sessions(folder)
+    assert sorted(sessions["score"]) == [2, 2, 8, 8]
     row = next(row for row in sessions if row["score"] == 8)
     assert [message["role"] for message in row["messages"]] == ["user", "assistant"] * 2
-    model = GeliRewardModel.from_backbone(backbone("bert"))
-    arguments = GeliRewardArguments(
-        str(tmp_path / "run"),
-        li_weight=0,
-        num_train_epochs=8,
-        learning_rate=1e-2,
-        report_to="none",
-        use_cpu=True,
-    )
-    trainer = GeliRewardTrainer(model, arguments, sessions, sessions)
-    trainer.train()
-    predicted = [row["score"] for row in trainer.model.score_sessions(sessions)]
+    settings = {
+        "output_dir": tmp_path / "run",
+        "stages": "[reward]",
+        "data.corpus": folder,
+        "data.eval_share": 0.25,  # one of four: whichever it is, both scores are left to learn from
+        "data.test_options": "{}",
+        "model.backbone": backbone("bert"),
+        "model.preset": "geli",
+        "reward.li_weight": 0,
+        "reward.num_train_epochs": 8,
+        "reward.learning_rate": 1e-2,
+    }
+    train_geli = as_module(ROOT / "examples" / "train_geli.py")
+    train_geli.main([part for name, value in settings.items() for part in (f"--{name}", str(value))])
+    model = GeliRewardModel.from_pretrained(tmp_path / "run" / "reward_model")
+    predicted = [row["score"] for row in model.score_sessions(sessions)]
     assert predicted[sessions["score"][:].index(8)] > predicted[sessions["score"][:].index(2)] + 0.1
 
     say(page, "one more about your dog")
@@ -218,14 +226,14 @@ def test_rate_and_train_on_what_was_collected(page, served, tmp_path):
     page.get_by_label(re.compile("Keep this session")).check()
     page.get_by_role("button", name="Rate and close").click()
     page.wait_for_selector("#note .g-key")
-    assert len(files(folder)) == len(before) + 3
+    assert len(files(folder)) == 5
     key = page.locator("#note .g-key").inner_text()
     opened(page, "Your data")
     assert page.get_by_label("Key of a session").input_value() == key
     page.get_by_role("button", name="Delete my session").click()
     page.wait_for_selector("#deleted .g-note")
     assert "is deleted" in page.locator("#deleted").inner_text()
-    assert len(files(folder)) == len(before) + 2
+    assert len(files(folder)) == 4
 
 
 def test_export_and_load_back(page, tmp_path):
