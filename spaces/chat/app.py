@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,7 @@ from geli_hf.demo.conversation import (
 )
 from geli_hf.demo.limits import Limits, Visit
 from geli_hf.demo.look import plain
-from geli_hf.demo.policies import Models, load_models
+from geli_hf.demo.policies import ModelError, Models, load_models
 from geli_hf.evaluation.plots import plot_session
 from geli_hf.sessions import SessionError
 
@@ -472,13 +473,20 @@ def build_demo(
     return demo
 
 
+# By the argument of `load_models`.
+VARIABLES = {"policy": "GELI_MODEL", "base": "GELI_BASE_POLICY", "reward": "GELI_REWARD"}
+
+
 def main() -> None:
     weights = Path(geli_hf.__file__).parent / "weights"
-    models = load_models(
-        os.environ.get("GELI_MODEL", weights / "policy_adapter"),
-        os.environ.get("GELI_BASE_POLICY", weights / "policy") or None,
-        os.environ.get("GELI_REWARD", weights / "policy_reward"),
-    )
+    try:
+        models = load_models(
+            os.environ.get("GELI_MODEL") or weights / "policy_adapter",
+            os.environ.get("GELI_BASE_POLICY", weights / "policy") or None,
+            os.environ.get("GELI_REWARD") or weights / "policy_reward",
+        )
+    except ModelError as error:
+        sys.exit(f"{VARIABLES[error.argument]}: {error.told}")
     folder, repo = os.environ.get("GELI_COLLECT", "runs/collected"), os.environ.get("GELI_COLLECT_REPO") or None
     serve(build_demo(models, Collection(folder, repo), faces=camera_faces()), LAUNCH)
 

@@ -13,6 +13,7 @@ import io
 import math
 import os
 import secrets
+import sys
 import time
 from pathlib import Path
 from threading import Thread
@@ -41,6 +42,7 @@ from geli_hf.demo.facial import (
     example,
     recording,
 )
+from geli_hf.demo.policies import ModelError, load_reward_model
 from geli_hf.evaluation.affect_plot import plot_affect
 
 CLASSIFIERS = {"Shipped classifier": SHIPPED, "DeepFace": DEEPFACE}
@@ -431,7 +433,11 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
 
 def main() -> None:
     reward = os.environ.get("GELI_MODEL") or Path(geli_hf.__file__).parent / "weights" / "policy_reward"
-    model, faces = GeliRewardModel.from_pretrained(reward).eval(), Faces()
+    try:
+        model = load_reward_model(reward)
+    except ModelError as error:
+        sys.exit(f"GELI_MODEL: {error.told}")
+    faces = Faces()
     faces.classifier()
     Thread(target=example, daemon=True).start()  # so that it is drawn before somebody asks for it
     serve(build_demo(model, faces), LAUNCH)
