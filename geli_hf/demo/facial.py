@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,7 +27,7 @@ from ..affect.turns import affect_of_turns
 from ..affect.video import LiveAffect
 from ..modeling_geli import GeliRewardModel
 from ..sessions import Message, Session, assistant_turns
-from .drawn_face import RATE, write_clip
+from .drawn_face import RATE, draw_clip
 
 SHIPPED, DEEPFACE = "geli", "deepface"
 # A turn counts with what the face showed in so many seconds from when it was said: in these it is heard or read.
@@ -325,9 +324,7 @@ def example() -> Example:
     for (_, _, smile), each in zip(SCRIPT, transcript.utterances):
         wanted[round((each.start + SLOW) * RATE) :] = smile
     smiles = np.convolve(np.pad(wanted, 3, "edge"), np.ones(7) / 7, "valid")
-    with tempfile.TemporaryDirectory() as folder:
-        video = write_clip(Path(folder) / "example.mp4", smiles).read_bytes()
-    return Example(video, transcript)
+    return Example(draw_clip(smiles), transcript)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

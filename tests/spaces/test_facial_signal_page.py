@@ -12,6 +12,7 @@ from browsing import tiny_models
 from PIL import Image
 
 from geli_hf.affect import read_transcript
+from geli_hf.demo.drawn_face import draw_clip
 from geli_hf.demo.facial import Example
 from geli_hf.sessions import null_to_nan, validate_session
 
@@ -66,11 +67,9 @@ def page(context, served):
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """Three seconds of the drawn face, which begins to smile in the middle, and is called something nasty."""
-    from geli_hf.demo.drawn_face import write_clip
-
-    folder = tmp_path_factory.mktemp("clip")
-    path = write_clip(folder / "clip.mp4", [0.0] * 15 + [1.0] * 15)
-    return path.rename(folder / "<img src=x onerror=alert(1)>.mp4")
+    path = tmp_path_factory.mktemp("clip") / "<img src=x onerror=alert(1)>.mp4"
+    path.write_bytes(draw_clip([0.0] * 15 + [1.0] * 15))
+    return path
 
 
 def open_page(page, address: str) -> None:
@@ -233,13 +232,9 @@ def test_the_example(page, facial_app, monkeypatch, clip, tmp_path):
 
 @pytest.mark.parametrize("kind", ["no video", "nothing", "too long", "too large"])
 def test_a_video_that_can_not_be_looked_at_is_told_in_words(page, served, tmp_path, kind):
-    from geli_hf.demo.drawn_face import write_clip
-
     path = tmp_path / "video.mp4"
-    if kind == "too long":
-        write_clip(path, [0.0] * 80, rate=2)
-    else:
-        path.write_bytes({"no video": b"this is a letter", "nothing": b"", "too large": bytes(1_500_000)}[kind])
+    wrong = {"no video": b"this is a letter", "nothing": b"", "too large": bytes(1_500_000)}
+    path.write_bytes(draw_clip([0.0] * 80, rate=2) if kind == "too long" else wrong[kind])
     recorded(page, path)
     look(page)
     page.wait_for_selector("#rec-note .f-problem")
