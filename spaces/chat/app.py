@@ -13,28 +13,18 @@ GELI_COLLECT_REPO   a private dataset on the Hub that they are uploaded to; with
 
 from __future__ import annotations
 
-import base64
-import functools
 import io
-import json
 import os
 import random
 import time
 from dataclasses import replace
 from pathlib import Path
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# Before all others, as it says itself.
+from geli_hf.demo.serving import SAVE_JS, for_browser, friendly, launch_options, on_gpu, serve
 
-try:  # a Space with ZeroGPU lends its GPU to functions that are marked so; it has to be imported before torch
-    from spaces import GPU as on_gpu
-except ImportError:
-
-    def on_gpu(function):
-        return function
-
-
+# isort: split
 import gradio as gr
-import torch
 from transformers.utils import logging
 
 import geli_hf
@@ -54,7 +44,7 @@ from geli_hf.demo.conversation import (
     snapshot,
 )
 from geli_hf.demo.limits import Limits, Visit
-from geli_hf.demo.look import plain, style_sheet, theme
+from geli_hf.demo.look import plain
 from geli_hf.demo.policies import Models, load_models
 from geli_hf.evaluation.plots import plot_session
 from geli_hf.sessions import SessionError
@@ -69,7 +59,6 @@ MODES = {
 }
 BLIND = "Blind A/B"
 STATE_SECONDS = 3 * 3600
-SORRY = "Something went wrong here. Your conversation is still there; please try again."
 
 # Edits happen where the text stands; everything else is told to the server, which trusts none of it.
 THREAD_JS = """
@@ -113,39 +102,8 @@ element.addEventListener('change', async (event) => {
   trigger('opened', {text, bytes: file.size});
 });
 """
-SAVE_JS = """(file) => {
-  if (!file) return;
-  const [name, url] = JSON.parse(file);
-  const link = document.createElement('a');
-  link.href = url; link.download = name; document.body.append(link); link.click(); link.remove();
-}"""
 KEEP_JS = "(kept) => { kept ? sessionStorage.setItem('geli-chat', kept) : sessionStorage.removeItem('geli-chat'); }"
 KEPT_JS = "(kept, watch) => [sessionStorage.getItem('geli-chat') || '', watch]"
-
-
-def friendly(handler):
-    """The handler, which says that something went wrong, and not what: an error may hold what somebody has said."""
-
-    @functools.wraps(handler)
-    def guarded(*arguments, **named):
-        try:
-            yield from handler(*arguments, **named)
-        except gr.Error:
-            raise
-        except Exception as error:
-            place = error.__traceback__
-            while place.tb_next:
-                place = place.tb_next
-            where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
-            logger.error(f"{handler.__name__}: {type(error).__name__} at {where}")
-            raise gr.Error(SORRY, print_exception=False) from None
-
-    return guarded
-
-
-def for_browser(name: str, kind: str, content: bytes) -> str:
-    """A file that the browser saves and the server never writes down."""
-    return json.dumps([name, f"data:{kind};base64,{base64.b64encode(content).decode()}"])
 
 
 def build_demo(
@@ -490,7 +448,6 @@ def build_demo(
 
 
 def main() -> None:
-    torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # several people are answered side by side
     weights = Path(geli_hf.__file__).parent / "weights"
     models = load_models(
         os.environ.get("GELI_MODEL", weights / "policy_adapter"),
@@ -498,8 +455,7 @@ def main() -> None:
         os.environ.get("GELI_REWARD", weights / "policy_reward"),
     )
     folder, repo = os.environ.get("GELI_COLLECT", "runs/collected"), os.environ.get("GELI_COLLECT_REPO") or None
-    demo = build_demo(models, Collection(folder, repo), faces=camera_faces())
-    demo.queue(default_concurrency_limit=4, max_size=64).launch(**LAUNCH)
+    serve(build_demo(models, Collection(folder, repo), faces=camera_faces()), LAUNCH)
 
 
 def camera_faces() -> FaceReader | None:
@@ -511,13 +467,7 @@ def camera_faces() -> FaceReader | None:
         return None
 
 
-LAUNCH = {
-    "theme": theme(),
-    "css": style_sheet(),
-    "max_file_size": "1mb",
-    "footer_links": [],
-    "show_error": False,
-}
+LAUNCH = launch_options("1mb")
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import functools
 import io
-import json
 import math
 import os
 import secrets
@@ -18,19 +17,11 @@ import time
 from pathlib import Path
 from threading import Thread
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# Before all others, as it says itself.
+from geli_hf.demo.serving import SAVE_JS, for_browser, friendly, launch_options, on_gpu, serve
 
-try:  # a Space with ZeroGPU lends its GPU to functions that are marked so; it has to be imported before torch
-    from spaces import GPU as on_gpu
-except ImportError:
-
-    def on_gpu(function):
-        return function
-
-
+# isort: split
 import gradio as gr
-import torch
-from transformers.utils import logging
 
 import geli_hf
 from geli_hf import GeliRewardModel
@@ -50,16 +41,12 @@ from geli_hf.demo.facial import (
     example,
     recording,
 )
-from geli_hf.demo.look import style_sheet, theme
 from geli_hf.evaluation.affect_plot import plot_affect
-
-logger = logging.get_logger("geli_hf.demo")
 
 CLASSIFIERS = {"Shipped classifier": SHIPPED, "DeepFace": DEEPFACE}
 PARTNER, YOU = "Partner", "You"
 STATE_SECONDS = 3600
 PROGRESS = gr.Progress()  # as a default it asks Gradio for a bar of one's own
-SORRY = "Something went wrong here. What you see is still there; please try again."
 NO_DEEPFACE = "DeepFace can’t be used here: {why} The shipped classifier goes on; it needs nothing from the network."
 
 # The box lies over the camera's picture, which is mirrored as the frames that are sent are.
@@ -130,37 +117,6 @@ PLAY_JS = """(clip) => {
   const bytes = Uint8Array.from(atob(clip), (sign) => sign.charCodeAt(0));
   window.geliPlay(new Blob([bytes], {type: 'video/mp4'}));
 }"""
-SAVE_JS = """(file) => {
-  if (!file) return;
-  const [name, url] = JSON.parse(file);
-  const link = document.createElement('a');
-  link.href = url; link.download = name; document.body.append(link); link.click(); link.remove();
-}"""
-
-
-def friendly(handler):
-    """The handler, which says that something went wrong, and not what: an error may hold what somebody has said."""
-
-    @functools.wraps(handler)
-    def guarded(*arguments, **named):
-        try:
-            return handler(*arguments, **named)
-        except gr.Error:
-            raise
-        except Exception as error:
-            place = error.__traceback__
-            while place.tb_next:
-                place = place.tb_next
-            where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
-            logger.error(f"{handler.__name__}: {type(error).__name__} at {where}")
-            raise gr.Error(SORRY, print_exception=False) from None
-
-    return guarded
-
-
-def for_browser(name: str, kind: str, content: bytes) -> str:
-    """A file that the browser saves and the server never writes down."""
-    return json.dumps([name, f"data:{kind};base64,{base64.b64encode(content).decode()}"])
 
 
 def said_of(error: Exception, path: Path) -> str:
@@ -474,21 +430,14 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
 
 
 def main() -> None:
-    torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # several people are looked at side by side
     reward = os.environ.get("GELI_MODEL") or Path(geli_hf.__file__).parent / "weights" / "policy_reward"
     model, faces = GeliRewardModel.from_pretrained(reward).eval(), Faces()
     faces.classifier()
     Thread(target=example, daemon=True).start()  # so that it is drawn before somebody asks for it
-    build_demo(model, faces).queue(default_concurrency_limit=4, max_size=64).launch(**LAUNCH)
+    serve(build_demo(model, faces), LAUNCH)
 
 
-LAUNCH = {
-    "theme": theme(),
-    "css": style_sheet() + page.style_sheet(),
-    "max_file_size": f"{Limits().megabytes}mb",
-    "footer_links": [],
-    "show_error": False,
-}
+LAUNCH = launch_options(f"{Limits().megabytes}mb", page.style_sheet())
 
 if __name__ == "__main__":
     main()

@@ -1,15 +1,40 @@
-"""Policies that say what a test expects, a tiny reward model, and what a person does on the chat page."""
+"""The apps in a browser, policies that say what a test expects, a tiny reward model, and what a person does."""
 
 from __future__ import annotations
 
+import importlib.util
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 
+import pytest
 import torch
 from tiny import reward_model
 
 from geli_hf.demo.conversation import ALIGNED, BASE
 from geli_hf.demo.policies import Models
+
+ROOT = Path(__file__).parents[2]
+
+
+def load_app(name: str) -> ModuleType:
+    """The app of that Space as a module."""
+    pytest.importorskip("gradio", reason="needs gradio, of the demo extra, for the browser tests")
+    spec = importlib.util.spec_from_file_location(f"{name}_app", ROOT / "spaces" / name / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def serving(demo, options: dict) -> Iterator[str]:
+    """The address of the page, on this machine."""
+    demo.queue(default_concurrency_limit=4).launch(prevent_thread_lock=True, quiet=True, **options)
+    yield demo.local_url
+    demo.close()
 
 
 @dataclass

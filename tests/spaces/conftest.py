@@ -1,38 +1,30 @@
-"""The chat page in Debian's chromium, with policies that say what the tests expect and a tiny reward model."""
+"""Pages in Debian's chromium: the chat, unless a module serves another one."""
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
-from browsing import open_page, tiny_models
+from browsing import load_app, open_page, serving, tiny_models
 from camera_clip import write_clip
 
 from geli_hf.demo.collection import Collection
 
-ROOT = Path(__file__).parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture(scope="session")
 def app():
     """`spaces/chat/app.py` as a module."""
-    pytest.importorskip("gradio", reason="needs gradio, of the demo extra, for the browser tests")
-    spec = importlib.util.spec_from_file_location("chat_app", ROOT / "spaces" / "chat" / "app.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_app("chat")
 
 
 @pytest.fixture(scope="module")
 def served(app, tmp_path_factory):
-    """(address, folder of the collection): the page on this machine."""
+    """(address, folder of the collection): the page, with policies that say what a test expects."""
     folder = tmp_path_factory.mktemp("collected")
-    demo = app.build_demo(tiny_models(), Collection(folder), app.camera_faces())
-    demo.queue(default_concurrency_limit=4).launch(prevent_thread_lock=True, quiet=True, **app.LAUNCH)
-    yield demo.local_url, folder
-    demo.close()
+    with serving(app.build_demo(tiny_models(), Collection(folder), app.camera_faces()), app.LAUNCH) as address:
+        yield address, folder
 
 
 @pytest.fixture(scope="session")

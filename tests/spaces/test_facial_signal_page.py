@@ -1,14 +1,13 @@
 """The facial-signal page as a person uses it, in a browser whose camera shows a face that smiles now and then."""
 
 import csv
-import importlib.util
 import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import tiny_models
+from browsing import ROOT, load_app, open_page, serving, tiny_models
 from PIL import Image
 
 from geli_hf.affect import read_transcript
@@ -17,7 +16,6 @@ from geli_hf.demo.facial import Example
 from geli_hf.sessions import null_to_nan, validate_session
 
 pytestmark = pytest.mark.browser
-ROOT = Path(__file__).parents[2]
 TRANSCRIPT = """speaker,start,stop,text
 Robot,0.2,1.4,I am so very happy for you and your dog
 <img src=x onerror=alert(1)>,1.5,1.9,<script>alert(1)</script> oh
@@ -28,11 +26,7 @@ Robot,2.0,2.8,the old garden was quiet yesterday
 @pytest.fixture(scope="session")
 def facial_app():
     """`spaces/facial_signal/app.py` as a module."""
-    pytest.importorskip("gradio", reason="needs gradio, of the demo extra, for the browser tests")
-    spec = importlib.util.spec_from_file_location("facial_app", ROOT / "spaces" / "facial_signal" / "app.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_app("facial_signal")
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +38,8 @@ def served(facial_app, tmp_path_factory):
         patch.setenv("HF_HUB_OFFLINE", "1")
         limits = facial_app.Limits(megabytes=1, minutes=0.5)
         demo = facial_app.build_demo(tiny_models().reward, facial_app.Faces(), limits)
-        launch = facial_app.LAUNCH | {"max_file_size": "2mb"}
-        demo.queue(default_concurrency_limit=4).launch(prevent_thread_lock=True, quiet=True, **launch)
-        yield demo.local_url, uploads
-        demo.close()
-
-
-@pytest.fixture
-def page(context, served):
-    """The page in a tab of its own, opened; that a script failed or a message box opened is an error."""
-    page = context.new_page()
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("dialog", lambda dialog: (errors.append(f"a message box: {dialog.message}"), dialog.dismiss()))
-    page.set_default_timeout(30_000)  # on a busy machine
-    open_page(page, served[0])
-    yield page
-    page.close()
-    assert errors == []
+        with serving(demo, facial_app.LAUNCH | {"max_file_size": "2mb"}) as address:
+            yield address, uploads
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +48,6 @@ def clip(tmp_path_factory):
     path = tmp_path_factory.mktemp("clip") / "<img src=x onerror=alert(1)>.mp4"
     path.write_bytes(draw_clip([0.0] * 15 + [1.0] * 15))
     return path
-
-
-def open_page(page, address: str) -> None:
-    page.goto(address)
-    page.wait_for_selector("#dialogue .g-thread")
 
 
 def start_camera(page) -> None:
