@@ -349,10 +349,8 @@ class Recording:
 
     @property
     def seconds(self) -> float:
-        ends = [float(self.table["time"].max())] if len(self.table) else [0.0]
-        if self.session is not None:
-            ends.append(float(np.nanmax(self.session["stop"], initial=0.0)))
-        return max(ends)
+        stop = [] if self.session is None else self.session["stop"]
+        return float(np.nanmax([0.0, *self.table["time"], *stop]))
 
     def csv(self) -> str:
         """The table: a row for every frame that was looked at."""

@@ -29,6 +29,7 @@ from geli_hf.affect import read_transcript
 from geli_hf.affect.recordings import listener_of
 from geli_hf.data.rows import to_json_line
 from geli_hf.demo import facial_page as page
+from geli_hf.demo.camera import picture_of
 from geli_hf.demo.facial import (
     DEEPFACE,
     SHIPPED,
@@ -143,12 +144,12 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
         return page.turns(session.messages, session.found, smiles), page.decomposition(session.found, smiles)
 
     @friendly
-    def see(picture, session: LiveSession):
-        now = time.time()
+    def see(frame, session: LiveSession):
+        now, picture = time.time(), picture_of(frame)
         if picture is None or (session.seconds and now - session.seconds[-1] < 0.1):
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        box, smile = session.see(faces, picture[..., :3], now)
-        shown = page.now(box, smile, picture.shape[1::-1]), page.live_curve(session, now)
+        box, smile = session.see(faces, picture, now)
+        shown = page.now(box, smile, picture.shape[::-1]), page.live_curve(session, now)
         # The turns change slowly, and somebody may be reading them.
         rest = heard(session) if session.said and len(session.seconds) % 4 == 0 else (gr.skip(), gr.skip())
         return *shown, *rest
@@ -409,6 +410,7 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
             stream_every=0.5,
             time_limit=limits.camera_seconds,
             concurrency_limit=8,
+            preprocess=False,
             **quiet,
         )
         speaking.click(speak, session, [live_note, *said], **quiet)
