@@ -27,6 +27,7 @@ from ..affect.turns import affect_of_turns
 from ..affect.video import LiveAffect
 from ..modeling_geli import GeliRewardModel
 from ..sessions import Message, Session, assistant_turns
+from ..training.attribution import HindsightAttribution
 from .drawn_face import RATE, draw_clip
 
 SHIPPED, DEEPFACE = "geli", "deepface"
@@ -133,12 +134,14 @@ class Decomposition:
     """A session's predicted rating, and what each of the assistant's turns adds to it.
 
     Attributes:
-        rewards: of the turns' text, in units of the standardised rating.
+        rewards: of the turns, in units of the standardised rating.
         percentiles: share of the training turns that each is better than; NaN if the model doesn't know.
         contributions: in the units of the rating; `base` and all of these add up to `rating`.
         base: the mean rating, which is what a session without turns would get.
         rating: predicted.
         deviation: of a held-out session's rating from its prediction; NaN if the model doesn't know.
+        parts: with hindsight what the turns' words, the answers to them and the face add, which is the sum of all
+            contributions; empty for what the words promise, which stand alone.
     """
 
     rewards: tuple[float, ...]
@@ -147,6 +150,7 @@ class Decomposition:
     base: float
     rating: float
     deviation: float
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 def decompose(model: GeliRewardModel, messages: Sequence[Message]) -> Decomposition:
@@ -170,6 +174,34 @@ def decompose(model: GeliRewardModel, messages: Sequence[Message]) -> Decomposit
         config.score_mean,
         config.score_mean + sum(contributions),
         math.nan if config.residual_std is None else config.residual_std,
+    )
+
+
+def explain(attribution: HindsightAttribution, session: Session) -> Decomposition:
+    """The same with hindsight: of each turn's words, of the answer to it, and of what the face showed.
+
+    A turn's value is what `HindsightAttribution` says of it, and contributes as in `decompose` of a mean.
+    """
+    turns = len(assistant_turns(session["messages"]))
+    if not turns:
+        return NOTHING_SAID
+    # A signal that this session lacks was not observed, which no log has to hear of for every turn.
+    unseen = {name: [math.nan] * turns for name in attribution.signals}
+    [row] = attribution.score_sessions([session | {"feedback": unseen | session["feedback"]}])
+    config = attribution.model.config
+    share = config.score_std / turns
+    contributions = tuple(share * value for value in row["turn_rewards"])
+    parts = {"words": 0.0, "answers": 0.0, "face": 0.0}
+    for name, values in row["parts"].items():
+        parts[{"turn": "words", "reaction": "answers"}.get(name, "face")] += share * sum(values)
+    return Decomposition(
+        tuple(row["turn_rewards"]),
+        (math.nan,) * turns,
+        contributions,
+        config.score_mean,
+        config.score_mean + sum(contributions),
+        math.nan if config.residual_std is None else config.residual_std,
+        parts,
     )
 
 
@@ -197,6 +229,7 @@ class LiveSession:
     seconds: list[float] = field(default_factory=list)
     emotions: list[np.ndarray] = field(default_factory=list)
     found: Decomposition = NOTHING_SAID  # of what was said
+    explained: Decomposition | None = None  # the same with hindsight, where there is an attribution
     script: int = 0  # lines of the scripted partner that were said
     backend: str = SHIPPED
     live: LiveAffect | None = field(default=None, repr=False)
@@ -339,13 +372,15 @@ class Recording:
         name: of the video's file.
         table: of `VideoAffect`.
         session: the Session row; None without a transcript.
-        decomposition: of its turns; None without a transcript.
+        decomposition: of its turns' words; None without a transcript.
+        explained: the same with hindsight; None without a transcript or an attribution.
     """
 
     name: str
     table: pd.DataFrame
     session: Session | None = None
     decomposition: Decomposition | None = None
+    explained: Decomposition | None = None
 
     @property
     def seconds(self) -> float:
@@ -365,6 +400,7 @@ def recording(
     transcript: Transcript | None,
     listener: str | None,
     model: GeliRewardModel,
+    attribution: HindsightAttribution | None = None,
 ) -> Recording:
     """Put together what was seen and what was said.
 
@@ -374,4 +410,5 @@ def recording(
     if transcript is None:
         return Recording(name, table)
     session = session_of_recording(table, transcript, listener=listener, session_id=Path(name).stem or "session")
-    return Recording(name, table, session, decompose(model, session["messages"]))
+    explained = None if attribution is None else explain(attribution, session)
+    return Recording(name, table, session, decompose(model, session["messages"]), explained)

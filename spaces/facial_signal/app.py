@@ -2,7 +2,8 @@
 
     python spaces/facial_signal/app.py
 
-GELI_MODEL names another reward model than the one that comes with the package.
+GELI_MODEL names another reward model than the one that comes with the package, and GELI_ATTRIBUTION an attribution
+(`HindsightAttribution`): the steps of the rating are then those in hindsight.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from geli_hf.demo import facial_page as page
 from geli_hf.demo.camera import picture_of
 from geli_hf.demo.facial import (
     DEEPFACE,
+    LOOKED_AT,
     SHIPPED,
     Faces,
     Limits,
@@ -40,9 +42,11 @@ from geli_hf.demo.facial import (
     TooMuch,
     decompose,
     example,
+    explain,
     recording,
 )
 from geli_hf.evaluation.affect_plot import plot_affect
+from geli_hf.training.attribution import HindsightAttribution
 
 CLASSIFIERS = {"Shipped classifier": SHIPPED, "DeepFace": DEEPFACE}
 PARTNER, YOU = "Partner", "You"
@@ -126,22 +130,34 @@ def said_of(error: Exception, path: Path) -> str:
     return told[:1].upper() + told[1:]
 
 
-def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = None) -> gr.Blocks:
+def build_demo(
+    model: GeliRewardModel,
+    faces: Faces,
+    limits: Limits | None = None,
+    attribution: HindsightAttribution | None = None,
+) -> gr.Blocks:
     """The page.
 
     Args:
         model: rewards the words of each turn.
         faces: what reads faces.
         limits: what one visitor may ask of it.
+        attribution: says in hindsight what each turn was worth.
     """
     limits = limits or Limits()
     score = on_gpu(lambda messages: decompose(model, messages))
+    explained = on_gpu(lambda row: explain(attribution, row))
 
     # Live
 
     def heard(session: LiveSession):
         smiles = session.signals()["affect_mean"]
-        return page.turns(session.messages, session.found, smiles), page.decomposition(session.found, smiles)
+        steps = page.decomposition(session.explained or session.found, smiles)
+        return page.turns(session.messages, session.found, smiles), steps
+
+    def look_back(session: LiveSession, now: float):
+        if attribution is not None:
+            session.explained = explained(session.row("live", now))
 
     @friendly
     def see(frame, session: LiveSession):
@@ -151,23 +167,28 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
         box, smile = session.see(faces, picture, now)
         shown = page.now(box, smile, picture.shape[::-1]), page.live_curve(session, now)
         # The turns change slowly, and somebody may be reading them.
-        rest = heard(session) if session.said and len(session.seconds) % 4 == 0 else (gr.skip(), gr.skip())
-        return *shown, *rest
+        if not session.said or len(session.seconds) % 4:
+            return *shown, gr.skip(), gr.skip()
+        if now - session.said[-1].at < LOOKED_AT:
+            look_back(session, now)
+        return *shown, *heard(session)
 
     def told(session: LiveSession, now: float):
         session.found = score(session.messages)
+        look_back(session, now)
         return page.live_curve(session, now), *heard(session)
 
     @friendly
     def speak(session: LiveSession):
         now = time.time()
         if len(session.said) + 2 > limits.turns:
-            return page.note(full), gr.skip(), gr.skip(), gr.skip()
+            return page.note(full), *nothing_new
         if not session.go_on(now):
             over = "The scripted partner has no more to say. Begin anew, or type what is said."
-            return page.note(over), gr.skip(), gr.skip(), gr.skip()
+            return page.note(over), *nothing_new
         return "", *told(session, now)
 
+    nothing_new = (gr.skip(),) * 3  # of what `told` tells
     full = f"A session may have {limits.turns} turns here. Begin anew to go on."
 
     @friendly
@@ -182,7 +203,7 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
         elif sum(len(each.text) for each in session.said) > 40 * limits.characters:
             problem = "Enough was said for one session. Begin anew to go on."
         if problem:
-            return gr.skip(), page.note(problem, problem=True), gr.skip(), gr.skip(), gr.skip()
+            return gr.skip(), page.note(problem, problem=True), *nothing_new
         now = time.time()
         session.say("assistant" if who == PARTNER else "user", text, now)
         return "", "", *told(session, now)
@@ -225,8 +246,8 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
         session, table, steps, warning = found.session, "", "", ""
         if session is not None:
             smiles = session["feedback"]["affect_mean"]
-            table = page.table(session["messages"], found.decomposition, smiles, session["start"])
-            steps = page.decomposition(found.decomposition, smiles)
+            table = page.table(session["messages"], found.decomposition, smiles, session["start"], found.explained)
+            steps = page.decomposition(found.explained or found.decomposition, smiles)
         if broken_off := found.table.attrs.get("incomplete"):
             warning = f"Not all of the video could be read: it {broken_off}."
         return page.note(warning, problem=True), page.recorded_timeline(found), table, steps, found
@@ -239,7 +260,7 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
 
         table = faces.watch(source, name=CLASSIFIERS.get(label, SHIPPED), minutes=limits.minutes, progress=tell)
         progress(1.0, desc="Rewarding the turns")
-        return recording(name, table, transcript, listener, model)
+        return recording(name, table, transcript, listener, model, attribution)
 
     @friendly
     def analyse(video, transcript, listener, label, progress=PROGRESS):
@@ -434,9 +455,11 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
 def main() -> None:
     reward = os.environ.get("GELI_MODEL") or Path(geli_hf.__file__).parent / "weights" / "policy_reward"
     model, faces = GeliRewardModel.from_pretrained(reward).eval(), Faces()
+    explaining = os.environ.get("GELI_ATTRIBUTION")
+    attribution = HindsightAttribution.from_pretrained(explaining) if explaining else None
     faces.classifier()
     Thread(target=example, daemon=True).start()  # so that it is drawn before somebody asks for it
-    serve(build_demo(model, faces), LAUNCH)
+    serve(build_demo(model, faces, attribution=attribution), LAUNCH)
 
 
 LAUNCH = launch_options(f"{Limits().megabytes}mb", page.style_sheet())

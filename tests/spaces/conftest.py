@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 from browsing import load_app, open_page, serving, tiny_models
 from camera_clip import write_clip
+from tiny import backbone
+from toy import toy_sessions
 
+from geli_hf import GeliRewardModel
 from geli_hf.demo.collection import Collection
+from geli_hf.training import HindsightAttribution, fit_hindsight
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -66,3 +70,12 @@ def page(context, served):
     yield page
     page.close()
     assert errors == []
+
+
+@pytest.fixture(scope="session")
+def attribution(tmp_path_factory):
+    """Of a toy corpus, as it comes back from its folder."""
+    folder = tmp_path_factory.mktemp("attribution")
+    fit = fit_hindsight(GeliRewardModel.from_backbone(backbone("llama")), toy_sessions(60), cache_dir=folder / "cache")
+    fit.attribution.save_pretrained(folder / "it")
+    return HindsightAttribution.from_pretrained(folder / "it")

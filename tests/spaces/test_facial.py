@@ -108,6 +108,55 @@ def test_nothing_said_is_an_average_session(model):
     assert found.rating == found.base == 6.0
 
 
+def in_session(*smiles: float) -> dict:
+    messages = [
+        {"role": "assistant", "content": "you walked today happy happy happy"},
+        {"role": "user", "content": "river garden"},
+        {"role": "assistant", "content": "maybe they tired tired tired"},
+    ]
+    return {"messages": messages, "feedback": {"affect": list(smiles), "affect_mean": list(smiles)}}
+
+
+def test_hindsight_explains_by_words_answers_and_face(attribution):
+    session = in_session(0.0, 1.0)
+    found = facial.explain(attribution, session)
+    [expected] = attribution.score_sessions([session])
+    assert found.rewards == pytest.approx(expected["turn_rewards"])
+    assert found.base + sum(found.contributions) == pytest.approx(found.rating)
+    assert found.rating == pytest.approx(expected["score"])
+    assert sum(found.parts.values()) == pytest.approx(sum(found.contributions))
+    face = attribution.model.config.score_std * np.mean(expected["parts"]["feedback.affect"])
+    assert face != 0
+    assert found.parts["face"] == pytest.approx(face)
+
+
+def test_in_hindsight_a_smile_adds_to_its_turn_alone_and_no_face_adds_nothing(attribution):
+    grave, glad, unseen = (facial.explain(attribution, in_session(0.0, smile)) for smile in (0.0, 1.0, math.nan))
+    assert glad.contributions[1] > grave.contributions[1]
+    assert glad.contributions[0] == pytest.approx(grave.contributions[0])
+    alone = facial.explain(attribution, {"messages": in_session()["messages"], "feedback": {}})
+    assert alone.parts["face"] == 0
+    assert unseen.contributions[1] == pytest.approx(alone.contributions[1])
+    assert facial.explain(attribution, {"messages": [], "feedback": {}}) == facial.NOTHING_SAID
+
+
+def test_the_page_says_whether_the_steps_are_promised_or_known_in_hindsight(attribution, model):
+    promised = facial_page.decomposition(decompose(model, in_session()["messages"]), [0.0, 1.0])
+    known = facial_page.decomposition(facial.explain(attribution, in_session(0.0, 1.0)), [0.0, 1.0])
+    assert "What the words promise" in promised
+    assert "With hindsight" not in promised
+    assert "With hindsight" in known
+    assert "What the words promise" not in known
+    told = known.replace("−", "-")
+    *parts, steps, base, total = (
+        [float(re.search(rf"{name} ([+-]?\d+\.\d+)", told)[1]) for name in ("words", "answers", "face")]
+        + [sum(map(float, re.findall(r"Turn \d adds ([+-]?\d+\.\d+)", told)))]
+        + [float(re.search(rf'data-{name}="([^"]*)"', told)[1]) for name in ("base", "score")]
+    )
+    assert sum(parts) == pytest.approx(steps, abs=0.03)
+    assert base + steps == pytest.approx(total, abs=0.02)
+
+
 @given(st.lists(st.floats(-3, 3), min_size=1, max_size=30), st.floats(1, 9))
 def test_the_drawn_steps_end_at_the_rating(contributions, base):
     rating = base + sum(contributions)

@@ -138,6 +138,20 @@ def test_a_session_is_downloaded_as_a_row(page, tmp_path):
     page.wait_for_selector("#dialogue .g-empty")
 
 
+def test_with_an_attribution_the_steps_are_those_in_hindsight(context, facial_app, attribution, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    demo = facial_app.build_demo(tiny_models().reward, facial_app.Faces(), attribution=attribution)
+    with serving(demo, facial_app.LAUNCH) as address:
+        page = context.new_page()
+        open_page(page, address)
+        start_camera(page)
+        page.get_by_role("button", name="Let the partner speak").click()
+        page.wait_for_selector("#dialogue .f-smile")
+        shown = "document.querySelector('#steps').innerText"
+        page.wait_for_function(f"/With hindsight/.test({shown}) && !/face 0.00/.test({shown})")
+        page.close()
+
+
 def test_what_is_wrong_with_a_turn_is_said(page):
     page.get_by_role("button", name="Add").click()
     page.wait_for_selector("#live-note .f-problem")
