@@ -7,10 +7,12 @@ probabilities.
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 
@@ -34,6 +36,7 @@ SHIPPED, DEEPFACE = "geli", "deepface"
 # A turn counts with what the face showed in so many seconds from when it was said: in these it is heard or read.
 LOOKED_AT = 20.0
 KEPT_SECONDS = 1_800.0  # of what a camera showed
+KEPT_CHARACTERS = 60_000  # of what a browser keeps of a session
 RECORDED_FPS = 5.0
 
 
@@ -231,6 +234,7 @@ class LiveSession:
     found: Decomposition = NOTHING_SAID  # of what was said
     explained: Decomposition | None = None  # the same with hindsight, where there is an attribution
     script: int = 0  # lines of the scripted partner that were said
+    kept: dict[str, list[float]] = field(default_factory=dict)  # signals of turns from before a reload
     backend: str = SHIPPED
     live: LiveAffect | None = field(default=None, repr=False)
 
@@ -282,15 +286,21 @@ class LiveSession:
 
     def signals(self) -> dict[str, list[float]]:
         """The Local Implicit values `affect` and `affect_mean` of each turn of the assistant, as of `affect_of_turns`,
-        over the first `LOOKED_AT` seconds from when it was said, or until the next turn."""
+        over the first `LOOKED_AT` seconds from when it was said, or until the next turn. A value from before a reload
+        of the page stays as it was."""
         turns = [index for index, each in enumerate(self.said) if each.role == "assistant"]
         start = np.array([self.said[index].at for index in turns])
         after = [self.said[index + 1].at if index + 1 < len(self.said) else math.inf for index in turns]
         stop = np.minimum(start + LOOKED_AT, after)
         seconds, emotions = np.array(self.seconds), np.array(self.emotions).reshape(-1, 8)
         # However few its words, a turn lasts until the next: none is too short to be answered by a face.
-        affect, mean = affect_of_turns(seconds, emotions, start, stop, np.ones(len(turns)), short_words=0)
-        return {"affect": affect.tolist(), "affect_mean": mean.tolist()}
+        found = affect_of_turns(seconds, emotions, start, stop, np.ones(len(turns)), short_words=0)
+        signals = {"affect": found[0].tolist(), "affect_mean": found[1].tolist()}
+        for name, before in self.kept.items():
+            for turn, value in enumerate(before):
+                if not math.isnan(value):
+                    signals[name][turn] = value
+        return signals
 
     def row(self, session_id: str, now: float) -> Session:
         """As a Session row, whose times count from the first turn."""
@@ -306,6 +316,36 @@ class LiveSession:
             "stop": [*at[1:], max(at[-1], now - begin)] if at else [],
             "feedback": self.signals(),
         }
+
+    def snapshot(self) -> str:
+        """What a tab of a browser keeps so that the turns are there after a reload: what was said and two numbers for
+        each turn, nothing of the face besides; "" if nothing was said."""
+        if not self.said:
+            return ""
+        said = [[each.role, each.text, each.at] for each in self.said]
+        return json.dumps({"said": said, "signals": self.signals(), "script": self.script}, ensure_ascii=False)
+
+    @classmethod
+    def restored(cls, text: str, limits: Limits) -> LiveSession | None:
+        """The session of a `snapshot`; None if it is none, since anything may be in a browser's storage."""
+        try:
+            told = json.loads(text if len(text) <= KEPT_CHARACTERS else "")
+            script = int(told["script"])
+            said = [Said(role, content, float(at)) for role, content, at in told["said"]]
+            turns = sum(each.role == "assistant" for each in said)
+            kept = {name: [float(value) for value in told["signals"][name]] for name in ("affect", "affect_mean")}
+            sound = (
+                0 < len(said) <= limits.turns
+                and all(each.role in ("assistant", "user") and isinstance(each.text, str) for each in said)
+                and all(one.role != other.role and one.at <= other.at for one, other in pairwise(said))
+                and all(math.isfinite(each.at) for each in said)
+                and all(len(values) == turns for values in kept.values())
+                and all(math.isnan(value) or 0 <= value <= 1 for values in kept.values() for value in values)
+                and 0 <= script <= len(SCRIPT)
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+            return None
+        return cls(said=said, script=script, kept=kept) if sound else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

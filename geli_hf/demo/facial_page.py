@@ -387,8 +387,9 @@ HEAD = (
 )
 PRIVACY = (
     '<p class="f-promise"><strong>Frames are processed in memory only.</strong> None is stored, logged or sent on; '
-    "what stays are times and probabilities, until you close the tab. A video that you upload lies on this server "
-    "while it is looked at, and is deleted then.</p>"
+    "what stays are times and probabilities, until you close the tab. Your browser keeps the turns of this tab and "
+    "two numbers of each, so that a reload does not lose them. A video that you upload lies on this server while it "
+    "is looked at, and is deleted then.</p>"
 )
 EMPTY = (
     '<div class="g-thread f-thread"><div class="g-empty"><strong>No recording yet</strong>Upload a video of a '

@@ -117,6 +117,9 @@ document.addEventListener('keydown', (event) => { if (event.key === 'Enter') act
 DOWN_JS = """
 watch('value', () => { const box = element.querySelector('.g-thread'); if (box) box.scrollTop = box.scrollHeight; });
 """
+# Of one tab: the storage of a session goes when its tab is closed, and no other tab sees it.
+KEEP_JS = "(kept) => { kept ? sessionStorage.setItem('geli-face', kept) : sessionStorage.removeItem('geli-face'); }"
+KEPT_JS = "(kept, session) => [sessionStorage.getItem('geli-face') || '', session]"
 PLAY_JS = """(clip) => {
   if (!clip) return;
   const bytes = Uint8Array.from(atob(clip), (sign) => sign.charCodeAt(0));
@@ -153,7 +156,7 @@ def build_demo(
     def heard(session: LiveSession):
         smiles = session.signals()["affect_mean"]
         steps = page.decomposition(session.explained or session.found, smiles)
-        return page.turns(session.messages, session.found, smiles), steps
+        return page.turns(session.messages, session.found, smiles), steps, session.snapshot()
 
     def look_back(session: LiveSession, now: float):
         if attribution is not None:
@@ -163,12 +166,12 @@ def build_demo(
     def see(frame, session: LiveSession):
         now, picture = time.time(), picture_of(frame)
         if picture is None or (session.seconds and now - session.seconds[-1] < 0.1):
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip()
         box, smile = session.see(faces, picture, now)
         shown = page.now(box, smile, picture.shape[::-1]), page.live_curve(session, now)
         # The turns change slowly, and somebody may be reading them.
         if not session.said or len(session.seconds) % 4:
-            return *shown, gr.skip(), gr.skip()
+            return *shown, gr.skip(), gr.skip(), gr.skip()
         if now - session.said[-1].at < LOOKED_AT:
             look_back(session, now)
         return *shown, *heard(session)
@@ -188,7 +191,7 @@ def build_demo(
             return page.note(over), *nothing_new
         return "", *told(session, now)
 
-    nothing_new = (gr.skip(),) * 3  # of what `told` tells
+    nothing_new = (gr.skip(),) * 4  # of what `told` tells
     full = f"A session may have {limits.turns} turns here. Begin anew to go on."
 
     @friendly
@@ -212,6 +215,15 @@ def build_demo(
     def begin(session: LiveSession):
         fresh = LiveSession(backend=session.backend)
         return fresh, "", page.now(None, math.nan, None), page.live_curve(fresh, time.time()), *heard(fresh)
+
+    @friendly
+    def restore(kept, session: LiveSession):
+        """The turns that this tab had before it was loaded anew."""
+        before = LiveSession.restored(kept, limits) if isinstance(kept, str) else None
+        if before is None:
+            return session, gr.skip(), *nothing_new
+        again = "Your turns are there again, with what your face showed at each. The curve begins anew."
+        return before, page.note(again), *told(before, time.time())
 
     @friendly
     def keep(session: LiveSession):
@@ -336,7 +348,7 @@ def build_demo(
         session = gr.State(lambda: LiveSession(), time_to_live=STATE_SECONDS)
         watched = gr.State(None, time_to_live=STATE_SECONDS)
         transcript = gr.State(None, time_to_live=STATE_SECONDS)
-        file, clip = gr.Textbox(visible="hidden"), gr.Textbox(visible="hidden")
+        file, clip, kept = (gr.Textbox(visible="hidden") for _ in range(3))
         gr.HTML(page.HEAD + page.PRIVACY, apply_default_css=False)
         with gr.Row(elem_classes="g-tools"):
             classifier = gr.Radio(
@@ -423,7 +435,7 @@ def build_demo(
         gr.HTML(page.ABOUT, apply_default_css=False)
 
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        said = [curve, dialogue, steps]
+        said = [curve, dialogue, steps, kept]
         camera.stream(
             see,
             [camera, session],
@@ -437,6 +449,8 @@ def build_demo(
         speaking.click(speak, session, [live_note, *said], **quiet)
         words.submit(say, [words, who, session], [words, live_note, *said], **quiet)
         beginning.click(begin, session, [session, live_note, seen, *said], **quiet)
+        kept.change(None, kept, js=KEEP_JS, **quiet)
+        demo.load(restore, [kept, session], [session, live_note, *said], js=KEPT_JS, **quiet)
         classifier.input(choose, [classifier, session], [classifier, switched], **quiet)
 
         result = [rec_note, timeline, table, rec_steps, watched]

@@ -1,6 +1,7 @@
 """The facial-signal demo without a browser: what is kept of a face, what turns add up to, what stands on the page."""
 
 import io
+import json
 import math
 import re
 from pathlib import Path
@@ -214,6 +215,57 @@ def test_a_live_session_is_a_session_row():
     assert row["start"] == [0, 0]
     assert row["stop"] == [0, 10]
     assert row["feedback"]["affect_mean"] == pytest.approx([0.5])
+
+
+def test_a_snapshot_brings_back_the_turns_and_the_numbers_of_each():
+    session = LiveSession()
+    for second in (10.0, 20.0):
+        session.go_on(second)
+    seen(session, {11: 0.5, 12: 0.7, 21: 0.9})
+    back = LiveSession.restored(session.snapshot(), facial.Limits())
+    assert back.said == session.said
+    assert back.script == session.script
+    assert back.signals() == session.signals()
+    assert back.seconds == back.emotions == []
+    seen(back, {22: 0.0})  # what was seen before the reload stands
+    assert back.signals() == session.signals()
+    back.go_on(30.0)
+    seen(back, {31: 0.3})
+    assert back.signals()["affect_mean"] == pytest.approx([0.6, 0.9, 0.3])
+    assert LiveSession().snapshot() == ""
+
+
+def test_a_turn_that_was_not_watched_before_a_reload_may_be_after_it():
+    session = LiveSession()
+    session.say("assistant", "hello", 10.0)
+    back = LiveSession.restored(session.snapshot(), facial.Limits())
+    assert np.isnan(back.signals()["affect_mean"]).all()
+    assert seen(back, {12: 0.4}).signals()["affect_mean"] == pytest.approx([0.4])
+
+
+def test_what_is_no_snapshot_is_not_restored():
+    session = LiveSession()
+    session.say("assistant", "hello", 10.0)
+    session.say("user", "well", 12.0)
+    told = json.loads(session.snapshot())
+    assert LiveSession.restored(json.dumps(told), facial.Limits())
+    wrong = [
+        {"said": []},
+        {"said": [["system", "hello", 1.0], ["user", "well", 2.0]]},
+        {"said": [["assistant", "hello", 2.0], ["user", "well", 1.0]]},
+        {"said": [["assistant", "hello", math.nan], ["user", "well", 2.0]]},
+        {"said": [["assistant", 7, 1.0], ["user", "well", 2.0]]},
+        {"said": [["assistant", "hello", 1.0], ["assistant", "well", 2.0]]},
+        {"said": [["assistant", "hello" * 20_000, 1.0], ["user", "well", 2.0]]},
+        {"said": [["assistant", "hello", 1.0], ["user", "well", 2.0]] * 40},
+        {"signals": {"affect": [0.5]}},
+        {"signals": {"affect": [0.5], "affect_mean": [1.5]}},
+        {"signals": {"affect": [0.5, 0.5], "affect_mean": [0.5]}},
+        {"script": 99},
+        {"script": math.inf},
+    ]
+    texts = ["", "[]", "7", "{", *(json.dumps(told | change) for change in wrong)]
+    assert [LiveSession.restored(text, facial.Limits()) for text in texts] == [None] * len(texts)
 
 
 def test_only_numbers_are_kept_of_a_frame_and_old_ones_are_forgotten(faces):

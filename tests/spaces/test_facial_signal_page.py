@@ -111,21 +111,36 @@ def test_the_smile_rises_when_the_face_smiles_and_turns_get_both_values(page, se
     assert uploads(served) == []  # no frame was written
 
 
-def test_two_tabs_do_not_see_each_other_and_reload_begins_anew(context, page, served):
+def test_a_tab_keeps_its_turns_over_a_reload_and_no_other_tab_sees_them(context, page, served):
+    start_camera(page)
     page.get_by_role("button", name="Let the partner speak").click()
-    page.wait_for_selector("#dialogue .g-assistant")
+    page.wait_for_selector("#dialogue .f-smile")
+    page.get_by_text("Stop", exact=True).click()
+    page.wait_for_timeout(1000)  # for frames that are under way
+    page.get_by_label("What is said").fill("only here")
+    page.get_by_role("button", name="Add").click()
+    page.locator("#dialogue .g-text", has_text="only here").wait_for()
+    page.wait_for_function("(sessionStorage.getItem('geli-face') || '').includes('only here')")
+    kept = json.loads(page.evaluate("sessionStorage.getItem('geli-face')"))
+    assert set(kept) == {"said", "signals", "script"}
+    assert {name: len(values) for name, values in kept["signals"].items()} == {"affect": 1, "affect_mean": 1}
+    before = page.locator("#dialogue .g-text").all_inner_texts()
+
     other = context.new_page()
     open_page(other, served[0])
+    other.wait_for_timeout(1000)
     assert "Nothing has been said yet" in other.locator("#dialogue").inner_text()
-    other.get_by_label("What is said").fill("only here")
-    other.get_by_role("button", name="Add").click()
-    other.wait_for_selector("#dialogue .g-assistant")
-    page.get_by_role("button", name="Let the partner speak").click()
-    page.wait_for_function("document.querySelectorAll('#dialogue .g-assistant').length === 2")
-    assert "only here" not in page.locator("#dialogue").inner_text()
-    other.reload()
-    other.wait_for_selector("#dialogue .g-empty")
     other.close()
+
+    page.reload()
+    page.wait_for_selector("#dialogue .g-assistant")
+    assert page.locator("#dialogue .g-text").all_inner_texts() == before
+    assert f"{kept['signals']['affect_mean'][0]:.3f}" == page.locator(".f-smile").get_attribute("data-smile")
+    assert "there again" in page.locator("#live-note").inner_text()
+    assert page.locator("#curve .f-curve").count() == 0
+    page.get_by_role("button", name="Begin anew").click()
+    page.wait_for_selector("#dialogue .g-empty")
+    page.wait_for_function("sessionStorage.getItem('geli-face') === null")
 
 
 def test_a_session_is_downloaded_as_a_row(page, tmp_path):
