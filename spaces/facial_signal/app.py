@@ -52,7 +52,16 @@ CLASSIFIERS = {"Shipped classifier": SHIPPED, "DeepFace": DEEPFACE}
 PARTNER, YOU = "Partner", "You"
 STATE_SECONDS = 3600
 PROGRESS = gr.Progress()  # as a default it asks Gradio for a bar of one's own
-NO_DEEPFACE = "DeepFace can’t be used here: {why} The shipped classifier goes on; it needs nothing from the network."
+# By what its loading fails with: what is the matter, and what whoever runs the page can do about it.
+DEEPFACE_FILE = "facial_expression_model_weights.onnx"
+NO_DEEPFACE = {
+    ImportError: "it is not installed. Install it with pip install 'geli-hf[faces]'",
+    OSError: f"its weights are not on this server and can’t be downloaded. Put {DEEPFACE_FILE} into .deepface/weights "
+    "in the server’s home",
+    ValueError: f"it can’t read its weights. Delete {DEEPFACE_FILE} in .deepface/weights in the server’s home, and it "
+    "is downloaded anew",
+    RuntimeError: "it runs on another engine already. Start the page without DEEPFACE_BACKEND_ENGINE",
+}
 
 # The box lies over the camera's picture, which is mirrored as the frames that are sent are.
 BOX_JS = """
@@ -240,11 +249,9 @@ def build_demo(
         name, problem = CLASSIFIERS.get(label, SHIPPED), ""
         try:
             faces.classifier(name)
-        except ImportError:
-            problem = NO_DEEPFACE.format(why="the package is not installed.")
-        except (OSError, RuntimeError, ValueError):
-            problem = NO_DEEPFACE.format(why="its weights are not on this server and can’t be downloaded.")
-        if problem:
+        except tuple(NO_DEEPFACE) as error:
+            why = next(told for kind, told in NO_DEEPFACE.items() if isinstance(error, kind))
+            problem = f"DeepFace can’t be used here: {why}; until then the shipped classifier reads the face."
             name, label = SHIPPED, "Shipped classifier"
         session.backend, session.live = name, None
         return label, page.note(problem, problem=True)

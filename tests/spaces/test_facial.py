@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 pytest.importorskip("av")
 pytest.importorskip("cv2")
 
+from geli_hf.affect import DeepFaceAffect
 from geli_hf.affect.emotions import EMOTIONS, FACE_COLUMNS
 from geli_hf.affect.transcripts import Transcript, Utterance
 from geli_hf.affect.video import COLUMNS
 from geli_hf.demo import drawn_face, facial, facial_page
+from geli_hf.demo.camera import luma
 from geli_hf.demo.facial import SCRIPT, Decomposition, Faces, LiveSession, TooMuch, decompose, recording
 from geli_hf.sessions import validate_session
 
@@ -280,6 +282,17 @@ def test_only_numbers_are_kept_of_a_frame_and_old_ones_are_forgotten(faces):
     assert [each.shape for each in session.emotions] == [(8,), (8,)]
     session.see(faces, np.full((120, 160, 3), 90, np.uint8), facial.KEPT_SECONDS + 0.5)
     assert session.seconds == [1.0, facial.KEPT_SECONDS + 0.5]
+
+
+def test_deepface_reads_the_same_box(deepface_home, faces):
+    """Of stand-in weights, which say nothing of the face, but say it of what DeepFace cuts out of the picture."""
+    picture, session = drawn_face.draw_face(1.0), LiveSession(backend="deepface")
+    box, smile = session.see(faces, picture, 0.0)
+    deepface = DeepFaceAffect()
+    [expected] = deepface.classify(deepface.crop(luma(picture), box)[None])
+    assert smile == pytest.approx(expected[EMOTIONS.index("happiness")], abs=0.02)
+    np.testing.assert_allclose(session.emotions[0], expected, atol=0.02)
+    assert 0 < smile < 1
 
 
 def test_two_viewers_have_a_track_each(faces):

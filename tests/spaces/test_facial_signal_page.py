@@ -173,15 +173,58 @@ def test_what_is_wrong_with_a_turn_is_said(page):
     assert "Write what was said first" in page.locator("#live-note").inner_text()
 
 
-def test_deepface_without_its_weights_leaves_the_shipped_classifier(page, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("error", "told", "do"),
+    [
+        (None, "weights are not on this server", "Put facial_expression_model_weights.onnx into"),
+        (ImportError, "not installed", "pip install 'geli-hf[faces]'"),
+        (ValueError, "can’t read its weights", "Delete facial_expression_model_weights.onnx"),
+        (RuntimeError, "another engine", "without DEEPFACE_BACKEND_ENGINE"),
+    ],
+)
+def test_deepface_that_can_not_be_used_is_told_in_a_line_that_says_what_to_do(
+    page, monkeypatch, tmp_path, error, told, do
+):
     monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
     monkeypatch.setattr("geli_hf.affect.deepface.is_offline_mode", lambda: True)
+    if error:
+        monkeypatch.setattr("geli_hf.demo.facial.face_classifier", raising(error(f"secret of {tmp_path}")))
     page.get_by_role("radio", name="DeepFace").check(force=True)
     page.wait_for_selector("#switched .f-problem")
-    told = page.locator("#switched").inner_text()
-    assert "can’t be used here" in told
-    assert str(tmp_path) not in told
+    line = page.locator("#switched").inner_text()
+    assert told in line
+    assert do in line
+    assert "until then the shipped classifier reads the face" in line
+    assert str(tmp_path) not in line
     page.wait_for_function("document.querySelector('#classifier input').checked")
+
+
+def raising(error: Exception):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
+def test_deepface_by_the_switch(context, facial_app, deepface_home, tmp_path, monkeypatch):
+    """Stand-in weights of the right shape: what they say means nothing, but it is they who say it."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    faces = facial_app.Faces()
+    with serving(facial_app.build_demo(tiny_models().reward, faces), facial_app.LAUNCH) as address:
+        page = context.new_page()
+        open_page(page, address)
+        page.get_by_role("radio", name="DeepFace").check(force=True)
+        page.wait_for_function("document.querySelectorAll('#classifier input')[1].checked")
+        start_camera(page)
+        asked = []
+        classify = faces.classifier("deepface").classify
+        monkeypatch.setattr(faces.classifier("deepface"), "classify", lambda crops: asked.append(1) or classify(crops))
+        monkeypatch.setattr(faces.classifier(), "classify", raising(AssertionError("the other classifier was asked")))
+        page.get_by_role("button", name="Let the partner speak").click()
+        page.wait_for_selector("#dialogue .f-smile")
+        assert page.locator("#switched .g-note").count() == 0
+        assert asked
+        page.close()
 
 
 # ------------------------------------------------------------------------------------------------ recorded
