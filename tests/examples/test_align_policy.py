@@ -14,6 +14,7 @@ import trl
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from huggingface_hub import ModelCard
+from shown import shown
 from tiny import reward_model, sentence, session
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
@@ -102,12 +103,12 @@ def reward(tmp_path_factory) -> str:
     return str(folder)
 
 
-def argv(preset: Path, output: Path, policy: str, reward: str, *options: str, **changes) -> list[str]:
+def argv(command: list[str], output: Path, policy: str, reward: str, *options: str, **changes) -> list[str]:
     shorter = SHORTER | {"output_dir": str(output), "model.model_name_or_path": policy, "reward.model": reward}
     words = [
         f"--{name}={yaml.safe_dump(value, default_flow_style=True)}" for name, value in (shorter | changes).items()
     ]
-    return ["--config", str(preset), *(word.strip().removesuffix("...").strip() for word in words), *options]
+    return [*command, *(word.strip().removesuffix("...").strip() for word in words), *options]
 
 
 def default(output: Path, policy: str, reward: str, *options: str, **changes) -> list[str]:
@@ -115,7 +116,7 @@ def default(output: Path, policy: str, reward: str, *options: str, **changes) ->
     small = {f"sft.{name}": value for name, value in ({"max_steps": 1} | trainer).items()}
     rl = trainer | {"max_steps": 2, "gradient_accumulation_steps": 1, "num_generations": 2, "max_completion_length": 8}
     small |= {f"grpo.{name}": value for name, value in rl.items()}
-    return argv(DEFAULT, output, policy, reward, *options, **small | changes)
+    return argv(shown("align_policy"), output, policy, reward, *options, **small | changes)
 
 
 def answers(folder: Path) -> list[str]:
@@ -175,7 +176,7 @@ def published(script, llama, reward, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("published") / "run"
     shorter = {"max_steps": 2, "max_completion_length": 8, "generation_kwargs": {"min_new_tokens": 5}}
     changes = {f"rloo.{name}": value for name, value in (CPU | shorter).items()} | {"data_dir": None, "merge": False}
-    script.main(argv(PAPER, output, llama, reward, **changes))
+    script.main(argv(["--config", str(PAPER)], output, llama, reward, **changes))
     return output
 
 

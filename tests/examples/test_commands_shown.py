@@ -1,6 +1,7 @@
 """Every command of a script that README.md, examples/README.md and the shipped cards show: its settings are accepted.
 
-What the scripts then do takes minutes; the other tests of this folder run them on tiny models.
+What the scripts then do takes minutes; the other tests of this folder run the commands of examples/README.md with
+settings after them that make it seconds.
 """
 
 import argparse
@@ -75,6 +76,14 @@ def test_a_command_that_is_shown_is_accepted(command, monkeypatch):
     monkeypatch.setattr(sys, "argv", [words[at], *argv])
     with pytest.raises(Accepted):
         script.main(*[argv][: len(inspect.signature(script.main).parameters)])
+
+
+@pytest.mark.parametrize("command", commands("examples/README.md"))
+def test_a_command_of_the_examples_is_run(command):
+    """By the tests of its script, on tiny models."""
+    [script] = re.findall(r"examples/(\w+)\.py", command)
+    tests = Path(__file__).with_name(f"test_{script}.py").read_text(encoding="utf-8")
+    assert f'shown("{script}")' in tests
 
 
 def test_every_script_has_its_command():

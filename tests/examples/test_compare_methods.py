@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from shown import shown
 from tiny import backbone
 from toy import toy_sessions
 
@@ -44,7 +45,7 @@ def compare(script, tmp_path, monkeypatch, capsys):
     file.write_text(yaml.safe_dump(settings))
 
     def compare(*options: str) -> str:
-        script.main(["--config", str(file), *options])
+        script.main([*shown("compare_methods"), "--config", str(file), *options])
         return capsys.readouterr().out
 
     return compare

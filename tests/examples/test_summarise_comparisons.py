@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from shown import shown
 
 ROOT = Path(__file__).parents[2]
 SPEC = importlib.util.spec_from_file_location("summarise", ROOT / "examples" / "summarise_comparisons.py")
@@ -32,6 +34,19 @@ def test_the_records_are_those_of_the_table_beside_them(corpus):
         interval = record["within_session_spearman"]
         assert "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**interval) in table
         assert record["row"] in lines
+
+
+def test_what_a_comparison_left_is_copied_and_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "results", "results")
+    shutil.copy(ROOT / "README.md", "README.md")
+    Path("runs").mkdir()
+    Path("results/sample").rename("runs/compare_sample")
+    monkeypatch.setattr(summarise, "HOME", tmp_path)
+    monkeypatch.setattr(summarise, "RESULTS", tmp_path / "results")
+    summarise.main(shown("summarise_comparisons"))
+    for file in (*(f"results/sample/{name}" for name in summarise.FILES), "README.md", "results/README.md"):
+        assert Path(file).read_bytes() == (ROOT / file).read_bytes(), file
 
 
 def test_a_folder_of_no_corpus_is_refused():

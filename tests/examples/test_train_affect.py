@@ -15,6 +15,7 @@ from faces import SEVEN, grey_astronaut
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
+from shown import shown
 
 from geli_hf import FacialAffectConfig, ImageAffect
 from geli_hf.affect.faces import Box, square_crop
@@ -66,7 +67,7 @@ def arguments(faces: dict[str, str], output: Path, *more: str) -> list[str]:
         "training.disable_tqdm": "true",
     }
     flags = [word for name, value in given.items() for word in (f"--{name}", value)]
-    return ["--config", str(EXAMPLES / "configs" / "affect.yaml"), *flags, *more]
+    return [*shown("train_affect"), *flags, *more]
 
 
 @pytest.fixture(scope="module")

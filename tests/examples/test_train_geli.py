@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from shown import shown
 from tiny import backbone
 from transformers import TrainingArguments
 from trl import GRPOConfig, SFTConfig
@@ -41,12 +42,12 @@ def script():
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
     """A run of seconds: every stage, one or two steps each."""
-    trainer = {"per_device_train_batch_size": 4, "max_steps": 2}
-    policy_trainer = trainer | {"bf16": False, "activation_checkpointing": False}
+    trainer = {"per_device_train_batch_size": 4, "max_steps": 2, "bf16": False}
+    policy_trainer = trainer | {"activation_checkpointing": False}
     settings = {
         "data": {"options": {"conversations": 12}, "eval_share": 0.25, "test_share": 0.25},
         "model": {"backbone": backbone("bert"), "config": {"context_messages": 1}},
-        "reward": {"num_train_epochs": 2, "per_device_train_batch_size": 4, "li_weight": 0.3},
+        "reward": {"num_train_epochs": 2, "per_device_train_batch_size": 4, "li_weight": 0.3, "bf16": False},
         "policy": {
             "small": {"hidden_size": 32, "layers": 1, "vocab_size": 400},
             "window_messages": 4,
@@ -68,14 +69,14 @@ def launch(config: Path, output: Path, caches: Path, *options: str) -> subproces
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no", str(EXAMPLES / "train_geli.py")]
     return subprocess.run(
-        [*command, "--config", str(config), "--output_dir", str(output), *options],
+        [*command, *shown("train_geli"), "--config", str(config), "--output_dir", str(output), *options],
         capture_output=True,
         text=True,
         env=os.environ | {"GELI_HF_CACHE": str(caches)},
     )
 
 
-def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, script, tmp_path):
+def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, script, tmp_path, monkeypatch):
     output = tmp_path / "run"
     done = launch(config, output, tmp_path / "caches")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -104,6 +105,20 @@ def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, script, tmp_
     assert list(explained["parts"]) == ["turn", "reaction", "feedback.affect", "feedback.affect_mean"]
     assert (output / "summary.txt").read_text() in done.stdout
     assert not (output / "checkpoints" / "compare").exists()
+
+    # Three such runs are what the README's figures on the sample are made of.
+    spec = importlib.util.spec_from_file_location("sample_figures", EXAMPLES / "sample_figures.py")
+    sample_figures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sample_figures)
+    shutil.copy(EXAMPLES.parent / "README.md", tmp_path)
+    for seed in sample_figures.SEEDS:
+        shutil.copytree(output, tmp_path / "figures" / f"seed-{seed}")
+    monkeypatch.setattr(sample_figures, "ROOT", tmp_path)
+    monkeypatch.setattr(sample_figures, "RUNS", tmp_path / "figures")
+    sample_figures.main()
+    written = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert f"{sample_figures.MARKERS[0]}\n| Reward of a turn |" in written
+    assert "3 seeds of corpus and training" in written
 
     settings = yaml.safe_load((output / "settings.yaml").read_text())
     shutil.rmtree(output / "policy")

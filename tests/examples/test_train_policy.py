@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from shown import shown
 
 from geli_hf import GeliRewardModel
 from geli_hf.alignment import load_policy
@@ -83,7 +84,7 @@ def arguments(output: Path, topical_chat: Path, *more: str) -> list[str]:
     trainers = ("pretrain", "sft", "grpo")
     given |= {f"{name}.disable_tqdm": "true" for name in trainers}
     flags = [word for name, value in given.items() for word in (f"--{name}", value)]
-    return ["--config", str(EXAMPLES / "configs" / "policy.yaml"), *flags, *more]
+    return [*shown("train_policy"), *flags, *more]
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,12 @@ import argparse
 import importlib.util
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from shown import shown
 
 ROOT = Path(__file__).parents[2]
 SPEC = importlib.util.spec_from_file_location("turn_credit", ROOT / "examples" / "turn_credit.py")
@@ -50,6 +52,22 @@ def test_a_moving_average_looks_back_only():
     assert curve.tolist() == pytest.approx(
         [values[max(0, stop - turn_credit.SMOOTH) : stop].mean() for stop in range(1, 61)]
     )
+
+
+# TRL asks transformers for a name that transformers is about to change.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_a_run_of_two_steps(tmp_path, monkeypatch):
+    small = {"steps": "2", "turns": "1", "groups": "1", "learning-rates": "1e-3"}
+    words = [word for name, value in small.items() for word in (f"--{name}", value)]
+    words += ["--policy", str(turn_credit.POLICY), "--seeds", "0", "--arms", "session", "turn, gamma 0"]
+    monkeypatch.setattr(sys, "argv", ["turn_credit.py", *shown("turn_credit"), *words])
+    monkeypatch.setattr(turn_credit, "SMOOTH", 1)
+    monkeypatch.setattr(turn_credit, "LAST", 1)
+    monkeypatch.chdir(tmp_path)
+    turn_credit.main()
+    runs = [json.loads(file.read_text(encoding="utf-8")) for file in Path("runs/turn_credit/runs").glob("*.json")]
+    assert sorted(run["arm"] for run in runs) == ["session", "turn, gamma 0"]
+    assert all(len(run["value"]) == 2 for run in runs)
 
 
 def test_the_report_is_written_from_the_records(tmp_path):
