@@ -381,9 +381,9 @@ def build_demo(
                     )
                 with gr.Column(scale=3, min_width=320):
                     with gr.Row(elem_classes="f-tools"):
-                        speaking = gr.Button("Let the partner speak", variant="primary", min_width=160, scale=2)
-                        beginning = gr.Button("Begin anew", min_width=100)
-                        keeping = gr.Button("Download (JSONL)", min_width=120)
+                        speaking = gr.Button("Let the partner speak", variant="primary", size="md", min_width=220)
+                        beginning = gr.Button("Begin anew", size="md", min_width=110)
+                        keeping = gr.Button("Download (JSONL)", size="md", min_width=140)
                     live_note = gr.HTML("", elem_id="live-note", apply_default_css=False)
                     dialogue = gr.HTML(
                         page.turns([], LiveSession().found, []),
