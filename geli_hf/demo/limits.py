@@ -33,8 +33,15 @@ class Limits:
 class Visit:
     """What has to outlast a conversation in one tab: who asks for how much, and that a reply shall stop."""
 
-    stopped: bool = False
+    stopped: bool = False  # the reply that is being written: what is there of it is kept
+    latest: int = 0  # number of that reply, or of what was done after it
     asked: deque[float] = field(default_factory=deque)
+
+    def begin(self) -> int:
+        """The number of a reply, or of another change of the conversation: nobody waits for a reply before it."""
+        self.stopped = False
+        self.latest += 1
+        return self.latest
 
     def too_often(self, limits: Limits, now: float) -> bool:
         """Whether another reply has to wait; if not, it is counted."""

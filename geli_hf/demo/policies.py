@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..alignment.dialogue import context_window, cut_reply
 from ..alignment.policy import is_adapter, load_policy
+from ..finished import is_attribution
 from ..modeling_geli import GeliRewardModel
 from ..sessions import Message
 from .conversation import ALIGNED, BASE
@@ -129,6 +132,28 @@ class Models:
         return math.nan if deviation is None else deviation
 
 
+class ModelError(ValueError):
+    """What should be a model of a demo is none, or can't be read.
+
+    Args:
+        argument: that of the function, which names the model.
+        told: what was found and what was expected, in one line.
+    """
+
+    def __init__(self, argument: str, told: str):
+        super().__init__(f"{argument}: {told}")
+        self.argument, self.told = argument, told
+
+
+@contextmanager
+def _expected(what: str, argument: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # the last two of weights
+        told = " ".join(str(error).split()).removeprefix(f"{argument}: ")
+        raise ModelError(argument, f"expected {what}: {told}") from error
+
+
 def load_models(
     policy: str | Path,
     base: str | Path | None,
@@ -145,21 +170,36 @@ def load_models(
         device: where they run; the GPU, if there is one.
 
     Raises:
-        PolicyError, OSError: one isn't there, or is none.
+        ModelError: one isn't there, or is none.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if str(device) == "cpu" else torch.bfloat16
     policies = {}
-    if base is not None:
-        policies[BASE] = Policy(*_loaded(base, dtype, device))
-    if base is not None and is_adapter(policy):
-        model, tokenizer = _loaded(base, dtype, device)
-        model.load_adapter(str(policy))
-        policies[ALIGNED] = Policy(model.to(device).eval(), tokenizer)
-    else:
-        policies[ALIGNED] = Policy(*_loaded(policy, dtype, device))
-    model = GeliRewardModel.from_pretrained(reward, dtype=torch.float32).to(device).eval()
-    return Models(policies, model)
+    with _expected("a policy", "base"):
+        if base is not None:
+            policies[BASE] = Policy(*_loaded(base, dtype, device))
+    with _expected("a policy or an adapter to one", "policy"):
+        if base is not None and is_adapter(policy):
+            model, tokenizer = _loaded(base, dtype, device)
+            model.load_adapter(str(policy))
+            policies[ALIGNED] = Policy(model.to(device).eval(), tokenizer)
+        else:
+            policies[ALIGNED] = Policy(*_loaded(policy, dtype, device))
+    return Models(policies, load_reward_model(reward, device=device))
+
+
+def load_reward_model(reward: str | Path, *, device: str | torch.device = "cpu") -> GeliRewardModel:
+    """The reward model by name or folder, in eval mode.
+
+    Raises:
+        ModelError: it isn't there, or is none.
+    """
+    with _expected("a reward model", "reward"):
+        if is_attribution(str(reward), "reward"):
+            raise ValueError(
+                f"{reward} is an attribution, which explains recorded sessions; name the folder beside it"
+            )
+        return GeliRewardModel.from_pretrained(reward, dtype=torch.float32).to(device).eval()
 
 
 def _loaded(name: str | Path, dtype: torch.dtype, device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,7 @@ from geli_hf.demo.conversation import (
 )
 from geli_hf.demo.limits import Limits, Visit
 from geli_hf.demo.look import plain
-from geli_hf.demo.policies import Models, load_models
+from geli_hf.demo.policies import ModelError, Models, load_models
 from geli_hf.evaluation.plots import plot_session
 from geli_hf.sessions import SessionError
 
@@ -103,7 +104,7 @@ element.addEventListener('change', async (event) => {
 });
 """
 KEEP_JS = "(kept) => { kept ? sessionStorage.setItem('geli-chat', kept) : sessionStorage.removeItem('geli-chat'); }"
-KEPT_JS = "(kept, watch) => [sessionStorage.getItem('geli-chat') || '', watch]"
+KEPT_JS = "(kept, ...rest) => [sessionStorage.getItem('geli-chat') || '', ...rest]"
 
 
 def build_demo(
@@ -126,6 +127,7 @@ def build_demo(
         yield from models.policies[source].stream(messages, **options)
 
     score = on_gpu(models.score)
+    nothing = (gr.skip(),) * 4  # of what `view` gives; the last that a handler yields is what stays on the page
 
     def view(conversation: Conversation, watch: Watch):
         """What every handler gives in the end: the state, and the conversation, chart and rating on the page."""
@@ -136,9 +138,21 @@ def build_demo(
     def scored(conversation: Conversation) -> Conversation:
         return conversation.scored(score, models.rating)
 
+    def while_latest(replying):
+        """What it shows, until the conversation goes on with something else: then nobody waits for the reply."""
+
+        def shown(conversation, visit, *rest):
+            number = visit.begin()
+            for each in replying(conversation, visit, *rest):
+                if visit.latest != number:
+                    yield nothing
+                    return
+                yield each
+
+        return shown
+
     def stream_all(visit: Visit, sources: tuple[str, ...], messages: list[dict], options: dict):
         """The replies of all sources as far as they are, each time one of them has grown."""
-        visit.stopped = False
         streams = {source: stream(source, messages, options) for source in sources}
         texts = dict.fromkeys(sources, "")
         while streams and not visit.stopped:
@@ -152,6 +166,7 @@ def build_demo(
         for left in streams.values():
             left.close()
 
+    @while_latest
     def answer(conversation, visit, watch, mode, options):
         """The replies to the conversation's last message, as they come."""
         sources, blind = MODES[mode], mode == BLIND
@@ -170,6 +185,7 @@ def build_demo(
             conversation = conversation.replied(said[0], time.time())
         yield view(scored(conversation), watch)
 
+    @while_latest
     def again(conversation, visit, watch, index, options):
         """The reply at `index` written anew by the policy that wrote it, with all that follows it left as it is."""
         turn = conversation.turns[index]
@@ -206,8 +222,10 @@ def build_demo(
             yield gr.skip(), *view(conversation, watch)
             return
         conversation = conversation.said(text.strip(), time.time())
+        typed = ""  # and afterwards what is typed while the reply is written
         for shown in answer(conversation, visit, watch, mode, options_of(system, temperature, length)):
-            yield "", *shown
+            yield typed, *shown
+            typed = gr.skip()
 
     @friendly
     def act(conversation, visit, watch, mode, system, temperature, length, event: gr.EventData):
@@ -217,6 +235,7 @@ def build_demo(
         index = index if isinstance(index, int) else -2
         turns = range(len(conversation.turns))
         options = options_of(system, temperature, length)
+        visit.begin()
         if name == "start" and index in range(len(page.STARTERS)) and not conversation.turns:
             for shown in send(page.STARTERS[index], conversation, visit, watch, mode, system, temperature, length):
                 yield shown[1:]
@@ -241,6 +260,7 @@ def build_demo(
     def retry(conversation, visit, watch, mode, system, temperature, length):
         """Another reply to the last message."""
         options = options_of(system, temperature, length)
+        visit.begin()
         last = len(conversation.turns) - 1
         if last < 0 or conversation.closed:
             gr.Info("There is no reply to try again.")
@@ -254,11 +274,13 @@ def build_demo(
         yield view(conversation, watch)
 
     @friendly
-    def undo(conversation, watch):
+    def undo(conversation, visit, watch):
+        visit.begin()
         yield view(conversation if conversation.closed else conversation.undone(), watch)
 
     @friendly
-    def clear(conversation):
+    def clear(conversation, visit):
+        visit.begin()
         past = () if conversation.closed else (replace(conversation, past=()),)
         watch = Watch()
         yield watch, "", *view(replace(Conversation(), past=past), watch)
@@ -267,7 +289,7 @@ def build_demo(
         visit.stopped = True
 
     @friendly
-    def rate(conversation, watch, rating, consent):
+    def rate(conversation, visit, watch, rating, consent):
         """Close the session; with consent, and only then, it is written."""
         problem = ""
         if conversation.closed:
@@ -282,6 +304,7 @@ def build_demo(
             gr.Warning(problem)
             yield gr.skip(), gr.skip(), *view(conversation, watch)
             return
+        visit.begin()
         if consent:
             collection.add(session_row(conversation, int(rating), watch.feedback(conversation)))
         conversation = replace(conversation, closed=True, collected=bool(consent), past=())
@@ -315,28 +338,30 @@ def build_demo(
         yield for_browser(f"conversation-{conversation.session_id}.png", "image/png", picture.getvalue())
 
     @friendly
-    def load(conversation, event: gr.EventData):
+    def load(conversation, visit, event: gr.EventData):
         told = event._data if isinstance(event._data, dict) else {}
         text, watch = told.get("text"), Watch()
         if not isinstance(text, str) or not text or len(text.encode()) > limits.file_bytes:
             gr.Warning(f"Expected a conversation of up to {limits.file_bytes // 1000} kB, as Export writes it.")
-            yield gr.skip(), *(gr.skip(),) * 4
+            yield gr.skip(), *nothing
             return
         try:
             found = conversation_of(text, most_messages=limits.messages, most_characters=limits.characters)
         except SessionError as error:
             gr.Warning(plain(str(error)[:200]))
-            yield gr.skip(), *(gr.skip(),) * 4
+            yield gr.skip(), *nothing
             return
+        visit.begin()
         past = () if conversation.closed else (replace(conversation, past=()),)
         yield watch, *view(replace(scored(found), past=past), watch)
 
     @friendly
-    def restore(kept, watch):
-        """The conversation that this tab had before it was loaded anew."""
+    def restore(kept, visit, watch):
+        """The conversation that this tab had before it was loaded anew, unless another one has begun meanwhile."""
         too_long = not isinstance(kept, str) or len(kept) > limits.file_bytes
         found = None if too_long else restored(kept, most_messages=limits.messages, most_characters=limits.characters)
-        yield view(scored(found) if found else Conversation(), watch)
+        shown = view(scored(found), watch) if found else nothing
+        yield nothing if visit.latest else shown
 
     @friendly
     def see(frame, watch):
@@ -425,20 +450,21 @@ def build_demo(
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         # Who has to wait for others sees for how many.
         waits = quiet | {"show_progress": "minimal", "show_progress_on": message}
-        message.submit(send, [message, *options], [message, *shown], **waits)
+        # What is sent while a reply is written waits for its end.
+        message.submit(send, [message, *options], [message, *shown], trigger_mode="always_last", **waits)
         thread.act(act, options, shown, **waits)
         retry_button.click(retry, options, shown, **waits)
         stop_button.click(stop, visit, queue=False, **quiet)
-        undo_button.click(undo, [conversation, watch], shown, **quiet)
-        clear_button.click(clear, conversation, [watch, note, *shown], **quiet)
-        rate_button.click(rate, [conversation, watch, rating, consent], [note, key, *shown], **quiet)
+        undo_button.click(undo, [conversation, visit, watch], shown, **quiet)
+        clear_button.click(clear, [conversation, visit], [watch, note, *shown], **quiet)
+        rate_button.click(rate, [conversation, visit, watch, rating, consent], [note, key, *shown], **quiet)
         delete_button.click(delete, key, deleted, **quiet)
         save = {"inputs": file, "js": SAVE_JS, **quiet}
         export_button.click(export, [conversation, watch], file, **quiet).then(None, **save)
         picture_button.click(picture, conversation, file, **quiet).then(None, **save)
-        loader.opened(load, conversation, [watch, *shown], **quiet)
+        loader.opened(load, [conversation, visit], [watch, *shown], **quiet)
         conversation.change(snapshot, conversation, kept, **quiet).then(None, kept, js=KEEP_JS, **quiet)
-        demo.load(restore, [kept, watch], shown, js=KEPT_JS, **quiet)
+        demo.load(restore, [kept, visit, watch], shown, js=KEPT_JS, **quiet)
         if faces is not None:
             camera_on.change(
                 lambda on: (gr.update(visible=on), gr.update(visible=on)), camera_on, [camera, meter], **quiet
@@ -447,13 +473,20 @@ def build_demo(
     return demo
 
 
+# By the argument of `load_models`.
+VARIABLES = {"policy": "GELI_MODEL", "base": "GELI_BASE_POLICY", "reward": "GELI_REWARD"}
+
+
 def main() -> None:
     weights = Path(geli_hf.__file__).parent / "weights"
-    models = load_models(
-        os.environ.get("GELI_MODEL", weights / "policy_adapter"),
-        os.environ.get("GELI_BASE_POLICY", weights / "policy") or None,
-        os.environ.get("GELI_REWARD", weights / "policy_reward"),
-    )
+    try:
+        models = load_models(
+            os.environ.get("GELI_MODEL") or weights / "policy_adapter",
+            os.environ.get("GELI_BASE_POLICY", weights / "policy") or None,
+            os.environ.get("GELI_REWARD") or weights / "policy_reward",
+        )
+    except ModelError as error:
+        sys.exit(f"{VARIABLES[error.argument]}: {error.told}")
     folder, repo = os.environ.get("GELI_COLLECT", "runs/collected"), os.environ.get("GELI_COLLECT_REPO") or None
     serve(build_demo(models, Collection(folder, repo), faces=camera_faces()), LAUNCH)
 

@@ -14,6 +14,7 @@ import io
 import math
 import os
 import secrets
+import sys
 import time
 from pathlib import Path
 from threading import Thread
@@ -45,6 +46,7 @@ from geli_hf.demo.facial import (
     explain,
     recording,
 )
+from geli_hf.demo.policies import ModelError, load_reward_model
 from geli_hf.evaluation.affect_plot import plot_affect
 from geli_hf.training.attribution import HindsightAttribution
 
@@ -475,9 +477,13 @@ def build_demo(
 
 def main() -> None:
     reward = os.environ.get("GELI_MODEL") or Path(geli_hf.__file__).parent / "weights" / "policy_reward"
-    model, faces = GeliRewardModel.from_pretrained(reward).eval(), Faces()
+    try:
+        model = load_reward_model(reward)
+    except ModelError as error:
+        sys.exit(f"GELI_MODEL: {error.told}")
     explaining = os.environ.get("GELI_ATTRIBUTION")
     attribution = HindsightAttribution.from_pretrained(explaining) if explaining else None
+    faces = Faces()
     faces.classifier()
     Thread(target=example, daemon=True).start()  # so that it is drawn before somebody asks for it
     serve(build_demo(model, faces, attribution=attribution), LAUNCH)

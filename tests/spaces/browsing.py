@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,15 +19,30 @@ from geli_hf.demo.conversation import ALIGNED, BASE
 from geli_hf.demo.policies import Models
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 120_000  # ms; a wait is no measurement, and the machine may be busy
+# Toasts go after some seconds, in which a busy machine may not come to look.
+TOASTS_JS = """
+window.toasts = [];
+new MutationObserver((changes) => changes.forEach((change) => change.addedNodes.forEach((node) => {
+  if (node instanceof Element) window.toasts.push(
+    ...(node.matches('.toast-body') ? [node] : node.querySelectorAll('.toast-body')));
+}))).observe(document, {childList: true, subtree: true});
+"""
+
+
+def as_module(path: Path) -> ModuleType:
+    """A script that no package holds."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
 
 
 def load_app(name: str) -> ModuleType:
     """The app of that Space as a module."""
     pytest.importorskip("gradio", reason="needs gradio, of the demo extra, for the browser tests")
-    spec = importlib.util.spec_from_file_location(f"{name}_app", ROOT / "spaces" / name / "app.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return as_module(ROOT / "spaces" / name / "app.py")
 
 
 @contextmanager
@@ -37,17 +53,27 @@ def serving(demo, options: dict) -> Iterator[str]:
     demo.close()
 
 
+def new_context(browser, **options):
+    """A browser's window, with a camera, patience, and a memory for toasts."""
+    context = browser.new_context(permissions=["camera"], **options)
+    context.set_default_timeout(PATIENCE)
+    context.add_init_script(TOASTS_JS)
+    return context
+
+
 @dataclass
 class Scripted:
-    """A policy that says its line word by word, and where it is asked for "slowly", slowly."""
+    """A policy that says its line word by word, and where it is asked for "slowly", slowly and over and over."""
 
     line: str
     reads_system: bool = True
 
     def stream(self, messages, *, system, max_new_tokens, temperature):
-        words = f"{self.line} {len(messages)}{' as ' + system if system else ''}".split()[:max_new_tokens]
+        words = f"{self.line} {len(messages)}{' as ' + system if system else ''}".split()
+        slowly = "slowly" in messages[-1]["content"]
+        words = (words * max_new_tokens if slowly else words)[:max_new_tokens]
         for count in range(1, len(words) + 1):
-            if "slowly" in messages[-1]["content"]:
+            if slowly:
                 time.sleep(0.3)
             if "break" in messages[-1]["content"]:
                 raise RuntimeError(f"secret of the server: {messages[-1]['content']}")
@@ -76,6 +102,12 @@ def say(page, text: str) -> None:
     box = page.get_by_label("Your message")
     box.fill(text)
     box.press("Enter")
+
+
+def told(page, text: str) -> None:
+    """Wait for a toast that says this, and close it: what is said again is no new one while the first stands."""
+    page.wait_for_function("text => toasts.some((toast) => toast.textContent.includes(text))", arg=text)
+    page.evaluate("toasts.splice(0).forEach((toast) => toast.querySelector('.toast-close')?.click())")
 
 
 def wait_for_rewards(page, count: int) -> None:

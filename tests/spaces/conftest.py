@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browsing import load_app, open_page, serving, tiny_models
+from browsing import load_app, new_context, open_page, serving, tiny_models
 from camera_clip import write_clip
 from emotion_weights import write_weights
 from tiny import backbone
@@ -54,7 +54,7 @@ def browser(camera_file):
 @pytest.fixture(scope="module")
 def context(browser):
     """One for all tests of a module: what the pages are made of is read once, and each test has a tab of its own."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, permissions=["camera"])
+    context = new_context(browser, viewport={"width": 1280, "height": 900})
     yield context
     context.close()
 
@@ -66,7 +66,6 @@ def page(context, served):
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("dialog", lambda dialog: (errors.append(f"a message box: {dialog.message}"), dialog.dismiss()))
-    page.set_default_timeout(30_000)  # on a busy machine
     open_page(page, served[0])
     yield page
     page.close()

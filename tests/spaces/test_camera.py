@@ -146,3 +146,11 @@ def test_so_many_replies_a_minute():
     assert [visit.too_often(limits, second) for second in (0, 1, 2, 3)] == [False, False, False, True]
     assert not visit.too_often(limits, 61)
     assert visit.too_often(limits, 61)
+
+
+def test_what_begins_later_is_the_latest_and_is_not_stopped():
+    visit = Visit()
+    first = visit.begin()
+    visit.stopped = True
+    assert visit.begin() > first
+    assert not visit.stopped

@@ -8,11 +8,11 @@ from urllib.error import HTTPError
 
 import numpy as np
 import pytest
-from browsing import act, open_page, opened, rewards, say, texts, tiny_models, wait_for_rewards
+from browsing import ROOT, act, as_module, open_page, opened, rewards, say, texts, tiny_models, told, wait_for_rewards
 from PIL import Image
 from tiny import backbone
 
-from geli_hf import GeliRewardArguments, GeliRewardModel, GeliRewardTrainer, load_sessions
+from geli_hf import GeliRewardModel, load_sessions
 from geli_hf.sessions import null_to_nan, validate_session
 
 pytestmark = pytest.mark.browser
@@ -28,8 +28,14 @@ def files(folder) -> list:
     return sorted(folder.glob("*.jsonl"))
 
 
-def toast(page):
-    return page.locator(".toast-body").last
+def writing(page) -> None:
+    """Wait until a part of the reply is there."""
+    page.wait_for_function("(document.querySelector('.g-typing') || {textContent: ''}).textContent.length > 3")
+
+
+def kept(page, text: str) -> None:
+    """Wait until the tab would still have this after a reload."""
+    page.wait_for_function("text => (sessionStorage.getItem('geli-chat') || '').includes(text)", arg=text)
 
 
 # ------------------------------------------------------------------------------------------------ talking
@@ -95,13 +101,40 @@ def test_what_if(page):
 
 def test_stop_keeps_what_was_said(page):
     say(page, "tell me slowly about the train")
-    page.wait_for_function("(document.querySelector('.g-typing') || {textContent: ''}).textContent.length > 3")
+    writing(page)
     page.get_by_role("button", name="Stop").click()
     wait_for_rewards(page, 1)
     reply = texts(page)[1]
+    whole = " ".join([f"{HAPPY} 1"] * 4)  # 40 tokens
     assert reply
-    assert f"{HAPPY} 1".startswith(reply)
-    assert reply != f"{HAPPY} 1"
+    assert whole.startswith(reply)
+    assert reply != whole
+
+
+def test_what_is_sent_while_a_reply_is_written_waits_for_its_end(page):
+    say(page, "tell me slowly about the train")
+    writing(page)
+    say(page, "it was lovely")
+    box = page.get_by_label("Your message")
+    before = page.locator(".g-typing").inner_text()
+    page.wait_for_function("before => document.querySelector('.g-typing').textContent !== before", arg=before)
+    assert box.input_value() == "it was lovely"
+    page.get_by_role("button", name="Stop").click()
+    wait_for_rewards(page, 2)
+    assert texts(page)[2:] == ["it was lovely", f"{HAPPY} 3"]
+    assert box.input_value() == ""
+
+
+@pytest.mark.parametrize("name", ["Undo", "Clear"])
+def test_who_goes_on_does_not_wait_for_the_reply(page, name):
+    """What is left of it comes into nobody's way."""
+    say(page, "tell me slowly about the train")
+    writing(page)
+    page.get_by_role("button", name=name).click()
+    page.wait_for_selector(".g-empty")
+    say(page, "I saw your dog in the garden")
+    wait_for_rewards(page, 1)
+    assert texts(page) == ["I saw your dog in the garden", f"{HAPPY} 1"]
 
 
 def test_side_by_side_goes_on_with_the_reply_that_is_chosen(page):
@@ -123,7 +156,7 @@ def test_blind_vote_is_revealed_afterwards(page):
     assert not re.search("aligned|base", thread.inner_html(), re.IGNORECASE)
     assert rewards(page) == []  # a reward would give it away
     say(page, "and now?")
-    assert "Vote first" in toast(page).inner_text()
+    told(page, "Vote first")
     first = texts(page)[1]
     act(page, "Reply A is better")
     wait_for_rewards(page, 1)
@@ -138,16 +171,19 @@ def test_blind_vote_is_revealed_afterwards(page):
 # ------------------------------------------------------------------------------------------------ keeping and giving
 
 
-def test_rate_and_train_on_what_was_collected(page, served, tmp_path):
-    """Two sessions with consent, one without; what is on disk trains a reward model; and one of them is deleted."""
+def test_rate_and_train_on_what_was_collected(page, served, tmp_path, monkeypatch):
+    """Four sessions with consent, one without; the script trains on what is on disk; and one of them is deleted."""
     folder = served[1]
-    before = files(folder)
-    for score, consent in ((8, True), (2, True), (5, False)):
-        say(page, {8: "I saw your lovely dog", 2: "I lost my old letter", 5: "we walked"}[score])
+    for path in files(folder):  # of another test
+        path.unlink()
+    beginnings = {8: "I saw your lovely dog", 2: "I lost my old letter", 5: "we walked"}
+    for count, score in enumerate((8, 2, 8, 2, 5)):
+        consent = score != 5
+        say(page, beginnings[score])
         wait_for_rewards(page, 1)
         say(page, "it was lovely")
         wait_for_rewards(page, 2)
-        assert len(files(folder)) == len(before) + {8: 0, 2: 1, 5: 2}[score]  # nothing of a session that is not closed
+        assert len(files(folder)) == count  # nothing of a session that is not closed
         page.get_by_label(str(score), exact=True).check()
         page.get_by_label(re.compile("Keep this session")).set_checked(consent)
         page.get_by_role("button", name="Rate and close").click()
@@ -157,26 +193,31 @@ def test_rate_and_train_on_what_was_collected(page, served, tmp_path):
         else:
             assert "Nothing was kept" in page.locator("#note").inner_text()
         say(page, "and more")
-        assert "closed" in toast(page).inner_text()
+        told(page, "closed")
         page.get_by_role("button", name="Clear").click()
         page.wait_for_selector(".g-empty")
 
-    sessions = load_sessions(folder, cache_dir=tmp_path / "cache")
-    assert sorted(sessions["score"]) == [2, 8]
+    monkeypatch.setenv("GELI_HF_CACHE", str(tmp_path / "cache"))
+    sessions = load_sessions(folder)
+    assert sorted(sessions["score"]) == [2, 2, 8, 8]
     row = next(row for row in sessions if row["score"] == 8)
     assert [message["role"] for message in row["messages"]] == ["user", "assistant"] * 2
-    model = GeliRewardModel.from_backbone(backbone("bert"))
-    arguments = GeliRewardArguments(
-        str(tmp_path / "run"),
-        li_weight=0,
-        num_train_epochs=8,
-        learning_rate=1e-2,
-        report_to="none",
-        use_cpu=True,
-    )
-    trainer = GeliRewardTrainer(model, arguments, sessions, sessions)
-    trainer.train()
-    predicted = [row["score"] for row in trainer.model.score_sessions(sessions)]
+    settings = {
+        "output_dir": tmp_path / "run",
+        "stages": "[reward]",
+        "data.corpus": folder,
+        "data.eval_share": 0.25,  # one of four: whichever it is, both scores are left to learn from
+        "data.test_options": "{}",
+        "model.backbone": backbone("bert"),
+        "model.preset": "geli",
+        "reward.li_weight": 0,
+        "reward.num_train_epochs": 8,
+        "reward.learning_rate": 1e-2,
+    }
+    train_geli = as_module(ROOT / "examples" / "train_geli.py")
+    train_geli.main([part for name, value in settings.items() for part in (f"--{name}", str(value))])
+    model = GeliRewardModel.from_pretrained(tmp_path / "run" / "reward_model")
+    predicted = [row["score"] for row in model.score_sessions(sessions)]
     assert predicted[sessions["score"][:].index(8)] > predicted[sessions["score"][:].index(2)] + 0.1
 
     say(page, "one more about your dog")
@@ -185,14 +226,14 @@ def test_rate_and_train_on_what_was_collected(page, served, tmp_path):
     page.get_by_label(re.compile("Keep this session")).check()
     page.get_by_role("button", name="Rate and close").click()
     page.wait_for_selector("#note .g-key")
-    assert len(files(folder)) == len(before) + 3
+    assert len(files(folder)) == 5
     key = page.locator("#note .g-key").inner_text()
     opened(page, "Your data")
     assert page.get_by_label("Key of a session").input_value() == key
     page.get_by_role("button", name="Delete my session").click()
     page.wait_for_selector("#deleted .g-note")
     assert "is deleted" in page.locator("#deleted").inner_text()
-    assert len(files(folder)) == len(before) + 2
+    assert len(files(folder)) == 4
 
 
 def test_export_and_load_back(page, tmp_path):
@@ -221,7 +262,7 @@ def test_export_and_load_back(page, tmp_path):
     assert texts(page) == dialogue
     assert rewards(page) == expected
 
-    for content, told in (
+    for content, wrong in (
         (b"\xff\xd8 no text at all", "no JSON"),
         (json.dumps(row | {"messages": []}).encode(), "messages"),
         (b"x" * 600_000, "500 kB"),
@@ -229,15 +270,15 @@ def test_export_and_load_back(page, tmp_path):
         chooser.set_input_files(
             {"name": "<img src=x onerror=alert(1)>.jsonl", "mimeType": "text/plain", "buffer": content}
         )
-        page.wait_for_function("told => document.body.innerText.includes(told)", arg=told)
+        told(page, wrong)
         assert texts(page) == dialogue
 
 
 def test_reload_in_the_middle_and_two_tabs(page, served):
     say(page, "I saw your dog in the garden")
     wait_for_rewards(page, 1)
-    page.wait_for_function("!!sessionStorage.getItem('geli-chat')")
     dialogue = texts(page)
+    kept(page, dialogue[1])
     other = page.context.new_page()
     open_page(other, served[0])
     other.wait_for_timeout(300)
@@ -263,11 +304,16 @@ def test_the_smile_meter_rises_with_a_smile(page, served):
     page.get_by_text("Click to Access Webcam").click()
     page.get_by_text("Record", exact=True).click()
     seen = "[...document.querySelectorAll('[data-smile]')].map(e => Number(e.dataset.smile))[0]"
-    page.wait_for_function(f"{seen} < 0.4")
-    page.wait_for_function(f"{seen} > 0.8")
+
+    def both_faces() -> None:
+        page.wait_for_function(f"{seen} < 0.4")
+        page.wait_for_function(f"{seen} > 0.8")
+
+    both_faces()
     say(page, "I saw your dog in the garden")
     wait_for_rewards(page, 1)
-    page.wait_for_timeout(4500)
+    both_faces()
+    both_faces()
     page.get_by_label("7", exact=True).check()
     page.get_by_label(re.compile("Keep this session")).check()
     page.get_by_role("button", name="Rate and close").click()
@@ -276,7 +322,7 @@ def test_the_smile_meter_rises_with_a_smile(page, served):
     row = json.loads(newest.read_text())
     validate_session(null_to_nan(row), "what was collected", {})
     [smile] = row["feedback"]["affect_mean"]
-    assert 0.2 < smile < 0.9  # half of the time
+    assert 0.2 < smile < 0.9  # some of the time
     assert page.locator("#chart .g-signal").count() == 1
 
 
@@ -304,7 +350,7 @@ def test_nothing_that_was_written_is_executed(page):
 
 def test_an_error_is_told_kindly_and_not_as_it_is(page, caplog):
     say(page, "break my password hunter2")
-    page.wait_for_function("document.body.innerText.includes('Something went wrong')")
+    told(page, "Something went wrong")
     assert "secret of the server" not in page.content()
     assert "RuntimeError" in caplog.text
     assert "hunter2" not in caplog.text
@@ -335,9 +381,9 @@ def test_the_keyboard_is_enough(page):
         reached.append(
             page.evaluate("(e => e.getAttribute('aria-label') || e.innerText || e.name)(document.activeElement)")
         )
-    told = " | ".join(map(str, reached))
+    reached = " | ".join(map(str, reached))
     for name in ("Edit message 1", "Edit message 2", "Regenerate message 2", "Stop", "Undo", "Rate and close"):
-        assert name in told
+        assert name in reached
     unnamed = page.evaluate(
         """[...document.querySelectorAll('button, input, textarea, select, img, [role=img]')].filter(e =>
         e.offsetParent && !(e.getAttribute('aria-label') || e.getAttribute('alt') || e.title || e.innerText ||

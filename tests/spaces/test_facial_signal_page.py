@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import ROOT, load_app, open_page, serving, tiny_models
+from browsing import ROOT, load_app, new_context, open_page, serving, tiny_models
 from PIL import Image
 
 from geli_hf.affect import read_transcript
@@ -327,11 +327,8 @@ def test_the_page_says_what_it_does_not_do(page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_pictures_of_the_page(browser, served, clip, tmp_path_factory, width, scheme):
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, permissions=["camera"]
-    )
+    context = new_context(browser, viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
-    page.set_default_timeout(30_000)
     open_page(page, f"{served[0]}?__theme={scheme}")
     start_camera(page)
     page.get_by_role("button", name="Let the partner speak").click()

@@ -1,0 +1,150 @@
+"""The apps as processes: what they say of models that are none, and whose GPU they compute on."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from browsing import ROOT, load_app
+from fresh import in_fresh_process
+
+WEIGHTS = ROOT / "geli_hf" / "weights"
+pytest.importorskip("gradio", reason="needs gradio, of the demo extra")
+
+# Of a Space with ZeroGPU. What goes to the GPU and comes back is pickled there, as the GPU is another process's.
+ZERO_GPU = """
+import functools, inspect, pickle, sys
+
+torch_was_there = "torch" in sys.modules
+lent = False
+
+def sent(value):
+    return pickle.loads(pickle.dumps(value))
+
+def GPU(function):
+    def on_it(call, *arguments, **named):
+        global lent
+        lent = True
+        try:
+            return sent(call(*sent(arguments), **sent(named)))
+        finally:
+            lent = False
+
+    if not inspect.isgeneratorfunction(function):
+        return functools.partial(on_it, function)
+
+    @functools.wraps(function)
+    def generate(*arguments, **named):
+        each, end = function(*sent(arguments), **sent(named)), object()
+        while (value := on_it(lambda: next(each, None))) is not None:
+            yield value
+
+    return generate
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "found", "expected"),
+    [
+        ("chat", "GELI_MODEL", "policy_reward", ["expected a policy or an adapter", "this is a reward model"]),
+        ("chat", "GELI_BASE_POLICY", "nowhere/at/all", ["expected a policy", "there is no such folder"]),
+        ("chat", "GELI_REWARD", "policy", ["expected a reward model", "its type is 'llama'"]),
+        ("facial_signal", "GELI_MODEL", "empty", ["expected a reward model", "is no reward model of geli_hf"]),
+    ],
+)
+def test_a_model_that_is_none_is_told_in_one_line(name, variable, found, expected, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    place = next((path for path in (WEIGHTS / found, tmp_path / found) if path.exists()), found)
+    monkeypatch.setenv(variable, str(place))
+    with pytest.raises(SystemExit) as exit:
+        load_app(name).main()
+    [line] = exit.value.code.splitlines()
+    assert line.startswith(f"{variable}: ")
+    assert found in line
+    for part in expected:
+        assert part in line
+
+
+def test_without_its_model_the_process_ends_with_that_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "spaces" / "chat" / "app.py")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"GELI_BASE_POLICY": str(tmp_path), "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"GELI_BASE_POLICY: expected a policy: {tmp_path}")
+
+
+def of_the_chat(root: str, stand_in: str | None) -> dict:
+    """A reply and its reward, and for each computation whether the GPU was lent."""
+    import runpy
+    import sys
+
+    sys.path[:0] = [stand_in] * bool(stand_in) + [f"{root}/tests/spaces"]
+    app = runpy.run_path(f"{root}/spaces/chat/app.py")
+    from browsing import Scripted, tiny_models
+
+    from geli_hf.demo.camera import Watch
+    from geli_hf.demo.collection import Collection
+    from geli_hf.demo.conversation import Conversation
+    from geli_hf.demo.limits import Visit
+
+    zero = sys.modules.get("spaces")
+    lent, models = [], tiny_models()
+
+    class Watched(Scripted):
+        def stream(self, *arguments, **named):
+            for text in super().stream(*arguments, **named):
+                lent.append(getattr(zero, "lent", None))
+                yield text
+
+    models.policies["aligned"] = Watched("I am so happy for you")
+    models.reward.register_forward_pre_hook(lambda *_: lent.append(getattr(zero, "lent", None)))
+    demo = app["build_demo"](models, Collection("collected"))
+    [send] = [function.fn for function in demo.fns.values() if function.name == "send"]
+    *_, shown = send("hello", Conversation(), Visit(), Watch(), "Aligned", "", 0.8, 40)
+    said = [turn.text for turn in shown[1].turns]
+    late = getattr(zero, "torch_was_there", None)
+    return {"shown": [said, shown[1].rewards], "lent": [len(lent), *set(lent)], "torch": late}
+
+
+def of_the_face(root: str, stand_in: str | None) -> dict:
+    import runpy
+    import sys
+
+    sys.path[:0] = [stand_in] * bool(stand_in) + [f"{root}/tests/spaces"]
+    app = runpy.run_path(f"{root}/spaces/facial_signal/app.py")
+    from browsing import tiny_models
+
+    from geli_hf.demo.facial import Faces, LiveSession
+
+    zero = sys.modules.get("spaces")
+    lent, model = [], tiny_models().reward
+    model.register_forward_pre_hook(lambda *_: lent.append(getattr(zero, "lent", None)))
+    demo = app["build_demo"](model, Faces())
+    [speak] = [function.fn for function in demo.fns.values() if function.name == "speak"]
+    session = LiveSession()
+    speak(session)
+    late = getattr(zero, "torch_was_there", None)
+    return {"shown": session.found.rewards, "lent": [len(lent), *set(lent)], "torch": late}
+
+
+@pytest.mark.parametrize("compute", [of_the_chat, of_the_face])
+def test_a_lent_gpu_computes_and_none_is_needed(compute, tmp_path, monkeypatch):
+    """Replies and rewards are computed while the GPU is lent, and are the same where there is no such package."""
+    (tmp_path / "stand_in").mkdir()
+    (tmp_path / "stand_in" / "spaces.py").write_text(ZERO_GPU)
+    place, path = str(tmp_path / "stand_in"), {"PYTHONPATH": f"{ROOT}/tests:{ROOT}"}
+    there = in_fresh_process(compute, tmp_path, path, root=str(ROOT), stand_in=place)
+    monkeypatch.chdir(tmp_path)
+    without = json.loads(json.dumps(compute(str(ROOT), None)))
+    assert there["shown"] == without["shown"]
+    count, *lent = there["lent"]
+    assert count
+    assert lent == [True]
+    assert there["torch"] is False  # the package was imported before it
+    assert without["lent"][1:] == [None]
