@@ -46,7 +46,7 @@ from geli_hf.demo.facial import (
     explain,
     recording,
 )
-from geli_hf.demo.policies import ModelError, load_reward_model
+from geli_hf.demo.policies import ModelError, load_attribution, load_reward_model
 from geli_hf.evaluation.affect_plot import plot_affect
 from geli_hf.training.attribution import HindsightAttribution
 
@@ -477,12 +477,12 @@ def build_demo(
 
 def main() -> None:
     reward = os.environ.get("GELI_MODEL") or Path(geli_hf.__file__).parent / "weights" / "policy_reward"
+    explaining = os.environ.get("GELI_ATTRIBUTION")
     try:
         model = load_reward_model(reward)
+        attribution = load_attribution(explaining) if explaining else None
     except ModelError as error:
-        sys.exit(f"GELI_MODEL: {error.told}")
-    explaining = os.environ.get("GELI_ATTRIBUTION")
-    attribution = HindsightAttribution.from_pretrained(explaining) if explaining else None
+        sys.exit(f"{'GELI_MODEL' if error.argument == 'reward' else 'GELI_ATTRIBUTION'}: {error.told}")
     faces = Faces()
     faces.classifier()
     Thread(target=example, daemon=True).start()  # so that it is drawn before somebody asks for it
