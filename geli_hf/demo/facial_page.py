@@ -84,7 +84,7 @@ def _curve(times: np.ndarray, values: np.ndarray, x, y) -> str:
     return f'<path class="f-curve" d="{"".join(path)}"/>'
 
 
-def _scale(width: float, top: float, bottom: float, left: float = 44) -> str:
+def _scale(width: float, top: float, bottom: float, left: float) -> str:
     lines = ""
     for share, label in ((0, "0 %"), (0.5, "50 %"), (1, "100 %")):
         y = bottom - share * (bottom - top)
@@ -95,7 +95,7 @@ def _scale(width: float, top: float, bottom: float, left: float = 44) -> str:
 
 def live_curve(session: LiveSession, clock: float) -> str:
     """The probability of a smile over the last minutes, and when the partner said what."""
-    width, height, left, top, bottom = 440, 176, 44, 26, 136
+    width, height, left, top, bottom = 440, 176, 50, 26, 136
     first = clock - SHOWN_SECONDS
 
     def x(time: float) -> float:
@@ -127,8 +127,8 @@ def live_curve(session: LiveSession, clock: float) -> str:
         '<section class="g-panel"><h2>Your smile over the last minutes</h2>'
         f'<svg class="f-plot" viewBox="0 0 {width} {height - 14}" role="img" '
         f'aria-label="Probability of a smile over the last three minutes: {told}">'
-        f"{_scale(width, top, bottom)}{marks}{_curve(times[times >= first], shown, x, y) if len(seen) else ''}{ticks}"
-        "</svg>"
+        f"{_scale(width, top, bottom, left)}{marks}"
+        f"{_curve(times[times >= first], shown, x, y) if len(seen) else ''}{ticks}</svg>"
         '<p class="g-quiet">Numbered lines: when the partner began a turn. The curve breaks where no face is seen.'
         "</p></section>"
     )
@@ -268,7 +268,7 @@ def table(
             f"<td>{signed(steps.contributions[number], 2)}</td>"
             f'<td class="f-said">{plain(messages[index]["content"])}</td></tr>'
         )
-    heads = ("Turn", "At", "Smile", "Text reward", "Adds", "What the partner said")
+    heads = ("Turn", "At", "Smile", "Text reward", "Adds", "Said")
     head = "".join(f"<th scope=col>{name}</th>" for name in heads)
     return (
         '<section class="g-panel"><h2>Turn by turn</h2><div class="g-scroll" tabindex="0" aria-label="Turn by turn">'
@@ -334,7 +334,7 @@ def decomposition(found: Decomposition, smiles: Sequence[float]) -> str:
         f'<p class="g-rating" data-score="{found.rating:.4f}" data-base="{found.base:.4f}">{found.rating:.1f} '
         f"<small>of 9{give}</small></p>"
         f'<div class="g-scroll" tabindex="0" aria-label="Steps of the rating"><svg class="f-plot" '
-        f'viewBox="0 0 {width} {height}" style="min-width:{min(0.62 * width, 2000):.0f}px;'
+        f'viewBox="0 0 {width} {height}" style="min-width:{min(0.85 * width, 2000):.0f}px;'
         f'max-width:{1.15 * width:.0f}px" role="img" aria-label="From an average rating of {found.base:.2f} the turns '
         f'add {sum_told}, which makes {found.rating:.2f}">{"".join(parts)}</svg></div>'
         f'<p class="g-quiet">{found.base:.2f} {" ".join(signed(value, 2) for value in found.contributions)} = '

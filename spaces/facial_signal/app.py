@@ -46,7 +46,7 @@ from geli_hf.demo.facial import (
     explain,
     recording,
 )
-from geli_hf.demo.policies import ModelError, load_reward_model
+from geli_hf.demo.policies import ModelError, load_attribution, load_reward_model
 from geli_hf.evaluation.affect_plot import plot_affect
 from geli_hf.training.attribution import HindsightAttribution
 
@@ -383,9 +383,9 @@ def build_demo(
                     )
                 with gr.Column(scale=3, min_width=320):
                     with gr.Row(elem_classes="f-tools"):
-                        speaking = gr.Button("Let the partner speak", variant="primary", min_width=160, scale=2)
-                        beginning = gr.Button("Begin anew", min_width=100)
-                        keeping = gr.Button("Download (JSONL)", min_width=120)
+                        speaking = gr.Button("Let the partner speak", variant="primary", size="md", min_width=220)
+                        beginning = gr.Button("Begin anew", size="md", min_width=110)
+                        keeping = gr.Button("Download (JSONL)", size="md", min_width=140)
                     live_note = gr.HTML("", elem_id="live-note", apply_default_css=False)
                     dialogue = gr.HTML(
                         page.turns([], LiveSession().found, []),
@@ -480,12 +480,9 @@ def main() -> None:
     explaining = os.environ.get("GELI_ATTRIBUTION")
     try:
         model = load_reward_model(reward)
+        attribution = load_attribution(explaining) if explaining else None
     except ModelError as error:
-        sys.exit(f"GELI_MODEL: {error.told}")
-    try:
-        attribution = HindsightAttribution.from_pretrained(explaining) if explaining else None
-    except (OSError, ValueError) as error:
-        sys.exit(f"GELI_ATTRIBUTION: {error}")
+        sys.exit(f"{'GELI_MODEL' if error.argument == 'reward' else 'GELI_ATTRIBUTION'}: {error.told}")
     faces = Faces()
     faces.classifier()
     Thread(target=example, daemon=True).start()  # so that it is drawn before somebody asks for it

@@ -16,7 +16,7 @@ from threading import Event, Thread
 import httpx
 import matplotlib as mpl
 import pytest
-from browsing import ROOT
+from browsing import ROOT, new_context
 
 pytest.importorskip("gradio", reason="needs gradio, of the demo extra, for the browser tests")
 pytest.importorskip("av")
@@ -117,9 +117,8 @@ def send_frame(address: str, url: object) -> None:
 
 def test_no_picture_of_a_listener_is_written_or_logged(watched, browser, tmp_path):
     before = watched.written()  # what libraries write for themselves, before anybody is here
-    context = browser.new_context(permissions=["camera"])
+    context = new_context(browser)
     page = context.new_page()
-    page.set_default_timeout(60_000)
     page.goto(watched.address)
     page.get_by_text("Click to Access Webcam").click()
     page.get_by_text("Record", exact=True).click()
