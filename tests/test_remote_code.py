@@ -33,12 +33,14 @@ def python_without_the_package(code: str, folder) -> dict:
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
-    """Two checkpoints, and what became of them in a process without the package."""
+    """Two checkpoints and a classifier of faces, and what became of them in a process without the package."""
     folder = tmp_path_factory.mktemp("elsewhere")
+    affect_checkpoint(folder / "affect", temperature=1.5, log_prior_shift=[0.1 * i for i in range(7)])
+    astronaut().crop((174, 66, 273, 165)).save(folder / "face.png")
     models = {name: reward_model(name, context_messages=4) for name in ("bert", "llama")}
     for name, model in models.items():
         model.save_pretrained(folder / name)
-    found = python_without_the_package(
+    found, faces = python_without_the_package(
         f"""
 from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
 dialogues, found = {DIALOGUES!r}, {{}}
@@ -64,16 +66,31 @@ try:
     AutoModel.from_pretrained("bert", trust_remote_code=False)
 except ValueError as error:
     found["without trust"] = str(error)
-print(json.dumps(found))
+
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers.image_utils import load_image
+model = AutoModelForImageClassification.from_pretrained("affect", trust_remote_code=True)
+processor = AutoImageProcessor.from_pretrained("affect", trust_remote_code=True)
+for part in (model, processor):
+    assert type(part).__module__.startswith("transformers_modules"), type(part)
+assert not model.training
+logits = model(**processor(load_image("face.png"), return_tensors="pt")).logits[0]
+faces = {{"auto classes": logits.softmax(-1).tolist()}}
+model.save_pretrained("affect-again")
+processor.save_pretrained("affect-again")
+for name in ("affect", "affect-again"):
+    rows = pipeline("image-classification", model=name, trust_remote_code=True, device="cpu")("face.png", top_k=7)
+    faces[name] = [{{row["label"]: row["score"] for row in rows}}[model.config.id2label[i]] for i in range(7)]
+print(json.dumps([found, faces]))
 """,
         folder,
     )
-    return models, folder, found
+    return models, folder, found, faces
 
 
 @pytest.mark.parametrize("name", ["bert", "llama"])
 def test_every_door_gives_the_same_scores(name, elsewhere):
-    models, _, found = elsewhere
+    models, _, found, _ = elsewhere
     expected = models[name].score_messages(DIALOGUES).tolist()
     assert set(found[name]) == {
         "AutoModel",
@@ -89,7 +106,7 @@ def test_every_door_gives_the_same_scores(name, elsewhere):
 
 @pytest.mark.parametrize("name", ["bert", "llama"])
 def test_what_was_saved_there_is_the_same_and_loads_here(name, elsewhere):
-    models, folder, _ = elsewhere
+    models, folder, _, _ = elsewhere
     files = {file.name for file in (folder / name).iterdir()}
     assert files == {file.name for file in (folder / f"{name}-again").iterdir() if file.name != "__pycache__"}
     for file in files - {"tokenizer_config.json"}:
@@ -101,51 +118,22 @@ def test_what_was_saved_there_is_the_same_and_loads_here(name, elsewhere):
 
 
 def test_nothing_is_run_without_trust(elsewhere):
-    _, _, found = elsewhere
+    _, _, found, _ = elsewhere
     assert "trust_remote_code=True" in found["without trust"]
 
 
-@pytest.fixture(scope="module")
-def face_elsewhere(tmp_path_factory):
-    """The same for a classifier of faces."""
-    folder = tmp_path_factory.mktemp("face_elsewhere")
-    affect_checkpoint(folder / "affect", temperature=1.5, log_prior_shift=[0.1 * i for i in range(7)])
-    astronaut().crop((174, 66, 273, 165)).save(folder / "face.png")
-    found = python_without_the_package(
-        """
-from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
-from transformers.image_utils import load_image
-model = AutoModelForImageClassification.from_pretrained("affect", trust_remote_code=True)
-processor = AutoImageProcessor.from_pretrained("affect", trust_remote_code=True)
-for part in (model, processor):
-    assert type(part).__module__.startswith("transformers_modules"), type(part)
-assert not model.training
-logits = model(**processor(load_image("face.png"), return_tensors="pt")).logits[0]
-found = {"auto classes": logits.softmax(-1).tolist()}
-model.save_pretrained("affect-again")
-processor.save_pretrained("affect-again")
-for name in ("affect", "affect-again"):
-    rows = pipeline("image-classification", model=name, trust_remote_code=True, device="cpu")("face.png", top_k=7)
-    found[name] = [{row["label"]: row["score"] for row in rows}[model.config.id2label[i]] for i in range(7)]
-print(json.dumps(found))
-""",
-        folder,
-    )
-    return folder, found
-
-
-def test_a_face_is_read_there_as_here(face_elsewhere):
+def test_a_face_is_read_there_as_here(elsewhere):
     from transformers import pipeline
 
-    folder, found = face_elsewhere
+    _, folder, _, found = elsewhere
     here = pipeline("image-classification", model=str(folder / "affect"), device="cpu")
     rows = {row["label"]: row["score"] for row in here(str(folder / "face.png"), top_k=7)}
     for way, probabilities in found.items():
         assert probabilities == pytest.approx([rows[label] for label in SEVEN], rel=1e-4), way
 
 
-def test_the_classifier_saved_there_is_the_same_and_loads_here(face_elsewhere):
-    folder, _ = face_elsewhere
+def test_the_classifier_saved_there_is_the_same_and_loads_here(elsewhere):
+    _, folder, _, _ = elsewhere
     files = {file.name for file in (folder / "affect").iterdir()}
     assert files == {file.name for file in (folder / "affect-again").iterdir() if file.name != "__pycache__"}
     for file in files:

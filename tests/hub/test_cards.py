@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from clients import client
 from datasets import Dataset
 from faces import affect_checkpoint, astronaut
-from fresh import in_fresh_process
 from huggingface_hub import ModelCard
 from jinja2 import Environment, meta
 from loopback_hub import cards as hub_rules
@@ -304,97 +302,3 @@ def test_every_card_that_is_shipped_is_one_that_the_hub_takes(folder):
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert hub_rules.validate(text, "model") == ([], [])
     assert cards.read_metadata(text)["license"]
-
-
-# ------------------------------------------------------------------------------------------------ from the Hub
-
-
-def run_the_blocks(repos, first_only=False):
-    """The Python blocks of each card, as it stands on the Hub: how many there are, and what the last one left."""
-    import contextlib
-    import io
-    import re
-
-    from huggingface_hub import hf_hub_download
-
-    found = {}
-    for repo in repos:
-        repo_type = "dataset" if "sessions" in repo else "model"
-        with open(hf_hub_download(repo, "README.md", repo_type=repo_type), encoding="utf-8") as file:
-            blocks = re.findall(r"^```python\n(.*?)^```$", file.read(), re.DOTALL | re.MULTILINE)
-        names = {}
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            for code in blocks[:1] if first_only else blocks:
-                exec(code, names)
-        row = names["session"]["turn_rewards"] if "session" in names else names.get("reply") or names.get("emotion")
-        found[repo] = [len(blocks), row or printed.getvalue()]
-    return found
-
-
-def push_with_cards(classifier, repos):
-    import contextlib
-    import io
-    import shutil
-
-    import numpy as np
-    from datasets import Dataset
-    from peft import LoraConfig, get_peft_model
-    from tiny import reward_model, session
-
-    from geli_hf import HindsightAttribution
-    from geli_hf.alignment import small_policy
-    from geli_hf.cli import main
-    from geli_hf.data.rows import write_jsonl
-    from geli_hf.hub import cards
-
-    model = reward_model("bert")
-    attribution = HindsightAttribution(model, np.zeros(32), np.ones(32), signals={})
-    policy, tokenizer = small_policy([session(8)], hidden_size=32, layers=1, vocab_size=300)
-    for name, parts in {
-        "reward_model": (model,),
-        "attribution": (attribution,),
-        "policy": (policy, tokenizer),
-    }.items():
-        for part in parts:
-            part.save_pretrained(name)
-    policy.name_or_path = "owner/policy"
-    for part in (get_peft_model(policy, LoraConfig(task_type="CAUSAL_LM")), tokenizer):
-        part.save_pretrained("adapter")
-    shutil.copytree(classifier, "facial_affect")
-    cards.save_card(cards.reward_model_card("reward_model"), "reward_model")
-    cards.save_card(cards.reward_model_card("attribution", signals=()), "attribution")
-    cards.save_card(cards.policy_card("policy"), "policy")
-    cards.save_card(cards.policy_card("adapter", adapter=True), "adapter")
-    write_jsonl(Dataset.from_list([session(4, score=3.0)]), "sessions.jsonl")
-    with contextlib.redirect_stdout(io.StringIO()):
-        for repo in repos:
-            name = repo.removeprefix("owner/")
-            if name == "sessions":
-                main(["push", "dataset", "sessions.jsonl", "--repo", repo])
-            else:
-                main(["push", "model", name, "--repo", repo])
-    return run_the_blocks(repos)
-
-
-def test_what_a_card_on_the_hub_shows_runs(hub, tmp_path):
-    """All of it with the package, and the first block without, where the card does not ask for it."""
-    kinds = ("reward_model", "facial_affect", "attribution", "policy", "adapter", "sessions")
-    repos = [f"owner/{kind}" for kind in kinds]
-    astronaut().save(tmp_path / "picture.jpg")
-    astronaut().crop((174, 66, 273, 165)).save(tmp_path / "face.jpg")
-    told = {"classifier": str(WEIGHTS / "facial_affect"), "repos": repos}
-    environment = client(hub, tmp_path / "pushing", "hf_owner")
-    found = in_fresh_process(push_with_cards, tmp_path, environment, helpers=(run_the_blocks,), **told)
-    for repo, blocks in zip(repos, (1, 2, 1, 1, 2, 1)):
-        assert found[repo][0] == blocks, repo
-        assert found[repo][1], repo
-        kind = "dataset" if repo == "owner/sessions" else "model"
-        text = hub.store.read(hub.store.repos[kind, repo], "README.md").decode()
-        assert f'"{repo}"' in text
-    assert len(found["owner/reward_model"][1]) == 1
-    without = [repo for repo in repos if repo not in ("owner/attribution", "owner/sessions")]
-    environment = client(hub, tmp_path / "loading")
-    again = in_fresh_process(run_the_blocks, tmp_path, environment, geli_hf=False, repos=without, first_only=True)
-    assert again["owner/reward_model"][1] == pytest.approx(found["owner/reward_model"][1], rel=1e-4)
-    assert again["owner/facial_affect"][1] == found["owner/facial_affect"][1]
-    assert all(again[repo][1]["generated_text"] is not None for repo in ("owner/policy", "owner/adapter"))

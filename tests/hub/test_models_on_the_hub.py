@@ -2,6 +2,7 @@
 
 import pytest
 from clients import client
+from faces import astronaut
 from fresh import error_of, in_fresh_process
 
 from geli_hf import GeliRewardModel
@@ -24,6 +25,9 @@ CODE = {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py", "toolki
 
 
 def push(dialogues):
+    import contextlib
+    import io
+
     import numpy as np
     import torch
     from datasets import Dataset
@@ -33,6 +37,9 @@ def push(dialogues):
 
     from geli_hf import FacialAffectConfig, FacialAffectImageProcessor, FacialAffectModel, HindsightAttribution
     from geli_hf.alignment import small_policy
+    from geli_hf.cli import main
+    from geli_hf.data.rows import write_jsonl
+    from geli_hf.hub.cards import policy_card
 
     found = {}
 
@@ -69,7 +76,9 @@ def push(dialogues):
     # What is fetched by `hf download`, and never loaded here; and sessions.
     model.push_to_hub("org/fetched")
     snapshot_download("org/fetched")
-    Dataset.from_list([session(4) | {"rater_id": "ann"}]).push_to_hub("owner/sessions")
+    write_jsonl(Dataset.from_list([session(4) | {"rater_id": "ann"}]), "sessions.jsonl")
+    with contextlib.redirect_stdout(io.StringIO()):
+        main(["push", "dataset", "sessions.jsonl", "--repo", "owner/sessions"])
 
     # A policy, and an adapter to it.
     policy, tokenizer = small_policy([session(8)], hidden_size=32, layers=1, vocab_size=300)
@@ -84,6 +93,8 @@ def push(dialogues):
     for part in (adapted, tokenizer):
         part.push_to_hub("owner/adapter")
     adapted.push_to_hub("owner/adapters", revision="first")  # without a tokenizer
+    for name, adapter in {"owner/policy": False, "owner/adapter": True}.items():  # in place of a form, or of none
+        policy_card(name, base_model="owner/policy", adapter=adapter).push_to_hub(name)
     with torch.no_grad():
         found["adapter"] = adapted.eval()(torch.arange(10)[None]).logits[0, -1].tolist()
     return found
@@ -172,9 +183,32 @@ def open_every_door(owner):
     ]
 
 
-def push_and_load(dialogues):
+def run_the_blocks(repos, first_only=False):
+    """The Python blocks of each card, as it stands on the Hub: how many there are, and what they left or printed."""
+    import contextlib
+    import io
+    import re
+
+    from huggingface_hub import hf_hub_download
+
+    found = {}
+    for repo in repos:
+        repo_type = "dataset" if "sessions" in repo else "model"
+        with open(hf_hub_download(repo, "README.md", repo_type=repo_type), encoding="utf-8") as file:
+            blocks = re.findall(r"^```python\n(.*?)^```$", file.read(), re.DOTALL | re.MULTILINE)
+        names = {}
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            for code in blocks[:1] if first_only else blocks:
+                exec(code, names)
+        row = names["session"]["turn_rewards"] if "session" in names else names.get("reply") or names.get("emotion")
+        found[repo] = [len(blocks), row or printed.getvalue()]
+    return found
+
+
+def push_and_load(dialogues, cards):
     pushed = push(dialogues)
-    return pushed, load_with_the_package(dialogues, pushed["commit"]), open_every_door("owner")
+    loaded, doors = load_with_the_package(dialogues, pushed["commit"]), open_every_door("owner")
+    return pushed | {"blocks": run_the_blocks(cards)}, loaded, doors
 
 
 def load_offline(dialogues, commit):
@@ -185,7 +219,7 @@ def load_offline(dialogues, commit):
     return loaded, fetched, open_every_door("owner"), open_every_door("nobody")
 
 
-def load_without_the_package(dialogues):
+def load_without_the_package(dialogues, cards):
     import torch
     from peft import AutoPeftModelForCausalLM
     from transformers import (
@@ -220,6 +254,7 @@ def load_without_the_package(dialogues):
     with torch.no_grad():
         found["adapter"] = adapted(torch.arange(10)[None]).logits[0, -1].tolist()
 
+    found["blocks"] = run_the_blocks(cards, first_only=True)
     found["no trust"] = error_of(load, "owner/reward", trust_remote_code=False)
     found["private"] = error_of(load, "org/private", trust_remote_code=True)
     model = load("org/private", trust_remote_code=True, token="hf_owner")
@@ -231,13 +266,34 @@ def load_without_the_package(dialogues):
     return found
 
 
+# How many Python blocks the cards have, all of which run where the package is; and of which the first needs none.
+BLOCKS = {
+    "owner/reward": 1,
+    "owner/face": 2,
+    "owner/attribution": 1,
+    "owner/policy": 1,
+    "owner/adapter": 2,
+    "owner/sessions": 1,
+}
+ALONE = ["owner/reward", "owner/face", "owner/policy", "owner/adapter"]
+
+
+def draw_faces(folder):
+    """The pictures that the blocks read."""
+    astronaut().save(folder / "picture.jpg")
+    astronaut().crop((174, 66, 273, 165)).save(folder / "face.jpg")
+
+
 @pytest.fixture(scope="module")
 def pushed(shared_hub, tmp_path_factory):
     """What the models gave before they were pushed, what they gave when loaded, and the folder of that process."""
     folder = tmp_path_factory.mktemp("pushing")
     environment = client(shared_hub, folder, "hf_owner")
-    helpers = (push, load_with_the_package, open_every_door)
-    pushed, loaded, doors = in_fresh_process(push_and_load, folder, environment, helpers=helpers, dialogues=DIALOGUES)
+    draw_faces(folder)
+    helpers, told = (push, load_with_the_package, open_every_door, run_the_blocks), {"dialogues": DIALOGUES}
+    pushed, loaded, doors = in_fresh_process(
+        push_and_load, folder, environment, helpers=helpers, cards=list(BLOCKS), **told
+    )
     assert not any(said for each in doors for said in each.values()), doors
     return pushed, loaded, folder
 
@@ -271,6 +327,15 @@ def test_a_model_is_pushed_with_all_it_takes_to_load_it(shared_hub, pushed):
     reward = shared_hub.store.repos["model", "owner/reward"]
     assert len(reward.history(reward.at("main"))) == 2
     assert shared_hub.store.repos["model", "org/private"].private
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_what_its_card_on_the_hub_shows_runs(name, shared_hub, pushed):
+    blocks, gave = pushed[0]["blocks"][name]
+    assert blocks == BLOCKS[name]
+    assert gave
+    repo = shared_hub.store.repos["dataset" if name == "owner/sessions" else "model", name]
+    assert f'"{name}"' in shared_hub.store.read(repo, "README.md").decode()
 
 
 def check_loaded(found, expected):
@@ -317,7 +382,11 @@ def test_what_was_loaded_once_loads_offline(shared_hub, pushed):
 
 def test_it_loads_without_the_package_and_without_a_token(shared_hub, pushed, tmp_path):
     environment = client(shared_hub, tmp_path)
-    found = in_fresh_process(load_without_the_package, tmp_path, environment, geli_hf=False, dialogues=DIALOGUES)
+    draw_faces(tmp_path)
+    told = {"dialogues": DIALOGUES, "cards": ALONE}
+    found = in_fresh_process(
+        load_without_the_package, tmp_path, environment, helpers=(run_the_blocks,), geli_hf=False, **told
+    )
     assert set(found["modules"]) == {"transformers_modules"}
     expected = pushed[0]
     for way, name in {
@@ -335,6 +404,11 @@ def test_it_loads_without_the_package_and_without_a_token(shared_hub, pushed, tm
         assert same(turns, [reward for reward in row if reward == reward])
     assert found["turns"] == [i for i, message in enumerate(DIALOGUES[1]) if message["role"] == "assistant"]
     assert found["turns of a user"] == []
+    # What the cards show runs.
+    assert set(found["blocks"]) == set(ALONE)
+    assert same(found["blocks"]["owner/reward"][1], expected["blocks"]["owner/reward"][1])
+    assert found["blocks"]["owner/face"][1]["label"] == expected["blocks"]["owner/face"][1]["label"]
+    assert all("generated_text" in found["blocks"][name][1] for name in ("owner/policy", "owner/adapter"))
     # What is refused says what to do.
     assert "trust_remote_code=True" in found["no trust"]
     assert "hf auth login" in found["private"]

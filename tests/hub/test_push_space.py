@@ -11,6 +11,8 @@ import sysconfig
 import time
 import urllib.request
 import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import distribution, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,9 +43,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import geli_hf
 
-model = geli_hf.GeliRewardModel.from_pretrained(os.environ["GELI_MODEL"])
-said = {"package": geli_hf.__file__, "greeting": os.environ["GREETING"]}
-said["rewards"] = model.score_messages([[{"role": "assistant", "content": "hello"}]]).tolist()
+said = {"package": geli_hf.__file__, "greeting": os.environ["GREETING"], "model": os.environ["GELI_MODEL"]}
 
 
 class Page(BaseHTTPRequestHandler):
@@ -247,47 +247,65 @@ def test_the_package_beside_the_app_is_what_a_wheel_holds(tiny, here, push, tmp_
     assert there == {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("geli_hf/")}
 
 
-@pytest.mark.parametrize("name", ["tiny", *SHIPPED])
-def test_what_was_pushed_installs_and_starts_alone(name, tiny, here, push, tmp_path):
-    """In a fresh environment that has the packages of this one, and its geli_hf not: pip finds that all is there."""
-    if not find_spec("pip"):
-        pytest.skip("pip is not installed")
-    if name != "tiny":
-        pytest.importorskip("gradio")
-    model = POLICY
-    if name != "chat":
-        model = tmp_path / "reward"
-        reward_model("bert", context_messages=4).save_pretrained(model)
-    push("model", model, "--repo", "owner/model")
-    folder = tiny if name == "tiny" else name
-    push("space", folder, "--repo", "owner/tiny", "--model", "owner/model", "--variable", "GREETING=good day")
-    space = snapshot_download("owner/tiny", repo_type="space", local_dir=tmp_path / "space", token="hf_owner")
+def test_what_was_pushed_installs_and_starts_alone(tiny, here, push, tmp_path):
+    """In a fresh environment that has the packages of this one, and its geli_hf not: pip finds that all is there.
+
+    The shipped apps load the model that they are told of before they serve.
+    """
+    if not all(map(find_spec, ("pip", "gradio"))):
+        pytest.skip("pip or gradio is not installed")
+    reward_model("bert", context_messages=4).save_pretrained(tmp_path / "reward")
+    push("model", tmp_path / "reward", "--repo", "owner/reward")
+    push("model", POLICY, "--repo", "owner/policy")
+    spaces = {}
+    for name in ("tiny", *SHIPPED):
+        model = "owner/policy" if name == "chat" else "owner/reward"
+        folder, repo = tiny if name == "tiny" else name, f"owner/{name}"
+        push("space", folder, "--repo", repo, "--model", model, "--variable", "GREETING=good day")
+        spaces[name] = snapshot_download(
+            repo, repo_type="space", local_dir=tmp_path / f"space-{name}", token="hf_owner"
+        )
 
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     paths = {"base": str(tmp_path / "venv"), "platbase": str(tmp_path / "venv")}
     reused = Path(sysconfig.get_path("purelib", vars=paths)) / "reused.pth"
     reused.write_text(sysconfig.get_path("purelib"), encoding="utf-8")
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "-r", "requirements.txt"]
-    subprocess.run(pip, check=True, capture_output=True, cwd=space)
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-index"]
+    for space in spaces.values():  # all at once: each pins what is installed here, so none contradicts another
+        pip += ["-r", f"{space}/requirements.txt"]
+    subprocess.run(pip, check=True, capture_output=True)
 
+    base = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    base |= {key: value for key, value in client(here, tmp_path / "client").items() if value is not None}
+    base |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "0"}
+    with ExitStack() as running:
+        apps = {}
+        for name, space in spaces.items():
+            environment = base | values(space_of(here, f"owner/{name}").variables)
+            log = running.enter_context(open(tmp_path / f"{name}.log", "w"))
+            apps[name] = running.enter_context(_started([python, "app.py"], space, environment, log))
+        for name, (app, port) in apps.items():
+            said = _page(port, app)
+            assert said is not None, name + (tmp_path / f"{name}.log").read_text()
+            if name == "tiny":
+                package = f"{Path(spaces[name]).resolve()}/geli_hf/__init__.py"
+                assert json.loads(said) == {"package": package, "greeting": "good day", "model": "owner/reward"}
+
+
+@contextmanager
+def _started(command: list, folder: str, environment: dict[str, str], log) -> Iterator[tuple[subprocess.Popen, int]]:
+    """An app, and its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
-    environment |= {key: value for key, value in client(here, tmp_path / "client").items() if value is not None}
-    environment |= {"HF_HUB_OFFLINE": "0"} | values(space_of(here).variables)
-    with open(tmp_path / "log", "w") as log:
-        app = subprocess.Popen([python, "app.py"], cwd=space, env=environment, stdout=log, stderr=log)
+    app = subprocess.Popen(
+        command, cwd=folder, env=environment | {"GRADIO_SERVER_PORT": str(port)}, stdout=log, stderr=log
+    )
     try:
-        said = _page(port, app)
+        yield app, port
     finally:
         app.kill()
         app.wait()
-    assert said is not None, (tmp_path / "log").read_text()
-    if name == "tiny":
-        assert json.loads(said)["package"] == f"{Path(space).resolve()}/geli_hf/__init__.py"
-        assert json.loads(said)["greeting"] == "good day"
 
 
 def _page(port: int, app: subprocess.Popen) -> str | None:

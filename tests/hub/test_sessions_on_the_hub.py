@@ -1,5 +1,6 @@
 """Session datasets: pushed as Parquet, loaded whole or as a stream, and still what `validate_sessions` takes."""
 
+import pytest
 from clients import client
 from fresh import error_of, in_fresh_process
 
@@ -61,7 +62,7 @@ def load_and_read(token):
     return found
 
 
-def load_offline():
+def load_again():
     from geli_hf import load_sessions
 
     return {
@@ -71,7 +72,8 @@ def load_offline():
     }
 
 
-def load_after_a_full_disk():
+def load_online(token):
+    """First on a disk that is full."""
     import resource
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -80,43 +82,68 @@ def load_after_a_full_disk():
 
     full = error_of(load_sessions, "owner/sessions", split="test")
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    return load_offline() | {"full": full}
+    return load_and_read(token) | load_again() | {"full": full}
 
 
-def test_what_was_loaded_once_loads_offline(hub, tmp_path):
-    pushed = in_fresh_process(push_sessions, tmp_path, client(hub, tmp_path / "pushing", "hf_owner"))
-    loading = client(hub, tmp_path / "loading")
-    found = in_fresh_process(load_after_a_full_disk, tmp_path, loading, helpers=(load_offline,))
-    assert found["warm"] == pushed["test"]  # and nothing of what was left by half
-    assert "owner/sessions: on the Hub, and can't be loaded." in found["full"]
-    assert "There is no room left for it in " in found["full"]
-    assert "and all of owner/sessions takes " in found["full"]
-    assert "HF_HUB_OFFLINE" not in found["cold"]
-    assert found["split"].startswith("ValueError: owner/sessions, split 'tset': ")
-    asked = len(hub.requests)
-    # Of the rows as they were read, geli_hf keeps a copy too: without it, they come from the cache of datasets.
-    for own in ({}, {"GELI_HF_CACHE": str(tmp_path / "empty")}):
-        found = in_fresh_process(load_offline, tmp_path, loading | {"HF_HUB_OFFLINE": "1"} | own)
-        assert found["warm"] == pushed["test"]
-        assert "HF_HUB_OFFLINE is set" in found["cold"]
-        assert "load it once while the Hub can be reached" in found["cold"]
-    assert len(hub.requests) == asked
+def load_offline():
+    """Of the rows as they were read, geli_hf keeps a copy too: without it, they come from the cache of datasets."""
+    import os
+
+    found = [load_again()]
+    os.environ["GELI_HF_CACHE"] = os.path.abspath("empty")
+    return [*found, load_again()]
 
 
-def test_sessions_come_back_as_they_were(hub, tmp_path):
-    pushed = in_fresh_process(push_sessions, tmp_path, client(hub, tmp_path / "pushing", "hf_owner"))
-    repo = hub.store.repos["dataset", "owner/sessions"]
+@pytest.fixture(scope="module")
+def pushed(shared_hub, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pushing")
+    return in_fresh_process(push_sessions, folder, client(shared_hub, folder, "hf_owner"))
+
+
+@pytest.fixture(scope="module")
+def loaded(shared_hub, pushed, tmp_path_factory):
+    """What was loaded, and the folder of the cache."""
+    folder = tmp_path_factory.mktemp("loading")
+    helpers = (load_and_read, load_again)
+    return in_fresh_process(load_online, folder, client(shared_hub, folder), helpers=helpers, token="hf_owner"), folder
+
+
+def test_sessions_are_pushed_by_split_with_their_schema(shared_hub, pushed):
+    repo = shared_hub.store.repos["dataset", "owner/sessions"]
     files = repo.at("main").files
     assert {path for path in files if not path.endswith(".parquet")} == {".gitattributes", "README.md"}
     assert len([path for path in files if path.endswith(".parquet")]) == 3
-    card = hub.store.read(repo, "README.md").decode()
+    card = shared_hub.store.read(repo, "README.md").decode()
     for line in ("configs:", "- config_name: default", "- config_name: small", "path: data/train-*", "dtype: float32"):
         assert line in card
 
-    found = in_fresh_process(load_and_read, tmp_path, client(hub, tmp_path / "loading"), token="hf_owner")
+
+def test_sessions_come_back_as_they_were(pushed, loaded):
+    found, _ = loaded
     for name, rows in pushed.items():
         assert found[f"{name} False"] == found[f"{name} True"] == rows
     assert found["validation"] == found["read"] == pushed["test"]
     assert found["small"] == found["private"] == 8
     for refused in ("no token", "none"):
         assert "doesn't exist on the Hub or cannot be accessed" in found[refused]
+    assert "HF_HUB_OFFLINE" not in found["cold"]
+    assert found["split"].startswith("ValueError: owner/sessions, split 'tset': ")
+
+
+def test_a_full_disk_is_named_and_what_was_left_by_half_is_not_loaded(pushed, loaded):
+    found, _ = loaded
+    assert found["warm"] == pushed["test"]
+    assert "owner/sessions: on the Hub, and can't be loaded." in found["full"]
+    assert "There is no room left for it in " in found["full"]
+    assert "and all of owner/sessions takes " in found["full"]
+
+
+def test_what_was_loaded_once_loads_offline(shared_hub, pushed, loaded):
+    _, folder = loaded
+    asked = len(shared_hub.requests)
+    environment = client(shared_hub, folder, HF_HUB_OFFLINE="1")
+    for found in in_fresh_process(load_offline, folder, environment, helpers=(load_again,)):
+        assert found["warm"] == pushed["test"]
+        assert "HF_HUB_OFFLINE is set" in found["cold"]
+        assert "load it once while the Hub can be reached" in found["cold"]
+    assert len(shared_hub.requests) == asked
