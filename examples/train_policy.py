@@ -8,7 +8,7 @@ Seven stages, each of which leaves folders or files in `output_dir`:
     lengthen  the same, on longer pieces, so that it is at home in longer dialogues                -> base/
     sft       the same, fine-tuned on the agent's turns                                            -> policy/
     talk      with people of the sample, who rate each session and show their faces                -> talks.jsonl
-    reward    a reward model on that base, of these sessions and others, taught in hindsight       -> policy_reward/
+    reward    a reward model on that base, of these sessions and others                            -> policy_reward/
     align     an adapter of the policy, by GRPO against it; the truth chooses the checkpoint       -> policy_adapter/
     evaluate  all three on held-out dialogues, judged by the truth       -> figures.json, and a card in each folder
 
@@ -122,7 +122,8 @@ class RewardSettings:
     test_conversations: int = field(default=300, metadata={"help": "Others, which all figures are measured on."})
     eval_share: float = field(default=0.1, metadata={"help": "Share of the first to watch the training on."})
     config: dict = field(default_factory=dict, metadata={"help": "Fields of GeliRewardConfig, on the policy's base."})
-    training: dict = field(default_factory=dict, metadata={"help": "GeliRewardArguments to train it with."})
+    distil: dict = field(default_factory=dict, metadata={"help": "GeliRewardArguments to learn from teachers with."})
+    training: dict = field(default_factory=dict, metadata={"help": "GeliRewardArguments to learn from ratings with."})
 
 
 @dataclass
@@ -330,7 +331,7 @@ def opening(seed: list[int]) -> str:
 
 
 def reward_stage(settings: dict, output: Path, run: RunSettings) -> None:
-    """a reward model on the policy's base, head in closed form and then the whole, taught in hindsight"""
+    """a reward model on the policy's base: its head in closed form, and then the whole"""
     if (output / "policy_reward").exists():
         return kept(output / "policy_reward")
     reward = build(RewardSettings, settings["reward"])
@@ -345,23 +346,20 @@ def reward_stage(settings: dict, output: Path, run: RunSettings) -> None:
         "talks": {name: len(rows) for name, rows in talks.items()},
         "closed_form": {name: within_session(model, rows) for name, rows in tests.items()},
     }
-    args = {
-        "seed": run.seed,
-        "report_to": "none",
-        "use_cpu": not torch.accelerator.is_available(),
-        "output_dir": str(output / "checkpoints" / "reward"),
-        "li": "hindsight",
-        "li_weight": 1.0,
-        "freeze_backbone": False,
-    }
     taught = (
         add_signal(parts["train"], "hindsight", fit.targets),
         add_signal(parts["eval"], "hindsight", [row["turn_rewards"] for row in explained]),
     )
-    trainer = GeliRewardTrainer(model, build(GeliRewardArguments, args | reward.training), *taught)
-    run_training(trainer, run.resume)
-    write_history(trainer, output / "reward_history.json")
-    figures["shipped"] = {name: within_session(model, rows) for name, rows in tests.items()}
+    args = {"seed": run.seed, "report_to": "none", "use_cpu": not torch.accelerator.is_available()}
+    args |= {"freeze_backbone": False, "li": "hindsight"}
+    # What the teachers say is easily learned, and no better than they are. The ratings then form the features.
+    for name, weight, more in (("distil", 1.0, reward.distil), ("reward", 0.0, reward.training)):
+        args |= {"output_dir": str(output / "checkpoints" / name), "li_weight": weight}
+        trainer = GeliRewardTrainer(model, build(GeliRewardArguments, args | more), *taught)
+        run_training(trainer, run.resume)
+        write_history(trainer, output / f"{name}_history.json")
+        figures[name] = {which: within_session(model, rows) for which, rows in tests.items()}
+    figures["shipped"] = figures.pop("reward")
     write_by_one(output / "reward_figures.json", lambda path: path.write_text(json.dumps(figures, indent=1) + "\n"))
     print(f"Within-session Spearman with the truth: {figures}", flush=True)
     write_by_one(output / "policy_reward", partial(save_reward_model, model))
@@ -691,8 +689,9 @@ def cards(figures: dict, folder: Path) -> dict[str, ModelCard]:
         training_data=(
             f"{rated['train']:,} sessions of the sample corpus, which the package makes, and {talks['train']:,} that "
             "the fine-tuned policy talked with the people of that corpus: ratings of sessions, and the listeners' "
-            "simulated faces and answers, by `fit_hindsight`; then all weights were trained on what its teachers, who "
-            "heard the answers, say of the turns. The backbone began as the base of the small policy."
+            "simulated faces and answers, by `fit_hindsight`; then all weights were trained, first on what its "
+            "teachers, who heard the answers, say of the turns, and then on the ratings (RRD). The backbone began as "
+            "the base of the small policy."
         ),
         rating="the simulated partner's overall affect, 1 to 9.",
         held_out=(
@@ -801,7 +800,11 @@ def reward_table(figures: dict) -> str:
     found = figures["reward"]
     rows = [
         [name, *(f"{found[key][sessions]:.3f}" for sessions in ("sample", "talks"))]
-        for name, key in (("this model", "shipped"), ("before its backbone was trained", "closed_form"))
+        for name, key in (
+            ("this model", "shipped"),
+            ("before it was trained on the ratings", "distil"),
+            ("before its backbone was trained", "closed_form"),
+        )
     ]
     return table(["within-session Spearman with the truth", "the sample's people", "the fine-tuned policy"], rows)
 

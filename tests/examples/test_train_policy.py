@@ -69,6 +69,7 @@ def arguments(output: Path, topical_chat: Path, *more: str) -> list[str]:
         "reward.conversations": "24",
         "reward.test_conversations": "4",
         "reward.eval_share": "0.2",
+        "reward.distil": "{max_steps: 3, learning_rate: 0.01, disable_tqdm: true}",
         "reward.training": "{max_steps: 3, learning_rate: 0.01, disable_tqdm: true}",
         "grpo.max_steps": "2",
         "grpo.save_steps": "1",
@@ -105,7 +106,7 @@ def test_a_run_leaves_weights_in_bfloat16_and_figures(ran):
     figures = json.loads((ran / "figures.json").read_text())
     assert set(figures["perplexity"]) == {"base", "policy", "aligned"}
     assert {corpus: len(rows) for corpus, rows in figures["replies"].items()} == {"sample": 2, "topical_chat": 2}
-    assert {"closed_form", "shipped"} <= set(figures["reward"])
+    assert {"closed_form", "distil", "shipped"} <= set(figures["reward"])
     assert figures["alignment"]["after"]["recognised"] == 0  # two steps teach nobody to talk
     assert figures["alignment"]["win_rate"][0] == 0.5
 
