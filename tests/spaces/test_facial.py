@@ -23,6 +23,7 @@ from geli_hf.affect.video import COLUMNS
 from geli_hf.demo import drawn_face, facial, facial_page
 from geli_hf.demo.camera import luma
 from geli_hf.demo.facial import SCRIPT, Decomposition, Faces, LiveSession, TooMuch, decompose, recording
+from geli_hf.demo.look import signed
 from geli_hf.sessions import validate_session
 
 TALK = [
@@ -335,6 +336,23 @@ def test_a_recording_puts_face_and_words_side_by_side(model):
     assert table.count("<tr tabindex") == 2
     assert "80 %" in table
     assert "<td>–</td>" in table
+
+
+def test_a_recording_is_explained_with_hindsight_too(model, attribution):
+    says = [
+        Utterance("Robot", "I am so very happy for you and your dog", 0.0, 2.0),
+        Utterance("Anna", "oh", 2.0, 3.0),
+        Utterance("Robot", "the old garden was quiet yesterday afternoon", 3.0, 5.0),
+    ]
+    transcript = Transcript(Path("a.csv"), says)
+    found = recording("a.mp4", watched([0.8] * 5 + [0.1] * 8), transcript, "Anna", model, attribution)
+    [expected] = attribution.score_sessions([found.session])
+    adds = attribution.model.config.score_std * np.array(expected["turn_rewards"]) / 2
+    assert found.explained.contributions == pytest.approx(adds)
+    smiles, start = found.session["feedback"]["affect_mean"], found.session["start"]
+    table = facial_page.table(found.session["messages"], found.decomposition, smiles, start, found.explained)
+    for value in adds:
+        assert f"<td>{signed(value, 2)}</td>" in table
 
 
 def test_without_a_transcript_there_is_a_timeline(model):
