@@ -18,7 +18,7 @@ from geli_hf.affect import DeepFaceAffect, VideoAffect
 from geli_hf.affect.detection import _cascade_text
 from geli_hf.affect.video import BOX_COLUMNS
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "affect"))
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from emotion_weights import write_weights
 
 av = pytest.importorskip("av")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from dataclasses import dataclass, field
 from threading import Lock
 
 import numpy as np
+from PIL import Image
 
 from ..affect.emotions import EMOTIONS, HAPPINESS
 from ..affect.faces import Box, FaceClassifier, FaceDetector
@@ -16,6 +19,7 @@ from .conversation import Conversation
 # A reply counts with what the face showed in so many seconds after it was there: in these it is read, and later
 # somebody is thinking of the answer.
 LOOKED_AT = 20.0
+MOST_PIXELS = 1920 * 1080  # of a frame
 MOST_SAMPLES = 20_000  # of one watch, more than two hours at two a second
 _NOTHING = np.full(len(EMOTIONS), np.nan, np.float32)
 
@@ -83,6 +87,28 @@ class Watch:
         if np.isnan(mean).all():
             return {}
         return {"affect": affect.tolist(), "affect_mean": mean.tolist()}
+
+
+def picture_of(frame: dict | None) -> np.ndarray | None:
+    """The grey (height, width) uint8 of what a browser sends of its camera; None if it is no picture, or too large.
+
+    Gradio would read it too, and where it can't, write a part of it into the server's log.
+
+    Args:
+        frame: as Gradio passes it on. Its `url` holds the picture itself (`data:image/jpeg;base64,...`); what else
+            could be named there, a file or an address, is not opened.
+    """
+    kind, _, content = str((frame or {}).get("url")).partition(",")
+    if not kind.startswith("data:image/"):
+        return None
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(content)))
+        if image.width * image.height > MOST_PIXELS:
+            return None
+        image.draft("L", image.size)  # of a JPEG nothing but the luma is decoded
+        return np.asarray(image.convert("L"))
+    except (OSError, ValueError):
+        return None
 
 
 def luma(picture: np.ndarray) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -125,11 +125,10 @@ def _mouth(canvas: _Canvas, smile: float) -> None:
     canvas.area(between(upper + 1, upper + 14.4 * smile * bulge), TEETH)
 
 
-def write_clip(path: str | Path, smiles: Sequence[float], *, rate: int = RATE) -> Path:
+def draw_clip(smiles: Sequence[float], *, rate: int = RATE) -> bytes:
     """A clip of the face, whose head sways a little, as MP4, which browsers play.
 
     Args:
-        path: of the file.
         smiles: of each frame, from 0 to 1.
         rate: frames a second.
     """
@@ -139,7 +138,8 @@ def write_clip(path: str | Path, smiles: Sequence[float], *, rate: int = RATE) -
         raise ImportError(f"writing video needs PyAV: {NEEDS}") from error
     cv2 = opencv()
     drawn: dict[int, np.ndarray] = {}
-    with av.open(str(path), "w", format="mp4") as file:
+    written = io.BytesIO()
+    with av.open(written, "w", format="mp4") as file:
         stream = file.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": "26"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for number, smile in enumerate(smiles):
@@ -153,4 +153,4 @@ def write_clip(path: str | Path, smiles: Sequence[float], *, rate: int = RATE) -
             picture = cv2.warpAffine(drawn[step], sway, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REPLICATE)
             file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         file.mux(stream.encode())
-    return Path(path)
+    return written.getvalue()

@@ -7,11 +7,12 @@ probabilities.
 from __future__ import annotations
 
 import io
+import json
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 
@@ -28,12 +29,14 @@ from ..affect.turns import affect_of_turns
 from ..affect.video import LiveAffect
 from ..modeling_geli import GeliRewardModel
 from ..sessions import Message, Session, assistant_turns
-from .drawn_face import RATE, write_clip
+from ..training.attribution import HindsightAttribution
+from .drawn_face import RATE, draw_clip
 
 SHIPPED, DEEPFACE = "geli", "deepface"
 # A turn counts with what the face showed in so many seconds from when it was said: in these it is heard or read.
 LOOKED_AT = 20.0
 KEPT_SECONDS = 1_800.0  # of what a camera showed
+KEPT_CHARACTERS = 60_000  # of what a browser keeps of a session
 RECORDED_FPS = 5.0
 
 
@@ -134,12 +137,14 @@ class Decomposition:
     """A session's predicted rating, and what each of the assistant's turns adds to it.
 
     Attributes:
-        rewards: of the turns' text, in units of the standardised rating.
+        rewards: of the turns, in units of the standardised rating.
         percentiles: share of the training turns that each is better than; NaN if the model doesn't know.
         contributions: in the units of the rating; `base` and all of these add up to `rating`.
         base: the mean rating, which is what a session without turns would get.
         rating: predicted.
         deviation: of a held-out session's rating from its prediction; NaN if the model doesn't know.
+        parts: with hindsight what the turns' words, the answers to them and the face add, which is the sum of all
+            contributions; empty for what the words promise, which stand alone.
     """
 
     rewards: tuple[float, ...]
@@ -148,6 +153,7 @@ class Decomposition:
     base: float
     rating: float
     deviation: float
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 def decompose(model: GeliRewardModel, messages: Sequence[Message]) -> Decomposition:
@@ -171,6 +177,34 @@ def decompose(model: GeliRewardModel, messages: Sequence[Message]) -> Decomposit
         config.score_mean,
         config.score_mean + sum(contributions),
         math.nan if config.residual_std is None else config.residual_std,
+    )
+
+
+def explain(attribution: HindsightAttribution, session: Session) -> Decomposition:
+    """The same with hindsight: of each turn's words, of the answer to it, and of what the face showed.
+
+    A turn's value is what `HindsightAttribution` says of it, and contributes as in `decompose` of a mean.
+    """
+    turns = len(assistant_turns(session["messages"]))
+    if not turns:
+        return NOTHING_SAID
+    # A signal that this session lacks was not observed, which no log has to hear of for every turn.
+    unseen = {name: [math.nan] * turns for name in attribution.signals}
+    [row] = attribution.score_sessions([session | {"feedback": unseen | session["feedback"]}])
+    config = attribution.model.config
+    share = config.score_std / turns
+    contributions = tuple(share * value for value in row["turn_rewards"])
+    parts = {"words": 0.0, "answers": 0.0, "face": 0.0}
+    for name, values in row["parts"].items():
+        parts[{"turn": "words", "reaction": "answers"}.get(name, "face")] += share * sum(values)
+    return Decomposition(
+        tuple(row["turn_rewards"]),
+        (math.nan,) * turns,
+        contributions,
+        config.score_mean,
+        config.score_mean + sum(contributions),
+        math.nan if config.residual_std is None else config.residual_std,
+        parts,
     )
 
 
@@ -198,7 +232,9 @@ class LiveSession:
     seconds: list[float] = field(default_factory=list)
     emotions: list[np.ndarray] = field(default_factory=list)
     found: Decomposition = NOTHING_SAID  # of what was said
+    explained: Decomposition | None = None  # the same with hindsight, where there is an attribution
     script: int = 0  # lines of the scripted partner that were said
+    kept: dict[str, list[float]] = field(default_factory=dict)  # signals of turns from before a reload
     backend: str = SHIPPED
     live: LiveAffect | None = field(default=None, repr=False)
 
@@ -250,15 +286,21 @@ class LiveSession:
 
     def signals(self) -> dict[str, list[float]]:
         """The Local Implicit values `affect` and `affect_mean` of each turn of the assistant, as of `affect_of_turns`,
-        over the first `LOOKED_AT` seconds from when it was said, or until the next turn."""
+        over the first `LOOKED_AT` seconds from when it was said, or until the next turn. A value from before a reload
+        of the page stays as it was."""
         turns = [index for index, each in enumerate(self.said) if each.role == "assistant"]
         start = np.array([self.said[index].at for index in turns])
         after = [self.said[index + 1].at if index + 1 < len(self.said) else math.inf for index in turns]
         stop = np.minimum(start + LOOKED_AT, after)
         seconds, emotions = np.array(self.seconds), np.array(self.emotions).reshape(-1, 8)
         # However few its words, a turn lasts until the next: none is too short to be answered by a face.
-        affect, mean = affect_of_turns(seconds, emotions, start, stop, np.ones(len(turns)), short_words=0)
-        return {"affect": affect.tolist(), "affect_mean": mean.tolist()}
+        found = affect_of_turns(seconds, emotions, start, stop, np.ones(len(turns)), short_words=0)
+        signals = {"affect": found[0].tolist(), "affect_mean": found[1].tolist()}
+        for name, before in self.kept.items():
+            for turn, value in enumerate(before):
+                if not math.isnan(value):
+                    signals[name][turn] = value
+        return signals
 
     def row(self, session_id: str, now: float) -> Session:
         """As a Session row, whose times count from the first turn."""
@@ -274,6 +316,36 @@ class LiveSession:
             "stop": [*at[1:], max(at[-1], now - begin)] if at else [],
             "feedback": self.signals(),
         }
+
+    def snapshot(self) -> str:
+        """What a tab of a browser keeps so that the turns are there after a reload: what was said and two numbers for
+        each turn, nothing of the face besides; "" if nothing was said."""
+        if not self.said:
+            return ""
+        said = [[each.role, each.text, each.at] for each in self.said]
+        return json.dumps({"said": said, "signals": self.signals(), "script": self.script}, ensure_ascii=False)
+
+    @classmethod
+    def restored(cls, text: str, limits: Limits) -> LiveSession | None:
+        """The session of a `snapshot`; None if it is none, since anything may be in a browser's storage."""
+        try:
+            told = json.loads(text if len(text) <= KEPT_CHARACTERS else "")
+            script = int(told["script"])
+            said = [Said(role, content, float(at)) for role, content, at in told["said"]]
+            turns = sum(each.role == "assistant" for each in said)
+            kept = {name: [float(value) for value in told["signals"][name]] for name in ("affect", "affect_mean")}
+            sound = (
+                0 < len(said) <= limits.turns
+                and all(each.role in ("assistant", "user") and isinstance(each.text, str) for each in said)
+                and all(one.role != other.role and one.at <= other.at for one, other in pairwise(said))
+                and all(math.isfinite(each.at) for each in said)
+                and all(len(values) == turns for values in kept.values())
+                and all(math.isnan(value) or 0 <= value <= 1 for values in kept.values() for value in values)
+                and 0 <= script <= len(SCRIPT)
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+            return None
+        return cls(said=said, script=script, kept=kept) if sound else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -325,9 +397,7 @@ def example() -> Example:
     for (_, _, smile), each in zip(SCRIPT, transcript.utterances):
         wanted[round((each.start + SLOW) * RATE) :] = smile
     smiles = np.convolve(np.pad(wanted, 3, "edge"), np.ones(7) / 7, "valid")
-    with tempfile.TemporaryDirectory() as folder:
-        video = write_clip(Path(folder) / "example.mp4", smiles).read_bytes()
-    return Example(video, transcript)
+    return Example(draw_clip(smiles), transcript)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -342,20 +412,20 @@ class Recording:
         name: of the video's file.
         table: of `VideoAffect`.
         session: the Session row; None without a transcript.
-        decomposition: of its turns; None without a transcript.
+        decomposition: of its turns' words; None without a transcript.
+        explained: the same with hindsight; None without a transcript or an attribution.
     """
 
     name: str
     table: pd.DataFrame
     session: Session | None = None
     decomposition: Decomposition | None = None
+    explained: Decomposition | None = None
 
     @property
     def seconds(self) -> float:
-        ends = [float(self.table["time"].max())] if len(self.table) else [0.0]
-        if self.session is not None:
-            ends.append(float(np.nanmax(self.session["stop"], initial=0.0)))
-        return max(ends)
+        stop = [] if self.session is None else self.session["stop"]
+        return float(np.nanmax([0.0, *self.table["time"], *stop]))
 
     def csv(self) -> str:
         """The table: a row for every frame that was looked at."""
@@ -370,6 +440,7 @@ def recording(
     transcript: Transcript | None,
     listener: str | None,
     model: GeliRewardModel,
+    attribution: HindsightAttribution | None = None,
 ) -> Recording:
     """Put together what was seen and what was said.
 
@@ -379,4 +450,5 @@ def recording(
     if transcript is None:
         return Recording(name, table)
     session = session_of_recording(table, transcript, listener=listener, session_id=Path(name).stem or "session")
-    return Recording(name, table, session, decompose(model, session["messages"]))
+    explained = None if attribution is None else explain(attribution, session)
+    return Recording(name, table, session, decompose(model, session["messages"]), explained)

@@ -84,7 +84,7 @@ def _curve(times: np.ndarray, values: np.ndarray, x, y) -> str:
     return f'<path class="f-curve" d="{"".join(path)}"/>'
 
 
-def _scale(width: float, top: float, bottom: float, left: float = 44) -> str:
+def _scale(width: float, top: float, bottom: float, left: float) -> str:
     lines = ""
     for share, label in ((0, "0 %"), (0.5, "50 %"), (1, "100 %")):
         y = bottom - share * (bottom - top)
@@ -95,7 +95,7 @@ def _scale(width: float, top: float, bottom: float, left: float = 44) -> str:
 
 def live_curve(session: LiveSession, clock: float) -> str:
     """The probability of a smile over the last minutes, and when the partner said what."""
-    width, height, left, top, bottom = 440, 176, 44, 26, 136
+    width, height, left, top, bottom = 440, 176, 50, 26, 136
     first = clock - SHOWN_SECONDS
 
     def x(time: float) -> float:
@@ -127,8 +127,8 @@ def live_curve(session: LiveSession, clock: float) -> str:
         '<section class="g-panel"><h2>Your smile over the last minutes</h2>'
         f'<svg class="f-plot" viewBox="0 0 {width} {height - 14}" role="img" '
         f'aria-label="Probability of a smile over the last three minutes: {told}">'
-        f"{_scale(width, top, bottom)}{marks}{_curve(times[times >= first], shown, x, y) if len(seen) else ''}{ticks}"
-        "</svg>"
+        f"{_scale(width, top, bottom, left)}{marks}"
+        f"{_curve(times[times >= first], shown, x, y) if len(seen) else ''}{ticks}</svg>"
         '<p class="g-quiet">Numbered lines: when the partner began a turn. The curve breaks where no face is seen.'
         "</p></section>"
     )
@@ -243,8 +243,20 @@ def turns(
     return f'<div class="g-thread f-thread" role="log" aria-label="Turns" tabindex="0">{"".join(rows)}</div>'
 
 
-def table(messages: Sequence[Message], found: Decomposition, smiles: Sequence[float], starts: Sequence[float]) -> str:
-    """A row for each turn of the partner."""
+def table(
+    messages: Sequence[Message],
+    found: Decomposition,
+    smiles: Sequence[float],
+    starts: Sequence[float],
+    steps: Decomposition | None = None,
+) -> str:
+    """A row for each turn of the partner.
+
+    Args:
+        found: what the words promise.
+        steps: what is drawn of the rating; `found` if it is nothing else.
+    """
+    steps = steps or found
     rows = ""
     for number, index in enumerate(assistant_turns(messages)):
         smile, better = smiles[number], found.percentiles[number]
@@ -253,10 +265,10 @@ def table(messages: Sequence[Message], found: Decomposition, smiles: Sequence[fl
             f"<th scope=row>{number + 1}</th><td>{clock(starts[index])}</td>"
             f"<td>{'–' if math.isnan(smile) else f'{100 * smile:.0f} %'}</td>"
             f"<td>{signed(found.rewards[number])}{'' if math.isnan(better) else f' ({100 * better:.0f} %)'}</td>"
-            f"<td>{signed(found.contributions[number], 2)}</td>"
+            f"<td>{signed(steps.contributions[number], 2)}</td>"
             f'<td class="f-said">{plain(messages[index]["content"])}</td></tr>'
         )
-    heads = ("Turn", "At", "Smile", "Text reward", "Adds", "What the partner said")
+    heads = ("Turn", "At", "Smile", "Text reward", "Adds", "Said")
     head = "".join(f"<th scope=col>{name}</th>" for name in heads)
     return (
         '<section class="g-panel"><h2>Turn by turn</h2><div class="g-scroll" tabindex="0" aria-label="Turn by turn">'
@@ -313,17 +325,35 @@ def decomposition(found: Decomposition, smiles: Sequence[float]) -> str:
     parts.append(_level(left + (count + 1) * step, step, y(sums[-1]), f"{sums[-1]:.1f}", "rating", bottom))
     parts.append(f'<text class="g-tick" x="{left - 6}" y="{bottom + 42}" text-anchor="end">smile</text>')
     sum_told = " ".join(signed(value, 2) for value in found.contributions)
+    which, why = (
+        ("With hindsight", _in_hindsight(found.parts)) if found.parts else ("What the words promise", PROMISED)
+    )
     give = "" if math.isnan(found.deviation) else f", give or take {found.deviation:.1f}"
     return (
-        f'<section class="g-panel">{title}<p class="g-rating" data-score="{found.rating:.4f}" '
-        f'data-base="{found.base:.4f}">{found.rating:.1f} <small>of 9{give}</small></p>'
+        f'<section class="g-panel">{title}<p class="f-label">{which}</p>'
+        f'<p class="g-rating" data-score="{found.rating:.4f}" data-base="{found.base:.4f}">{found.rating:.1f} '
+        f"<small>of 9{give}</small></p>"
         f'<div class="g-scroll" tabindex="0" aria-label="Steps of the rating"><svg class="f-plot" '
-        f'viewBox="0 0 {width} {height}" style="min-width:{min(0.62 * width, 2000):.0f}px;'
+        f'viewBox="0 0 {width} {height}" style="min-width:{min(0.85 * width, 2000):.0f}px;'
         f'max-width:{1.15 * width:.0f}px" role="img" aria-label="From an average rating of {found.base:.2f} the turns '
         f'add {sum_told}, which makes {found.rating:.2f}">{"".join(parts)}</svg></div>'
         f'<p class="g-quiet">{found.base:.2f} {" ".join(signed(value, 2) for value in found.contributions)} = '
-        f"{found.rating:.2f}. The steps come from the words of the turns alone; the dots beneath are how much of a "
-        "smile they met. Where the two disagree, learning from both has something to gain.</p></section>"
+        f"{found.rating:.2f}. {why}</p></section>"
+    )
+
+
+PROMISED = (
+    "The steps come from the words of the turns alone; the dots beneath are how much of a smile they met. Where the "
+    "two disagree, learning from both has something to gain."
+)
+
+
+def _in_hindsight(parts: dict[str, float]) -> str:
+    told = ", ".join(f"{name} {signed(value, 2)}" for name, value in parts.items())
+    return (
+        f"Of all steps together: {told}. They come from what was said, what was answered, and what the face showed, "
+        "as far as rated sessions have shown that each tells of the rating. What was not answered or not seen adds "
+        "nothing. Since this looks at what came after a turn, it explains, and never rewards a policy."
     )
 
 
@@ -357,8 +387,9 @@ HEAD = (
 )
 PRIVACY = (
     '<p class="f-promise"><strong>Frames are processed in memory only.</strong> None is stored, logged or sent on; '
-    "what stays are times and probabilities, until you close the tab. A video that you upload lies on this server "
-    "while it is looked at, and is deleted then.</p>"
+    "what stays are times and probabilities, until you close the tab. Your browser keeps the turns of this tab and "
+    "two numbers of each, so that a reload does not lose them. A video that you upload lies on this server while it "
+    "is looked at, and is deleted then.</p>"
 )
 EMPTY = (
     '<div class="g-thread f-thread"><div class="g-empty"><strong>No recording yet</strong>Upload a video of a '

@@ -21,6 +21,7 @@ from ..alignment.policy import is_adapter, load_policy
 from ..finished import is_attribution
 from ..modeling_geli import GeliRewardModel
 from ..sessions import Message
+from ..training.attribution import HindsightAttribution
 from .conversation import ALIGNED, BASE
 
 # What a policy sees of a long conversation, so that each reply costs about the same.
@@ -200,6 +201,16 @@ def load_reward_model(reward: str | Path, *, device: str | torch.device = "cpu")
                 f"{reward} is an attribution, which explains recorded sessions; name the folder beside it"
             )
         return GeliRewardModel.from_pretrained(reward, dtype=torch.float32).to(device).eval()
+
+
+def load_attribution(name: str | Path) -> HindsightAttribution:
+    """The attribution by name or folder.
+
+    Raises:
+        ModelError: it isn't there, or is none.
+    """
+    with _expected("an attribution", "attribution"):
+        return HindsightAttribution.from_pretrained(name)
 
 
 def _loaded(name: str | Path, dtype: torch.dtype, device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

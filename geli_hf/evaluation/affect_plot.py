@@ -57,7 +57,7 @@ def plot_affect(table: pd.DataFrame, session: Session, path: str | Path, *, sign
     lanes.tick_params(axis="y", length=0)
     turns, values = assistant_turns(session["messages"]), session["feedback"][signal]
     shade = colormaps["Blues"]
-    lengths = max(np.nanmax(session["stop"], initial=0), time.max(initial=0)) or 1.0
+    lengths = np.nanmax([0.0, *session["stop"], *time]) or 1.0
     for index, (start, stop) in enumerate(zip(session["start"], session["stop"])):
         if not stop >= start:  # unknown, or it ends before it begins
             continue

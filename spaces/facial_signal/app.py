@@ -2,7 +2,8 @@
 
     python spaces/facial_signal/app.py
 
-GELI_MODEL names another reward model than the one that comes with the package.
+GELI_MODEL names another reward model than the one that comes with the package, and GELI_ATTRIBUTION an attribution
+(`HindsightAttribution`): the steps of the rating are then those in hindsight.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from geli_hf.affect import read_transcript
 from geli_hf.affect.recordings import listener_of
 from geli_hf.data.rows import to_json_line
 from geli_hf.demo import facial_page as page
+from geli_hf.demo.camera import picture_of
 from geli_hf.demo.facial import (
     DEEPFACE,
+    LOOKED_AT,
     SHIPPED,
     Faces,
     Limits,
@@ -40,16 +43,27 @@ from geli_hf.demo.facial import (
     TooMuch,
     decompose,
     example,
+    explain,
     recording,
 )
-from geli_hf.demo.policies import ModelError, load_reward_model
+from geli_hf.demo.policies import ModelError, load_attribution, load_reward_model
 from geli_hf.evaluation.affect_plot import plot_affect
+from geli_hf.training.attribution import HindsightAttribution
 
 CLASSIFIERS = {"Shipped classifier": SHIPPED, "DeepFace": DEEPFACE}
 PARTNER, YOU = "Partner", "You"
 STATE_SECONDS = 3600
 PROGRESS = gr.Progress()  # as a default it asks Gradio for a bar of one's own
-NO_DEEPFACE = "DeepFace can’t be used here: {why} The shipped classifier goes on; it needs nothing from the network."
+# By what its loading fails with: what is the matter, and what whoever runs the page can do about it.
+DEEPFACE_FILE = "facial_expression_model_weights.onnx"
+NO_DEEPFACE = {
+    ImportError: "it is not installed. Install it with pip install 'geli-hf[faces]'",
+    OSError: f"its weights are not on this server and can’t be downloaded. Put {DEEPFACE_FILE} into .deepface/weights "
+    "in the server’s home",
+    ValueError: f"it can’t read its weights. Delete {DEEPFACE_FILE} in .deepface/weights in the server’s home, and it "
+    "is downloaded anew",
+    RuntimeError: "it runs on another engine already. Start the page without DEEPFACE_BACKEND_ENGINE",
+}
 
 # The box lies over the camera's picture, which is mirrored as the frames that are sent are.
 BOX_JS = """
@@ -114,6 +128,9 @@ document.addEventListener('keydown', (event) => { if (event.key === 'Enter') act
 DOWN_JS = """
 watch('value', () => { const box = element.querySelector('.g-thread'); if (box) box.scrollTop = box.scrollHeight; });
 """
+# Of one tab: the storage of a session goes when its tab is closed, and no other tab sees it.
+KEEP_JS = "(kept) => { kept ? sessionStorage.setItem('geli-face', kept) : sessionStorage.removeItem('geli-face'); }"
+KEPT_JS = "(kept, session) => [sessionStorage.getItem('geli-face') || '', session]"
 PLAY_JS = """(clip) => {
   if (!clip) return;
   const bytes = Uint8Array.from(atob(clip), (sign) => sign.charCodeAt(0));
@@ -127,48 +144,65 @@ def said_of(error: Exception, path: Path) -> str:
     return told[:1].upper() + told[1:]
 
 
-def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = None) -> gr.Blocks:
+def build_demo(
+    model: GeliRewardModel,
+    faces: Faces,
+    limits: Limits | None = None,
+    attribution: HindsightAttribution | None = None,
+) -> gr.Blocks:
     """The page.
 
     Args:
         model: rewards the words of each turn.
         faces: what reads faces.
         limits: what one visitor may ask of it.
+        attribution: says in hindsight what each turn was worth.
     """
     limits = limits or Limits()
     score = on_gpu(lambda messages: decompose(model, messages))
+    explained = on_gpu(lambda row: explain(attribution, row))
 
     # Live
 
     def heard(session: LiveSession):
         smiles = session.signals()["affect_mean"]
-        return page.turns(session.messages, session.found, smiles), page.decomposition(session.found, smiles)
+        steps = page.decomposition(session.explained or session.found, smiles)
+        return page.turns(session.messages, session.found, smiles), steps, session.snapshot()
+
+    def look_back(session: LiveSession, now: float):
+        if attribution is not None:
+            session.explained = explained(session.row("live", now))
 
     @friendly
-    def see(picture, session: LiveSession):
-        now = time.time()
+    def see(frame, session: LiveSession):
+        now, picture = time.time(), picture_of(frame)
         if picture is None or (session.seconds and now - session.seconds[-1] < 0.1):
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        box, smile = session.see(faces, picture[..., :3], now)
-        shown = page.now(box, smile, picture.shape[1::-1]), page.live_curve(session, now)
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        box, smile = session.see(faces, picture, now)
+        shown = page.now(box, smile, picture.shape[::-1]), page.live_curve(session, now)
         # The turns change slowly, and somebody may be reading them.
-        rest = heard(session) if session.said and len(session.seconds) % 4 == 0 else (gr.skip(), gr.skip())
-        return *shown, *rest
+        if not session.said or len(session.seconds) % 4:
+            return *shown, gr.skip(), gr.skip(), gr.skip()
+        if now - session.said[-1].at < LOOKED_AT:
+            look_back(session, now)
+        return *shown, *heard(session)
 
     def told(session: LiveSession, now: float):
         session.found = score(session.messages)
+        look_back(session, now)
         return page.live_curve(session, now), *heard(session)
 
     @friendly
     def speak(session: LiveSession):
         now = time.time()
         if len(session.said) + 2 > limits.turns:
-            return page.note(full), gr.skip(), gr.skip(), gr.skip()
+            return page.note(full), *nothing_new
         if not session.go_on(now):
             over = "The scripted partner has no more to say. Begin anew, or type what is said."
-            return page.note(over), gr.skip(), gr.skip(), gr.skip()
+            return page.note(over), *nothing_new
         return "", *told(session, now)
 
+    nothing_new = (gr.skip(),) * 4  # of what `told` tells
     full = f"A session may have {limits.turns} turns here. Begin anew to go on."
 
     @friendly
@@ -183,7 +217,7 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
         elif sum(len(each.text) for each in session.said) > 40 * limits.characters:
             problem = "Enough was said for one session. Begin anew to go on."
         if problem:
-            return gr.skip(), page.note(problem, problem=True), gr.skip(), gr.skip(), gr.skip()
+            return gr.skip(), page.note(problem, problem=True), *nothing_new
         now = time.time()
         session.say("assistant" if who == PARTNER else "user", text, now)
         return "", "", *told(session, now)
@@ -192,6 +226,15 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
     def begin(session: LiveSession):
         fresh = LiveSession(backend=session.backend)
         return fresh, "", page.now(None, math.nan, None), page.live_curve(fresh, time.time()), *heard(fresh)
+
+    @friendly
+    def restore(kept, session: LiveSession):
+        """The turns that this tab had before it was loaded anew."""
+        before = LiveSession.restored(kept, limits) if isinstance(kept, str) else None
+        if before is None:
+            return session, gr.skip(), *nothing_new
+        again = "Your turns are there again, with what your face showed at each. The curve begins anew."
+        return before, page.note(again), *told(before, time.time())
 
     @friendly
     def keep(session: LiveSession):
@@ -208,11 +251,9 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
         name, problem = CLASSIFIERS.get(label, SHIPPED), ""
         try:
             faces.classifier(name)
-        except ImportError:
-            problem = NO_DEEPFACE.format(why="the package is not installed.")
-        except (OSError, RuntimeError, ValueError):
-            problem = NO_DEEPFACE.format(why="its weights are not on this server and can’t be downloaded.")
-        if problem:
+        except tuple(NO_DEEPFACE) as error:
+            why = next(told for kind, told in NO_DEEPFACE.items() if isinstance(error, kind))
+            problem = f"DeepFace can’t be used here: {why}; until then the shipped classifier reads the face."
             name, label = SHIPPED, "Shipped classifier"
         session.backend, session.live = name, None
         return label, page.note(problem, problem=True)
@@ -226,8 +267,8 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
         session, table, steps, warning = found.session, "", "", ""
         if session is not None:
             smiles = session["feedback"]["affect_mean"]
-            table = page.table(session["messages"], found.decomposition, smiles, session["start"])
-            steps = page.decomposition(found.decomposition, smiles)
+            table = page.table(session["messages"], found.decomposition, smiles, session["start"], found.explained)
+            steps = page.decomposition(found.explained or found.decomposition, smiles)
         if broken_off := found.table.attrs.get("incomplete"):
             warning = f"Not all of the video could be read: it {broken_off}."
         return page.note(warning, problem=True), page.recorded_timeline(found), table, steps, found
@@ -240,7 +281,7 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
 
         table = faces.watch(source, name=CLASSIFIERS.get(label, SHIPPED), minutes=limits.minutes, progress=tell)
         progress(1.0, desc="Rewarding the turns")
-        return recording(name, table, transcript, listener, model)
+        return recording(name, table, transcript, listener, model, attribution)
 
     @friendly
     def analyse(video, transcript, listener, label, progress=PROGRESS):
@@ -316,7 +357,7 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
         session = gr.State(lambda: LiveSession(), time_to_live=STATE_SECONDS)
         watched = gr.State(None, time_to_live=STATE_SECONDS)
         transcript = gr.State(None, time_to_live=STATE_SECONDS)
-        file, clip = gr.Textbox(visible="hidden"), gr.Textbox(visible="hidden")
+        file, clip, kept = (gr.Textbox(visible="hidden") for _ in range(3))
         gr.HTML(page.HEAD + page.PRIVACY, apply_default_css=False)
         with gr.Row(elem_classes="g-tools"):
             classifier = gr.Radio(
@@ -342,9 +383,9 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
                     )
                 with gr.Column(scale=3, min_width=320):
                     with gr.Row(elem_classes="f-tools"):
-                        speaking = gr.Button("Let the partner speak", variant="primary", min_width=160, scale=2)
-                        beginning = gr.Button("Begin anew", min_width=100)
-                        keeping = gr.Button("Download (JSONL)", min_width=120)
+                        speaking = gr.Button("Let the partner speak", variant="primary", size="md", min_width=220)
+                        beginning = gr.Button("Begin anew", size="md", min_width=110)
+                        keeping = gr.Button("Download (JSONL)", size="md", min_width=140)
                     live_note = gr.HTML("", elem_id="live-note", apply_default_css=False)
                     dialogue = gr.HTML(
                         page.turns([], LiveSession().found, []),
@@ -403,7 +444,7 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
         gr.HTML(page.ABOUT, apply_default_css=False)
 
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        said = [curve, dialogue, steps]
+        said = [curve, dialogue, steps, kept]
         camera.stream(
             see,
             [camera, session],
@@ -411,11 +452,14 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
             stream_every=0.5,
             time_limit=limits.camera_seconds,
             concurrency_limit=8,
+            preprocess=False,
             **quiet,
         )
         speaking.click(speak, session, [live_note, *said], **quiet)
         words.submit(say, [words, who, session], [words, live_note, *said], **quiet)
         beginning.click(begin, session, [session, live_note, seen, *said], **quiet)
+        kept.change(None, kept, js=KEEP_JS, **quiet)
+        demo.load(restore, [kept, session], [session, live_note, *said], js=KEPT_JS, **quiet)
         classifier.input(choose, [classifier, session], [classifier, switched], **quiet)
 
         result = [rec_note, timeline, table, rec_steps, watched]
@@ -433,14 +477,16 @@ def build_demo(model: GeliRewardModel, faces: Faces, limits: Limits | None = Non
 
 def main() -> None:
     reward = os.environ.get("GELI_MODEL") or Path(geli_hf.__file__).parent / "weights" / "policy_reward"
+    explaining = os.environ.get("GELI_ATTRIBUTION")
     try:
         model = load_reward_model(reward)
+        attribution = load_attribution(explaining) if explaining else None
     except ModelError as error:
-        sys.exit(f"GELI_MODEL: {error.told}")
+        sys.exit(f"{'GELI_MODEL' if error.argument == 'reward' else 'GELI_ATTRIBUTION'}: {error.told}")
     faces = Faces()
     faces.classifier()
     Thread(target=example, daemon=True).start()  # so that it is drawn before somebody asks for it
-    serve(build_demo(model, faces), LAUNCH)
+    serve(build_demo(model, faces, attribution=attribution), LAUNCH)
 
 
 LAUNCH = launch_options(f"{Limits().megabytes}mb", page.style_sheet())

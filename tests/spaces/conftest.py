@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 from browsing import load_app, new_context, open_page, serving, tiny_models
 from camera_clip import write_clip
+from emotion_weights import write_weights
+from tiny import backbone
+from toy import toy_sessions
 
+from geli_hf import GeliRewardModel
 from geli_hf.demo.collection import Collection
+from geli_hf.training import HindsightAttribution, fit_hindsight
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -65,3 +70,26 @@ def page(context, served):
     yield page
     page.close()
     assert errors == []
+
+
+@pytest.fixture(scope="session")
+def attribution(tmp_path_factory):
+    """Of a toy corpus, as it comes back from its folder."""
+    folder = tmp_path_factory.mktemp("attribution")
+    fit = fit_hindsight(GeliRewardModel.from_backbone(backbone("llama")), toy_sessions(60), cache_dir=folder / "cache")
+    fit.attribution.save_pretrained(folder / "it")
+    return HindsightAttribution.from_pretrained(folder / "it")
+
+
+@pytest.fixture
+def deepface_home(tmp_path, monkeypatch) -> Path:
+    """A home for DeepFace with weights of the right shape, for a DeepFace that has loaded nothing yet."""
+    backend_utils, modeling = (
+        pytest.importorskip(f"deepface.{name}", exc_type=ImportError)
+        for name in ("commons.backend_utils", "modules.modeling")
+    )
+    monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
+    monkeypatch.setattr(backend_utils, "_backend_engine", None)
+    monkeypatch.setattr(modeling, "cached_models", {task: {} for task in modeling.AVAILABLE_MODELS}, raising=False)
+    write_weights(tmp_path)
+    return tmp_path

@@ -51,6 +51,7 @@ def GPU(function):
         ("chat", "GELI_BASE_POLICY", "nowhere/at/all", ["expected a policy", "there is no such folder"]),
         ("chat", "GELI_REWARD", "policy", ["expected a reward model", "its type is 'llama'"]),
         ("facial_signal", "GELI_MODEL", "empty", ["expected a reward model", "is no reward model of geli_hf"]),
+        ("facial_signal", "GELI_ATTRIBUTION", "policy_reward", ["expected an attribution", "hindsight.safetensors"]),
     ],
 )
 def test_a_model_that_is_none_is_told_in_one_line(name, variable, found, expected, tmp_path, monkeypatch):

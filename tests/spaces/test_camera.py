@@ -1,16 +1,19 @@
 """What of a face is kept: a number for each reply, of the time in which it was on the screen."""
 
+import base64
+import io
 import json
 import math
 
 import numpy as np
 import pytest
 from camera_clip import not_smiling, smiling
+from PIL import Image
 from talks import lengths, mean, talked
 
 from geli_hf.affect import face_classifier, face_detector
 from geli_hf.affect.faces import Box
-from geli_hf.demo.camera import LOOKED_AT, FaceReader, Watch
+from geli_hf.demo.camera import LOOKED_AT, FaceReader, Watch, luma, picture_of
 from geli_hf.demo.conversation import conversation_of, snapshot
 from geli_hf.demo.limits import Limits, Visit
 
@@ -96,6 +99,37 @@ def test_the_shipped_classifier_tells_a_smile_in_colour():
     smile, none = (watch.see(reader, picture(), 0.0).smile for picture in (smiling, not_smiling))
     assert smile > 0.8
     assert none < 0.4
+
+
+def data_url(picture: np.ndarray, kind: str) -> str:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, kind)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+def test_a_frame_is_read_as_its_luma(kind):
+    found = picture_of({"path": None, "url": data_url(smiling(), kind)})
+    assert found.dtype == np.uint8
+    assert np.abs(found.astype(int) - luma(smiling())).mean() < 2.5  # the codec's loss
+
+
+def test_nothing_but_a_picture_in_the_frame_itself_is_opened(tmp_path):
+    file = tmp_path / "picture.png"
+    Image.fromarray(smiling()).save(file)
+    large = data_url(np.zeros((4000, 4000), np.uint8), "png")
+    wrong = [
+        file.as_uri(),
+        str(file),
+        None,
+        7,
+        "data:image/png;base64,AAAA",
+        "data:image/png",
+        "data:image/png;,é",
+        large,
+    ]
+    for frame in [None, {}, {"path": str(file)}, *({"url": url, "path": str(file)} for url in wrong)]:
+        assert picture_of(frame) is None
 
 
 def test_limits_say_what_is_too_much():

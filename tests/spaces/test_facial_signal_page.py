@@ -11,6 +11,7 @@ from browsing import ROOT, load_app, new_context, open_page, serving, tiny_model
 from PIL import Image
 
 from geli_hf.affect import read_transcript
+from geli_hf.demo.drawn_face import draw_clip
 from geli_hf.demo.facial import Example
 from geli_hf.sessions import null_to_nan, validate_session
 
@@ -44,11 +45,9 @@ def served(facial_app, tmp_path_factory):
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """Three seconds of the drawn face, which begins to smile in the middle, and is called something nasty."""
-    from geli_hf.demo.drawn_face import write_clip
-
-    folder = tmp_path_factory.mktemp("clip")
-    path = write_clip(folder / "clip.mp4", [0.0] * 15 + [1.0] * 15)
-    return path.rename(folder / "<img src=x onerror=alert(1)>.mp4")
+    path = tmp_path_factory.mktemp("clip") / "<img src=x onerror=alert(1)>.mp4"
+    path.write_bytes(draw_clip([0.0] * 15 + [1.0] * 15))
+    return path
 
 
 def start_camera(page) -> None:
@@ -112,21 +111,36 @@ def test_the_smile_rises_when_the_face_smiles_and_turns_get_both_values(page, se
     assert uploads(served) == []  # no frame was written
 
 
-def test_two_tabs_do_not_see_each_other_and_reload_begins_anew(context, page, served):
+def test_a_tab_keeps_its_turns_over_a_reload_and_no_other_tab_sees_them(context, page, served):
+    start_camera(page)
     page.get_by_role("button", name="Let the partner speak").click()
-    page.wait_for_selector("#dialogue .g-assistant")
+    page.wait_for_selector("#dialogue .f-smile")
+    page.get_by_text("Stop", exact=True).click()
+    page.wait_for_timeout(1000)  # for frames that are under way
+    page.get_by_label("What is said").fill("only here")
+    page.get_by_role("button", name="Add").click()
+    page.locator("#dialogue .g-text", has_text="only here").wait_for()
+    page.wait_for_function("(sessionStorage.getItem('geli-face') || '').includes('only here')")
+    kept = json.loads(page.evaluate("sessionStorage.getItem('geli-face')"))
+    assert set(kept) == {"said", "signals", "script"}
+    assert {name: len(values) for name, values in kept["signals"].items()} == {"affect": 1, "affect_mean": 1}
+    before = page.locator("#dialogue .g-text").all_inner_texts()
+
     other = context.new_page()
     open_page(other, served[0])
+    other.wait_for_timeout(1000)
     assert "Nothing has been said yet" in other.locator("#dialogue").inner_text()
-    other.get_by_label("What is said").fill("only here")
-    other.get_by_role("button", name="Add").click()
-    other.wait_for_selector("#dialogue .g-assistant")
-    page.get_by_role("button", name="Let the partner speak").click()
-    page.wait_for_function("document.querySelectorAll('#dialogue .g-assistant').length === 2")
-    assert "only here" not in page.locator("#dialogue").inner_text()
-    other.reload()
-    other.wait_for_selector("#dialogue .g-empty")
     other.close()
+
+    page.reload()
+    page.wait_for_selector("#dialogue .g-assistant")
+    assert page.locator("#dialogue .g-text").all_inner_texts() == before
+    assert f"{kept['signals']['affect_mean'][0]:.3f}" == page.locator(".f-smile").get_attribute("data-smile")
+    assert "there again" in page.locator("#live-note").inner_text()
+    assert page.locator("#curve .f-curve").count() == 0
+    page.get_by_role("button", name="Begin anew").click()
+    page.wait_for_selector("#dialogue .g-empty")
+    page.wait_for_function("sessionStorage.getItem('geli-face') === null")
 
 
 def test_a_session_is_downloaded_as_a_row(page, tmp_path):
@@ -139,21 +153,78 @@ def test_a_session_is_downloaded_as_a_row(page, tmp_path):
     page.wait_for_selector("#dialogue .g-empty")
 
 
+def test_with_an_attribution_the_steps_are_those_in_hindsight(context, facial_app, attribution, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    demo = facial_app.build_demo(tiny_models().reward, facial_app.Faces(), attribution=attribution)
+    with serving(demo, facial_app.LAUNCH) as address:
+        page = context.new_page()
+        open_page(page, address)
+        start_camera(page)
+        page.get_by_role("button", name="Let the partner speak").click()
+        page.wait_for_selector("#dialogue .f-smile")
+        shown = "document.querySelector('#steps').innerText"
+        page.wait_for_function(f"/With hindsight/.test({shown}) && !/face 0.00/.test({shown})")
+        page.close()
+
+
 def test_what_is_wrong_with_a_turn_is_said(page):
     page.get_by_role("button", name="Add").click()
     page.wait_for_selector("#live-note .f-problem")
     assert "Write what was said first" in page.locator("#live-note").inner_text()
 
 
-def test_deepface_without_its_weights_leaves_the_shipped_classifier(page, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("error", "told", "do"),
+    [
+        (None, "weights are not on this server", "Put facial_expression_model_weights.onnx into"),
+        (ImportError, "not installed", "pip install 'geli-hf[faces]'"),
+        (ValueError, "can’t read its weights", "Delete facial_expression_model_weights.onnx"),
+        (RuntimeError, "another engine", "without DEEPFACE_BACKEND_ENGINE"),
+    ],
+)
+def test_deepface_that_can_not_be_used_is_told_in_a_line_that_says_what_to_do(
+    page, monkeypatch, tmp_path, error, told, do
+):
     monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
     monkeypatch.setattr("geli_hf.affect.deepface.is_offline_mode", lambda: True)
+    if error:
+        monkeypatch.setattr("geli_hf.demo.facial.face_classifier", raising(error(f"secret of {tmp_path}")))
     page.get_by_role("radio", name="DeepFace").check(force=True)
     page.wait_for_selector("#switched .f-problem")
-    told = page.locator("#switched").inner_text()
-    assert "can’t be used here" in told
-    assert str(tmp_path) not in told
+    line = page.locator("#switched").inner_text()
+    assert told in line
+    assert do in line
+    assert "until then the shipped classifier reads the face" in line
+    assert str(tmp_path) not in line
     page.wait_for_function("document.querySelector('#classifier input').checked")
+
+
+def raising(error: Exception):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
+def test_deepface_by_the_switch(context, facial_app, deepface_home, tmp_path, monkeypatch):
+    """Stand-in weights of the right shape: what they say means nothing, but it is they who say it."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    faces = facial_app.Faces()
+    with serving(facial_app.build_demo(tiny_models().reward, faces), facial_app.LAUNCH) as address:
+        page = context.new_page()
+        open_page(page, address)
+        page.get_by_role("radio", name="DeepFace").check(force=True)
+        page.wait_for_function("document.querySelectorAll('#classifier input')[1].checked")
+        start_camera(page)
+        asked = []
+        classify = faces.classifier("deepface").classify
+        monkeypatch.setattr(faces.classifier("deepface"), "classify", lambda crops: asked.append(1) or classify(crops))
+        monkeypatch.setattr(faces.classifier(), "classify", raising(AssertionError("the other classifier was asked")))
+        page.get_by_role("button", name="Let the partner speak").click()
+        page.wait_for_selector("#dialogue .f-smile")
+        assert page.locator("#switched .g-note").count() == 0
+        assert asked
+        page.close()
 
 
 # ------------------------------------------------------------------------------------------------ recorded
@@ -206,13 +277,9 @@ def test_the_example(page, facial_app, monkeypatch, clip, tmp_path):
 
 @pytest.mark.parametrize("kind", ["no video", "nothing", "too long", "too large"])
 def test_a_video_that_can_not_be_looked_at_is_told_in_words(page, served, tmp_path, kind):
-    from geli_hf.demo.drawn_face import write_clip
-
     path = tmp_path / "video.mp4"
-    if kind == "too long":
-        write_clip(path, [0.0] * 80, rate=2)
-    else:
-        path.write_bytes({"no video": b"this is a letter", "nothing": b"", "too large": bytes(1_500_000)}[kind])
+    wrong = {"no video": b"this is a letter", "nothing": b"", "too large": bytes(1_500_000)}
+    path.write_bytes(draw_clip([0.0] * 80, rate=2) if kind == "too long" else wrong[kind])
     recorded(page, path)
     look(page)
     page.wait_for_selector("#rec-note .f-problem")

@@ -1,0 +1,156 @@
+"""No picture of a listener is written down: the page in a process of its own, all of whose files are looked at."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Event, Thread
+
+import httpx
+import matplotlib as mpl
+import pytest
+from browsing import ROOT, new_context
+
+pytest.importorskip("gradio", reason="needs gradio, of the demo extra, for the browser tests")
+pytest.importorskip("av")
+pytest.importorskip("cv2")
+
+from geli_hf.demo.drawn_face import draw_clip
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+TOKEN = "hf_ThisIsNoTokenButNobodyKnows"
+
+
+class Watched:
+    """The page as `python spaces/facial_signal/app.py` serves it, all of whose folders lie in one."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.opened, self.log = folder / "server", folder / "opened.txt", folder / "log.txt"
+        places = {"HOME": "home", "TMPDIR": "tmp", "GRADIO_TEMP_DIR": "uploads", "GELI_HF_CACHE": "cache"}
+        places = {name: self.folder / place for name, place in places.items()}
+        self.uploads, here = places["GRADIO_TEMP_DIR"], self.folder / "here"
+        for place in (here, *places.values()):
+            place.mkdir(parents=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{port}"
+        settings = {
+            "GRADIO_SERVER_PORT": str(port),
+            "HF_HUB_OFFLINE": "1",
+            "HF_TOKEN": TOKEN,
+            "MPLCONFIGDIR": mpl.get_configdir(),  # where the list of fonts is, which takes long to make
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+        }
+        script, app = ROOT / "tests" / "spaces" / "opened_files.py", ROOT / "spaces" / "facial_signal" / "app.py"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, script, self.opened, app],
+                env=os.environ | settings | {name: str(place) for name, place in places.items()},
+                cwd=here,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.seen: set[str] = set()  # every file that was ever there, whoever wrote it
+        self._over = Event()
+        self._looking = Thread(target=self._look)
+        self._looking.start()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.02):
+            self.seen.update(map(str, self.files()))
+
+    def files(self) -> list[Path]:
+        return [Path(folder) / name for folder, _, names in os.walk(self.folder) for name in names]
+
+    def up(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return httpx.get(self.address).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+        self._over.set()
+        self._looking.join()
+
+    def written(self) -> set[str]:
+        """All files that were opened to write, or seen."""
+        return self.seen.union(self.opened.read_text().splitlines(), map(str, self.files()))
+
+
+@pytest.fixture
+def watched(tmp_path):
+    server = Watched(tmp_path)
+    try:
+        until = time.monotonic() + 300  # on a busy machine
+        while not server.up():
+            assert time.monotonic() < until, server.log.read_text()
+            time.sleep(0.2)
+        yield server
+    finally:
+        server.close()
+
+
+def send_frame(address: str, url: object) -> None:
+    """A frame as the camera's stream begins, whatever it is, until there is an answer."""
+    with httpx.Client(base_url=address, timeout=30) as client:
+        config = client.get("/config").json()
+        [see] = [each for each in config["dependencies"] if each["api_name"] == "see"]
+        call = {"fn_index": see["id"], "session_hash": secrets.token_hex(4), "trigger_id": None}
+        call["data"] = [{"path": None, "url": url, "is_stream": True}, None]
+        client.post("/gradio_api/queue/join", json=call).raise_for_status()
+        with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": call["session_hash"]}) as lines:
+            next(line for line in lines.iter_lines() if re.search("process_(streaming|completed)", line))
+
+
+def test_no_picture_of_a_listener_is_written_or_logged(watched, browser, tmp_path):
+    before = watched.written()  # what libraries write for themselves, before anybody is here
+    context = new_context(browser)
+    page = context.new_page()
+    page.goto(watched.address)
+    page.get_by_text("Click to Access Webcam").click()
+    page.get_by_text("Record", exact=True).click()
+    page.wait_for_selector("#now [data-smile]")
+    page.get_by_role("button", name="Let the partner speak").click()
+    page.wait_for_selector("#dialogue .f-smile")
+    assert watched.written() - before == set()
+
+    clip = draw_clip([0.0] * 15 + [1.0] * 15)
+    page.get_by_role("tab", name="Recorded").click()
+    for name, video in (("talk.mp4", clip), ("broken.mp4", clip[: len(clip) // 2])):
+        page.locator("#video input[type=file]").set_input_files(
+            {"name": name, "mimeType": "video/mp4", "buffer": video}
+        )
+        page.locator("#video .file-preview").wait_for()
+        page.get_by_role("button", name="Look at it").click()
+        if name == "broken.mp4":
+            page.wait_for_selector("#rec-note .f-problem")
+            continue
+        page.wait_for_selector("#timeline .f-curve")
+        for kind in ("Frames (CSV)", "Picture (PNG)"):
+            with page.expect_download():
+                page.get_by_role("button", name=kind).click()
+    context.close()
+
+    secret = base64.b64encode(os.urandom(3000)).decode()
+    for url in (f"data:image/jpeg;base64,{secret}", f"data:image/jpeg;{secret}", {"a": secret}):
+        send_frame(watched.address, url)
+    written = watched.written() - before
+    assert written
+    assert [path for path in written if not Path(path).is_relative_to(watched.uploads)] == []
+    assert [path for path in watched.files() if path.stat().st_size and str(path) not in before] == []
+    log = watched.log.read_text()
+    assert TOKEN not in log
+    assert not re.search(r"data:(image|video)|[A-Za-z0-9+/]{60}", log)
