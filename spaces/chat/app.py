@@ -393,6 +393,7 @@ def build_demo(
                     max_length=limits.characters,
                     submit_btn="Send",
                     autofocus=True,
+                    elem_id="message",
                 )
                 with gr.Row(elem_classes="g-tools"):
                     stop_button = gr.Button("Stop", size="sm", min_width=60)

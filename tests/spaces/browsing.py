@@ -46,9 +46,9 @@ def load_app(name: str) -> ModuleType:
 
 
 @contextmanager
-def serving(demo, options: dict) -> Iterator[str]:
-    """The address of the page, on this machine."""
-    demo.queue(default_concurrency_limit=4).launch(prevent_thread_lock=True, quiet=True, **options)
+def serving(demo, options: dict, at_once: int = 4) -> Iterator[str]:
+    """The address of the page, on this machine, where so many are answered at once."""
+    demo.queue(default_concurrency_limit=at_once).launch(prevent_thread_lock=True, quiet=True, **options)
     yield demo.local_url
     demo.close()
 
@@ -63,7 +63,7 @@ def new_context(browser, **options):
 
 @dataclass
 class Scripted:
-    """A policy that says its line word by word, and where it is asked for "slowly", slowly and over and over."""
+    """A policy that says its line word by word; asked for "slowly", it goes on for minutes unless it is stopped."""
 
     line: str
     reads_system: bool = True
@@ -71,7 +71,7 @@ class Scripted:
     def stream(self, messages, *, system, max_new_tokens, temperature):
         words = f"{self.line} {len(messages)}{' as ' + system if system else ''}".split()
         slowly = "slowly" in messages[-1]["content"]
-        words = (words * max_new_tokens if slowly else words)[:max_new_tokens]
+        words = words * 40 if slowly else words[:max_new_tokens]
         for count in range(1, len(words) + 1):
             if slowly:
                 time.sleep(0.3)

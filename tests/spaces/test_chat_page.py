@@ -4,15 +4,30 @@ import json
 import math
 import re
 import urllib.request
+from pathlib import Path
 from urllib.error import HTTPError
 
 import numpy as np
 import pytest
-from browsing import ROOT, act, as_module, open_page, opened, rewards, say, texts, tiny_models, told, wait_for_rewards
+from browsing import (
+    ROOT,
+    act,
+    as_module,
+    open_page,
+    opened,
+    rewards,
+    say,
+    serving,
+    texts,
+    tiny_models,
+    told,
+    wait_for_rewards,
+)
 from PIL import Image
 from tiny import backbone
 
 from geli_hf import GeliRewardModel, load_sessions
+from geli_hf.demo.collection import Collection
 from geli_hf.sessions import null_to_nan, validate_session
 
 pytestmark = pytest.mark.browser
@@ -26,6 +41,12 @@ def numbers(page) -> list[float]:
 
 def files(folder) -> list:
     return sorted(folder.glob("*.jsonl"))
+
+
+def screenshots(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.getbasetemp() / "screenshots"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def writing(page) -> None:
@@ -105,7 +126,7 @@ def test_stop_keeps_what_was_said(page):
     page.get_by_role("button", name="Stop").click()
     wait_for_rewards(page, 1)
     reply = texts(page)[1]
-    whole = " ".join([f"{HAPPY} 1"] * 4)  # 40 tokens
+    whole = f"{HAPPY} 1 " * 40
     assert reply
     assert whole.startswith(reply)
     assert reply != whole
@@ -329,6 +350,27 @@ def test_the_smile_meter_rises_with_a_smile(page, served):
 # ------------------------------------------------------------------------------------------------ it holds
 
 
+def test_who_waits_for_others_sees_the_place_in_the_queue(app, context, tmp_path, tmp_path_factory):
+    """Of two people; three tabs of one browser would have no connection left."""
+    talking, waiting = context.new_page(), context.new_page()
+    with serving(app.build_demo(tiny_models(), Collection(tmp_path)), app.LAUNCH, at_once=1) as address:
+        for page in (talking, waiting):
+            open_page(page, address)
+        say(talking, "tell me slowly about the train")
+        writing(talking)
+        say(waiting, "I saw your dog in the garden")
+        place = waiting.locator("#message").get_by_text("queue: 1/1")
+        place.wait_for()
+        around, button = place.bounding_box(), waiting.get_by_role("button", name="Send").bounding_box()
+        assert around["y"] + around["height"] <= button["y"]
+        waiting.screenshot(path=screenshots(tmp_path_factory) / "chat-queue.png")
+        talking.get_by_role("button", name="Stop").click()
+        wait_for_rewards(waiting, 1)
+        place.wait_for(state="detached")
+        talking.close()
+        waiting.close()
+
+
 def test_nothing_that_was_written_is_executed(page):
     evil = (
         "<img src=x onerror=alert(1)><script>alert(2)</script>${alert(3)}{{alert(4)}}{{#each}} `x` javascript:alert(5)"
@@ -406,9 +448,7 @@ def test_it_fits(page, width, scheme, tmp_path_factory, request):
     say(page, "it was lovely, and " + "longer" * 20)
     wait_for_rewards(page, 3)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    folder = tmp_path_factory.getbasetemp() / "screenshots"
-    folder.mkdir(exist_ok=True)
-    picture = folder / f"chat-{width}-{scheme}.png"
+    picture = screenshots(tmp_path_factory) / f"chat-{width}-{scheme}.png"
     page.screenshot(path=picture, full_page=True)
     corner = np.asarray(Image.open(picture).convert("L"))[:40, :8]
     assert (corner.mean() > 128) == (scheme == "light")
