@@ -11,10 +11,16 @@ from loopback_hub import Hub
 from geli_hf.cli import main
 
 
-@pytest.fixture
-def hub(tmp_path):
-    with Hub(tmp_path / "hub") as hub:
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    with Hub(tmp_path_factory.mktemp("hub")) as hub:
         yield hub
+
+
+@pytest.fixture
+def hub(server, tmp_path):
+    server.restart(tmp_path / "hub")
+    return server
 
 
 @pytest.fixture

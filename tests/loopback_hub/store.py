@@ -150,6 +150,10 @@ class Store:
     """All repositories, in a folder."""
 
     def __init__(self, folder: str | Path):
+        self.open(folder)
+
+    def open(self, folder: str | Path) -> None:
+        """Go on with what this folder holds, and with nothing else."""
         self.folder = Path(folder)
         (self.folder / "blobs").mkdir(parents=True, exist_ok=True)
         self.repos: dict[tuple[str, str], Repo] = {}
