@@ -32,7 +32,7 @@ import geli_hf
 from geli_hf.affect import face_classifier, face_detector
 from geli_hf.data.rows import to_json_line
 from geli_hf.demo import page
-from geli_hf.demo.camera import FaceReader, Watch
+from geli_hf.demo.camera import FaceReader, Watch, picture_of
 from geli_hf.demo.collection import Collection
 from geli_hf.demo.conversation import (
     ALIGNED,
@@ -365,10 +365,11 @@ def build_demo(
 
     @friendly
     def see(frame, watch):
-        if faces is None or frame is None:
+        picture = picture_of(frame)
+        if faces is None or picture is None:
             yield gr.skip()
             return
-        yield page.meter(watch.see(faces, frame, time.time()).smile)
+        yield page.meter(watch.see(faces, picture, time.time()).smile)
 
     with gr.Blocks(title="Chat with a reward for every turn", analytics_enabled=False) as demo:
         # Called once for each tab.
@@ -470,7 +471,16 @@ def build_demo(
             camera_on.change(
                 lambda on: (gr.update(visible=on), gr.update(visible=on)), camera_on, [camera, meter], **quiet
             )
-            camera.stream(see, [camera, watch], meter, stream_every=0.5, time_limit=3600, concurrency_limit=4, **quiet)
+            camera.stream(
+                see,
+                [camera, watch],
+                meter,
+                stream_every=0.5,
+                time_limit=3600,
+                concurrency_limit=4,
+                preprocess=False,
+                **quiet,
+            )
     return demo
 
 
