@@ -49,7 +49,6 @@ from geli_hf.alignment import (
     small_policy,
 )
 from geli_hf.alignment.judges import TruthJudge
-from geli_hf.alignment.judging import Sampling, evaluate_policies
 from geli_hf.cache import whole
 from geli_hf.data import load_sessions
 from geli_hf.data.rows import write_jsonl
@@ -129,7 +128,7 @@ class RewardSettings:
 @dataclass
 class EvaluateSettings:
     replies: int = field(default=1000, metadata={"help": "Held-out dialogues that both policies answer."})
-    compared: int = field(default=640, metadata={"help": "Others, half of which the checkpoint is chosen on."})
+    compared: int = field(default=480, metadata={"help": "Others, which the checkpoint is chosen on."})
     shown: int = field(default=10, metadata={"help": "Of each corpus so many of the first replies are in the card."})
     pieces: int = field(default=400, metadata={"help": "Held-out pieces of each corpus to read for the perplexity."})
     max_new_tokens: int = field(default=48, metadata={"help": "Longest reply, in tokens."})
@@ -428,25 +427,34 @@ def align_stage(settings: dict, output: Path, run: RunSettings) -> None:
         resume=run.resume,
     )
     write_history(trainer, output / "align_history.json")
-    # The reward goes on rising when the replies no longer get better, so that it can't tell when to stop.
-    asked = build(EvaluateSettings, settings["evaluate"])
-    found = evaluate_policies(
-        str(output / "policy"),
-        sort_checkpoints(args.output_dir),
-        sessions["eval"],
-        TruthJudge(),
-        sampling=Sampling(asked.compared, data.window, asked.max_new_tokens, asked.temperature, run.seed),
-    )
-    figures = {
-        "chosen": steps(found.chosen.name),
-        "replies": len(found.candidates[0].comparison.dialogues) if found.candidates else 0,
-        "win_rates": {steps(each.name): each.comparison.mean_win for each in found.candidates},
-        "kl": {steps(each.name): float(each.divergence.mean()) for each in found.candidates},
+    best = choose(sort_checkpoints(args.output_dir), sessions["eval"], settings, output, run)
+    set_peft_model_state_dict(trainer.model, load_peft_weights(best, device="cpu"))
+    write_by_one(output / "policy_adapter", partial(save_adapter, trainer.model))
+
+
+def choose(checkpoints: list[str], sessions: Dataset, settings: dict, output: Path, run: RunSettings) -> str:
+    """The checkpoint whose replies are the truest: the reward goes on rising when they no longer get better."""
+    asked, data = build(EvaluateSettings, settings["evaluate"]), build(DataSettings, settings["data"])
+    prompts = dialogue_prompts(sessions, context_messages=data.window).shuffle(seed=run.seed)
+    prompts = prompts.select(range(min(asked.compared, len(prompts))))
+    dialogues = dialogues_of(prompts, sessions)
+
+    def replies(adapter: str | None = None) -> list[str]:
+        model, tokenizer = load_policy(output / "policy", dtype=torch.float32)
+        if adapter is not None:
+            model.load_adapter(adapter)
+        return answers(model, tokenizer, prompts, asked, run)
+
+    before = replies()
+    wins = {
+        steps(name): TruthJudge().compare(dialogues, before, replies(name), prompts["conversation_id"][:]).mean_win
+        for name in checkpoints
     }
+    best = max(checkpoints, key=lambda name: wins[steps(name)])
+    figures = {"chosen": steps(best), "replies": len(prompts), "win_rates": wins}
     print(f"Checkpoints, by the truth: {figures}", flush=True)
     write_by_one(output / "align_figures.json", lambda path: path.write_text(json.dumps(figures, indent=1) + "\n"))
-    set_peft_model_state_dict(trainer.model, load_peft_weights(found.chosen.name, device="cpu"))
-    write_by_one(output / "policy_adapter", partial(save_adapter, trainer.model))
+    return best
 
 
 def steps(checkpoint: str) -> int:
@@ -511,17 +519,7 @@ def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
     for corpus, rows in sessions.items():
         prompts = dialogue_prompts(rows, context_messages=data.window).shuffle(seed=run.seed)
         prompts = prompts.select(range(min(asked.replies if corpus == "sample" else asked.shown, len(prompts))))
-        said = {
-            name: generate_replies(
-                *speakers[name],
-                prompts["prompt"][:],
-                max_new_tokens=asked.max_new_tokens,
-                temperature=asked.temperature,
-                seed=run.seed,
-                progress=True,
-            )
-            for name in ("policy", "aligned")
-        }
+        said = {name: answers(*speakers[name], prompts, asked, run) for name in ("policy", "aligned")}
         replies[corpus] = [
             {"before": prompt[-1]["content"], "fine-tuned": one, "aligned": other}
             for prompt, one, other in zip(prompts["prompt"], said["policy"], said["aligned"])
@@ -540,10 +538,20 @@ def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
         save_card(card, output / folder)
 
 
+def answers(model, tokenizer, prompts: Dataset, asked: EvaluateSettings, run: RunSettings) -> list[str]:
+    how = {"max_new_tokens": asked.max_new_tokens, "temperature": asked.temperature, "seed": run.seed}
+    return generate_replies(model, tokenizer, prompts["prompt"][:], **how, progress=True)
+
+
+def dialogues_of(prompts: Dataset, sessions: Dataset) -> list[list[dict]]:
+    """All that was said before the reply that each prompt asks for."""
+    messages = dict(zip(sessions["session_id"], sessions["messages"]))
+    return [messages[row["session_id"]][: row["position"]] for row in prompts]
+
+
 def gained(sessions: Dataset, prompts: Dataset, said: dict[str, list], speakers: dict, temperature: float) -> dict:
     """What the truth says of the replies before and after alignment, and how far these moved."""
-    whole_dialogues = dict(zip(sessions["session_id"], sessions["messages"]))
-    dialogues = [whole_dialogues[row["session_id"]][: row["position"]] for row in prompts]
+    dialogues = dialogues_of(prompts, sessions)
     conversations = prompts["conversation_id"][:]
     truths = {
         name: [
