@@ -433,7 +433,10 @@ def align_stage(settings: dict, output: Path, run: RunSettings) -> None:
 
 
 def choose(checkpoints: list[str], sessions: Dataset, settings: dict, output: Path, run: RunSettings) -> str:
-    """The checkpoint whose replies are the truest: the reward goes on rising when they no longer get better."""
+    """The checkpoint whose replies are the truest, of those that are recognised as often as the fine-tuned policy's.
+
+    The reward can't tell: it goes on rising when they no longer get better.
+    """
     asked, data = build(EvaluateSettings, settings["evaluate"]), build(DataSettings, settings["data"])
     prompts = dialogue_prompts(sessions, context_messages=data.window).shuffle(seed=run.seed)
     prompts = prompts.select(range(min(asked.compared, len(prompts))))
@@ -446,12 +449,21 @@ def choose(checkpoints: list[str], sessions: Dataset, settings: dict, output: Pa
         return answers(model, tokenizer, prompts, asked, run)
 
     before = replies()
-    wins = {
-        steps(name): TruthJudge().compare(dialogues, before, replies(name), prompts["conversation_id"][:]).mean_win
+    found = {
+        name: TruthJudge().compare(dialogues, before, replies(name), prompts["conversation_id"][:])
         for name in checkpoints
     }
-    best = max(checkpoints, key=lambda name: wins[steps(name)])
-    figures = {"chosen": steps(best), "replies": len(prompts), "win_rates": wins}
+    recognised = {name: np.mean([reply.recognised for reply in each.after]) for name, each in found.items()}
+    before_recognised = np.mean([reply.recognised for reply in found[checkpoints[0]].before])
+    sound = [name for name in checkpoints if recognised[name] >= before_recognised]
+    best = max(sound or checkpoints, key=lambda name: found[name].mean_win)
+    figures = {
+        "chosen": steps(best),
+        "replies": len(prompts),
+        "win_rates": {steps(name): each.mean_win for name, each in found.items()},
+        "recognised": {steps(name): float(share) for name, share in recognised.items()},
+        "recognised_before": float(before_recognised),
+    }
     print(f"Checkpoints, by the truth: {figures}", flush=True)
     write_by_one(output / "align_figures.json", lambda path: path.write_text(json.dumps(figures, indent=1) + "\n"))
     return best
@@ -766,10 +778,15 @@ def alignment_table(figures: dict) -> str:
     rows.append(["different replies", *(f"{side['distinct']:.1%}" for side in sides)])
     rows += [[f"distinct-{n}", *(f"{side[f'distinct_{n}']:.3f}" for side in sides)] for n in (1, 2, 3)]
     asked, checkpoints = figures["asked"], figures["checkpoints"]
-    compared = ", ".join(f"{step} steps {wins:.3f}" for step, wins in checkpoints["win_rates"].items())
-    chosen = f"\n\nThe adapter is that of {checkpoints['chosen']} steps of GRPO"
-    if compared:
-        chosen += f", chosen by the win rate in {checkpoints['replies']:,} replies to other dialogues ({compared})"
+    compared = ", ".join(
+        f"{step} steps {wins:.3f} ({checkpoints['recognised'][step]:.1%})"
+        for step, wins in checkpoints["win_rates"].items()
+    )
+    chosen = (
+        f"\n\nThe adapter is that of {checkpoints['chosen']} steps of GRPO. Of those whose replies were recognised as "
+        f"often as before ({checkpoints['recognised_before']:.1%}), if there were any, it had the highest win rate in "
+        f"{checkpoints['replies']:,} replies to other dialogues: {compared}"
+    )
     return (
         table(["a reply", "fine-tuned", "aligned"], rows)
         + f"\n\nOf {asked['replies']:,} pairs of replies the aligned one is better in "
