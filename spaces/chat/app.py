@@ -457,14 +457,15 @@ def build_demo(
         thread.act(act, options, shown, **waits)
         retry_button.click(retry, options, shown, **waits)
         stop_button.click(stop, visit, queue=False, **quiet)
-        undo_button.click(undo, [conversation, visit, watch], shown, **quiet)
+        undo_button.click(undo, [conversation, visit, watch], shown, trigger_mode="multiple", **quiet)
         clear_button.click(clear, [conversation, visit], [watch, note, *shown], **quiet)
         rate_button.click(rate, [conversation, visit, watch, rating, consent], [note, key, *shown], **quiet)
         delete_button.click(delete, key, deleted, **quiet)
         save = {"inputs": file, "js": SAVE_JS, **quiet}
         export_button.click(export, [conversation, watch], file, **quiet).then(None, **save)
         picture_button.click(picture, conversation, file, **quiet).then(None, **save)
-        loader.opened(load, [conversation, visit], [watch, *shown], **quiet)
+        # Gradio drops what is asked for again before the end of the event, which comes after what it shows.
+        loader.opened(load, [conversation, visit], [watch, *shown], trigger_mode="multiple", **quiet)
         conversation.change(snapshot, conversation, kept, **quiet).then(None, kept, js=KEEP_JS, **quiet)
         demo.load(restore, [kept, visit, watch], shown, js=KEPT_JS, **quiet)
         if faces is not None:
