@@ -20,13 +20,18 @@ from geli_hf.demo.policies import Models
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120_000  # ms; a wait is no measurement, and the machine may be busy
-# Toasts go after some seconds, in which a busy machine may not come to look.
+# Toasts go after some seconds, in which a busy machine may not come to look; one that is closing is used for the next.
 TOASTS_JS = """
 window.toasts = [];
-new MutationObserver((changes) => changes.forEach((change) => change.addedNodes.forEach((node) => {
-  if (node instanceof Element) window.toasts.push(
-    ...(node.matches('.toast-body') ? [node] : node.querySelectorAll('.toast-body')));
-}))).observe(document, {childList: true, subtree: true});
+new MutationObserver((changes) => changes.forEach((change) => {
+  const place = change.target instanceof Element ? change.target : change.target.parentElement;
+  const written = place && place.closest('.toast-body');
+  if (written) window.toasts.push(written);
+  change.addedNodes.forEach((node) => {
+    if (node instanceof Element) window.toasts.push(
+      ...(node.matches('.toast-body') ? [node] : node.querySelectorAll('.toast-body')));
+  });
+})).observe(document, {childList: true, subtree: true, characterData: true});
 """
 
 
