@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import torch
 from faces import affect_checkpoint
 from tiny import reward_model, session, talk
 
-from geli_hf import FacialAffectModel, GeliRewardModel, HindsightAttribution, ImageAffect
+from geli_hf import FacialAffectModel, GeliRewardModel, HindsightAttribution, ImageAffect, toolkit_geli
 from geli_hf.alignment import load_policy, small_policy
 from geli_hf.cache import whole
 from geli_hf.finished import open_model
@@ -54,7 +55,9 @@ def test_a_model_that_came_by_half_is_not_taken_for_whole(model, here):
     torch.testing.assert_close(again.score_messages([talk(6)]), model.score_messages([talk(6)]))
 
 
-def test_every_door_says_it(model, here, tmp_path):
+def test_every_door_says_it_once(model, here, tmp_path, monkeypatch):
+    room = count(1_000_000, 1_000_000)
+    monkeypatch.setattr(toolkit_geli, "_free", lambda folder: next(room))  # others write and delete meanwhile
     HindsightAttribution(model, np.zeros(32), np.ones(32), signals={}).push_to_hub("owner/teacher")
     face = FacialAffectModel.from_pretrained(affect_checkpoint(tmp_path / "face", hidden_sizes=[32, 32, 32]))
     face.push_to_hub("owner/face")
