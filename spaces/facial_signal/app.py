@@ -112,7 +112,7 @@ const cursor = () => {
 };
 const tick = () => { cursor(); if (player() && !player().paused) requestAnimationFrame(tick); };
 for (const name of ['timeupdate', 'seeked', 'play']) element.addEventListener(name, tick, true);
-const go = (seconds) => { if (player() && player().src) { player().currentTime = seconds; } };
+const go = (seconds) => { if (player() && player().src) { player().currentTime = seconds; cursor(); } };
 const act = (event) => {
   const row = event.target.closest('#table [data-at]');
   if (row) { go(Number(row.dataset.at)); return; }

@@ -136,3 +136,12 @@ def act(page, label: str) -> None:
 def opened(page, section: str) -> None:
     """Open one of the page's sections."""
     page.get_by_role("button", name=section).click()
+
+
+def slide(page, label: str, value: int) -> None:
+    """Give a slider this value, once its section stands still: what is typed before that is lost."""
+    number = page.get_by_label(label).first
+    number.click()
+    number.fill(str(value))
+    number.press("Tab")
+    page.wait_for_function("([number, text]) => number.value === text", arg=[number.element_handle(), str(value)])

@@ -18,6 +18,7 @@ from browsing import (
     rewards,
     say,
     serving,
+    slide,
     texts,
     tiny_models,
     told,
@@ -104,13 +105,11 @@ def test_what_if(page):
     page.keyboard.press("Escape")
     assert page.locator(".g-edit").count() == 0
     opened(page, "Settings")
-    page.get_by_label("Longest reply, in tokens").first.fill("8")
-    page.get_by_label("Longest reply, in tokens").first.press("Tab")
+    slide(page, "Longest reply, in tokens", 8)
     page.get_by_label("System prompt").fill("a friend")
     act(page, "Regenerate message 4")
     page.wait_for_function("document.querySelectorAll('.g-text')[3].textContent === 'I am so happy for you and your'")
-    page.get_by_label("Longest reply, in tokens").first.fill("40")
-    page.get_by_label("Longest reply, in tokens").first.press("Tab")
+    slide(page, "Longest reply, in tokens", 40)
     page.get_by_role("button", name="Retry").click()
     page.wait_for_function("document.querySelectorAll('.g-text')[3].textContent.includes('as a friend')")
 
