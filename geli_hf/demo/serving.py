@@ -1,19 +1,26 @@
 """What the apps of the Spaces share, and the one module here that needs Gradio: handlers, downloads, the set-up.
 
 An app imports it first: a Space with ZeroGPU lends its GPU to functions that its package `spaces` has marked, and that
-has to be imported before torch, which importing this module doesn't do.
+has to be imported before torch, which importing this module doesn't do. It also tells the C library how to keep house.
 """
 
 from __future__ import annotations
 
 import base64
+import ctypes
 import functools
 import inspect
 import json
 import os
+import platform
 from collections.abc import Callable
 from contextlib import contextmanager
 
+# glibc has heaps for each thread, and keeps the more in them the larger the tensors were that were freed: a busy page
+# grew by an eighth within minutes. It listens before the first thread begins.
+if platform.libc_ver()[0] == "glibc":
+    for parameter, value in ((-8, 2), (-3, 256 * 1024)):  # M_ARENA_MAX and M_MMAP_THRESHOLD of malloc.h
+        ctypes.CDLL(None).mallopt(parameter, value)
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # Gradio reads it when it is imported
 
 try:
