@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar, NoReturn
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token, metadata_load
+from huggingface_hub.constants import REPO_TYPES_URL_PREFIXES
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -150,7 +151,8 @@ def send(push: Push) -> Pushed:
     A README.md whose last commit is no push of this command was edited by somebody on the Hub, and is kept.
 
     Raises:
-        OSError, ValueError: it did not work, and nothing was published; the message says what to do.
+        OSError, ValueError: it did not work, and nothing was published, or the message says that it may have been;
+            it also says what to do.
     """
     api = HfApi(token=push.token)
     with hints(token=push.token):
@@ -184,17 +186,51 @@ def _commit(api: HfApi, push: Push) -> tuple[CommitInfo, str | None]:
     if card is not None:
         adds.append(CommitOperationAdd(CARD, card.encode()))
     gone = sorted(name for name in there - set(push.files) - {CARD} if any(fnmatch(name, each) for each in push.stale))
-    commit = api.create_commit(
-        push.repo,
-        [*adds, *(CommitOperationDelete(name) for name in gone)],
-        commit_message=push.message or f"{TITLE}{push.what}",
-        commit_description=push.description,
-        repo_type=push.repo_type,
-        revision=revision,
-        create_pr=push.create_pr,
-        parent_commit=parent,
-    )
+    message = push.message or f"{TITLE}{push.what}"
+    try:
+        commit = api.create_commit(
+            push.repo,
+            [*adds, *(CommitOperationDelete(name) for name in gone)],
+            commit_message=message,
+            commit_description=push.description,
+            repo_type=push.repo_type,
+            revision=revision,
+            create_pr=push.create_pr,
+            parent_commit=parent,
+        )
+    except HTTPError as error:
+        answer = getattr(error, "response", None)
+        if answer is not None and answer.status_code < 500:
+            raise
+        commit = _made_after_all(api, push, revision, parent, message)
+        if commit is None:
+            raise
     return commit, card
+
+
+def _made_after_all(api: HfApi, push: Push, revision: str, parent: str, message: str) -> CommitInfo | None:
+    """The commit on `parent`, where the Hub has made it and only its answer did not come."""
+    where = {"repo_type": push.repo_type}
+    try:
+        refs = [revision]
+        if push.create_pr:
+            refs = [
+                ref.ref for ref in api.list_repo_refs(push.repo, include_pull_requests=True, **where).pull_requests
+            ]
+        for ref in refs:
+            last, *earlier = api.list_repo_commits(push.repo, revision=ref, **where)
+            if last.title == message and earlier and earlier[0].commit_id == parent:
+                url = f"{api.endpoint}/{REPO_TYPES_URL_PREFIXES.get(push.repo_type, '')}{push.repo}"
+                discussion = f"{url}/discussions/{ref.rpartition('/')[2]}" if push.create_pr else None
+                how = {"commit_message": message, "commit_description": push.description or "", "pr_url": discussion}
+                return CommitInfo(f"{url}/commit/{last.commit_id}", oid=last.commit_id, **how)
+    except HTTPError as error:
+        raise _Unknown(str(error)) from None
+    return None
+
+
+class _Unknown(Exception):
+    """Whether the commit was made."""
 
 
 @contextmanager
@@ -258,6 +294,8 @@ def hints(done: str = "", *, token: str | bool | None = None) -> Iterator[None]:
     say = partial(_say, done=done, secrets=(token, get_token()))
     try:
         yield
+    except _Unknown as error:
+        say(error, "The connection was lost, and it may have been published: look at the Hub before you push again.")
     except OfflineModeIsEnabled as error:
         say(error, "Unset HF_HUB_OFFLINE: a push needs the Hub.")
     except (HfHubHTTPError, EntryNotFoundError) as error:

@@ -395,6 +395,27 @@ def test_a_connection_that_is_lost_leaves_nothing(model, here, refusal, waits):
     assert not here.store.repos
 
 
+@pytest.mark.parametrize("how", [[], ["--create-pr"], ["--revision", "theirs"]], ids=str)
+def test_a_commit_whose_answer_is_lost_was_made_and_is_told(how, model, here, owner, push):
+    owner.create_repo("owner/reward")
+    here.fail("POST .*/commit/", drop="answer")
+    said = push("model", model, "--repo", "owner/reward", *how)
+    repo = here.store.repos["model", "owner/reward"]
+    name = {"--create-pr": "refs/pr/1", "--revision": "theirs"}.get(next(iter(how), None), "main")
+    url = "/owner/reward/discussions/1" if "--create-pr" in how else f"/owner/reward/commit/{repo.at(name).oid}"
+    assert f"{here.url}{url}" in said
+    assert len(repo.history(repo.at(name))) == 2
+
+
+def test_where_nobody_knows_whether_a_commit_was_made_it_says_so(model, here, owner, refusal):
+    owner.create_repo("owner/reward")
+    here.fail("POST .*/commit/", drop="answer")
+    here.fail("GET .*/commits/", drop="request", times=20)
+    said = refusal("model", model, "--repo", "owner/reward")
+    assert "look at the Hub before you push again" in said
+    assert "Nothing was published" not in said
+
+
 def test_a_token_is_never_echoed(here):
     with pytest.raises(OSError, match="The connection was lost") as lost, hints():
         raise HTTPError("no answer to a request with the header Authorization: Bearer hf_owner")
