@@ -73,8 +73,8 @@ class Hub:
         routes = [route for part in (Manage, Files, Spaces) for route in part(self.store, accounts).routes()]
         self._app = Starlette(routes=routes, exception_handlers={HubError: _say})
         self._socket = socket.create_server(("127.0.0.1", port))
-        # Connections inherit it. Without, each answer's body waits 40 ms for the client's delayed ACK: asyncio leaves it
-        # out where a socket doesn't name its protocol, like this one.
+        # Connections inherit it. Without, each answer's body waits 40 ms for the client's delayed ACK: where a socket
+        # doesn't name its protocol, like this one, asyncio leaves it out.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         config = uvicorn.Config(self, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
