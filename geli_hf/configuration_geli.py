@@ -52,7 +52,8 @@ class GeliRewardConfig(OfToolkit, PreTrainedConfig):
         residual_std (`float`, *optional*):
             Deviation of a held-out session's score from its prediction, in units of the score.
         reward_quantiles (`list[float]`):
-            Quantiles 0, 1, ..., 100 % of the rewards of the training turns; empty before training.
+            Quantiles 0, 1, ..., 100 % of the rewards of training turns; empty before training. With very many sessions
+            they are of some of them.
     """
 
     model_type = "geli_reward"

@@ -24,6 +24,8 @@ from .arguments import GeliRewardArguments
 from .dataset import Scale, SessionCollator, SessionData, SessionSampler
 from .features import TurnFeatureCache, cached_turn_features
 
+CALIBRATION_SESSIONS = 2_000  # to take the quantiles of rewards from, where each has to be read for it
+
 
 class GeliRewardTrainer(Trainer):
     """Trains a [`GeliRewardModel`] on rated sessions.
@@ -193,13 +195,21 @@ class GeliRewardTrainer(Trainer):
         """As every trainer's; then the configuration is told what a reward means (see [`GeliRewardConfig`])."""
         result = super().train(*args, **kwargs)
         config = self.reward_model.config
-        rewards, *_ = self._unpad(self._predict(self.train_dataset).predictions)
+        rewards, *_ = self._unpad(self._predict(self._some_of(self.train_dataset)).predictions)
         config.reward_quantiles = np.quantile(np.concatenate(rewards), np.linspace(0, 1, 101)).round(6).tolist()
         if self.eval_dataset is not None:
             held_out = self._predict(self.eval_dataset)
             residual = held_out.label_ids[0] - self._unpad(held_out.predictions)[1]
             config.residual_std = float(np.nanstd(residual)) if np.isfinite(residual).any() else None
         return result
+
+    def _some_of(self, data: SessionData) -> SessionData:
+        """So many of the sessions, drawn with the seed, that quantiles hardly change with more; all whose features are
+        cached, which take no time."""
+        if data.features is not None or len(data) <= CALIBRATION_SESSIONS:
+            return data
+        drawn = np.random.default_rng(self.args.seed).choice(len(data), CALIBRATION_SESSIONS, replace=False)
+        return SessionData(data.sessions.select(drawn), self.args)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         super()._save(output_dir, state_dict)

@@ -500,7 +500,14 @@ def main() -> None:
     except ModelError as error:
         sys.exit(f"{VARIABLES[error.argument]}: {error.told}")
     folder, repo = os.environ.get("GELI_COLLECT", "runs/collected"), os.environ.get("GELI_COLLECT_REPO") or None
-    serve(build_demo(models, Collection(folder, repo), faces=camera_faces()), LAUNCH)
+    try:
+        collection = Collection(folder, repo)
+    except (OSError, ValueError) as error:
+        wanted = f"GELI_COLLECT: expected a folder to write to, found {folder!r}"
+        if Path(folder).is_dir():
+            wanted = f"GELI_COLLECT_REPO: expected a dataset that HF_TOKEN may write to, found {repo!r}"
+        sys.exit(f"{wanted}: {str(error).partition(chr(10))[0]}")
+    serve(build_demo(models, collection, faces=camera_faces()), LAUNCH)
 
 
 def camera_faces() -> FaceReader | None:

@@ -67,6 +67,24 @@ def test_a_model_that_is_none_is_told_in_one_line(name, variable, found, expecte
         assert part in line
 
 
+@pytest.mark.parametrize(
+    ("variable", "found", "expected"),
+    [
+        ("GELI_COLLECT", "file", "expected a folder to write to"),
+        ("GELI_COLLECT_REPO", "owner/a b", "expected a dataset that HF_TOKEN may write to"),
+        ("GELI_COLLECT_REPO", "owner/name", "expected a dataset that HF_TOKEN may write to"),  # offline
+    ],
+)
+def test_where_nothing_can_be_collected_one_line_says_so(variable, found, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("this is none")
+    monkeypatch.setenv(variable, found)
+    with pytest.raises(SystemExit) as exit:
+        load_app("chat").main()
+    [line] = exit.value.code.splitlines()
+    assert line.startswith(f"{variable}: {expected}, found {found!r}: ")
+
+
 def test_without_its_model_the_process_ends_with_that_line(tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "spaces" / "chat" / "app.py")],

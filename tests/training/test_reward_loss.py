@@ -240,6 +240,18 @@ def test_metrics_that_are_not_defined_are_left_out(trainer, train_sessions, eval
     assert not {"eval_local_difference", "eval_within_session_spearman"} & set(reported)
 
 
+def test_of_very_many_sessions_some_tell_how_rewards_are_spread(trainer, train_sessions, monkeypatch):
+    monkeypatch.setattr("geli_hf.training.trainer.CALIBRATION_SESSIONS", 3)
+    for frozen in (False, True):
+        trained = trainer(num_train_epochs=1, freeze_backbone=frozen)
+        trained.train()
+        drawn = np.random.default_rng(trained.args.seed).choice(len(train_sessions), 3, replace=False)
+        read = train_sessions if frozen else train_sessions.select(drawn)  # what is cached costs nothing
+        rewards = np.concatenate(rewards_of(trained.reward_model.eval(), read))
+        expected = np.quantile(rewards, np.linspace(0, 1, 101))
+        np.testing.assert_allclose(trained.reward_model.config.reward_quantiles, expected, atol=1e-4)
+
+
 def test_a_trained_model_knows_how_its_rewards_are_spread(trainer, train_sessions, mixed_sessions, tmp_path):
     trained = trainer(held_out=mixed_sessions, num_train_epochs=2)
     trained.train()
