@@ -1,14 +1,13 @@
 """The policy, adapter and reward model that come with the package: there, small, offline, and as their cards say."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from scripts import EXAMPLES, as_module
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import geli_hf  # noqa: F401  makes the reward model known to the Auto classes
@@ -17,7 +16,6 @@ from geli_hf.alignment.shipped import ADAPTER, POLICY, REWARD
 from geli_hf.data.sample import true_turn_value
 from geli_hf.data.sample_people import converse, draw_traits
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 TOKENIZER = {"chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
 FILES = {
     POLICY: {"README.md", "config.json", "figures.json", "generation_config.json", "model.safetensors", *TOKENIZER},
@@ -43,11 +41,7 @@ def figures() -> dict:
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("train_policy", EXAMPLES / "train_policy.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return as_module(EXAMPLES / "train_policy.py")
 
 
 def weight_types(file: Path) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The alignment script and its presets, on tiny models of the architectures that they name."""
 
-import importlib.util
 import json
 import random
 import shutil
@@ -14,6 +13,7 @@ import trl
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from huggingface_hub import ModelCard
+from scripts import EXAMPLES, as_module
 from shown import shown
 from tiny import reward_model, sentence, session
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
@@ -22,7 +22,6 @@ from geli_hf.alignment import generate_replies, load_policy, small_policy
 from geli_hf.settings import SettingsError
 from geli_hf.training import HindsightAttribution
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 DEFAULT, PAPER = (EXAMPLES / "configs" / f"align_{name}.yaml" for name in ("default", "paper"))
 PRESETS = sorted((EXAMPLES / "configs").glob("align_*.yaml"))
 # What takes hours there takes a step or two here.
@@ -41,11 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("align_policy", EXAMPLES / "align_policy.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return as_module(EXAMPLES / "align_policy.py")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -5,7 +5,6 @@ settings after them that make it seconds.
 """
 
 import argparse
-import importlib.util
 import inspect
 import re
 import shlex
@@ -13,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from scripts import as_module
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -37,11 +37,7 @@ SHOWN = sorted({command for page in PAGES for command in commands(page)})
 
 
 def load(script: str):
-    spec = importlib.util.spec_from_file_location(f"shown_{Path(script).stem}", ROOT / script)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return as_module(ROOT / script)
 
 
 @pytest.mark.parametrize("command", SHOWN)

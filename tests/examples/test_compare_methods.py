@@ -1,12 +1,10 @@
 """The script that compares methods, from configuration files to what it leaves, with a tiny model on the sample."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from scripts import EXAMPLES, as_module
 from shown import shown
 from tiny import backbone
 from toy import toy_sessions
@@ -14,18 +12,13 @@ from toy import toy_sessions
 from geli_hf import GeliRewardArguments, GeliRewardModel
 from geli_hf.settings import SettingsError, build
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 CONFIGS = sorted((EXAMPLES / "configs").glob("compare_*.yaml"))
 ROWS = ["log length", "RRD, all turns", "GELI (affect)", "LLM-GELI", "hindsight"]
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("compare_methods", EXAMPLES / "compare_methods.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return as_module(EXAMPLES / "compare_methods.py")
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """Sessions of the sample, drawn and scored by the model that the quickstart leaves."""
 
-import importlib.util
 from pathlib import Path
 
 from PIL import Image
-from shown import ROOT, shown
+from scripts import EXAMPLES, as_module
+from shown import shown
 from tiny import reward_model
 
 
@@ -14,9 +14,7 @@ def test_sessions_are_drawn_with_a_reward_for_every_turn(tmp_path, monkeypatch, 
     model = reward_model("bert", context_messages=1)
     model.config.reward_quantiles = [-1.0, 0.0, 1.0]
     model.save_pretrained("runs/sample/reward_model")
-    spec = importlib.util.spec_from_file_location("demo", ROOT / "examples" / "demo.py")
-    demo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(demo)
+    demo = as_module(EXAMPLES / "demo.py")
     monkeypatch.setitem(demo.SHOWN, "conversations", 3)
     demo.main(shown("demo"))
     printed = capsys.readouterr().out

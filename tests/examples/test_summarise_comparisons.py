@@ -1,17 +1,15 @@
 """What README.md says of real corpora is what was measured on them."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from scripts import EXAMPLES, as_module
 from shown import shown
 
 ROOT = Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location("summarise", ROOT / "examples" / "summarise_comparisons.py")
-summarise = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(summarise)
+summarise = as_module(EXAMPLES / "summarise_comparisons.py")
 CORPORA = sorted(path.parent.name for path in (ROOT / "results").glob("*/comparison.json"))
 
 

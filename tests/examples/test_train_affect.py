@@ -1,10 +1,8 @@
 """The training script of the classifier of faces, on a few pictures made of one free face, with a tiny net."""
 
-import importlib.util
 import itertools
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import datasets
@@ -15,22 +13,17 @@ from faces import SEVEN, grey_astronaut
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
+from scripts import EXAMPLES, as_module
 from shown import shown
 
 from geli_hf import FacialAffectConfig, ImageAffect
 from geli_hf.affect.faces import Box, square_crop
 from geli_hf.settings import SettingsError, build
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("train_affect", EXAMPLES / "train_affect.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return as_module(EXAMPLES / "train_affect.py")
 
 
 def pictures(first_person: int, persons: int) -> datasets.Dataset:

@@ -1,6 +1,5 @@
 """The training script, from configuration files to what a run leaves, with tiny models on the sample corpus."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from scripts import EXAMPLES, as_module
 from shown import shown
 from tiny import backbone
 from transformers import TrainingArguments
@@ -24,7 +24,6 @@ from geli_hf.evaluation import TURN_BASELINES
 from geli_hf.settings import SettingsError, build
 from geli_hf.training import HindsightAttribution
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("affect", "align_*", "compare_*", "policy")  # of other scripts
 OTHERS = [path for name in NAMES for path in (EXAMPLES / "configs").glob(f"{name}.yaml")]
 CONFIGS = sorted({*(EXAMPLES / "configs").glob("*.yaml")} - {*OTHERS})
@@ -32,11 +31,7 @@ CONFIGS = sorted({*(EXAMPLES / "configs").glob("*.yaml")} - {*OTHERS})
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("train_geli", EXAMPLES / "train_geli.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return as_module(EXAMPLES / "train_geli.py")
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +102,7 @@ def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, script, tmp_
     assert not (output / "checkpoints" / "compare").exists()
 
     # Three such runs are what the README's figures on the sample are made of.
-    spec = importlib.util.spec_from_file_location("sample_figures", EXAMPLES / "sample_figures.py")
-    sample_figures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sample_figures)
+    sample_figures = as_module(EXAMPLES / "sample_figures.py")
     shutil.copy(EXAMPLES.parent / "README.md", tmp_path)
     for seed in sample_figures.SEEDS:
         shutil.copytree(output, tmp_path / "figures" / f"seed-{seed}")

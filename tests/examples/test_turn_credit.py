@@ -1,7 +1,6 @@
 """What is made of the records of `examples/turn_credit.py`, on curves that are made up."""
 
 import argparse
-import importlib.util
 import json
 import math
 import sys
@@ -9,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import EXAMPLES, as_module
 from shown import shown
 
 ROOT = Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location("turn_credit", ROOT / "examples" / "turn_credit.py")
-turn_credit = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(turn_credit)
+turn_credit = as_module(EXAMPLES / "turn_credit.py")
 
 
 def records(slopes: dict[str, float], *, steps: int = 60, seeds: int = 3) -> list[dict]:

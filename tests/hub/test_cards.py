@@ -1,9 +1,7 @@
 """Cards: filled from what runs leave, as the Hub takes them, with snippets that run; and what people wrote in them."""
 
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from huggingface_hub import ModelCard
 from jinja2 import Environment, meta
 from loopback_hub import cards as hub_rules
 from peft import LoraConfig, get_peft_model
+from scripts import EXAMPLES, as_module
 from tiny import reward_model, session
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -281,10 +280,7 @@ def test_a_card_gets_the_name_of_its_repository():
 
 
 def shipped_cards() -> dict[str, object]:
-    spec = importlib.util.spec_from_file_location("train_affect_for_cards", ROOT / "examples" / "train_affect.py")
-    script = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = script
-    spec.loader.exec_module(script)
+    script = as_module(EXAMPLES / "train_affect.py")
     folder = WEIGHTS / "facial_affect"
     figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     return {"facial_affect": script.card(figures, FacialAffectConfig.from_pretrained(folder))}

@@ -4,7 +4,6 @@ import io
 import json
 import shutil
 import traceback
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from huggingface_hub.errors import HTTPError
 from loopback_hub import cards
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from scripts import EXAMPLES, as_module
 from tiny import reward_model, session
 
 import geli_hf
@@ -171,10 +171,7 @@ def test_a_run_of_train_geli_pushes_all_three_models(folders, here, tmp_path):
     (tmp_path / "run").mkdir()
     for kind in ("reward model", "attribution", "policy"):
         shutil.copytree(folders / kind, tmp_path / "run" / kind.replace(" ", "_"))
-    spec = spec_from_file_location("train_geli", Path(__file__).parents[2] / "examples" / "train_geli.py")
-    script = module_from_spec(spec)
-    spec.loader.exec_module(script)
-    script.push(tmp_path / "run", "owner")
+    as_module(EXAMPLES / "train_geli.py").push(tmp_path / "run", "owner")
     for name in ("reward", "attribution", "policy"):
         assert commits(here, f"owner/run-geli-{name}") == 2
 

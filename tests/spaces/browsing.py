@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from scripts import as_module
 from tiny import reward_model
 
 from geli_hf.demo.conversation import ALIGNED, BASE
@@ -33,15 +32,6 @@ new MutationObserver((changes) => changes.forEach((change) => {
   });
 })).observe(document, {childList: true, subtree: true, characterData: true});
 """
-
-
-def as_module(path: Path) -> ModuleType:
-    """A script that no package holds."""
-    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
 
 
 def load_app(name: str) -> ModuleType:

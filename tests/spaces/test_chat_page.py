@@ -10,9 +10,7 @@ from urllib.error import HTTPError
 import numpy as np
 import pytest
 from browsing import (
-    ROOT,
     act,
-    as_module,
     open_page,
     opened,
     rewards,
@@ -25,6 +23,7 @@ from browsing import (
     wait_for_rewards,
 )
 from PIL import Image
+from scripts import EXAMPLES, as_module
 from tiny import backbone
 
 from geli_hf import GeliRewardModel, load_sessions
@@ -234,7 +233,7 @@ def test_rate_and_train_on_what_was_collected(page, served, tmp_path, monkeypatc
         "reward.num_train_epochs": 8,
         "reward.learning_rate": 1e-2,
     }
-    train_geli = as_module(ROOT / "examples" / "train_geli.py")
+    train_geli = as_module(EXAMPLES / "train_geli.py")
     train_geli.main([part for name, value in settings.items() for part in (f"--{name}", str(value))])
     model = GeliRewardModel.from_pretrained(tmp_path / "run" / "reward_model")
     predicted = [row["score"] for row in model.score_sessions(sessions)]

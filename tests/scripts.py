@@ -1,0 +1,17 @@
+"""Scripts of the repository that no package holds, as modules."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def as_module(path: Path) -> ModuleType:
+    """The script as a module of its own name, which is made anew."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
