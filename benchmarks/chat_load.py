@@ -117,30 +117,35 @@ def memory(pid: int | None) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
 
 
-async def load(options) -> None:
+async def load(asked: argparse.Namespace) -> None:
     frame = frame_of(data.astronaut())
     told = {"first": [], "errors": 0, "crossed": 0, "queued": 0, "seconds": []}
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=options.address, timeout=120, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=asked.address, timeout=120, limits=limits) as client:
         config = (await client.get("/config")).json()
         async for _ in Page(client, config).call("send", {0: "Hello."}):  # so that what is loaded late is there
             pass
-        before, until = memory(options.pid), time.monotonic() + 60 * options.minutes
-        people = [person(Page(client, config), until, told) for _ in range(options.people)]
-        cameras = [camera(Page(client, config), until, frame, told) for _ in range(options.cameras)]
+        before, until = memory(asked.pid), time.monotonic() + 60 * asked.minutes
+        people = [person(Page(client, config), until, told) for _ in range(asked.people)]
+        cameras = [camera(Page(client, config), until, frame, told) for _ in range(asked.cameras)]
         await asyncio.gather(*people, *cameras)
     first, frames = told["first"], len(told["seconds"])
     print(f"replies {len(first)}, frames {frames}, errors {told['errors']}, cross-talk {told['crossed']}")
     print(f"first word: median {statistics.median(first):.2f} s, p95 {percentile(first, 0.95):.2f} s")
     print(f"told their place in the queue {told['queued']} times")
-    print(f"memory {before:.0f} MB before, {memory(options.pid):.0f} MB after")
+    print(f"memory {before:.0f} MB before, {memory(asked.pid):.0f} MB after")
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def options(doc: str, **counts: int) -> argparse.Namespace:
+    """The command line's; `counts` are how many there are of each kind unless it says otherwise."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument("--address", default="http://127.0.0.1:7860")
     parser.add_argument("--pid", type=int, help="of the server, whose memory is looked at")
     parser.add_argument("--minutes", type=float, default=3)
-    parser.add_argument("--people", type=int, default=20)
-    parser.add_argument("--cameras", type=int, default=4)
-    asyncio.run(load(parser.parse_args()))
+    for name, count in counts.items():
+        parser.add_argument(f"--{name}", type=int, default=count)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    asyncio.run(load(options(__doc__, people=20, cameras=4)))

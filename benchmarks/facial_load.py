@@ -16,7 +16,7 @@ import statistics
 import time
 
 import httpx
-from chat_load import Page, camera, frame_of, memory, percentile
+from chat_load import Page, camera, frame_of, memory, options, percentile
 
 from geli_hf.demo.drawn_face import draw_clip, draw_face
 
@@ -59,38 +59,30 @@ async def uploader(page: Page, smile: float, clip: bytes, until: float, told: di
         await asyncio.sleep(2)
 
 
-async def load(options: argparse.Namespace) -> None:
+async def load(asked: argparse.Namespace) -> None:
     told = {"errors": 0, "crossed": 0, "smiles": 0, "seconds": [], "videos": []}
     clips = [draw_clip([smile] * 300) for smile in (0.0, 1.0)]  # of half a minute
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=options.address, timeout=120, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=asked.address, timeout=120, limits=limits) as client:
         config = (await client.get("/config")).json()
 
         async def all_of_them(until: float) -> None:
-            cameras = [talker(Page(client, config), n % 2, until, told) for n in range(options.cameras)]
-            uploads = [
-                uploader(Page(client, config), n % 2, clips[n % 2], until, told) for n in range(options.uploads)
-            ]
+            cameras = [talker(Page(client, config), n % 2, until, told) for n in range(asked.cameras)]
+            uploads = [uploader(Page(client, config), n % 2, clips[n % 2], until, told) for n in range(asked.uploads)]
             await asyncio.gather(*cameras, *uploads)
 
         await all_of_them(time.monotonic() + 5)  # so that what is loaded late is there
         told |= {"errors": 0, "crossed": 0, "smiles": 0, "seconds": [], "videos": []}
-        before = memory(options.pid)
-        await all_of_them(time.monotonic() + 60 * options.minutes)
+        before = memory(asked.pid)
+        await all_of_them(time.monotonic() + 60 * asked.minutes)
     seconds, videos = told["seconds"], told["videos"]
     counts = f"frames {len(seconds)}, smiles {told['smiles']}, videos {len(videos)}"
     print(f"{counts}, errors {told['errors']}, cross-talk {told['crossed']}")
     print(f"a frame to its smile: median {statistics.median(seconds):.2f} s, p95 {percentile(seconds, 0.95):.2f} s")
     if videos:
         print(f"a video of 30 s: median {statistics.median(videos):.1f} s, the longest {max(videos):.1f} s")
-    print(f"memory {before:.0f} MB before, {memory(options.pid):.0f} MB after")
+    print(f"memory {before:.0f} MB before, {memory(asked.pid):.0f} MB after")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--address", default="http://127.0.0.1:7860")
-    parser.add_argument("--pid", type=int, help="of the server, whose memory is looked at")
-    parser.add_argument("--minutes", type=float, default=3)
-    parser.add_argument("--cameras", type=int, default=4)
-    parser.add_argument("--uploads", type=int, default=2)
-    asyncio.run(load(parser.parse_args()))
+    asyncio.run(load(options(__doc__, cameras=4, uploads=2)))
