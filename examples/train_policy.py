@@ -2,7 +2,8 @@
 
     python examples/train_policy.py --config examples/configs/policy.yaml --data.topical_chat DATA/topical_chat
 
-Seven stages, each of which leaves folders or files in `output_dir`:
+Seven stages, three of which come again in every round. Each leaves folders or files in `output_dir`, and what a round
+but the last leaves lies in a folder of its own there, `round1/`:
 
     pretrain  a language model from scratch, on pieces of generated sessions and on Topical-Chat   -> short/
     lengthen  the same, on longer pieces, so that it is at home in longer dialogues                -> base/
@@ -12,9 +13,14 @@ Seven stages, each of which leaves folders or files in `output_dir`:
     align     an adapter of the policy, by GRPO against it; the truth chooses the checkpoint       -> policy_adapter/
     evaluate  all three on held-out dialogues, judged by the truth       -> figures.json, and a card in each folder
 
+What GRPO finds out is how to please the reward model, also where that is wrong. So from the second round on the policy
+that the last one aligned does the talking, its ratings correct the reward model, and the policy is aligned anew.
+
 Weights are written in bfloat16, and every stage goes on from what was written: what is measured is what ships. Every
 setting stands in the YAML file, and the command line overrides it. A run that was stopped goes on with `--resume`.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -66,9 +72,11 @@ from geli_hf.training import GeliRewardArguments, GeliRewardTrainer, fit_hindsig
 from geli_hf.training.checkpoints import run_training, write_by_one, write_history
 
 STAGES = ("pretrain", "lengthen", "sft", "talk", "reward", "align", "evaluate")
+IN_ROUNDS = STAGES[3:6]
 # Streams of random numbers, apart from those of geli_hf.data.write_sample (0 to 2).
 PRETRAIN, SFT, LENGTHEN, TALK = 3, 4, 5, 6
 HELD_OUT = 1000  # on top of the seed: of the corpus that nothing learns from
+TRAINED_ON = ("train", "eval")
 RATED = session_features(feedback=["affect"], turn_rating=True)
 MESSAGES = Features({"messages": List({"role": Value("string"), "content": Value("string")})})
 
@@ -106,9 +114,7 @@ class DataSettings:
 
 @dataclass
 class TalkSettings:
-    sessions: int = field(
-        default=4_000, metadata={"help": "That the fine-tuned policy talks, each with somebody else."}
-    )
+    sessions: int = field(default=4_000, metadata={"help": "That the policy talks, each with somebody else."})
     turns: int = field(default=6, metadata={"help": "Of the policy in each."})
     temperature: float = field(default=0.8, metadata={"help": "At which it is sampled."})
     max_new_tokens: int = field(default=40, metadata={"help": "Longest reply, in tokens."})
@@ -117,12 +123,18 @@ class TalkSettings:
 
 @dataclass
 class RewardSettings:
-    conversations: int = field(default=1600, metadata={"help": "Rated conversations of the sample to learn from."})
+    conversations: list[int] = field(
+        default_factory=lambda: [1600, 1600],
+        metadata={
+            "help": "Rated conversations of the sample to learn from, for each round; as many rounds there are."
+        },
+    )
     test_conversations: int = field(default=300, metadata={"help": "Others, which all figures are measured on."})
     eval_share: float = field(default=0.1, metadata={"help": "Share of the first to watch the training on."})
     config: dict = field(default_factory=dict, metadata={"help": "Fields of GeliRewardConfig, on the policy's base."})
     distil: dict = field(default_factory=dict, metadata={"help": "GeliRewardArguments to learn from teachers with."})
     training: dict = field(default_factory=dict, metadata={"help": "GeliRewardArguments to learn from ratings with."})
+    further: dict = field(default_factory=dict, metadata={"help": "Those that differ from the second round on."})
 
 
 @dataclass
@@ -170,9 +182,35 @@ def main(argv: list[str]) -> None:
     set_seed(run.seed)
     each = (pretrain_stage, lengthen_stage, sft_stage, talk_stage, reward_stage, align_stage, evaluate_stage)
     stages = dict(zip(STAGES, each))
-    for name in (name for name in STAGES if name in run.stages):
-        print(f"\nStage {name}: {stages[name].__doc__}", flush=True)
-        stages[name](settings, output, run)
+    rounds = rounds_of(build(RewardSettings, settings["reward"]), output)
+    plan = [(name, None) for name in STAGES if name not in IN_ROUNDS]
+    plan[-1:-1] = [(name, part) for part in rounds for name in IN_ROUNDS]
+    for name, part in plan:
+        if name in run.stages:
+            print(f"\nStage {name}{f', {part.folder}' if part else ''}: {stages[name].__doc__}", flush=True)
+            stages[name](settings, output, run, *([part] if part else []))
+
+
+@dataclass(frozen=True)
+class Round:
+    """
+    Args:
+        number: from 0.
+        folder: where it keeps what it makes.
+        before: those that came before it.
+    """
+
+    number: int
+    folder: Path
+    before: tuple[Round, ...]
+
+
+def rounds_of(reward: RewardSettings, output: Path) -> list[Round]:
+    last, rounds = len(reward.conversations) - 1, []
+    for number in range(last + 1):
+        folder = output if number == last else output / f"round{number + 1}"
+        rounds.append(Round(number, folder, tuple(rounds)))
+    return rounds
 
 
 def arguments(cls: type, settings: dict, stage: str, output: Path, run: RunSettings):
@@ -291,23 +329,30 @@ def sft_stage(settings: dict, output: Path, run: RunSettings) -> None:
 # ------------------------------------------------------------------------------------------------ reward
 
 
-def talk_stage(settings: dict, output: Path, run: RunSettings) -> None:
+def talk_stage(settings: dict, output: Path, run: RunSettings, part: Round) -> None:
     """the policy talks with people of the sample, who rate each session and show their faces"""
-    target = output / "talks.jsonl"
+    target = part.folder / "talks.jsonl"
     if target.exists():
         return kept(target)
+    part.folder.mkdir(exist_ok=True)
     talk = build(TalkSettings, settings["talk"])
     model, tokenizer = load_policy(output / "policy", dtype=torch.float32)
+    if part.before:
+        model.load_adapter(part.before[-1].folder / "policy_adapter")
+    set_seed(run.seed + part.number)
     people = SimulatedPeople(run.seed)
     rollouts = SessionRollouts(people, turns=talk.turns, max_new_tokens=talk.max_new_tokens)
     sampling = GenerationConfig(do_sample=True, temperature=talk.temperature, top_k=0)
     rows = []
-    for begin in tqdm(range(0, talk.sessions, talk.batch_size), desc="Talking", unit="batch"):
-        numbers = range(begin, min(begin + talk.batch_size, talk.sessions))
+    first = part.number * talk.sessions
+    for begin in tqdm(range(first, first + talk.sessions, talk.batch_size), desc="Talking", unit="batch"):
+        numbers = range(begin, min(begin + talk.batch_size, first + talk.sessions))
         prompts = [[{"role": "user", "content": opening([run.seed, TALK, number])}] for number in numbers]
         for number, rollout in zip(
             numbers, rollouts.play(model, tokenizer, prompts, list(numbers), generation_config=sampling)
         ):
+            if not all(message["content"].strip() for message in rollout.messages):
+                continue  # silence is no message, so this is no session
             name = f"talk-{number}"
             rows.append(
                 {
@@ -320,6 +365,8 @@ def talk_stage(settings: dict, output: Path, run: RunSettings) -> None:
                     "turn_rating": rollout.observed["value"],
                 }
             )
+    if silent := talk.sessions - len(rows):
+        print(f"Left out {silent} of {talk.sessions} sessions, in which the policy once said nothing", flush=True)
     write_jsonl(rows, target)
 
 
@@ -329,54 +376,64 @@ def opening(seed: list[int]) -> str:
     return converse([draw_traits(rng), draw_traits(rng)], rng)[0].text
 
 
-def reward_stage(settings: dict, output: Path, run: RunSettings) -> None:
-    """a reward model on the policy's base: its head in closed form, and then the whole"""
-    if (output / "policy_reward").exists():
-        return kept(output / "policy_reward")
+def reward_stage(settings: dict, output: Path, run: RunSettings, part: Round) -> None:
+    """a reward model on the policy's base: its head in closed form, then the whole; in later rounds it learns more"""
+    target = part.folder / "policy_reward"
+    if target.exists():
+        return kept(target)
     reward = build(RewardSettings, settings["reward"])
-    sessions, talks = rated_sessions(reward, run), rated_talks(reward, output, run)
-    parts = {part: concatenate_datasets([sessions[part], talks[part]]) for part in ("train", "eval")}
-    backbone = GeliRewardModel.from_backbone(str(output / "base"), **reward.config)
-    fit = fit_hindsight(backbone, parts["train"], parts["eval"], seed=run.seed)
-    model, explained = fit.reward_model, fit.attribution.score_sessions(parts["eval"])
-    tests = {"sample": sessions["test"], "talks": talks["test"]}
-    figures: dict = {
-        "sessions": {name: len(rows) for name, rows in sessions.items()},
-        "talks": {name: len(rows) for name, rows in talks.items()},
-        "closed_form": {name: within_session(model, rows) for name, rows in tests.items()},
-    }
-    taught = (
-        add_signal(parts["train"], "hindsight", fit.targets),
-        add_signal(parts["eval"], "hindsight", [row["turn_rewards"] for row in explained]),
-    )
-    args = {"seed": run.seed, "report_to": "none", "use_cpu": not torch.accelerator.is_available()}
-    args |= {"freeze_backbone": False, "li": "hindsight"}
-    # What the teachers say is easily learned, and no better than they are. The ratings then form the features.
-    for name, weight, more in (("distil", 1.0, reward.distil), ("reward", 0.0, reward.training)):
-        args |= {"output_dir": str(output / "checkpoints" / name), "li_weight": weight}
-        trainer = GeliRewardTrainer(model, build(GeliRewardArguments, args | more), *taught)
+    sessions = rated_sessions(reward, run, part.number)
+    talks = [rated_talks(reward, each.folder, run) for each in (*part.before, part)]
+    parts = {name: concatenate_datasets([sessions[name], *(rows[name] for rows in talks)]) for name in TRAINED_ON}
+    tests = {"sample": sessions["test"]} | {f"talks{number}": rows["test"] for number, rows in enumerate(talks, 1)}
+    figures: dict = {"sessions": sizes(sessions), "talks": [sizes(rows) for rows in talks]}
+
+    def learn(model: GeliRewardModel, name: str, taught: dict[str, Dataset], weight: float, given: dict) -> None:
+        args = {"seed": run.seed, "report_to": "none", "use_cpu": not torch.accelerator.is_available()}
+        args |= {"output_dir": str(part.folder / "checkpoints" / name), "freeze_backbone": False, "li_weight": weight}
+        trainer = GeliRewardTrainer(model, build(GeliRewardArguments, args | given), *taught.values())
         run_training(trainer, run.resume)
-        write_history(trainer, output / f"{name}_history.json")
+        write_history(trainer, part.folder / f"{name}_history.json")
         figures[name] = {which: within_session(model, rows) for which, rows in tests.items()}
-    figures["shipped"] = figures.pop("reward")
-    write_by_one(output / "reward_figures.json", lambda path: path.write_text(json.dumps(figures, indent=1) + "\n"))
+
+    if part.before:
+        model = GeliRewardModel.from_pretrained(part.before[-1].folder / "policy_reward", dtype=torch.float32)
+        learn(model, "reward", parts, 0.0, reward.training | reward.further)
+    else:
+        backbone = GeliRewardModel.from_backbone(str(output / "base"), **reward.config)
+        fit = fit_hindsight(backbone, parts["train"], parts["eval"], seed=run.seed)
+        model, explained = fit.reward_model, fit.attribution.score_sessions(parts["eval"])
+        figures["closed_form"] = {name: within_session(model, rows) for name, rows in tests.items()}
+        targets = {"train": fit.targets, "eval": [row["turn_rewards"] for row in explained]}
+        taught = {name: add_signal(rows, "hindsight", targets[name]) for name, rows in parts.items()}
+        # What the teachers say is easily learned, and no better than they are. The ratings then form the features.
+        for name, weight, given in (("distil", 1.0, reward.distil), ("reward", 0.0, reward.training)):
+            learn(model, name, taught, weight, {"li": "hindsight"} | given)
+    write_by_one(
+        part.folder / "reward_figures.json", lambda path: path.write_text(json.dumps(figures, indent=1) + "\n")
+    )
     print(f"Within-session Spearman with the truth: {figures}", flush=True)
-    write_by_one(output / "policy_reward", partial(save_reward_model, model))
+    write_by_one(target, partial(save_reward_model, model))
 
 
-def rated_sessions(reward: RewardSettings, run: RunSettings) -> dict[str, Dataset]:
-    """Sessions of the sample to learn from, to watch the training on and to measure on, these of another corpus."""
-    sessions = load_sessions("sample", conversations=reward.conversations, seed=run.seed)
+def sizes(parts: dict[str, Dataset]) -> dict[str, int]:
+    return {name: len(rows) for name, rows in parts.items()}
+
+
+def rated_sessions(reward: RewardSettings, run: RunSettings, number: int = 0) -> dict[str, Dataset]:
+    """Sessions of the sample: in every round others to learn from and to watch the training on; others yet to measure
+    on, the same in all."""
+    sessions = load_sessions("sample", conversations=reward.conversations[number], seed=run.seed + number)
     test = load_sessions("sample", conversations=reward.test_conversations, seed=run.seed + HELD_OUT)
     shares = {"train": 1 - reward.eval_share, "eval": reward.eval_share}
     parts = split_sessions(sessions, shares, seed=run.seed) | {"test": test}
     return {part: alike(rows) for part, rows in parts.items()}
 
 
-def rated_talks(reward: RewardSettings, output: Path, run: RunSettings) -> dict[str, Dataset]:
-    """The policy's own sessions, for the same three purposes."""
+def rated_talks(reward: RewardSettings, folder: Path, run: RunSettings) -> dict[str, Dataset]:
+    """The policy's own sessions of a round, for the same three purposes."""
     shares = {"train": 1 - 2 * reward.eval_share, "eval": reward.eval_share, "test": reward.eval_share}
-    parts = split_sessions(load_sessions(output / "talks.jsonl"), shares, seed=run.seed)
+    parts = split_sessions(load_sessions(folder / "talks.jsonl"), shares, seed=run.seed)
     return {part: alike(rows) for part, rows in parts.items()}
 
 
@@ -404,20 +461,21 @@ def save_reward_model(model: GeliRewardModel, folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------ alignment
 
 
-def align_stage(settings: dict, output: Path, run: RunSettings) -> None:
+def align_stage(settings: dict, output: Path, run: RunSettings, part: Round) -> None:
     """an adapter of the policy, by GRPO"""
     from peft import LoraConfig
     from trl import GRPOConfig
 
-    if (output / "policy_adapter").exists():
-        return kept(output / "policy_adapter")
+    target = part.folder / "policy_adapter"
+    if target.exists():
+        return kept(target)
     policy, data = build(PolicySettings, settings["policy"]), build(DataSettings, settings["data"])
     sessions = rated_sessions(build(RewardSettings, settings["reward"]), run)
-    args = arguments(GRPOConfig, settings, "grpo", output, run)
+    args = arguments(GRPOConfig, settings, "grpo", part.folder, run)
     trainer = align(
         output / "policy",
         GeliReward(
-            GeliRewardModel.from_pretrained(output / "policy_reward", dtype=torch.float32),
+            GeliRewardModel.from_pretrained(part.folder / "policy_reward", dtype=torch.float32),
             length_neutral=policy.length_neutral,
         ),
         # Longer ones take three times as long.
@@ -426,13 +484,19 @@ def align_stage(settings: dict, output: Path, run: RunSettings) -> None:
         LoraConfig(**{"target_modules": "all-linear", "task_type": "CAUSAL_LM"} | policy.lora),
         resume=run.resume,
     )
-    write_history(trainer, output / "align_history.json")
-    best = choose(sort_checkpoints(args.output_dir), sessions["eval"], settings, output, run)
+    write_history(trainer, part.folder / "align_history.json")
+    best, figures = choose(sort_checkpoints(args.output_dir), sessions["eval"], settings, output, run)
+    print(f"Checkpoints, by the truth: {figures}", flush=True)
+    write_by_one(
+        part.folder / "align_figures.json", lambda path: path.write_text(json.dumps(figures, indent=1) + "\n")
+    )
     set_peft_model_state_dict(trainer.model, load_peft_weights(best, device="cpu"))
-    write_by_one(output / "policy_adapter", partial(save_adapter, trainer.model))
+    write_by_one(target, partial(save_adapter, trainer.model))
 
 
-def choose(checkpoints: list[str], sessions: Dataset, settings: dict, output: Path, run: RunSettings) -> str:
+def choose(
+    checkpoints: list[str], sessions: Dataset, settings: dict, output: Path, run: RunSettings
+) -> tuple[str, dict]:
     """The checkpoint whose replies are the truest, of those that are recognised as often as the fine-tuned policy's.
 
     The reward can't tell: it goes on rising when they no longer get better.
@@ -457,16 +521,13 @@ def choose(checkpoints: list[str], sessions: Dataset, settings: dict, output: Pa
     before_recognised = np.mean([reply.recognised for reply in found[checkpoints[0]].before])
     sound = [name for name in checkpoints if recognised[name] >= before_recognised]
     best = max(sound or checkpoints, key=lambda name: found[name].mean_win)
-    figures = {
+    return best, {
         "chosen": steps(best),
         "replies": len(prompts),
         "win_rates": {steps(name): each.mean_win for name, each in found.items()},
         "recognised": {steps(name): float(share) for name, share in recognised.items()},
         "recognised_before": float(before_recognised),
     }
-    print(f"Checkpoints, by the truth: {figures}", flush=True)
-    write_by_one(output / "align_figures.json", lambda path: path.write_text(json.dumps(figures, indent=1) + "\n"))
-    return best
 
 
 def steps(checkpoint: str) -> int:
@@ -518,13 +579,7 @@ def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
             name: {corpus: perplexity(*speaker, rows) for corpus, rows in pieces.items()}
             for name, speaker in speakers.items()
         },
-        "reward": json.loads((output / "reward_figures.json").read_text()),
-    }
-    reward = GeliRewardModel.from_pretrained(output / "policy_reward", dtype=torch.float32)
-    own = rated_talks(build(RewardSettings, settings["reward"]), output, run)["test"]
-    figures["reward"]["shipped"] = {
-        "sample": within_session(reward, sessions["sample"]),
-        "talks": within_session(reward, own),
+        "reward": rewards_of(build(RewardSettings, settings["reward"]), output, run),
     }
 
     replies = {}
@@ -548,6 +603,21 @@ def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
         path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     for folder, card in cards(json.loads((output / "figures.json").read_text(encoding="utf-8")), output).items():
         save_card(card, output / folder)
+
+
+def rewards_of(reward: RewardSettings, output: Path, run: RunSettings) -> dict:
+    """How well the reward model of each round orders the turns of the sample and of every round's talks."""
+    rounds = rounds_of(reward, output)
+    found = [json.loads((each.folder / "reward_figures.json").read_text()) for each in rounds]
+    talks = {f"talks{number}": rated_talks(reward, each.folder, run)["test"] for number, each in enumerate(rounds, 1)}
+    held_out = {"sample": rated_sessions(reward, run)["test"]} | talks
+    models = (GeliRewardModel.from_pretrained(each.folder / "policy_reward", dtype=torch.float32) for each in rounds)
+    return {
+        "sessions": [each["sessions"] for each in found],
+        "talks": found[-1]["talks"],
+        "before": {name: found[0][name] for name in ("closed_form", "distil")},
+        "rounds": [{name: within_session(model, rows) for name, rows in held_out.items()} for model in models],
+    }
 
 
 def answers(model, tokenizer, prompts: Dataset, asked: EvaluateSettings, run: RunSettings) -> list[str]:
@@ -666,7 +736,8 @@ def of_alignment(told: dict | None) -> dict | None:
 
 def cards(figures: dict, folder: Path) -> dict[str, ModelCard]:
     """The card of each of the three folders, from the figures of a run and what lies in `folder` beside them."""
-    data, rated = figures["data"], figures["reward"]["sessions"]
+    data, found = figures["data"], figures["reward"]
+    rated, talked = ([each["train"] for each in found[name]] for name in ("sessions", "talks"))
     low, high = min(data["pieces"]), max(data["pieces"])
     read = f"pieces of {low} to {high} messages of {data['generated']:,} generated sessions of the sample"
     longer = f"pieces of up to {max(data['long_pieces'])} messages of {data['lengthened']:,} others"
@@ -691,7 +762,7 @@ def cards(figures: dict, folder: Path) -> dict[str, ModelCard]:
         training_data=(
             f"Pretrained on {read}: everybody's words; then on {longer}, so that it is at home in longer "
             f"dialogues. Fine-tuned for {data['sft_epochs']:g} epochs on the agent's turns of {learnt}. Aligned with "
-            f"prompts from {rated['train']:,} rated sessions of the sample, which the reward model was learned from "
+            f"prompts from {rated[0]:,} rated sessions of the sample, which the reward model was learned from "
             "too. The sample is made by the package; no test part of a corpus was learned from."
         ),
         perplexity=perplexity_table(figures),
@@ -699,24 +770,25 @@ def cards(figures: dict, folder: Path) -> dict[str, ModelCard]:
         acts=acts_table(figures),
         replies=replies_list(figures),
     )
-    found, talks = figures["reward"], figures["reward"]["talks"]
     reward = fill(
         "reward_model",
         "policy_reward",
         **common,
-        figures=[Measured(COLUMNS["within_session_spearman"], "spearmanr", found["shipped"]["sample"])],
+        figures=[Measured(COLUMNS["within_session_spearman"], "spearmanr", found["rounds"][-1]["sample"])],
         measured_on=on,
         training_data=(
-            f"{rated['train']:,} sessions of the sample corpus, which the package makes, and {talks['train']:,} that "
-            "the fine-tuned policy talked with the people of that corpus: ratings of sessions, and the listeners' "
-            "simulated faces and answers, by `fit_hindsight`; then all weights were trained, first on what its "
-            "teachers, who heard the answers, say of the turns, and then on the ratings (RRD). The backbone began as "
-            "the base of the small policy."
+            f"{sum(rated):,} sessions of the sample corpus, which the package makes, and {sum(talked):,} that the "
+            f"small policy talked with the people of that corpus: {talked[0]:,} before it was aligned"
+            + "".join(f", {count:,} after round {number}" for number, count in enumerate(talked[1:], 1))
+            + ". First the head was solved for from the ratings of sessions and the listeners' simulated faces and "
+            "answers, by `fit_hindsight`; then all weights were trained, on what its teachers, who heard the answers, "
+            "say of the turns, and then on the ratings (RRD); later rounds went on with the ratings of new sessions "
+            "and of all talks. The backbone began as the base of the small policy."
         ),
         rating="the simulated partner's overall affect, 1 to 9.",
         held_out=(
-            f"{rated['test']:,} sessions of {data['test_conversations']} held-out conversations of the sample, and "
-            f"{talks['test']:,} held-out ones of the policy"
+            f"{found['sessions'][-1]['test']:,} sessions of {data['test_conversations']} held-out conversations of "
+            f"the sample, and {' and '.join(str(each['test']) for each in found['talks'])} held-out ones of the policy"
         ),
         figures_table=reward_table(figures),
     )
@@ -728,7 +800,7 @@ def cards(figures: dict, folder: Path) -> dict[str, ModelCard]:
         method="grpo",
         reward_model="policy_reward",
         training_data=(
-            f"Prompts from {rated['train']:,} rated sessions of the sample corpus, which the reward model was learned "
+            f"Prompts from {rated[0]:,} rated sessions of the sample corpus, which the reward model was learned "
             "from too. The sample is made by the package: simulated people, whose words are nobody's (Apache 2.0). "
             f"What the policy under it has read{f', {SOURCE} among it' if data['topical_chat'] else ''}, its own card "
             "tells."
@@ -822,16 +894,20 @@ def replies_list(figures: dict) -> str:
 
 
 def reward_table(figures: dict) -> str:
-    found = figures["reward"]
+    found, last = figures["reward"], len(figures["reward"]["rounds"])
+    columns = {"sample": "the sample's people", "talks1": "the fine-tuned policy"}
+    columns |= {f"talks{number + 1}": f"as aligned in round {number}" for number in range(1, last)}
+    models = {
+        "before its backbone was trained": found["before"]["closed_form"],
+        "before it was trained on the ratings": found["before"]["distil"],
+        **{f"after round {number}": each for number, each in enumerate(found["rounds"], 1)},
+    }
+    models["this model"] = models.pop(f"after round {last}")
     rows = [
-        [name, *(f"{found[key][sessions]:.3f}" for sessions in ("sample", "talks"))]
-        for name, key in (
-            ("this model", "shipped"),
-            ("before it was trained on the ratings", "distil"),
-            ("before its backbone was trained", "closed_form"),
-        )
+        [name, *(f"{each[column]:.3f}" if column in each else "" for column in columns)]
+        for name, each in reversed(models.items())
     ]
-    return table(["within-session Spearman with the truth", "the sample's people", "the fine-tuned policy"], rows)
+    return table(["within-session Spearman with the truth", *columns.values()], rows)
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -1,15 +1,15 @@
 """The training script of the small policy that comes with the package, with a smaller one and a few sessions."""
 
-import importlib.util
 import json
-import sys
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from scripts import EXAMPLES, as_module
 from shown import shown
 
 from geli_hf import GeliRewardModel
@@ -18,16 +18,10 @@ from geli_hf.data import load_sessions
 from geli_hf.data.sample import true_turn_value
 from geli_hf.settings import SettingsError
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("train_policy", EXAMPLES / "train_policy.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return as_module(EXAMPLES / "train_policy.py")
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +60,12 @@ def arguments(output: Path, topical_chat: Path, *more: str) -> list[str]:
         "talk.turns": "2",
         "talk.batch_size": "10",
         "talk.max_new_tokens": "6",
-        "reward.conversations": "24",
+        "reward.conversations": "[24, 20]",
         "reward.test_conversations": "4",
         "reward.eval_share": "0.2",
         "reward.distil": "{max_steps: 3, learning_rate: 0.01, disable_tqdm: true}",
         "reward.training": "{max_steps: 3, learning_rate: 0.01, disable_tqdm: true}",
+        "reward.further": "{max_steps: 2}",
         "grpo.max_steps": "2",
         "grpo.save_steps": "1",
         "grpo.per_device_train_batch_size": "4",
@@ -106,13 +101,14 @@ def test_a_run_leaves_weights_in_bfloat16_and_figures(ran):
     figures = json.loads((ran / "figures.json").read_text())
     assert set(figures["perplexity"]) == {"base", "policy", "aligned"}
     assert {corpus: len(rows) for corpus, rows in figures["replies"].items()} == {"sample": 2, "topical_chat": 2}
-    assert {"closed_form", "distil", "shipped"} <= set(figures["reward"])
+    assert [set(each) for each in figures["reward"]["rounds"]] == [{"sample", "talks1", "talks2"}] * 2
     assert figures["alignment"]["after"]["recognised"] == 0  # two steps teach nobody to talk
     assert figures["alignment"]["win_rate"][0] == 0.5
 
 
-def test_people_rate_what_the_policy_said(ran):
-    talks = load_sessions(ran / "talks.jsonl")
+@pytest.mark.parametrize("folder", ["round1", "."])
+def test_people_rate_what_the_policy_said(folder, ran):
+    talks = load_sessions(ran / folder / "talks.jsonl")
     assert len(talks) == 20
     assert len(set(talks["score"])) > 2
     for row in talks:
@@ -122,17 +118,61 @@ def test_people_rate_what_the_policy_said(ran):
         assert all(seen != seen or seen in (0, 1) for seen in row["feedback"]["affect"])
 
 
-def test_the_whole_reward_model_is_trained(ran):
-    figures = json.loads((ran / "reward_figures.json").read_text())
-    for sessions in ("sessions", "talks"):
-        assert figures[sessions]["train"] > figures[sessions]["eval"] > 0 < figures[sessions]["test"]
-    shipped = json.loads((ran / "figures.json").read_text())["reward"]["shipped"]
+def test_the_whole_reward_model_is_trained_and_goes_on_in_the_next_round(ran):
+    first, second = (json.loads((ran / folder / "reward_figures.json").read_text()) for folder in ("round1", "."))
+    assert set(first) - set(second) == {"closed_form", "distil"}
+    assert [len(each["talks"]) for each in (first, second)] == [1, 2]
+    for parts in (first["sessions"], second["sessions"], *second["talks"]):
+        assert parts["train"] > parts["eval"] > 0 < parts["test"]
+    assert first["sessions"]["train"] != second["sessions"]["train"]
+    told = json.loads((ran / "figures.json").read_text())["reward"]
     # But for what bfloat16 takes off; nothing that it said was worth more than anything else.
-    assert shipped["sample"] == pytest.approx(figures["shipped"]["sample"], abs=0.1)
+    assert told["rounds"][1]["sample"] == pytest.approx(second["reward"]["sample"], abs=0.1)
     assert GeliRewardModel.from_pretrained(ran / "policy_reward").config.pooling == "turn"
-    began, ended = (load_file(ran / name / "model.safetensors") for name in ("base", "policy_reward"))
     query = "model.layers.0.self_attn.q_proj.weight"
-    assert not began[query].equal(ended[query])
+    began, round1, ended = (
+        load_file(ran / name / "model.safetensors")[query]
+        for name in ("base", "round1/policy_reward", "policy_reward")
+    )
+    assert not began.equal(round1)
+    assert not round1.equal(ended)
+    assert (round1 - ended).abs().mean() < (began - ended).abs().mean()
+
+
+def test_from_the_second_round_on_the_aligned_policy_talks(script, ran, topical_chat, tmp_path):
+    def said(folder: Path) -> list[list[dict]]:
+        return load_sessions(folder / "talks.jsonl")["messages"][:]
+
+    assert not {row[0]["content"] for row in said(ran / "round1")} & {row[0]["content"] for row in said(ran)}
+    again = []
+    for name, factor in {"as it was": 1, "another": -300}.items():
+        output = tmp_path / name
+        shutil.copytree(ran, output, ignore=shutil.ignore_patterns("checkpoints"))
+        (output / "talks.jsonl").unlink()
+        weights = output / "round1" / "policy_adapter" / "adapter_model.safetensors"
+        scaled = {name: weight * (factor if "lora_B" in name else 1) for name, weight in load_file(weights).items()}
+        save_file(scaled, weights, {"format": "pt"})
+        script.main(arguments(output, topical_chat, "--resume", "--stages", "[talk]"))
+        again.append(said(output))
+    assert again[0] == said(ran)
+    assert again[1] != said(ran)
+
+
+def test_a_session_in_which_the_policy_said_nothing_is_left_out(
+    script, ran, topical_chat, tmp_path, monkeypatch, capsys
+):
+    class Silent(script.SessionRollouts):
+        def play(self, *args, **how):
+            first, *others = super().play(*args, **how)
+            first.messages[1] = {"role": "assistant", "content": " "}
+            return [first, *others]
+
+    monkeypatch.setattr(script, "SessionRollouts", Silent)
+    shutil.copytree(ran, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    (tmp_path / "run" / "talks.jsonl").unlink()
+    script.main(arguments(tmp_path / "run", topical_chat, "--resume", "--stages", "[talk]"))
+    assert len(load_sessions(tmp_path / "run" / "talks.jsonl")) == 18  # of two batches of ten
+    assert "Left out 2 of 20 sessions" in capsys.readouterr().out
 
 
 def test_the_adapter_is_the_checkpoint_that_the_truth_chose(ran):
