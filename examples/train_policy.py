@@ -178,11 +178,11 @@ def main(argv: list[str]) -> None:
     # What it was begun with counts, but not how far it was to go, nor where Topical-Chat lies.
     lasting = {name: {k: v for k, v in part.items() if name or k == "seed"} for name, part in settings.items()}
     lasting["data"].pop("topical_chat", None)
+    rounds = rounds_of(build(RewardSettings, settings["reward"]), output)
     claim(output, lasting, run.resume)
     set_seed(run.seed)
     each = (pretrain_stage, lengthen_stage, sft_stage, talk_stage, reward_stage, align_stage, evaluate_stage)
     stages = dict(zip(STAGES, each))
-    rounds = rounds_of(build(RewardSettings, settings["reward"]), output)
     plan = [(name, None) for name in STAGES if name not in IN_ROUNDS]
     plan[-1:-1] = [(name, part) for part in rounds for name in IN_ROUNDS]
     for name, part in plan:
@@ -206,6 +206,8 @@ class Round:
 
 
 def rounds_of(reward: RewardSettings, output: Path) -> list[Round]:
+    if not reward.conversations:
+        raise SettingsError("reward.conversations: expected a number for each round, found none")
     last, rounds = len(reward.conversations) - 1, []
     for number in range(last + 1):
         folder = output if number == last else output / f"round{number + 1}"

@@ -199,6 +199,9 @@ def test_a_finished_run_is_kept_and_another_one_is_not_mixed_with_it(ran, script
         script.main(arguments(ran, topical_chat, "--resume", "--grpo.max_steps", "3"))
     with pytest.raises(SettingsError, match="expected some of pretrain, lengthen, sft"):
         script.main(arguments(ran, topical_chat, "--resume", "--stages", "[bake]"))
+    for wrong, told in {"1600": "expected a list, found 1600", "[]": "a number for each round, found none"}.items():
+        with pytest.raises(SettingsError, match=f"conversations: .*{told}"):
+            script.main(arguments(ran, topical_chat, "--resume", "--reward.conversations", wrong))
 
 
 def test_generated_pieces_begin_with_the_user_unless_they_are_beginnings(script):
