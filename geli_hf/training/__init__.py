@@ -1,26 +1,18 @@
-"""Training of the reward model on rated sessions."""
+"""Training of the reward model on rated sessions.
 
-from .arguments import PAPER, GeliRewardArguments
-from .attribution import HindsightAttribution
-from .dataset import shuffle_feedback
-from .features import cached_turn_features, score_cached
-from .hindsight import Hindsight, HindsightReport, cached_reaction_features, fit_hindsight
-from .judge import JudgeReport, fit_judge, measure_judge
-from .trainer import GeliRewardTrainer
+Names are imported when they are first used: who explains sessions needs no trainer.
+"""
 
-__all__ = [
-    "PAPER",
-    "GeliRewardArguments",
-    "GeliRewardTrainer",
-    "Hindsight",
-    "HindsightAttribution",
-    "HindsightReport",
-    "JudgeReport",
-    "cached_reaction_features",
-    "cached_turn_features",
-    "fit_hindsight",
-    "fit_judge",
-    "measure_judge",
-    "score_cached",
-    "shuffle_feedback",
-]
+from .._lazy import lazy_exports
+
+_EXPORTS = {
+    "arguments": ["PAPER", "GeliRewardArguments"],
+    "attribution": ["HindsightAttribution"],
+    "dataset": ["shuffle_feedback"],
+    "features": ["cached_turn_features", "score_cached"],
+    "hindsight": ["Hindsight", "HindsightReport", "cached_reaction_features", "fit_hindsight"],
+    "judge": ["JudgeReport", "fit_judge", "measure_judge"],
+    "trainer": ["GeliRewardTrainer"],
+}
+
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
