@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from datasets import Dataset
@@ -27,11 +27,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers.utils import logging
 
 from ..cache import whole
-from ..configuration_affect import FacialAffectConfig
-from ..configuration_geli import GeliRewardConfig
 from ..evaluation.policies import OWN_REWARD, policy_table
 from ..evaluation.table import COLUMNS
 from ..toolkit_geli import TOOLKIT_VERSION
+
+if TYPE_CHECKING:  # torch comes with them, and the card of sessions needs none
+    from ..configuration_affect import FacialAffectConfig
+    from ..configuration_geli import GeliRewardConfig
 
 logger = logging.get_logger(__name__)
 
@@ -392,7 +394,7 @@ def reward_model_card(
 
 def _of_backbone(config: GeliRewardConfig) -> str:
     """The arguments of `GeliRewardModel.from_backbone` for a model of this configuration."""
-    base, usual = config.text_config._name_or_path, GeliRewardConfig()
+    base, usual = config.text_config._name_or_path, type(config)()
     own = {name: getattr(config, name) for name in OF_BACKBONE if getattr(config, name) != getattr(usual, name)}
     return ", ".join([repr(base or "the backbone"), *(f"{name}={value!r}" for name, value in own.items())])
 

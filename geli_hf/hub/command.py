@@ -7,13 +7,14 @@ from typing import TextIO
 
 from ..settings import json_object
 from .cards import dataset_card, name_of, source_of
-from .folders import model_push
 from .pushing import CARD, Push, check_repo_id, is_private, read_card, send
 from .rows import SessionsPush, from_candor, hash_raters, read_splits, with_schema, write_parquet
 from .spaces import MODEL_VARIABLE, SpacePush, environment, find_space, space_card, space_files
 
 
 def push_model(arguments: argparse.Namespace, out: TextIO) -> None:
+    from .folders import model_push  # with torch, which sessions and Spaces need not wait for
+
     model = model_push(arguments.folder, **_options(arguments))
     if model.card is None:
         out.write(f"{arguments.folder} has no {CARD}: it goes without a card\n")
