@@ -10,9 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from clients import client
 from faces import affect_checkpoint
-from fresh import in_fresh_process
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import HTTPError
 from loopback_hub import cards
@@ -451,38 +449,6 @@ def rows(tmp_path) -> Path:
 def parquet(hub, name: str, split: str) -> list[dict]:
     path = f"data/{split}-00000-of-00001.parquet"
     return pq.read_table(io.BytesIO(hub.store.read(repo_of(hub, name, "dataset"), path, "main"))).to_pylist()
-
-
-def test_sessions_go_as_parquet_with_splits_and_come_back_whole_and_as_a_stream(rows, here, push, tmp_path):
-    push("dataset", rows, "--repo", "owner/rows")
-    assert commits(here, "owner/rows", "dataset") == 2
-    card = text(here, "owner/rows", repo_type="dataset")
-    assert cards.validate(card, "dataset") == ([], [])
-    assert [each["split"] for each in cards.metadata(card)["configs"][0]["data_files"]] == ["train", "test"]
-
-    def load():
-        from datasets import load_dataset
-
-        from geli_hf import load_sessions, validate_sessions
-        from geli_hf.sessions import session_features
-
-        loaded = load_dataset("owner/rows")
-        for part in loaded.values():
-            validate_sessions(part)
-        streamed = load_dataset("owner/rows", split="test", streaming=True)
-        expected = session_features(["smile"])
-        return {
-            "rows": {split: len(part) for split, part in loaded.items()},
-            "streamed": [row["conversation_id"] for row in streamed],
-            "sessions": len(load_sessions("owner/rows")),
-            "schema": [loaded["train"].features == expected, streamed.features == expected],
-        }
-
-    found = in_fresh_process(load, tmp_path, client(here, tmp_path / "client"))
-    assert found["rows"] == {"train": 6, "test": 3}
-    assert found["streamed"] == ["c3", "c3", "c4"]
-    assert found["sessions"] == 6
-    assert found["schema"] == [True, True]
 
 
 def test_a_repository_of_another_type_by_that_name_stays_as_it_is(rows, model, here, push):

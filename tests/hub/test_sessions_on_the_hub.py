@@ -3,6 +3,7 @@
 import pytest
 from clients import client
 from fresh import error_of, in_fresh_process
+from loopback_hub import cards
 
 
 def push_sessions():
@@ -10,6 +11,8 @@ def push_sessions():
 
     from datasets import Dataset, DatasetDict
 
+    from geli_hf.cli import main
+    from geli_hf.data.rows import write_jsonl
     from geli_hf.sessions import session_features, validate_sessions
 
     def row(number):
@@ -34,6 +37,11 @@ def push_sessions():
     parts["train"].push_to_hub("owner/sessions", config_name="small")
     parts["test"].push_to_hub("owner/sessions", create_pr=True, split="validation")
     parts["train"].push_to_hub("org/sessions", private=True)
+
+    # By the command, from files.
+    for name, part in parts.items():
+        write_jsonl(part.remove_columns(["start", "stop"]), f"rows/{name}.jsonl")
+    main(["push", "dataset", "rows", "--repo", "owner/rows"])
     return {name: [repr(row) for row in part] for name, part in parts.items()}
 
 
@@ -56,6 +64,16 @@ def load_and_read(token):
     found["small"] = load_dataset("owner/sessions", "small", split="train").num_rows
     proposed = load_dataset("owner/sessions", "default", revision="refs/pr/1", split="validation")
     found["validation"] = [repr(row) for row in proposed]
+    sent = load_dataset("owner/rows")
+    for part in sent.values():
+        validate_sessions(part)
+    streamed, expected = load_dataset("owner/rows", split="test", streaming=True), session_features(["affect"])
+    found["sent"] = {
+        "rows": {split: len(part) for split, part in sent.items()},
+        "streamed": [row["conversation_id"] for row in streamed],
+        "sessions": len(load_sessions("owner/rows")),
+        "schema": [sent["train"].features == expected, streamed.features == expected],
+    }
     found["no token"] = error_of(load_dataset, "org/sessions")  # first: from a cache it would be answered
     found["private"] = load_dataset("org/sessions", token=token, split="train").num_rows
     found["none"] = error_of(load_sessions, "owner/none")
@@ -128,6 +146,19 @@ def test_sessions_come_back_as_they_were(pushed, loaded):
         assert "doesn't exist on the Hub or cannot be accessed" in found[refused]
     assert "HF_HUB_OFFLINE" not in found["cold"]
     assert found["split"].startswith("ValueError: owner/sessions, split 'tset': ")
+
+
+def test_files_go_as_parquet_with_splits_and_come_back_whole_and_as_a_stream(shared_hub, loaded):
+    repo = shared_hub.store.repos["dataset", "owner/rows"]
+    assert len(repo.history(repo.at("main"))) == 2
+    card = shared_hub.store.read(repo, "README.md").decode()
+    assert cards.validate(card, "dataset") == ([], [])
+    assert [each["split"] for each in cards.metadata(card)["configs"][0]["data_files"]] == ["train", "test"]
+    sent = loaded[0]["sent"]
+    assert sent["rows"] == {"train": 8, "test": 3}
+    assert sent["streamed"] == ["c4", "c4", "c5"]
+    assert sent["sessions"] == 8
+    assert sent["schema"] == [True, True]
 
 
 def test_a_full_disk_is_named_and_what_was_left_by_half_is_not_loaded(pushed, loaded):
