@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from clients import client
-from huggingface_hub import CommitOperationAdd, SpaceCard, snapshot_download
+from huggingface_hub import CommitOperationAdd, SpaceCard
 from loopback_hub import cards
 from tiny import reward_model
 
@@ -82,6 +82,14 @@ def commits(hub) -> int:
 
 def values(rows: dict[str, dict]) -> dict[str, str]:
     return {key: row["value"] for key, row in rows.items()}
+
+
+def checkout(hub, name: str, folder: Path) -> Path:
+    """The files of a Space, in the folder that its app starts in."""
+    for path in space_of(hub, name).at("main").files:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(hub.store.read(space_of(hub, name), path))
+    return folder
 
 
 def test_a_space_is_made_in_one_commit_with_its_environment(tiny, here, push, monkeypatch):
@@ -262,9 +270,7 @@ def test_what_was_pushed_installs_and_starts_alone(tiny, here, push, tmp_path):
         model = "owner/policy" if name == "chat" else "owner/reward"
         folder, repo = tiny if name == "tiny" else name, f"owner/{name}"
         push("space", folder, "--repo", repo, "--model", model, "--variable", "GREETING=good day")
-        spaces[name] = snapshot_download(
-            repo, repo_type="space", local_dir=tmp_path / f"space-{name}", token="hf_owner"
-        )
+        spaces[name] = checkout(here, repo, tmp_path / f"space-{name}")
 
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
@@ -289,12 +295,12 @@ def test_what_was_pushed_installs_and_starts_alone(tiny, here, push, tmp_path):
             said = _page(port, app)
             assert said is not None, name + (tmp_path / f"{name}.log").read_text()
             if name == "tiny":
-                package = f"{Path(spaces[name]).resolve()}/geli_hf/__init__.py"
+                package = f"{spaces[name].resolve()}/geli_hf/__init__.py"
                 assert json.loads(said) == {"package": package, "greeting": "good day", "model": "owner/reward"}
 
 
 @contextmanager
-def _started(command: list, folder: str, environment: dict[str, str], log) -> Iterator[tuple[subprocess.Popen, int]]:
+def _started(command: list, folder: Path, environment: dict[str, str], log) -> Iterator[tuple[subprocess.Popen, int]]:
     """An app, and its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
