@@ -1,6 +1,16 @@
 """From one rating of a session to a reward for each of its turns: the losses and their equations, and closed forms."""
 
-from .losses import GLOBAL_EXPLICIT, aggregate, geli_loss, ircr_loss, li_loss, rrd_loss, rudder_loss
+from .losses import (
+    GLOBAL_EXPLICIT,
+    aggregate,
+    geli_loss,
+    ircr_loss,
+    li_loss,
+    li_slope_loss,
+    rrd_loss,
+    rudder_loss,
+    slope_moments,
+)
 from .ridge import RATIOS, Ridge, fit_ridge, fit_two_ridges
 from .trust import Trust, fit_trust, habit_share
 
@@ -17,6 +27,8 @@ __all__ = [
     "habit_share",
     "ircr_loss",
     "li_loss",
+    "li_slope_loss",
     "rrd_loss",
     "rudder_loss",
+    "slope_moments",
 ]

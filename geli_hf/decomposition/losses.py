@@ -127,15 +127,46 @@ def li_loss(rewards: Tensor, mask: Tensor, feedback: Tensor) -> Tensor:
     Args:
         feedback: (B, T), l_t, NaN where nothing was observed.
     """
-    _check(rewards, mask)
-    if feedback.shape != rewards.shape:
-        raise ValueError(
-            f"feedback: expected shape {tuple(rewards.shape)} like rewards, found {tuple(feedback.shape)}"
-        )
-    observed = mask & ~feedback.isnan()
+    observed = _observed(rewards, mask, feedback)
     error = torch.where(observed, feedback, 0) - torch.where(observed, rewards, 0)  # (B, T)
     seen = observed.sum(1)
     return _mean((error**2).sum(1) / seen.clamp(min=1), seen > 0)
+
+
+def li_slope_loss(rewards: Tensor, mask: Tensor, feedback: Tensor, slope: Tensor | float) -> Tensor:
+    """Local implicit feedback that a reward need not equal: it shows in it by some slope, whoever listens.
+
+        1/|O| sum_{t in O} ((l_t - l) - a (r_t - r))^2,    l, r = means over O, the session's observed turns
+
+    `li_loss` wants a reward to be the signal. One that shows little of it would then have to be small, which the score
+    does not want; and what is a listener's habit, who smiles at everything, would count as praise of every turn. With
+    the slope `a` of the signal on the rewards (`slope_moments`) both losses are least for the same rewards.
+
+    Args:
+        feedback: (B, T), l_t, NaN where nothing was observed. A session with fewer than two observed turns counts
+            nothing.
+        slope: a, in units of the signal per unit of reward.
+    """
+    felt, given, observed = _within_sessions(rewards, mask, feedback)
+    seen = observed.sum(1)
+    return _mean(((felt - slope * given) ** 2).sum(1) / seen.clamp(min=1), seen > 1)
+
+
+def slope_moments(rewards: Tensor, mask: Tensor, feedback: Tensor) -> tuple[Tensor, Tensor]:
+    """Covariance of rewards and signal, and variance of rewards, within sessions: their ratio is the least squares
+    slope `a` of `li_slope_loss`. Arguments as there; both are 0 where no session counts."""
+    felt, given, observed = _within_sessions(rewards, mask, feedback)
+    seen = observed.sum(1)
+    return tuple(_mean((given * other).sum(1) / seen.clamp(min=1), seen > 1) for other in (felt, given))
+
+
+def _within_sessions(rewards: Tensor, mask: Tensor, feedback: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Signal and rewards less their means over the session's observed turns, 0 elsewhere, and which these are."""
+    observed = _observed(rewards, mask, feedback)
+    seen = observed.sum(1, keepdim=True).clamp(min=1)
+    felt, given = (torch.where(observed, values, 0) for values in (feedback, rewards))
+    felt, given = (torch.where(observed, row - row.sum(1, keepdim=True) / seen, 0) for row in (felt, given))
+    return felt, given, observed
 
 
 def geli_loss(global_explicit: Tensor, local_implicit: Tensor, li_weight: float) -> Tensor:
@@ -181,6 +212,16 @@ def _counting(mask: Tensor, score: Tensor) -> Tensor:
 def _mean(loss: Tensor, counts: Tensor) -> Tensor:
     """Mean over the sessions that count; 0, still attached to the graph, where none does."""
     return torch.where(counts, loss, 0).sum() / counts.sum().clamp(min=1)
+
+
+def _observed(rewards: Tensor, mask: Tensor, feedback: Tensor) -> Tensor:
+    """(B, T) bool: turns that have a signal."""
+    _check(rewards, mask)
+    if feedback.shape != rewards.shape:
+        raise ValueError(
+            f"feedback: expected shape {tuple(rewards.shape)} like rewards, found {tuple(feedback.shape)}"
+        )
+    return mask & ~feedback.isnan()
 
 
 def _check(rewards: Tensor, mask: Tensor, score: Tensor | None = None, aggregation: str = "mean") -> None:

@@ -24,6 +24,10 @@ class GeliRewardArguments(TrainingArguments):
             The signal in `feedback` that is the Local Implicit feedback.
         li_weight (`float`, *optional*, defaults to 0.1):
             Weight of the Local Implicit loss, from 0 (the score alone) to 1 (the signal alone).
+        li_slope (`bool`, *optional*, defaults to `False`):
+            Whether to find out how much of a reward shows in the signal, and compare the two within sessions. As
+            published, a reward is to be the signal, which holds it down where the signal says little. With the slope,
+            the weights by likelihood are about .8 for 8 turns a session, and higher the more turns there are.
         standardise (`bool`, *optional*, defaults to `True`):
             Measure score, signal and the features of a frozen backbone in deviations from their training mean.
             Otherwise the score is multiplied by ten, and the others are taken as they are, as published.
@@ -38,6 +42,7 @@ class GeliRewardArguments(TrainingArguments):
     rrd_replacement: bool = field(default=False, metadata={"help": "Whether RRD samples with replacement."})
     li: str = field(default="affect", metadata={"help": "Name of the Local Implicit signal in `feedback`."})
     li_weight: float = field(default=0.1, metadata={"help": "Weight of the Local Implicit loss, 0 to 1."})
+    li_slope: bool = field(default=False, metadata={"help": "Learn how much of a reward shows in the signal."})
     standardise: bool = field(default=True, metadata={"help": "Standardise score and signal on the training set."})
     freeze_backbone: bool = field(default=True, metadata={"help": "Train the head alone, on cached features."})
     features_dir: str | None = field(default=None, metadata={"help": "Where features of a frozen backbone are kept."})
@@ -59,6 +64,10 @@ class GeliRewardArguments(TrainingArguments):
             raise ValueError(f"ge: expected one of {', '.join(GLOBAL_EXPLICIT)}, found {self.ge!r}")
         if not 0 <= self.li_weight <= 1:
             raise ValueError(f"li_weight: expected a weight from 0 to 1, found {self.li_weight}")
+        if self.li_slope and self.li_weight == 1:
+            raise ValueError(
+                "li_slope with li_weight=1: expected a weight below 1, for the score alone tells how large a reward is"
+            )
         # Columns of Session rows are not arguments of forward(); the collator knows what to take.
         self.remove_unused_columns = False
         super().__post_init__()

@@ -15,7 +15,7 @@ from accelerate.utils import broadcast
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
-from ..decomposition import GLOBAL_EXPLICIT, geli_loss, li_loss
+from ..decomposition import GLOBAL_EXPLICIT, geli_loss, li_loss, li_slope_loss
 from ..evaluation.metrics import global_loss, global_loss_floor, local_difference, within_session_spearman
 from ..hub.cards import hyperparameters, keep_from_peft, made, name_of, rating_of, reward_model_card, save_card
 from ..hub.models import push_output
@@ -23,6 +23,7 @@ from ..modeling_geli import GeliRewardModel
 from .arguments import GeliRewardArguments
 from .dataset import Scale, SessionCollator, SessionData, SessionSampler
 from .features import TurnFeatureCache, cached_turn_features
+from .slope import SignalSlope
 
 CALIBRATION_SESSIONS = 2_000  # to take the quantiles of rewards from, where each has to be read for it
 
@@ -46,8 +47,8 @@ class GeliRewardTrainer(Trainer):
 
     Every evaluation reports `global_loss`, the squared error of the predicted session score in squared units of the
     rating, beside `global_floor`, that of predicting the training mean; `local_difference`, the mean reward where the
-    signal is above its training mean minus where it is not; and `within_session_spearman` where sessions carry a
-    `turn_rating`.
+    signal is above its training mean minus where it is not; `within_session_spearman` where sessions carry a
+    `turn_rating`; and `li_slope`, where it is learned.
 
     Several processes learn what one does that has their batches in one, up to rounding: the loss is that of all their
     sessions together, and RRD draws turns from all of them at once. Only dropout has other masks. A training that is
@@ -98,6 +99,9 @@ class GeliRewardTrainer(Trainer):
             processing_class=self.reward_model.tokenizer,
             **kwargs,
         )
+        self.slope = SignalSlope() if args.li_slope else None
+        if self.slope is not None:
+            self.add_callback(self.slope)  # so that checkpoints keep it
         # Ours is a mean over sessions: the losses of accumulated steps have to be averaged.
         self.model_accepts_loss_kwargs = False
         if self.args.process_index:  # or every process would drop out the same units
@@ -142,7 +146,13 @@ class GeliRewardTrainer(Trainer):
     def _loss(self, rewards, mask, score, feedback) -> torch.Tensor:
         scale = self.scale
         global_explicit = self._global_explicit(rewards, mask, (score - scale.score_mean) / scale.score_std)
-        local_implicit = li_loss(rewards, mask, (feedback - scale.feedback_mean) / scale.feedback_std)
+        felt = (feedback - scale.feedback_mean) / scale.feedback_std
+        if self.slope is None:
+            local_implicit = li_loss(rewards, mask, felt)
+        else:
+            if self.model.training:
+                self.slope.update(rewards, mask, felt)
+            local_implicit = li_slope_loss(rewards, mask, felt, self.slope.value)
         return geli_loss(global_explicit, local_implicit, self.args.li_weight)
 
     def _global_explicit(self, rewards: torch.Tensor, mask: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
@@ -182,6 +192,8 @@ class GeliRewardTrainer(Trainer):
             "local_difference": local_difference(rewards, feedback, threshold=self.scale.feedback_mean),
             "within_session_spearman": within_session_spearman(rewards, rating),
         }
+        if self.slope is not None:
+            metrics["li_slope"] = float(self.slope.value)
         return {"loss": loss.item()} | {name: value for name, value in metrics.items() if not np.isnan(value)}
 
     def _unpad(self, predictions) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:

@@ -4,12 +4,23 @@ import itertools
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geli_hf.decomposition import GLOBAL_EXPLICIT, aggregate, geli_loss, ircr_loss, li_loss, rrd_loss, rudder_loss
+from geli_hf.decomposition import (
+    GLOBAL_EXPLICIT,
+    aggregate,
+    geli_loss,
+    ircr_loss,
+    li_loss,
+    li_slope_loss,
+    rrd_loss,
+    rudder_loss,
+    slope_moments,
+)
 
 NAN = math.nan
 GLOBAL_VARIANTS = {
@@ -75,10 +86,26 @@ def test_local_feedback_by_hand():
     assert li_loss(rewards, mask, feedback).item() == pytest.approx(8.0)
 
 
+def test_local_feedback_with_a_slope_by_hand():
+    rewards, mask, _ = sessions()
+    feedback = torch.tensor([[1.0, NAN, 0.0], [1.0, 0.0, 1.0]])
+    # Observed rewards 1, 4 and 3, -1: less their means -1.5, 1.5 and 2, -2. The signal's: .5, -.5 both times.
+    first = ((0.5 + 0.2 * 1.5) ** 2 + (-0.5 - 0.2 * 1.5) ** 2) / 2
+    second = ((0.5 - 0.2 * 2) ** 2 + (-0.5 + 0.2 * 2) ** 2) / 2
+    assert li_slope_loss(rewards, mask, feedback, 0.2).item() == pytest.approx((first + second) / 2)
+    covariance, variance = slope_moments(rewards, mask, feedback)
+    assert covariance.item() == pytest.approx((-0.75 + 1.0) / 2)
+    assert variance.item() == pytest.approx((2.25 + 4.0) / 2)
+    # One turn has nothing to be compared with, so its session counts nothing.
+    feedback[1, 0] = NAN
+    assert li_slope_loss(rewards, mask, feedback, 0.2).item() == pytest.approx(first)
+    assert [moment.item() for moment in slope_moments(rewards, mask, feedback)] == pytest.approx([-0.75, 2.25])
+
+
 def test_nothing_observed_is_zero_and_still_backpropagates():
     rewards, mask, score = sessions()
     unobserved = torch.full_like(rewards, NAN).detach()
-    losses = [li_loss(rewards, mask, unobserved)]
+    losses = [li_loss(rewards, mask, unobserved), li_slope_loss(rewards, mask, unobserved, 0.5)]
     losses += [loss(rewards, mask, torch.full_like(score, NAN)) for loss in GLOBAL_VARIANTS.values()]
     for loss in losses:
         (gradient,) = torch.autograd.grad(loss, rewards)
@@ -116,6 +143,7 @@ def test_gradient_of_local_loss():
     rewards, mask, _ = sessions()
     feedback = torch.tensor([[1.0, NAN, 0.0], [1.0, 0.0, NAN]], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda r: li_loss(r, mask, feedback), (rewards,))
+    assert torch.autograd.gradcheck(lambda r: li_slope_loss(r, mask, feedback, 0.3), (rewards,))
 
 
 @given(batch=batches(), seed=st.integers(0, 100))
@@ -178,6 +206,36 @@ def test_unobserved_feedback_counts_nothing(batch, drop):
     (gradient,) = torch.autograd.grad(loss, rewards)
     assert gradient.isfinite().all()
     assert not gradient[~observed].any()
+
+
+@given(batch=batches(), seed=st.integers(0, 2**31), slope=st.floats(-2, 2))
+@settings(max_examples=60)
+def test_a_slope_compares_turns_of_a_session_alone(batch, seed, slope):
+    """Whatever listeners do at every turn, and whatever a session's rewards are all higher by, makes no difference;
+    and no slope fits better than the ratio of the moments."""
+    rewards, mask, _ = batch
+    generator = torch.Generator().manual_seed(seed)
+    feedback = torch.randn(mask.shape, generator=generator, dtype=torch.float64)
+    feedback[torch.rand(mask.shape, generator=generator) < 0.3] = NAN
+    observed = mask & ~feedback.isnan()
+    rewards = rewards.masked_fill(~mask, NAN).requires_grad_()
+    loss = li_slope_loss(rewards, mask, feedback, slope)
+    habit, level = torch.randn(2, len(mask), 1, generator=generator, dtype=torch.float64)
+    assert li_slope_loss(rewards + level, mask, feedback + habit, slope).item() == pytest.approx(loss.item())
+    assert li_slope_loss(rewards / 2, mask, feedback, slope * 2).item() == pytest.approx(loss.item())
+
+    pairs = [(r[o].detach().numpy(), f[o].numpy()) for r, f, o in zip(rewards, feedback, observed) if o.sum() > 1]
+    by_hand = [np.mean((f - f.mean() - slope * (r - r.mean())) ** 2) for r, f in pairs]
+    assert loss.item() == pytest.approx(np.mean(by_hand) if by_hand else 0)
+    (gradient,) = torch.autograd.grad(loss, rewards)
+    assert gradient.isfinite().all()
+    assert not gradient[~observed].any()
+
+    covariance, variance = slope_moments(rewards, mask, feedback)
+    if pairs:
+        best = (covariance / variance).item()
+        least = li_slope_loss(rewards, mask, feedback, best).item()
+        assert least <= min(li_slope_loss(rewards, mask, feedback, best + step).item() for step in (-0.01, 0.01))
 
 
 @given(batch=batches())

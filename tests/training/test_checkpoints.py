@@ -58,7 +58,7 @@ def test_checkpoints_that_were_never_to_be_resumed_from_are_left_alone(checkpoin
 
 @pytest.mark.parametrize("saving", ["epoch", "best", "steps"])
 def test_a_training_resumed_from_any_checkpoint_ends_bit_for_bit_the_same(trainer, tmp_path, saving):
-    """With dropout and turns that are drawn, and with its history whole."""
+    """With dropout, turns that are drawn and a slope that is learned, and with its history whole."""
     steps = {"eval_strategy": "steps", "logging_strategy": "steps", "eval_steps": 2, "logging_steps": 2}
     options = {
         "epoch": {"save_strategy": "epoch"},
@@ -66,7 +66,7 @@ def test_a_training_resumed_from_any_checkpoint_ends_bit_for_bit_the_same(traine
         "steps": steps | {"save_strategy": "steps", "save_steps": 2},
     }[saving]
     options |= {"num_train_epochs": 3, "per_device_train_batch_size": 5, "rrd_turns": 2, "learning_rate": 3e-3}
-    options |= {"save_total_limit": None}
+    options |= {"save_total_limit": None, "li_slope": True, "li_weight": 0.5}
 
     def trained(checkpoint=None):
         torch.manual_seed(0 if checkpoint is None else 5)

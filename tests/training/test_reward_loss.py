@@ -125,6 +125,57 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(trainer, train_ses
     assert torch.allclose(*weights, atol=1e-6)
 
 
+# ------------------------------------------------------------------------------------------------ with a slope
+
+
+def test_a_training_step_with_a_slope(trainer, train_sessions):
+    """As believed at first, and after one batch: rewards and signal are compared within sessions."""
+    model = reward_model("bert")
+    torch.nn.init.normal_(model.score.out.weight, std=0.3)
+    steps = {"max_steps": 1, "per_device_train_batch_size": 24, "logging_strategy": "steps", "logging_steps": 1}
+    one_step = trainer(model, li_slope=True, li_weight=0.4, **steps)
+    scores, feedback = standardised(train_sessions, train_sessions)
+    rewards = rewards_of(model, train_sessions)  # before the step
+    one_step.train()
+
+    pairs = [(r[f == f], f[f == f]) for r, f in zip(rewards, feedback) if (f == f).sum() > 1]
+    centred = [(r - r.mean(), f - f.mean()) for r, f in pairs]
+    covariance, variance = (
+        np.mean([np.mean(r * x) for r, x in rows]) for rows in (centred, [(r, r) for r, _ in centred])
+    )
+    slope = (0.99 * 0.1 * 0.1 + 0.01 * covariance) / (0.99 * 0.1 + 0.01 * variance)
+    explicit = np.mean([(score - row.mean()) ** 2 for score, row in zip(scores, rewards)])
+    implicit = np.mean([np.mean((f - slope * r) ** 2) for r, f in centred])
+    assert one_step.state.log_history[0]["loss"] == pytest.approx(0.6 * explicit + 0.4 * implicit, rel=1e-3)
+    assert one_step.evaluate()["eval_li_slope"] == pytest.approx(slope, rel=1e-4)
+
+
+def test_a_faint_signal_leaves_rewards_their_size_where_its_slope_is_learned(trainer):
+    """A face that often deceives, of people who smile much or little, at turns that the score tells of exactly."""
+    rng = np.random.default_rng(0)
+    sessions = toy_sessions(160, seed=3)
+    faces = []
+    for values in sessions["turn_rating"]:
+        moods = rng.normal(0, 2) + np.where(rng.random(len(values)) < 0.6, values, rng.normal(size=len(values)))
+        faces.append({"affect": moods.tolist(), "noise": values})
+    sessions = with_column(sessions, "feedback", faces)
+    felt = np.concatenate(affect(sessions))
+    # A turn is worth 2 of the score, and shows .6 of itself, in the signal's deviations.
+    turn = 2 / np.std(sessions["score"])
+    found = {}
+    for slope in (False, True):
+        options = {"li_slope": slope, "li_weight": 0.8, "num_train_epochs": 40, "learning_rate": 1e-2}
+        trained = trainer(reward_model("bert"), train=sessions, held_out=sessions, weight_decay=0.0, **options)
+        trained.train()
+        rewards = np.concatenate(rewards_of(trained.model, sessions))
+        values = np.concatenate(sessions["turn_rating"])
+        found[slope] = (rewards[values > 0].mean() - rewards[values < 0].mean()) / 2
+        if slope:
+            assert trained.evaluate()["eval_li_slope"] == pytest.approx(0.6 / felt.std() / turn, rel=0.2)
+    assert found[True] == pytest.approx(turn, rel=0.1)
+    assert found[False] < 0.6 * turn
+
+
 # ------------------------------------------------------------------------------------------------ as published
 
 

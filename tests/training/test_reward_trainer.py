@@ -265,6 +265,11 @@ def test_a_weight_out_of_range(weight):
         GeliRewardArguments(li_weight=weight)
 
 
+def test_a_slope_needs_the_score():
+    with pytest.raises(ValueError, match="li_slope with li_weight=1"):
+        GeliRewardArguments(li_slope=True, li_weight=1.0)
+
+
 def test_an_unknown_signal(trainer):
     with pytest.raises(ValueError, match="no feedback named 'smile'; they carry affect, noise"):
         trainer(li="smile")

@@ -35,7 +35,8 @@ CASES = {
         "training": COMMON
         | SAMPLED
         | {"save_strategy": "steps", "eval_strategy": "steps", "logging_strategy": "steps"}
-        | {"save_steps": 3, "eval_steps": 3, "logging_steps": 3},
+        | {"save_steps": 3, "eval_steps": 3, "logging_steps": 3}
+        | {"li_slope": True, "li_weight": 0.5},
         "resume_at": 6,  # of 4 steps an epoch
     },
     "trains the backbone": {
