@@ -9,7 +9,7 @@ but the last leaves lies in a folder of its own there, `round1/`:
     lengthen  the same, on longer pieces, so that it is at home in longer dialogues                -> base/
     sft       the same, fine-tuned on the agent's turns                                            -> policy/
     talk      with people of the sample, who rate each session and show their faces                -> talks.jsonl
-    reward    a reward model on that base, of these sessions and others                            -> policy_reward/
+    reward    a reward model that begins as that policy, of these sessions and others              -> policy_reward/
     align     an adapter of the policy, by GRPO against it; the truth chooses the checkpoint       -> policy_adapter/
     evaluate  all three on held-out dialogues, judged by the truth       -> figures.json, and a card in each folder
 
@@ -66,9 +66,9 @@ from geli_hf.evaluation.policies import JudgedReply, PolicyComparison
 from geli_hf.evaluation.table import COLUMNS
 from geli_hf.hub.cards import Measured, fill, made, policy_card, save_card
 from geli_hf.modeling_geli import GeliRewardModel
-from geli_hf.sessions import SessionError, add_signal, session_features, split_sessions
+from geli_hf.sessions import SessionError, session_features, split_sessions
 from geli_hf.settings import SettingsError, build, claim, parse_settings
-from geli_hf.training import GeliRewardArguments, GeliRewardTrainer, fit_hindsight, score_cached
+from geli_hf.training import GeliRewardArguments, GeliRewardTrainer, score_cached
 from geli_hf.training.checkpoints import run_training, write_by_one, write_history
 
 STAGES = ("pretrain", "lengthen", "sft", "talk", "reward", "align", "evaluate")
@@ -132,8 +132,7 @@ class RewardSettings:
     test_conversations: int = field(default=300, metadata={"help": "Others, which all figures are measured on."})
     eval_share: float = field(default=0.1, metadata={"help": "Share of the first to watch the training on."})
     config: dict = field(default_factory=dict, metadata={"help": "Fields of GeliRewardConfig, on the policy's base."})
-    distil: dict = field(default_factory=dict, metadata={"help": "GeliRewardArguments to learn from teachers with."})
-    training: dict = field(default_factory=dict, metadata={"help": "GeliRewardArguments to learn from ratings with."})
+    training: dict = field(default_factory=dict, metadata={"help": "GeliRewardArguments."})
     further: dict = field(default_factory=dict, metadata={"help": "Those that differ from the second round on."})
 
 
@@ -379,7 +378,7 @@ def opening(seed: list[int]) -> str:
 
 
 def reward_stage(settings: dict, output: Path, run: RunSettings, part: Round) -> None:
-    """a reward model on the policy's base: its head in closed form, then the whole; in later rounds it learns more"""
+    """a reward model that begins as the policy, from ratings and faces; in later rounds it learns more"""
     target = part.folder / "policy_reward"
     if target.exists():
         return kept(target)
@@ -387,34 +386,20 @@ def reward_stage(settings: dict, output: Path, run: RunSettings, part: Round) ->
     sessions = rated_sessions(reward, run, part.number)
     talks = [rated_talks(reward, each.folder, run) for each in (*part.before, part)]
     parts = {name: concatenate_datasets([sessions[name], *(rows[name] for rows in talks)]) for name in TRAINED_ON}
-    tests = {"sample": sessions["test"]} | {f"talks{number}": rows["test"] for number, rows in enumerate(talks, 1)}
-    figures: dict = {"sessions": sizes(sessions), "talks": [sizes(rows) for rows in talks]}
-
-    def learn(model: GeliRewardModel, name: str, taught: dict[str, Dataset], weight: float, given: dict) -> None:
-        args = {"seed": run.seed, "report_to": "none", "use_cpu": not torch.accelerator.is_available()}
-        args |= {"output_dir": str(part.folder / "checkpoints" / name), "freeze_backbone": False, "li_weight": weight}
-        trainer = GeliRewardTrainer(model, build(GeliRewardArguments, args | given), *taught.values())
-        run_training(trainer, run.resume)
-        write_history(trainer, part.folder / f"{name}_history.json")
-        figures[name] = {which: within_session(model, rows) for which, rows in tests.items()}
-
+    args = {"seed": run.seed, "report_to": "none", "use_cpu": not torch.accelerator.is_available()}
+    args |= {"output_dir": str(part.folder / "checkpoints" / "reward"), "freeze_backbone": False} | reward.training
     if part.before:
         model = GeliRewardModel.from_pretrained(part.before[-1].folder / "policy_reward", dtype=torch.float32)
-        learn(model, "reward", parts, 0.0, reward.training | reward.further)
+        args |= reward.further
     else:
-        backbone = GeliRewardModel.from_backbone(str(output / "base"), **reward.config)
-        fit = fit_hindsight(backbone, parts["train"], parts["eval"], seed=run.seed)
-        model, explained = fit.reward_model, fit.attribution.score_sessions(parts["eval"])
-        figures["closed_form"] = {name: within_session(model, rows) for name, rows in tests.items()}
-        targets = {"train": fit.targets, "eval": [row["turn_rewards"] for row in explained]}
-        taught = {name: add_signal(rows, "hindsight", targets[name]) for name, rows in parts.items()}
-        # What the teachers say is easily learned, and no better than they are. The ratings then form the features.
-        for name, weight, given in (("distil", 1.0, reward.distil), ("reward", 0.0, reward.training)):
-            learn(model, name, taught, weight, {"li": "hindsight"} | given)
+        model = GeliRewardModel.from_backbone(str(output / "policy"), **reward.config)
+    trainer = GeliRewardTrainer(model, build(GeliRewardArguments, args), *parts.values())
+    run_training(trainer, run.resume)
+    write_history(trainer, part.folder / "reward_history.json")
+    learned_from = {"sessions": sizes(sessions), "talks": [sizes(rows) for rows in talks]}
     write_by_one(
-        part.folder / "reward_figures.json", lambda path: path.write_text(json.dumps(figures, indent=1) + "\n")
+        part.folder / "reward_data.json", lambda path: path.write_text(json.dumps(learned_from, indent=1) + "\n")
     )
-    print(f"Within-session Spearman with the truth: {figures}", flush=True)
     write_by_one(target, partial(save_reward_model, model))
 
 
@@ -610,14 +595,13 @@ def evaluate_stage(settings: dict, output: Path, run: RunSettings) -> None:
 def rewards_of(reward: RewardSettings, output: Path, run: RunSettings) -> dict:
     """How well the reward model of each round orders the turns of the sample and of every round's talks."""
     rounds = rounds_of(reward, output)
-    found = [json.loads((each.folder / "reward_figures.json").read_text()) for each in rounds]
+    found = [json.loads((each.folder / "reward_data.json").read_text()) for each in rounds]
     talks = {f"talks{number}": rated_talks(reward, each.folder, run)["test"] for number, each in enumerate(rounds, 1)}
     held_out = {"sample": rated_sessions(reward, run)["test"]} | talks
     models = (GeliRewardModel.from_pretrained(each.folder / "policy_reward", dtype=torch.float32) for each in rounds)
     return {
         "sessions": [each["sessions"] for each in found],
         "talks": found[-1]["talks"],
-        "before": {name: found[0][name] for name in ("closed_form", "distil")},
         "rounds": [{name: within_session(model, rows) for name, rows in held_out.items()} for model in models],
     }
 
@@ -782,10 +766,9 @@ def cards(figures: dict, folder: Path) -> dict[str, ModelCard]:
             f"{sum(rated):,} sessions of the sample corpus, which the package makes, and {sum(talked):,} that the "
             f"small policy talked with the people of that corpus: {talked[0]:,} before it was aligned"
             + "".join(f", {count:,} after round {number}" for number, count in enumerate(talked[1:], 1))
-            + ". First the head was solved for from the ratings of sessions and the listeners' simulated faces and "
-            "answers, by `fit_hindsight`; then all weights were trained, on what its teachers, who heard the answers, "
-            "say of the turns, and then on the ratings (RRD); later rounds went on with the ratings of new sessions "
-            "and of all talks. The backbone began as the base of the small policy."
+            + ". All weights were trained at once, on the ratings of the sessions (RRD) and on the listeners' "
+            "simulated faces, of which it was found out how much of a reward shows in them (`li_slope`); later rounds "
+            "went on with new sessions and all talks. The backbone began as the small policy."
         ),
         rating="the simulated partner's overall affect, 1 to 9.",
         held_out=(
@@ -899,11 +882,7 @@ def reward_table(figures: dict) -> str:
     found, last = figures["reward"], len(figures["reward"]["rounds"])
     columns = {"sample": "the sample's people", "talks1": "the fine-tuned policy"}
     columns |= {f"talks{number + 1}": f"as aligned in round {number}" for number in range(1, last)}
-    models = {
-        "before its backbone was trained": found["before"]["closed_form"],
-        "before it was trained on the ratings": found["before"]["distil"],
-        **{f"after round {number}": each for number, each in enumerate(found["rounds"], 1)},
-    }
+    models = {f"after round {number}": each for number, each in enumerate(found["rounds"], 1)}
     models["this model"] = models.pop(f"after round {last}")
     rows = [
         [name, *(f"{each[column]:.3f}" if column in each else "" for column in columns)]
