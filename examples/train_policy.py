@@ -22,8 +22,10 @@ setting stands in the YAML file, and the command line overrides it. A run that w
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import platform
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -901,7 +903,16 @@ def kept(target: Path) -> None:
     print(f"{target} is there already and is kept")
 
 
+def keep_freed_memory() -> None:
+    """Every token of a batch of replies makes a cache of many megabytes anew. glibc would give the old one back each
+    time and fetch the new one page by page, for a quarter of the time that the policy talks."""
+    if platform.libc_ver()[0] == "glibc":
+        for parameter in (-1, -3):  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+            ctypes.CDLL(None).mallopt(parameter, 2**31 - 1)
+
+
 if __name__ == "__main__":
+    keep_freed_memory()
     try:
         main(sys.argv[1:])
     except (SettingsError, SessionError, FileNotFoundError) as error:
