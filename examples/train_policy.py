@@ -768,9 +768,9 @@ def cards(figures: dict, folder: Path) -> dict[str, ModelCard]:
             f"{sum(rated):,} sessions of the sample corpus, which the package makes, and {sum(talked):,} that the "
             f"small policy talked with the people of that corpus: {talked[0]:,} before it was aligned"
             + "".join(f", {count:,} after round {number}" for number, count in enumerate(talked[1:], 1))
-            + ". All weights were trained at once, on the ratings of the sessions (RRD) and on the listeners' "
-            "simulated faces, of which it was found out how much of a reward shows in them (`li_slope`); later rounds "
-            "went on with new sessions and all talks. The backbone began as the small policy."
+            + ". The backbone began as the small policy. All weights were trained, on the ratings of the sessions "
+            "(RRD) and at once on the listeners' simulated faces, where it was found out how much of a reward shows "
+            "(`li_slope`)" + ("; later rounds went on with new sessions and all talks." if talked[1:] else ".")
         ),
         rating="the simulated partner's overall affect, 1 to 9.",
         held_out=(
