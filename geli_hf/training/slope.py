@@ -10,6 +10,9 @@ DECAY = 0.99  # of what a batch counts, from one to the next: the last hundred c
 # What is believed at first, and as firmly as a batch whose rewards have this variance. Where a session's score says as
 # much as real ones do, a turn is worth some two deviations of the score, and a good signal correlates with it by .2.
 FIRST_SLOPE, FIRST_VARIANCE = 0.1, 0.1
+LEAST_VARIANCE = (
+    1e-8  # below which the first belief is all there is: batches that tell nothing fade, and never to 0 / 0
+)
 
 
 class SignalSlope(TrainerCallback, ExportableState):
@@ -28,7 +31,7 @@ class SignalSlope(TrainerCallback, ExportableState):
     @property
     def value(self) -> torch.Tensor:
         """Units of the signal per unit of reward."""
-        return self.covariance / self.variance
+        return (self.covariance + FIRST_SLOPE * LEAST_VARIANCE) / (self.variance + LEAST_VARIANCE)
 
     @torch.no_grad()
     def update(self, rewards: torch.Tensor, mask: torch.Tensor, feedback: torch.Tensor) -> None:

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from geli_hf import GeliRewardModel
 from geli_hf.training import PAPER, GeliRewardTrainer
+from geli_hf.training.slope import SignalSlope
 
 
 def rewards_of(model, sessions) -> list[np.ndarray]:
@@ -148,6 +149,23 @@ def test_a_training_step_with_a_slope(trainer, train_sessions):
     implicit = np.mean([np.mean((f - slope * r) ** 2) for r, f in centred])
     assert one_step.state.log_history[0]["loss"] == pytest.approx(0.6 * explicit + 0.4 * implicit, rel=1e-3)
     assert one_step.evaluate()["eval_li_slope"] == pytest.approx(slope, rel=1e-4)
+
+
+def test_batches_that_tell_nothing_leave_the_slope_as_it_was(monkeypatch):
+    """Sessions of one observed turn; both moments fade to 0 in the end, and the first belief is left."""
+    slope, mask = SignalSlope(), torch.tensor([[True, True], [True, False]])
+    rewards = torch.tensor([[1.0, -1.0], [2.0, 0.0]])
+    slope.update(rewards, mask, torch.tensor([[0.5, 0.0], [1.0, NAN]]))
+    learned = slope.value.item()
+    monkeypatch.setattr("geli_hf.training.slope.DECAY", 0.5)
+    blind = torch.tensor([[NAN, 1.0], [1.0, NAN]])
+    slope.update(rewards, mask, blind)
+    assert slope.value.item() == pytest.approx(learned, rel=1e-5)
+    assert learned == pytest.approx((0.99 * 0.01 + 0.01 * 0.25) / (0.99 * 0.1 + 0.01 * 1.0), rel=1e-5)
+    for _ in range(200):
+        slope.update(rewards, mask, blind)
+    assert slope.variance == 0
+    assert slope.value.item() == pytest.approx(0.1)
 
 
 def test_a_faint_signal_leaves_rewards_their_size_where_its_slope_is_learned(trainer):
