@@ -10,9 +10,8 @@ DECAY = 0.99  # of what a batch counts, from one to the next: the last hundred c
 # What is believed at first, and as firmly as a batch whose rewards have this variance. Where a session's score says as
 # much as real ones do, a turn is worth some two deviations of the score, and a good signal correlates with it by .2.
 FIRST_SLOPE, FIRST_VARIANCE = 0.1, 0.1
-LEAST_VARIANCE = (
-    1e-8  # below which the first belief is all there is: batches that tell nothing fade, and never to 0 / 0
-)
+# Batches that tell nothing let both moments fade. Below this variance the first belief is all there is, never 0 / 0.
+LEAST_VARIANCE = 1e-8
 
 
 class SignalSlope(TrainerCallback, ExportableState):
