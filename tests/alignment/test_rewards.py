@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import math
 import statistics
+from copy import deepcopy
 from types import SimpleNamespace
 
 import pytest
@@ -291,11 +292,12 @@ class TestScale:
 
 def test_processes_that_share_a_batch_reward_it_as_one_would(reward_model, monkeypatch):
     """Two processes, acted one after the other: what each gathers is what both have."""
+    exact = deepcopy(reward_model).double()  # padded otherwise, float32 rounds otherwise
     replies = ["Okay.", "I never know.", "That sounds wet, and it rained all day.", "What do you cook?"]
     prompts, completions = [HIKING] * 4, [said(reply) for reply in replies]
 
     def make():
-        return GeliReward(reward_model, normalise=True)
+        return GeliReward(exact, normalise=True)
 
     together = make()(prompts, completions, trainer_state=TrainerState())
     rows = []
