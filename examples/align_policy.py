@@ -35,6 +35,7 @@ from geli_hf.alignment import (
     AdaptiveKL,
     GeliReward,
     PolicyError,
+    ReferenceLikelihood,
     StopAtKL,
     align,
     check_policy,
@@ -87,6 +88,9 @@ class RewardSettings:
     model: str = field(metadata={"help": "Reward model, by folder or name on the Hub."})
     options: dict = field(
         default_factory=lambda: {"length_neutral": True}, metadata={"help": "Of geli_hf.alignment.GeliReward."}
+    )
+    likelihood: float = field(
+        default=0.0, metadata={"help": "Weight of a reply's log-likelihood before RL, see ReferenceLikelihood."}
     )
 
 
@@ -240,6 +244,8 @@ def load(run: Run) -> dict[str, Dataset]:
 
 
 def open_reward(settings: RewardSettings) -> GeliReward:
+    if settings.likelihood < 0:
+        raise SettingsError(f"reward.likelihood: expected 0 or more, found {settings.likelihood}")
     try:
         if is_attribution(settings.model, "reward.model"):
             raise SettingsError(
@@ -295,6 +301,10 @@ def align_once(run: Run, before: str, reward: GeliReward, prompts: Dataset) -> N
         return kept(target)
     own = run.revision if before == run.model.model_name_or_path else {}
     args.model_init_kwargs = run.model_kwargs | own | (args.model_init_kwargs or {})
+    if run.reward.likelihood:
+        reward.likelihood = ReferenceLikelihood(
+            *load_policy(before, **run.model_kwargs, **own), weight=run.reward.likelihood
+        )
     trainer = align(before, reward, prompts, args, run.lora(), callbacks=run.callbacks, resume=run.run.resume)
     write_history(trainer, run.output / "policy_history.json")
     write_policy(trainer, target, merge=run.run.merge)

@@ -13,8 +13,9 @@ but the last leaves lies in a folder of its own there, `round1/`:
     align     an adapter of the policy, by GRPO against it; the truth chooses the checkpoint       -> policy_adapter/
     evaluate  all three on held-out dialogues, judged by the truth       -> figures.json, and a card in each folder
 
-What GRPO finds out is how to please the reward model, also where that is wrong. So from the second round on the policy
-that the last one aligned does the talking, its ratings correct the reward model, and the policy is aligned anew.
+What GRPO finds out is how to please the reward model, also where that is wrong. So replies are also rewarded for how
+likely the fine-tuned policy finds them (`policy.likelihood`). And from the second round on the policy that was aligned
+last does the talking, its ratings correct the reward model, and the policy is aligned anew.
 
 Weights are written in bfloat16, and every stage goes on from what was written: what is measured is what ships. Every
 setting stands in the YAML file, and the command line overrides it. A run that was stopped goes on with `--resume`.
@@ -45,6 +46,7 @@ from transformers.trainer_utils import sort_checkpoints
 
 from geli_hf.alignment import (
     GeliReward,
+    ReferenceLikelihood,
     SessionRollouts,
     SimulatedPeople,
     align,
@@ -155,6 +157,7 @@ class PolicySettings:
     vocab_size: int = field(default=2560, metadata={"help": "Of its tokenizer."})
     lora: dict = field(default_factory=lambda: {"r": 16, "lora_alpha": 32}, metadata={"help": "peft.LoraConfig."})
     length_neutral: bool = field(default=True, metadata={"help": "Reward nobody for talking more or less."})
+    likelihood: float = field(default=0.0, metadata={"help": "Reward of a nat of a reply's likelihood before RL."})
 
 
 def main(argv: list[str]) -> None:
@@ -175,6 +178,8 @@ def main(argv: list[str]) -> None:
     run = build(RunSettings, settings[""])
     if unknown := set(run.stages) - set(STAGES):
         raise SettingsError(f"stages: expected some of {', '.join(STAGES)}, found {', '.join(sorted(unknown))}")
+    if (weight := build(PolicySettings, settings["policy"]).likelihood) < 0:
+        raise SettingsError(f"policy.likelihood: expected 0 or more, found {weight}")
     output = Path(run.output_dir)
     # What it was begun with counts, but not how far it was to go, nor where Topical-Chat lies.
     lasting = {name: {k: v for k, v in part.items() if name or k == "seed"} for name, part in settings.items()}
@@ -461,10 +466,15 @@ def align_stage(settings: dict, output: Path, run: RunSettings, part: Round) -> 
     policy, data = build(PolicySettings, settings["policy"]), build(DataSettings, settings["data"])
     sessions = rated_sessions(build(RewardSettings, settings["reward"]), run)
     args = arguments(GRPOConfig, settings, "grpo", part.folder, run)
+    likelihood = None
+    if policy.likelihood:
+        reference = load_policy(output / "policy", dtype=torch.float32)
+        likelihood = ReferenceLikelihood(*reference, weight=policy.likelihood, batch_size=64)
     trainer = align(
         output / "policy",
         GeliReward(
             GeliRewardModel.from_pretrained(part.folder / "policy_reward", dtype=torch.float32),
+            likelihood=likelihood,
             length_neutral=policy.length_neutral,
         ),
         # Longer ones take three times as long.

@@ -9,6 +9,7 @@ _EXPORTS = {
     "callbacks": ["AdaptiveKL", "StopAtKL"],
     "dialogue": ["OPENING", "context_window", "cut_reply", "open_with_user", "without_opening"],
     "guards": ["length_slope", "repeated_share", "without_length_slope"],
+    "likelihood": ["ReferenceLikelihood"],
     "partners": ["Answer", "EndpointPartner", "ModelPartner", "Partner", "SimulatedPeople"],
     "policy": ["PolicyError", "check_policy", "is_adapter", "load_policy", "load_policy_tokenizer", "small_policy"],
     "replies": ["compare_policies", "generate_replies", "judge_by_reward"],

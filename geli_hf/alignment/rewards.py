@@ -25,6 +25,7 @@ from ..modeling_geli import GeliRewardModel
 from ..sessions import Message
 from .dialogue import cut_reply, without_opening
 from .guards import RunningMoments, length_slope, repeated_share, without_length_slope
+from .likelihood import ReferenceLikelihood
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerState
@@ -49,15 +50,18 @@ class GeliReward:
 
     On this turn reward work, in this order, the guards and the scale, over the completions of all processes:
 
-    1. `length_neutral` takes out what length alone explains,
-    2. `repetition_penalty` is subtracted, times the share of repeated n-grams,
-    3. `normalise` and `clip` make the scale that of the published run.
+    1. `likelihood` is added, times its weight, if there is one,
+    2. `length_neutral` takes out what length alone explains,
+    3. `repetition_penalty` is subtracted, times the share of repeated n-grams,
+    4. `normalise` and `clip` make the scale that of the published run.
 
     With `length_neutral=False, repetition_penalty=0` the rewards are those that TRL's own doors give.
 
     Args:
         model: the reward model, a PEFT adapter on one, or its name or folder. It is put into eval mode.
         tokenizer: only if it is not the model's own.
+        likelihood: for replies that the policy would rather give than others before it learned; see
+            `ReferenceLikelihood`. Default: none.
         length_neutral: see `without_length_slope`. A policy that gets better turns by talking more, or less, has
             learned nothing about turns.
         repetition_penalty: what a reply loses that only repeats itself or the agent's own earlier turns, in units of
@@ -81,6 +85,7 @@ class GeliReward:
         model: GeliRewardModel | PeftModel | str | Path,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
+        likelihood: ReferenceLikelihood | None = None,
         length_neutral: bool = True,
         repetition_penalty: float = 1.0,
         normalise: bool = False,
@@ -90,6 +95,8 @@ class GeliReward:
     ):
         if repetition_penalty < 0:
             raise ValueError(f"repetition_penalty: expected 0 or more, found {repetition_penalty}")
+        if not isinstance(likelihood, ReferenceLikelihood | None):
+            raise TypeError(f"likelihood: expected a ReferenceLikelihood, found {likelihood!r}")
         if clip is not None and not clip > 0:
             raise ValueError(f"clip: expected a positive bound, found {clip}")
         if isinstance(model, str | Path):
@@ -99,6 +106,7 @@ class GeliReward:
         if tokenizer is not None:
             self.model.tokenizer = tokenizer
         _ = self.model.tokenizer  # if it is missing, that is said now and not after the first generation
+        self.likelihood = likelihood
         self.length_neutral, self.repetition_penalty = length_neutral, repetition_penalty
         self.normalise, self.clip = normalise, clip
         self.device = device
@@ -110,6 +118,7 @@ class GeliReward:
         self,
         prompts: Sequence[Sequence[Message]],
         completions: Sequence[Sequence[Message]],
+        completion_ids: Sequence[Sequence[int]] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
         log_extra: Callable[[str, list], None] | None = None,
         trainer_state: TrainerState | None = None,
@@ -120,11 +129,12 @@ class GeliReward:
         Args:
             prompts: for each completion the dialogue before it, a list of {role, content} that ends with the user.
             completions: for each a list that holds one message of the assistant.
+            completion_ids: their tokens, which a `likelihood` needs.
             log_metric: logs, under `name/`: `turn_reward_mean`, `_min` and `_max`, before guards and scale (TRL logs
                 what is returned as `rewards/name/mean`); the shares of completions that were `cut`, `empty` and
-                `nan`; of the guards `length_slope`, the reward that length would have won per unit of log(words), and
-                `repetition`, the mean share of repeated n-grams; of the scale `running_mean`, `running_std` and
-                `clipped_share`.
+                `nan`; of the guards `log_likelihood`, the mean in nats a reply before the weight, `length_slope`, the
+                reward that length would have won per unit of log(words), and `repetition`, the mean share of repeated
+                n-grams; of the scale `running_mean`, `running_std` and `clipped_share`.
             log_extra: logs each completion's `turn_reward` and the `reply` that it was given for, and of the first two
                 dialogues `turn_rewards`, those of all turns of the agent.
             trainer_state: of the trainer that calls, which keeps the running moments. Without it nothing is shared
@@ -145,7 +155,9 @@ class GeliReward:
             repeated_share(reply, [m["content"] for m in dialogue[:-1] if m["role"] == "assistant"])
             for dialogue, reply in zip(dialogues, replies)
         ]
-        rows = [(repr(p), len(reply.split()), r, v) for p, reply, r, v in zip(prompts, replies, repetition, raw)]
+        likelihood = self._likelihood(prompts, completion_ids)
+        worth = [value + self.likelihood.weight * log for value, log in zip(raw, likelihood)] if likelihood else raw
+        rows = [(repr(p), len(reply.split()), r, v) for p, reply, r, v in zip(prompts, replies, repetition, worth)]
         rewards, curves = self._guarded(rows, trainer_state, learns=not _evaluates(log_metric))
 
         name = self.__name__
@@ -159,6 +171,8 @@ class GeliReward:
             log_metric(f"{name}/empty_share", replies.count("") / len(replies))
             log_metric(f"{name}/nan_share", 1 - len(real) / len(raw))
             log_metric(f"{name}/repetition", sum(repetition) / len(repetition))
+            if likelihood:
+                log_metric(f"{name}/log_likelihood", sum(likelihood) / len(likelihood))
             for key, value in curves.items():
                 log_metric(f"{name}/{key}", value)
         if log_extra is not None:
@@ -196,6 +210,16 @@ class GeliReward:
                 "training goes on without. If there are many, load the reward model in float32"
             )
         return rewards
+
+    def _likelihood(self, prompts: Sequence[Sequence[Message]], completion_ids: Sequence | None) -> list[float]:
+        if self.likelihood is None:
+            return []
+        if completion_ids is None:
+            raise ValueError(
+                "completion_ids: a reward with a likelihood reads the tokens that were sampled, found none; "
+                "TRL's trainers pass them"
+            )
+        return self.likelihood(prompts, completion_ids)
 
     def _guarded(
         self, rows: list[tuple[str, int, float, float]], trainer_state: TrainerState | None, *, learns: bool
@@ -254,6 +278,8 @@ class GeliReward:
             device = PartialState().device
         if device is not None and self.model.device != torch.device(device):
             self.model.to(device)
+        if self.likelihood is not None:
+            self.likelihood.place()
 
     @staticmethod
     def _dialogue(prompt: Sequence[Message], reply: str) -> list[Message]:

@@ -199,7 +199,7 @@ def test_the_published_preset_runs_and_leaves_an_adapter(published, llama):
 def test_an_adapter_may_be_the_policy(script, published, reward, tmp_path):
     """It is merged first, so that the next adapter begins, and its KL is counted, where this one ended."""
     output, adapter = tmp_path / "run", str(published / "policy")
-    words = default(output, adapter, reward, **{"grpo.max_steps": 1})
+    words = default(output, adapter, reward, **{"grpo.max_steps": 1, "reward.likelihood": 0.1})
     words = [word for word in words if not word.startswith("--sft")]
     config = yaml.safe_load(DEFAULT.read_text())
     del config["sft"]
@@ -213,6 +213,7 @@ def test_an_adapter_may_be_the_policy(script, published, reward, tmp_path):
     assert (output / "policy" / "model.safetensors").exists()
     [entry] = [entry for entry in json.loads((output / "policy_history.json").read_text()) if "kl" in entry]
     assert entry["kl"] == pytest.approx(0, abs=1e-5)
+    assert entry["geli/log_likelihood"] < 0
 
 
 @pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
@@ -284,6 +285,8 @@ def test_accelerate_reads_its_configurations(file):
         ({"grpo.use_vllm": True}, r"grpo\.use_vllm: vllm is not installed here"),
         ({"reward.model": "/nowhere"}, r"reward\.model: there is no folder /nowhere"),
         ({"reward.options": {"neutral": True}}, r"reward\.options: .*'neutral'"),
+        ({"reward.options": {"likelihood": 0.2}}, r"reward\.options: likelihood: expected a ReferenceLikelihood"),
+        ({"reward.likelihood": -0.2}, r"reward\.likelihood: expected 0 or more, found -0\.2"),
         ({"model.model_name_or_path": "/nowhere"}, r"model\.model_name_or_path: /nowhere: there is no such folder"),
         ({"model.model_name_or_path": None}, r"not given: model\.model_name_or_path, the policy to align"),
         ({"model.load_in_4bit": True}, "quantised weights can't be exactly"),
