@@ -244,8 +244,8 @@ def load(run: Run) -> dict[str, Dataset]:
 
 
 def open_reward(settings: RewardSettings) -> GeliReward:
-    if settings.likelihood < 0:
-        raise SettingsError(f"reward.likelihood: expected 0 or more, found {settings.likelihood}")
+    if not 0 <= settings.likelihood < math.inf:
+        raise SettingsError(f"reward.likelihood: expected a number, 0 or more, found {settings.likelihood}")
     try:
         if is_attribution(settings.model, "reward.model"):
             raise SettingsError(
@@ -303,9 +303,12 @@ def align_once(run: Run, before: str, reward: GeliReward, prompts: Dataset) -> N
     args.model_init_kwargs = run.model_kwargs | own | (args.model_init_kwargs or {})
     if run.reward.likelihood:
         reward.likelihood = ReferenceLikelihood(
-            *load_policy(before, **run.model_kwargs, **own), weight=run.reward.likelihood
+            *load_policy(before, **run.model_kwargs, **own),
+            weight=run.reward.likelihood,
+            chat_template_kwargs=args.chat_template_kwargs,
         )
     trainer = align(before, reward, prompts, args, run.lora(), callbacks=run.callbacks, resume=run.run.resume)
+    reward.likelihood = None  # its copy of the policy takes memory
     write_history(trainer, run.output / "policy_history.json")
     write_policy(trainer, target, merge=run.run.merge)
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import platform
 import sys
@@ -178,8 +179,8 @@ def main(argv: list[str]) -> None:
     run = build(RunSettings, settings[""])
     if unknown := set(run.stages) - set(STAGES):
         raise SettingsError(f"stages: expected some of {', '.join(STAGES)}, found {', '.join(sorted(unknown))}")
-    if (weight := build(PolicySettings, settings["policy"]).likelihood) < 0:
-        raise SettingsError(f"policy.likelihood: expected 0 or more, found {weight}")
+    if not 0 <= (weight := build(PolicySettings, settings["policy"]).likelihood) < math.inf:
+        raise SettingsError(f"policy.likelihood: expected a number, 0 or more, found {weight}")
     output = Path(run.output_dir)
     # What it was begun with counts, but not how far it was to go, nor where Topical-Chat lies.
     lasting = {name: {k: v for k, v in part.items() if name or k == "seed"} for name, part in settings.items()}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -19,18 +21,22 @@ class ReferenceLikelihood:
 
     A reward model has learned from what is said, and is wrong most often about what never is: a sentence that breaks
     off, a question about something nobody has named. With `weight * log pi(reply | prompt)` added to the reward r, and
-    beta times the KL penalty against the same policy pi taken off, the best policy is in proportion to
+    beta times the KL divergence from the same policy pi taken off, the best policy is in proportion to
 
         pi(reply | prompt) ** ((beta + weight) / beta) * exp(r / beta):
 
     the penalty alone holds it to replies that pi might give, and this to those that pi would rather give (Jaques et
-    al., ICML 2017, arXiv 1611.02796: augmentation by the log-prior, with the weight 1). What it costs is variety.
+    al., ICML 2017, arXiv 1611.02796: augmentation by the log-prior, with the weight 1). GRPO divides rewards by the
+    deviation of their group, and then beta is in another unit than r and the weight. What it costs is variety, and
+    memory for a second copy of the policy.
 
     Args:
         policy: the policy that training begins with, or its name or folder; loaded in the dtype that it was saved in.
+            A model is frozen, and must not be the one that learns.
         tokenizer: that of a policy which is given as a model.
-        weight: what a nat is worth, in units of the reward: 0 or more. The sum over a reply's tokens is not small; in
-            the small policy that comes with the package it differs by 2.7 nats between the replies to one prompt.
+        weight: what a nat is worth, in units of the reward: 0 or more. Among the replies to one prompt the standard
+            deviation is 2.7 nats in the small policy that comes with the package, and more where more is said.
+        chat_template_kwargs: what the trainer's arguments have under this name.
         batch_size: replies that are read together.
 
     Example:
@@ -46,16 +52,18 @@ class ReferenceLikelihood:
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
         weight: float = 0.2,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         batch_size: int = 16,
     ):
-        if not weight >= 0:
-            raise ValueError(f"weight: expected 0 or more, found {weight}")
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"weight: expected a number, 0 or more, found {weight}")
         if isinstance(policy, str | Path):
             policy, tokenizer = load_policy(policy)
         elif tokenizer is None:
             raise ValueError("tokenizer: a policy that is given as a model needs its tokenizer")
-        self.policy, self.tokenizer = policy.eval().requires_grad_(False), tokenizer
+        self.policy, self.tokenizer = policy.requires_grad_(False), tokenizer
         self.weight, self.batch_size = weight, batch_size
+        self.chat_template_kwargs = dict(chat_template_kwargs or {})
         # Logits of a long prompt are the most that this takes, and nobody wants them.
         self._keeps = "logits_to_keep" in inspect.signature(policy.forward).parameters
 
@@ -69,7 +77,16 @@ class ReferenceLikelihood:
 
         Returns:
             One for each completion; 0 of one without a token.
+
+        Raises:
+            ValueError: the reference has another tokenizer, or is the policy that learns.
         """
+        self.policy.eval()
+        if any(weights.requires_grad for weights in self.policy.parameters()):
+            raise ValueError(
+                "policy: the reference of the likelihood learns, for the trainer has put an adapter into it or trains "
+                "it; give ReferenceLikelihood the folder of the policy, or a copy"
+            )
         known = self.policy.get_input_embeddings().num_embeddings
         if (highest := max((max(ids, default=0) for ids in completion_ids), default=0)) >= known:
             raise ValueError(
@@ -92,7 +109,9 @@ class ReferenceLikelihood:
             self.policy.to(PartialState().device)
 
     def _prompt_ids(self, prompt: Sequence[Message]) -> list[int]:
-        encoded = self.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=True)
+        encoded = self.tokenizer.apply_chat_template(
+            list(prompt), add_generation_prompt=True, return_dict=True, **self.chat_template_kwargs
+        )
         return encoded["input_ids"]
 
     def _read(self, prompts: list[list[int]], replies: list[list[int]]) -> list[float]:
@@ -104,8 +123,10 @@ class ReferenceLikelihood:
         kept = {"logits_to_keep": ids.shape[1] - first} if self._keeps else {}
         logits = self.policy(input_ids=ids, attention_mask=mask.long().to(ids.device), use_cache=False, **kept).logits
         logits = logits[:, -(ids.shape[1] - first) :]
-        chosen = logits[:, :-1].float().log_softmax(-1).gather(2, ids[:, first + 1 :, None])[..., 0].double().cpu()
-        return [
-            values[len(prompt) - 1 - first : len(prompt) - 1 - first + len(reply)].sum().item()
-            for values, prompt, reply in zip(chosen, prompts, replies)
-        ]
+        result = []
+        for row, prompt, reply in zip(logits, prompts, replies):  # by one: in float32 all together take much memory
+            start = len(prompt) - 1 - first
+            said = row[start : start + len(reply)].float().log_softmax(-1)
+            chosen = said.gather(1, torch.tensor(reply, dtype=torch.long, device=said.device)[:, None])
+            result.append(chosen.double().sum().item())
+        return result

@@ -6,7 +6,7 @@ TRL refuses it too, or runs out of memory, but names what it has derived from th
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
-from transformers import TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 from trl import GRPOConfig, RLOOConfig, SFTConfig
 
 
@@ -70,6 +70,17 @@ def check_prompts(prompts: Dataset, args: GRPOConfig | RLOOConfig) -> None:
         )
 
 
+def check_likelihood(reward: Callable | Sequence[Callable], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ValueError if the reference of a reward's likelihood has other tokens than the policy."""
+    for each in reward if isinstance(reward, Sequence) else [reward]:
+        likelihood = getattr(each, "likelihood", None)
+        if likelihood is not None and likelihood.tokenizer.get_vocab() != tokenizer.get_vocab():
+            raise ValueError(
+                "reward: its likelihood is that of a policy with another tokenizer, so it would read other words than "
+                "were said; give ReferenceLikelihood the policy that is trained"
+            )
+
+
 @contextmanager
 def naming_memory(args: TrainingArguments) -> Iterator[None]:
     """Say which settings to lower where memory does not suffice, by what was being done.
@@ -94,7 +105,8 @@ def _what_to_lower(args: TrainingArguments, functions: set[str]) -> tuple[str, s
     if "_calculate_rewards" in functions:
         return "rewarding completions", (
             f"the number of completions that are rewarded together ({args.generation_batch_size}: by "
-            "steps_per_generation or per_device_train_batch_size), or context_messages, or take a smaller reward model"
+            "steps_per_generation or per_device_train_batch_size), or context_messages, or the batch_size of a "
+            "ReferenceLikelihood, or take a smaller reward model"
         )
     if "generate_replies" in functions:
         return (

@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +40,16 @@ UNTRAINED_FLOOR = -3.0
 LOGGED_DIALOGUES = 2
 
 
+class _Row(NamedTuple):
+    """What the guards look at of a completion: its prompt, its length in words, and the rest as in `GeliReward`."""
+
+    prompt: str
+    words: int
+    repeated: float
+    reward: float
+    log_likelihood: float
+
+
 class GeliReward:
     """Rewards each completion as a turn of the dialogue that its prompt is.
 
@@ -50,7 +60,7 @@ class GeliReward:
 
     On this turn reward work, in this order, the guards and the scale, over the completions of all processes:
 
-    1. `likelihood` is added, times its weight, if there is one,
+    1. `likelihood` is added, times its weight, if there is one; silence, which is short, gets the lowest of the batch,
     2. `length_neutral` takes out what length alone explains,
     3. `repetition_penalty` is subtracted, times the share of repeated n-grams,
     4. `normalise` and `clip` make the scale that of the published run.
@@ -155,9 +165,9 @@ class GeliReward:
             repeated_share(reply, [m["content"] for m in dialogue[:-1] if m["role"] == "assistant"])
             for dialogue, reply in zip(dialogues, replies)
         ]
-        likelihood = self._likelihood(prompts, completion_ids)
-        worth = [value + self.likelihood.weight * log for value, log in zip(raw, likelihood)] if likelihood else raw
-        rows = [(repr(p), len(reply.split()), r, v) for p, reply, r, v in zip(prompts, replies, repetition, worth)]
+        logs = self._log_likelihoods(prompts, completion_ids, dialogues, replies)
+        lengths = [len(reply.split()) for reply in replies]
+        rows = [_Row(*row) for row in zip(map(repr, prompts), lengths, repetition, raw, logs)]
         rewards, curves = self._guarded(rows, trainer_state, learns=not _evaluates(log_metric))
 
         name = self.__name__
@@ -169,10 +179,8 @@ class GeliReward:
                 log_metric(f"{name}/turn_reward_max", max(real))
             log_metric(f"{name}/cut_share", sum(r != s.strip() for r, s in zip(replies, said)) / len(said))
             log_metric(f"{name}/empty_share", replies.count("") / len(replies))
-            log_metric(f"{name}/nan_share", 1 - len(real) / len(raw))
+            log_metric(f"{name}/nan_share", sum(not math.isfinite(v + log) for v, log in zip(raw, logs)) / len(raw))
             log_metric(f"{name}/repetition", sum(repetition) / len(repetition))
-            if likelihood:
-                log_metric(f"{name}/log_likelihood", sum(likelihood) / len(likelihood))
             for key, value in curves.items():
                 log_metric(f"{name}/{key}", value)
         if log_extra is not None:
@@ -201,47 +209,66 @@ class GeliReward:
             scores = self.model.score_messages([dialogues[i] for i in spoken], last_turn_only=True)
             for index, score in zip(spoken, scores.tolist()):
                 rewards[index] = score
-        lost = [index for index, reward in enumerate(rewards) if not math.isfinite(reward)]
-        if lost:
-            index = lost[0]
-            logger.warning(
-                f"{self.__name__}: the reward model gave {rewards[index]} to the completion {replies[index]!r:.300} "
-                f"after {dialogues[index][-2:-1]!r:.300} ({len(lost)} of {len(rewards)} in this batch got no number); "
-                "training goes on without. If there are many, load the reward model in float32"
-            )
+        self._name_lost("reward model", rewards, dialogues, replies)
         return rewards
 
-    def _likelihood(self, prompts: Sequence[Sequence[Message]], completion_ids: Sequence | None) -> list[float]:
+    def _log_likelihoods(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        completion_ids: Sequence[Sequence[int]] | None,
+        dialogues: list[list[Message]],
+        replies: list[str],
+    ) -> list[float]:
         if self.likelihood is None:
-            return []
+            return [0.0] * len(replies)
         if completion_ids is None:
             raise ValueError(
                 "completion_ids: a reward with a likelihood reads the tokens that were sampled, found none; "
                 "TRL's trainers pass them"
             )
-        return self.likelihood(prompts, completion_ids)
+        logs = self.likelihood(prompts, completion_ids)
+        self._name_lost("reference of the likelihood", logs, dialogues, replies)
+        return logs
+
+    def _name_lost(self, model: str, values: list[float], dialogues: list[list[Message]], replies: list[str]) -> None:
+        lost = [index for index, value in enumerate(values) if not math.isfinite(value)]
+        if lost:
+            index = lost[0]
+            logger.warning(
+                f"{self.__name__}: the {model} gave {values[index]} to the completion {replies[index]!r:.300} "
+                f"after {dialogues[index][-2:-1]!r:.300} ({len(lost)} of {len(values)} in this batch got no number); "
+                f"training goes on without. If there are many, load the {model.partition(' of ')[0]} in float32"
+            )
 
     def _guarded(
-        self, rows: list[tuple[str, int, float, float]], trainer_state: TrainerState | None, *, learns: bool
+        self, rows: list[_Row], trainer_state: TrainerState | None, *, learns: bool
     ) -> tuple[list[float | None], dict[str, float]]:
-        """Rewards of this process's rows (prompt, words, repeated share, turn reward), and what to log of all rows."""
+        """Rewards of this process's rows, and what to log of all rows."""
         # Every process sees all rows: a prompt's completions may be spread over them, and the moments are shared.
         by_process, own = [rows], 0
         if trainer_state is not None and PartialState().num_processes > 1:
             by_process, own = gather_object([rows]), PartialState().process_index
         everyone = [row for process in by_process for row in process]
         first = sum(map(len, by_process[:own]))
-        rewards = np.array([row[-1] for row in everyone], dtype=np.float64)
-        finite = np.isfinite(rewards)
+        words = np.array([row.words for row in everyone])
+        rewards = np.array([row.reward for row in everyone], dtype=np.float64)
         curves = {}
 
-        spoken = [i for i, (_, words, _, _) in enumerate(everyone) if words and finite[i]]
-        if spoken:
-            columns = [[everyone[i][0] for i in spoken], [everyone[i][1] for i in spoken], rewards[spoken]]
+        if self.likelihood is not None:
+            logs = np.array([row.log_likelihood for row in everyone])
+            if np.isfinite(logs).any():
+                curves["log_likelihood"] = float(logs[np.isfinite(logs)].mean())
+            heard = logs[(words > 0) & np.isfinite(logs)]
+            logs[words == 0] = heard.min() if heard.size else 0.0
+            rewards += self.likelihood.weight * logs
+        finite = np.isfinite(rewards)
+        spoken = np.flatnonzero((words > 0) & finite)
+        if spoken.size:
+            columns = [[everyone[i].prompt for i in spoken], words[spoken], rewards[spoken]]
             curves["length_slope"] = length_slope(*columns)
             if self.length_neutral:
                 rewards[spoken] = without_length_slope(*columns)
-        rewards -= self.repetition_penalty * np.array([row[2] for row in everyone])
+        rewards -= self.repetition_penalty * np.array([row.repeated for row in everyone])
         if self.normalise:
             self._resume(trainer_state)
             if learns:

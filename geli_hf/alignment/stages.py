@@ -29,7 +29,7 @@ from ..hub.cards import name_of
 from ..training.checkpoints import run_training, write_by_one
 from .callbacks import StopAtKL, WatchesKL
 from .dialogue import context_window, open_with_user
-from .limits import check_kl_weight, check_prompts, naming_memory
+from .limits import check_kl_weight, check_likelihood, check_prompts, naming_memory
 from .policy import check_policy, hub_kwargs, is_adapter, load_policy, load_policy_tokenizer
 from .policy_cards import save_policy_card, write_own_cards
 
@@ -250,6 +250,8 @@ def align(
             f"policy: {policy} is an adapter, and TRL would take the model under it for the reference of the KL "
             "penalty; merge it first: load_policy(policy) returns a model and a tokenizer to save in a new folder"
         )
+    tokenizer = load_policy_tokenizer(policy, **where)
+    check_likelihood(reward, tokenizer)
     callbacks = list(callbacks)
     if not any(isinstance(callback, StopAtKL) for callback in callbacks):
         callbacks.append(StopAtKL())
@@ -259,7 +261,7 @@ def align(
         reward_funcs=reward,
         args=args,
         train_dataset=prompts,
-        processing_class=load_policy_tokenizer(policy, **where),
+        processing_class=tokenizer,
         peft_config=peft_config,
         callbacks=callbacks,
     )

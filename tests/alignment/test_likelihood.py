@@ -1,16 +1,27 @@
 """The likelihood of replies under a policy: against reading them one token at a time, and as a part of a reward."""
 
+from copy import deepcopy
 from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GPT2Config, GPT2LMHeadModel
-from trl import GRPOConfig, GRPOTrainer
+from peft import LoraConfig, get_peft_model
+from transformers import GPT2Config, GPT2LMHeadModel, TrainerState
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from geli_hf.alignment import GeliReward, ReferenceLikelihood, dialogue_prompts, load_policy, load_policy_tokenizer
+from geli_hf.alignment import (
+    GeliReward,
+    ReferenceLikelihood,
+    align,
+    dialogue_prompts,
+    load_policy,
+    small_policy,
+)
 from geli_hf.alignment import likelihood as likelihood_module
+from geli_hf.alignment import rewards as rewards_module
+from geli_hf.alignment.policy import PLAIN_TEMPLATE
 
 PROMPTS = [
     [{"role": "user", "content": "I went hiking with my sister."}],
@@ -105,15 +116,69 @@ def test_what_length_explains_of_it_is_taken_out(speaker, reward_model, completi
     assert first == pytest.approx(second, abs=1e-5)
 
 
+@pytest.mark.parametrize("empty", ["", " \n", "User: How are you?"])
+def test_silence_is_worth_less_than_all_that_is_said(speaker, reward_model, empty):
+    """It is the likeliest of all here, for it has the fewest tokens."""
+    texts = ["That is lovely.", "Okay.", empty, "What did you do when the rain began, and where did you go then?"]
+    ids = [[] if text == empty else speaker[1](text)["input_ids"] for text in texts]
+    exact = deepcopy(reward_model).double()
+    reward = GeliReward(exact, likelihood=ReferenceLikelihood(*speaker, weight=1.0), repetition_penalty=0)
+    plain = GeliReward(exact, repetition_penalty=0, length_neutral=False)
+    prompts, completions = [PROMPTS[0]] * 4, [said(text) for text in texts]
+    rewards = reward(prompts, completions, ids)
+    logs = reward.likelihood(prompts, ids)
+    assert max(logs) == logs[2] == 0
+    assert plain(prompts, completions)[2] == reward.floor
+    assert rewards[2] == pytest.approx(reward.floor + min(logs))
+    assert rewards[2] == min(rewards)
+
+
+def test_a_likelihood_that_is_no_number_is_named_and_left_out(speaker, reward_model, completions, monkeypatch, caplog):
+    likelihood = ReferenceLikelihood(*speaker)
+    monkeypatch.setattr(likelihood, "_read", lambda *args: [float("nan"), -3.0])
+    logged = {}
+    with caplog.at_level("WARNING", logger="geli_hf.alignment.rewards"):
+        first, second = GeliReward(reward_model, likelihood=likelihood)(**completions, log_metric=logged.__setitem__)
+    assert (first is None, second is None) == (True, False)
+    assert (logged["geli/nan_share"], logged["geli/log_likelihood"]) == (0.5, -3)
+    assert "the reference of the likelihood gave nan to the completion 'That is lovely.'" in caplog.text
+
+
+def test_processes_that_share_a_prompt_give_silence_the_same(speaker, reward_model, monkeypatch):
+    """Two processes, acted one after the other; the silent one's own process has heard nobody else."""
+    exact = deepcopy(reward_model).double()
+    likelihood = ReferenceLikelihood(deepcopy(speaker[0]).double(), speaker[1])
+    texts = ["", "That is lovely.", "Okay.", "What did you do then?"]
+    ids = [speaker[1](text)["input_ids"] for text in texts]
+    rows = [[PROMPTS[0]] * 4, [said(text) for text in texts], ids]
+
+    def make():
+        return GeliReward(exact, likelihood=likelihood)
+
+    together = make()(*rows, trainer_state=TrainerState())
+    gathered = []
+    processes = SimpleNamespace(device=torch.device("cpu"), num_processes=2, process_index=0)
+    monkeypatch.setattr(rewards_module, "PartialState", lambda: processes)
+    monkeypatch.setattr(rewards_module, "gather_object", lambda own: gathered.append(own[0]) or own)
+    halves = [[column[half] for column in rows] for half in (slice(0, 1), slice(1, 4))]
+    for half in halves:
+        make()(*half, trainer_state=TrainerState())
+    monkeypatch.setattr(rewards_module, "gather_object", lambda own: gathered)
+    apart = []
+    for processes.process_index, half in enumerate(halves):
+        apart += make()(*half, trainer_state=TrainerState())
+    assert apart == pytest.approx(together, abs=1e-5)
+
+
 def test_without_tokens_there_is_none(speaker, reward_model, completions):
     del completions["completion_ids"]
     with pytest.raises(ValueError, match="completion_ids: a reward with a likelihood reads the tokens"):
         GeliReward(reward_model, likelihood=ReferenceLikelihood(*speaker))(**completions)
 
 
-@pytest.mark.parametrize("weight", [-0.1, float("nan")])
+@pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
 def test_a_weight_that_can_not_be(speaker, weight):
-    with pytest.raises(ValueError, match="weight: expected 0 or more"):
+    with pytest.raises(ValueError, match="weight: expected a number, 0 or more"):
         ReferenceLikelihood(*speaker, weight=weight)
 
 
@@ -127,6 +192,29 @@ def test_tokens_of_another_tokenizer(speaker):
         ReferenceLikelihood(*speaker)(PROMPTS[:1], [[1, 999_999]])
 
 
+def test_the_policy_that_learns_is_no_reference(policy_folder):
+    model, tokenizer = load_policy(policy_folder)
+    likelihood = ReferenceLikelihood(model, tokenizer)
+    get_peft_model(model, LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"))
+    with pytest.raises(ValueError, match="policy: the reference of the likelihood learns"):
+        likelihood(PROMPTS[:1], [[1]])
+
+
+def test_align_refuses_the_reference_of_another_policy(policy_folder, reward_model, sessions, tmp_path):
+    other = small_policy([{"messages": PROMPTS[1]}], hidden_size=32, layers=1, vocab_size=300)
+    args = GRPOConfig(output_dir=str(tmp_path), **TINY)
+    reward = GeliReward(reward_model, likelihood=ReferenceLikelihood(*other))
+    with pytest.raises(ValueError, match="reward: its likelihood is that of a policy with another tokenizer"):
+        align(policy_folder, reward, dialogue_prompts(sessions), args, None)
+
+
+def test_dropout_is_off_whatever_was_done_to_the_model(speaker):
+    likelihood = ReferenceLikelihood(*speaker)
+    likelihood.policy.train()
+    likelihood(PROMPTS[:1], [[1]])
+    assert not likelihood.policy.training
+
+
 def test_it_goes_where_the_trainer_is(speaker, monkeypatch):
     sent = []
     likelihood = ReferenceLikelihood(*speaker)
@@ -137,38 +225,53 @@ def test_it_goes_where_the_trainer_is(speaker, monkeypatch):
     assert sent == [torch.device("meta")]
 
 
-def test_in_a_trainer_it_is_what_the_kl_penalty_reads_of_the_reference(
-    policy_folder, reward_model, sessions, tmp_path
-):
-    seen = []
+TINY = {
+    "per_device_train_batch_size": 4,
+    "num_generations": 2,
+    "max_completion_length": 8,
+    "max_steps": 1,
+    "logging_steps": 1,
+    "beta": 0.1,
+    "report_to": "none",
+    "use_cpu": True,
+    "bf16": False,
+    "activation_checkpointing": False,
+    "save_strategy": "no",
+}
+GREETED = "{{ greeting }} " + PLAIN_TEMPLATE
 
-    class Watched(GRPOTrainer):
+
+@pytest.mark.parametrize(
+    ("trainer_class", "arguments"), [(GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)], ids=["GRPO", "RLOO"]
+)
+def test_in_a_trainer_it_is_what_the_kl_penalty_reads(
+    trainer_class, arguments, policy_folder, reward_model, sessions, tmp_path
+):
+    """With a template that writes what the trainer is told to."""
+    seen, read = [], []
+
+    class Watched(trainer_class):
         def _generate_and_score_completions(self, inputs):
             seen.append(super()._generate_and_score_completions(inputs))
             return seen[-1]
 
-    args = GRPOConfig(
-        output_dir=str(tmp_path),
-        per_device_train_batch_size=4,
-        num_generations=2,
-        max_completion_length=8,
-        max_steps=1,
-        logging_steps=1,
-        beta=0.1,
-        report_to="none",
-        use_cpu=True,
-        bf16=False,
-        activation_checkpointing=False,
-        save_strategy="no",
-    )
+        def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+            read.append(super()._get_per_token_logps_and_entropies(*args, **kwargs)[0])
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+
+    told = {"greeting": "Good evening, everybody."}
+    model, tokenizer = load_policy(policy_folder, dtype=torch.float32)
+    tokenizer.chat_template = GREETED
+    likelihood = ReferenceLikelihood(model, tokenizer, chat_template_kwargs=told)
+    args = arguments(output_dir=str(tmp_path), chat_template_kwargs=told, **TINY)
     trainer = Watched(
         model=str(policy_folder),
-        reward_funcs=GeliReward(reward_model, likelihood=ReferenceLikelihood(policy_folder)),
+        reward_funcs=GeliReward(reward_model, likelihood=likelihood),
         args=args,
         train_dataset=dialogue_prompts(sessions),
-        processing_class=load_policy_tokenizer(policy_folder),
+        processing_class=tokenizer,
     )
     trainer.train()
-    by_trl = (seen[0]["ref_per_token_logps"] * seen[0]["completion_mask"]).sum(1).mean().item()
+    by_trl = (read[0] * seen[0]["completion_mask"]).sum(1).mean().item()
     assert by_trl < -1
     assert trainer.state.log_history[0]["geli/log_likelihood"] == pytest.approx(by_trl, rel=1e-4)

@@ -197,6 +197,8 @@ def test_a_finished_run_is_kept_and_another_one_is_not_mixed_with_it(ran, script
         script.main(arguments(ran, topical_chat, "--resume", "--grpo.max_steps", "3"))
     with pytest.raises(SettingsError, match="expected some of pretrain, lengthen, sft"):
         script.main(arguments(ran, topical_chat, "--resume", "--stages", "[bake]"))
+    with pytest.raises(SettingsError, match=r"policy\.likelihood: expected a number, 0 or more, found -1"):
+        script.main(arguments(ran, topical_chat, "--resume", "--policy.likelihood", "-1"))
     for wrong, told in {"1600": "expected a list, found 1600", "[]": "a number for each round, found none"}.items():
         with pytest.raises(SettingsError, match=f"conversations: .*{told}"):
             script.main(arguments(ran, topical_chat, "--resume", "--reward.conversations", wrong))
