@@ -92,7 +92,7 @@ def chat(page: Page) -> None:
     page.get_by_role("button", name="Go on with the reply of the aligned policy").click()
     page.wait_for_selector(".g-other")
     say("Base", "I worked so hard for it.", 2)
-    say("Side by side", "I couldn't sleep last night.", 4)
+    say("Side by side", "And now my knee hurts so much.", 4)
     page.get_by_label("6", exact=True).check()
 
 
