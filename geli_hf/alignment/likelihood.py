@@ -128,5 +128,5 @@ class ReferenceLikelihood:
             start = len(prompt) - 1 - first
             said = row[start : start + len(reply)].float().log_softmax(-1)
             chosen = said.gather(1, torch.tensor(reply, dtype=torch.long, device=said.device)[:, None])
-            result.append(chosen.double().sum().item())
+            result.append(chosen.cpu().double().sum().item())
         return result
