@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import torch
 from test_session_grpo import Scripted, make_trainer, scored, words
 
 from geli_hf.alignment import Answer
@@ -35,3 +36,8 @@ if __name__ == "__main__":
         "advantages": output["advantages"].tolist(),
     }
     Path(folder, f"process-{os.environ['RANK']}.json").write_text(json.dumps(told))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    # Threads of torch's that outlive their group have once ended a process that was only leaving.
+    sys.stdout.flush()
+    os._exit(0)
