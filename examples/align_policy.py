@@ -162,6 +162,7 @@ def main(argv: list[str]) -> None:
     if state.is_main_process:
         write_card(run, before, reward.model, sessions, argv, begun)
     state.wait_for_everyone()
+    state.destroy_process_group()
 
 
 # ------------------------------------------------------------------------------------------------ what was asked for

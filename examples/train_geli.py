@@ -176,6 +176,7 @@ def main(argv: list[str]) -> None:
     if run.push_to_hub and state.is_main_process:
         push(output, run.push_to_hub)
     state.wait_for_everyone()
+    state.destroy_process_group()
 
 
 def load_parts(data: DataSettings, run: RunSettings) -> dict[str, Dataset]:
