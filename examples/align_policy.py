@@ -203,6 +203,13 @@ def read(argv: list[str]) -> Run:
     except ValueError as error:
         raise SettingsError(f"{method}.{error}") from error
     arguments = {name: build(cls, wanted[name]) for name, cls in trainers.items()}
+    for name in ("bf16", "fp16") if "sft" in arguments else ():
+        found = [getattr(each, name) for each in arguments.values()]
+        if found[0] != found[1]:
+            raise SettingsError(
+                f"sft.{name} and {method}.{name}: expected the same, since both train in one process, "
+                f"found {found[0]} and {found[1]}"
+            )
     try:
         check_kl_weight(arguments[method].beta, f"{method}.beta")
         where = {"revision": model.model_revision, "trust_remote_code": arguments[method].trust_remote_code}

@@ -282,6 +282,7 @@ def test_accelerate_reads_its_configurations(file):
         ({"grpo.num_generation": 3}, "no setting 'grpo.num_generation'; did you mean num_generations"),
         ({"rloo.beta": 0.1}, "expected one of the sections grpo and rloo, .* found grpo and rloo"),
         ({"grpo.learning_rate": "fast"}, "learning_rate: expected a number, found 'fast'"),
+        ({"sft.bf16": True}, r"sft\.bf16 and grpo\.bf16: expected the same, .* found True and False"),
         ({"grpo.use_vllm": True}, r"grpo\.use_vllm: vllm is not installed here"),
         ({"reward.model": "/nowhere"}, r"reward\.model: there is no folder /nowhere"),
         ({"reward.options": {"neutral": True}}, r"reward\.options: .*'neutral'"),
