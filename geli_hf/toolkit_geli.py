@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants
+from safetensors import SafetensorError
 
 TOOLKIT_VERSION = "0.1.0"  # of the geli_hf that writes a configuration; a newer one's may mean what this can't know
 
@@ -48,10 +49,15 @@ def loading(name: str | os.PathLike, /, **where) -> Iterator[None]:
         name, where: as of `what_to_do`.
 
     Raises:
-        OSError: as it was, or with more to its message.
+        OSError: as it was, or with more to its message; also where safetensors are damaged.
     """
     try:
         yield
+    except SafetensorError as error:
+        raise OSError(
+            f"{name}: the weights can't be read ({error}): their file is damaged, or was cut short. Fetch it or save "
+            "the model again"
+        ) from error
     except OSError as error:
         hint = what_to_do(error, name, **where)
         # One door leads to another, and meanwhile others fill or empty the disk: how much is free may not be the same.

@@ -1,6 +1,7 @@
 """The small policy and its tokenizer, and what any other policy needs to be trained on turns."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from tiny import backbone
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from geli_hf import GeliRewardModel
 from geli_hf.alignment import PolicyError, generate_replies, load_policy, load_policy_tokenizer, small_policy
 
 DIALOGUE = [
@@ -184,6 +186,15 @@ class TestWhatIsNoPolicy:
     def test_a_folder_that_is_not_there_or_holds_nothing(self, tmp_path):
         assert self.refused(tmp_path / "gone") == f"{tmp_path / 'gone'}: there is no such folder"
         assert self.refused(tmp_path).startswith(f"{tmp_path}: no model, neither as a folder nor on the Hub: ")
+
+    @pytest.mark.parametrize("kept", [0, 5, 1000, -1])
+    @pytest.mark.parametrize("door", [load_policy, GeliRewardModel.from_backbone], ids=["policy", "backbone"])
+    def test_weights_that_were_cut_short(self, policy_folder, tmp_path, door, kept):
+        shutil.copytree(policy_folder, tmp_path / "cut")
+        weights = tmp_path / "cut" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:kept])
+        with pytest.raises(OSError, match=f"{tmp_path / 'cut'}: the weights can't be read .* was cut short. Fetch it"):
+            door(str(tmp_path / "cut"))
 
     def test_a_model_without_a_tokenizer(self, policy_folder, tmp_path):
         AutoModelForCausalLM.from_pretrained(policy_folder).save_pretrained(tmp_path)
