@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants
-from safetensors import SafetensorError
 
 TOOLKIT_VERSION = "0.1.0"  # of the geli_hf that writes a configuration; a newer one's may mean what this can't know
 
@@ -53,17 +52,19 @@ def loading(name: str | os.PathLike, /, **where) -> Iterator[None]:
     """
     try:
         yield
-    except SafetensorError as error:
-        raise OSError(
-            f"{name}: the weights can't be read ({error}): their file is damaged, or was cut short. Fetch it or save "
-            "the model again"
-        ) from error
     except OSError as error:
         hint = what_to_do(error, name, **where)
         # One door leads to another, and meanwhile others fill or empty the disk: how much is free may not be the same.
         if not hint or hint.partition(":")[0] in str(error):
             raise
         raise OSError(f"{error}{hint}") from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # known by its name: a file that travels imports little
+            raise
+        raise OSError(
+            f"{name}: the weights can't be read ({error}): their file is damaged, or was cut short. Fetch it or save "
+            "the model again"
+        ) from error
 
 
 def what_to_do(error: Exception, name: str | os.PathLike, /, *, repo_type: str = "model", **where) -> str:
