@@ -89,7 +89,7 @@ def read(corpus: Path, cache: Path, processes: int) -> dict:
 
 def write_corpus(folder: Path, conversations: int) -> int:
     """Write the conversations, and return their size in bytes."""
-    from geli_hf.data.sample import FACE_COLUMNS, SURVEY_COLUMNS, TRANSCRIPT_COLUMNS
+    from geli_hf.simulator.corpus import FACE_COLUMNS, SURVEY_COLUMNS, TRANSCRIPT_COLUMNS
 
     rng = Random(0)
     texts = utterances()
@@ -135,7 +135,7 @@ def utterances() -> list[str]:
     """What the people of the sample corpus say."""
     import numpy as np
 
-    from geli_hf.data.sample_people import converse, draw_traits
+    from geli_hf.simulator.people import converse, draw_traits
 
     rng = np.random.default_rng(0)
     talks = [converse([draw_traits(rng) for _ in range(2)], rng) for _ in range(40)]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from geli_hf import load_sessions
-from geli_hf.modeling_geli import default_backbone
+from geli_hf.models.geli_reward.modeling_geli import default_backbone
 
 _PAIRS: list[str] = []
 

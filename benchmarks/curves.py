@@ -17,7 +17,7 @@ from fresh_process import score_in_fresh_process, write_sessions
 from reference import long_dialogue, random_backbone
 
 from geli_hf import GeliRewardModel, load_sessions
-from geli_hf.modeling_geli import default_backbone
+from geli_hf.models.geli_reward.modeling_geli import default_backbone
 
 TURNS = (10, 30, 100, 300, 1000, 3000)
 SESSIONS = (100, 1000, 10_000, 100_000)

@@ -55,7 +55,7 @@ if __name__ == "__main__":
 
     model, sessions, told = sys.argv[1:]
     torch.set_num_threads(1)
-    import_module("geli_hf.modeling_geli")  # not a part of the scoring
+    import_module("geli_hf.models.geli_reward.modeling_geli")  # not a part of the scoring
     start = perf_counter()
     main(["score", sessions, "--model", model])
     Path(told).write_text(f"{perf_counter() - start} {peak_memory()}")

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoTokenizer, BartConfig, BartModel, LlamaConfig, LlamaModel
 
 from geli_hf import GeliRewardModel
-from geli_hf.modeling_geli import default_backbone
+from geli_hf.models.geli_reward.modeling_geli import default_backbone
 
 CONTEXT = 20  # utterances before a turn
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from geli_hf.affect import DeepFaceAffect, VideoAffect
-from geli_hf.affect.detection import _cascade_text
+from geli_hf.affect.detect import _cascade_text
 from geli_hf.affect.video import BOX_COLUMNS
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from geli_hf.data.sample import true_turn_value
-from geli_hf.data.sample_people import converse, draw_traits
+from geli_hf.simulator.corpus import true_turn_value
+from geli_hf.simulator.people import converse, draw_traits
 
 REPLIES = 2000
 

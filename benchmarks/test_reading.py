@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from geli_hf import load_sessions
-from geli_hf.data.sample import write_sample
+from geli_hf.simulator.corpus import write_sample
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from transformers import Trainer
 
 from geli_hf import GeliRewardArguments, GeliRewardModel, GeliRewardTrainer
 from geli_hf.decomposition import geli_loss, li_loss, rrd_loss
+from geli_hf.models.features import cached_turn_features
 from geli_hf.sessions import assistant_turns
-from geli_hf.training import cached_turn_features
 
 EPOCHS = 20
 

@@ -51,11 +51,11 @@ from geli_hf.alignment import (
 from geli_hf.alignment.limits import check_groups, check_kl_weight, check_prompts, naming_memory
 from geli_hf.cache import whole
 from geli_hf.data import load_sessions, read_report
-from geli_hf.evaluation.policies import policy_table
-from geli_hf.evaluation.table import as_json
-from geli_hf.finished import is_attribution
+from geli_hf.evaluation.comparison import policy_table
 from geli_hf.hub.cards import made, name_of, policy_card, save_card, source_of
-from geli_hf.modeling_geli import GeliRewardModel
+from geli_hf.metrics.table import as_json
+from geli_hf.models.geli_reward.modeling_geli import GeliRewardModel
+from geli_hf.models.loading import is_attribution
 from geli_hf.sessions import SessionError, split_sessions
 from geli_hf.settings import SettingsError, build, parse_settings
 from geli_hf.training.checkpoints import write_by_one, write_history

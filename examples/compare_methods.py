@@ -24,7 +24,9 @@ import yaml
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from geli_hf.benchmark import (
+from geli_hf.cache import whole
+from geli_hf.data import load_sessions, read_report
+from geli_hf.evaluation.methods import (
     Design,
     Encoded,
     NotRun,
@@ -35,9 +37,7 @@ from geli_hf.benchmark import (
     trivial_rows,
     write_comparison,
 )
-from geli_hf.cache import whole
-from geli_hf.data import load_sessions, read_report
-from geli_hf.modeling_geli import GeliRewardModel
+from geli_hf.models.geli_reward.modeling_geli import GeliRewardModel
 from geli_hf.sessions import SessionError, feedback_names
 from geli_hf.settings import SettingsError, build, claim, parse_settings
 from geli_hf.training import GeliRewardArguments

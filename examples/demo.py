@@ -16,8 +16,8 @@ from geli_hf import GeliRewardModel, fit_hindsight, load_sessions, split_session
 from geli_hf.cache import whole
 from geli_hf.cli import main as geli
 from geli_hf.data.rows import write_jsonl
-from geli_hf.evaluation.plots import plot_session
 from geli_hf.evaluation.report import telling_sessions
+from geli_hf.metrics.plots import plot_session
 
 QUICKSTART = Path("runs/sample/reward_model")
 # Not the corpus that the quickstart trains on: of another seed, so no model here has seen these sessions.

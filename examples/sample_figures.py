@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geli_hf.evaluation.metrics import Interval, bootstrap, paired_bootstrap
 from geli_hf.evaluation.report import THIS_MODEL
+from geli_hf.metrics.metrics import Interval, bootstrap, paired_bootstrap
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "runs" / "sample-figures"

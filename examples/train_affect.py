@@ -36,15 +36,15 @@ from torch.nn import functional
 from torch.utils.data import Dataset, WeightedRandomSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from geli_hf.affect.classifier import ImageAffect
+from geli_hf.affect.classify import ImageAffect
 from geli_hf.affect.emotions import EMOTIONS, HAPPINESS, emotions_of_labels
 from geli_hf.affect.faces import Box, square_crop
 from geli_hf.cache import whole
-from geli_hf.configuration_affect import FacialAffectConfig
-from geli_hf.evaluation import Interval
 from geli_hf.hub.cards import Measured, facial_affect_card, made, own_card, save_card
-from geli_hf.image_processing_affect import FacialAffectImageProcessor, standardise
-from geli_hf.modeling_affect import FacialAffectModel
+from geli_hf.metrics import Interval
+from geli_hf.models.facial_affect.configuration_affect import FacialAffectConfig
+from geli_hf.models.facial_affect.image_processing_affect import FacialAffectImageProcessor, standardise
+from geli_hf.models.facial_affect.modeling_affect import FacialAffectModel
 from geli_hf.settings import SettingsError, build, claim, parse_settings
 
 RESAMPLES = 1000

@@ -30,33 +30,24 @@ from transformers import TrainingArguments, set_seed
 from transformers.utils import logging
 
 from geli_hf.data import load_sessions, read_report
-from geli_hf.evaluation import TURN_BASELINES, evaluate_rewards
-from geli_hf.evaluation.policies import PolicyComparison
+from geli_hf.evaluation.comparison import PolicyComparison
 from geli_hf.evaluation.report import THIS_MODEL, write_report
-from geli_hf.evaluation.table import markdown_table
-from geli_hf.hub.cards import (
-    SOURCES,
-    made,
-    name_of,
-    policy_card,
-    reward_model_card,
-    save_card,
-    source_of,
-)
+from geli_hf.hub.cards import SOURCES, made, name_of, policy_card, reward_model_card, save_card, source_of
 from geli_hf.hub.folders import model_push
-from geli_hf.hub.pushing import send
-from geli_hf.modeling_geli import GeliRewardModel
+from geli_hf.hub.push import send
+from geli_hf.metrics import TURN_BASELINES, evaluate_rewards
+from geli_hf.metrics.table import markdown_table
+from geli_hf.models.attribution import HindsightAttribution
+from geli_hf.models.features import cached_turn_features, score_cached
+from geli_hf.models.geli_reward.modeling_geli import GeliRewardModel
 from geli_hf.sessions import SessionError, add_signal, feedback_names, split_sessions
 from geli_hf.settings import SettingsError, build, parse_settings
 from geli_hf.training import (
     PAPER,
     GeliRewardArguments,
     GeliRewardTrainer,
-    HindsightAttribution,
     cached_reaction_features,
-    cached_turn_features,
     fit_hindsight,
-    score_cached,
     shuffle_feedback,
 )
 from geli_hf.training.checkpoints import run_training, write_by_one, write_history
@@ -519,7 +510,7 @@ def replies_of_both(
 ) -> PolicyComparison:
     """What the fine-tuned and the aligned policy answer to the same held-out dialogues, and what it is worth."""
     from geli_hf.alignment import compare_policies, judge_by_reward
-    from geli_hf.alignment.judges import judge_by_truth
+    from geli_hf.evaluation.judges.judge import judge_by_truth
 
     policy = build(PolicySettings, settings["policy"])
     # Only the sample knows the truth. Elsewhere the reward model judges, whom the policy was trained to please.

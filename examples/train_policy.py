@@ -59,21 +59,22 @@ from geli_hf.alignment import (
     sft_rows,
     small_policy,
 )
-from geli_hf.alignment.judges import TruthJudge
 from geli_hf.cache import whole
 from geli_hf.data import load_sessions
 from geli_hf.data.rows import write_jsonl
-from geli_hf.data.sample import true_turn_value
-from geli_hf.data.sample_oracle import VALUES
-from geli_hf.data.sample_people import converse, draw_traits
-from geli_hf.evaluation.metrics import Interval, bootstrap, within_session_spearman
-from geli_hf.evaluation.policies import JudgedReply, PolicyComparison
-from geli_hf.evaluation.table import COLUMNS
+from geli_hf.evaluation.comparison import JudgedReply, PolicyComparison
+from geli_hf.evaluation.judges.judge import TruthJudge
 from geli_hf.hub.cards import Measured, fill, made, policy_card, save_card
-from geli_hf.modeling_geli import GeliRewardModel
+from geli_hf.metrics.metrics import Interval, bootstrap, within_session_spearman
+from geli_hf.metrics.table import COLUMNS
+from geli_hf.models.features import score_cached
+from geli_hf.models.geli_reward.modeling_geli import GeliRewardModel
 from geli_hf.sessions import SessionError, session_features, split_sessions
 from geli_hf.settings import SettingsError, build, claim, parse_settings
-from geli_hf.training import GeliRewardArguments, GeliRewardTrainer, score_cached
+from geli_hf.simulator.corpus import true_turn_value
+from geli_hf.simulator.oracle import VALUES
+from geli_hf.simulator.people import converse, draw_traits
+from geli_hf.training import GeliRewardArguments, GeliRewardTrainer
 from geli_hf.training.checkpoints import run_training, write_by_one, write_history
 
 STAGES = ("pretrain", "lengthen", "sft", "talk", "reward", "align", "evaluate")

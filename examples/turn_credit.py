@@ -29,7 +29,7 @@ from geli_hf.alignment import (
     load_policy_tokenizer,
 )
 from geli_hf.alignment.shipped import POLICY
-from geli_hf.data.sample_people import converse, draw_traits
+from geli_hf.simulator.people import converse, draw_traits
 
 CONTROL = "session"
 ARMS = {  # how credit is given, and the discount

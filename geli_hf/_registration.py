@@ -32,8 +32,8 @@ def _late(module: str, name: str) -> Callable:
 def _register_reward_model() -> None:
     from transformers import AutoModel, AutoModelForSequenceClassification
 
-    from .configuration_geli import GeliRewardConfig
-    from .modeling_geli import GeliRewardModel
+    from .models.geli_reward.configuration_geli import GeliRewardConfig
+    from .models.geli_reward.modeling_geli import GeliRewardModel
 
     for auto_class in (AutoModel, AutoModelForSequenceClassification):
         auto_class.register(GeliRewardConfig, GeliRewardModel)
@@ -43,8 +43,8 @@ def _register_reward_model() -> None:
 def _register_affect_model() -> None:
     from transformers import AutoModelForImageClassification
 
-    from .configuration_affect import FacialAffectConfig
-    from .modeling_affect import FacialAffectModel
+    from .models.facial_affect.configuration_affect import FacialAffectConfig
+    from .models.facial_affect.modeling_affect import FacialAffectModel
 
     AutoModelForImageClassification.register(FacialAffectConfig, FacialAffectModel)
     FacialAffectModel.push_to_hub = _late("hub.models", "push_face_classifier")
@@ -53,8 +53,8 @@ def _register_affect_model() -> None:
 def _register_image_processor() -> None:
     from transformers import AutoImageProcessor
 
-    from .configuration_affect import FacialAffectConfig
-    from .image_processing_affect import FacialAffectImageProcessor
+    from .models.facial_affect.configuration_affect import FacialAffectConfig
+    from .models.facial_affect.image_processing_affect import FacialAffectImageProcessor
 
     classes = {"torchvision": FacialAffectImageProcessor}
     AutoImageProcessor.register(FacialAffectConfig, image_processor_classes=classes)
@@ -65,17 +65,26 @@ def _import(*modules: str) -> None:
         import_module(f"geli_hf.{module}")
 
 
+_REWARD, _AFFECT = "models.geli_reward", "models.facial_affect"
 # What to do after a module has been imported. If ours is the one that is importing the Auto class, the imports in the
-# first three lines find it under way and return at once.
+# first three entries find it under way and return at once.
 _AFTER = {
-    "transformers.models.auto.configuration_auto": lambda: _import("configuration_geli", "configuration_affect"),
-    "transformers.models.auto.modeling_auto": lambda: _import("modeling_geli", "modeling_affect"),
-    "transformers.models.auto.image_processing_auto": lambda: _import("image_processing_affect"),
-    "geli_hf.configuration_geli": lambda: _register_config("configuration_geli", "GeliRewardConfig"),
-    "geli_hf.configuration_affect": lambda: _register_config("configuration_affect", "FacialAffectConfig"),
-    "geli_hf.modeling_geli": _register_reward_model,
-    "geli_hf.modeling_affect": _register_affect_model,
-    "geli_hf.image_processing_affect": _register_image_processor,
+    "transformers.models.auto.configuration_auto": lambda: _import(
+        f"{_REWARD}.configuration_geli", f"{_AFFECT}.configuration_affect"
+    ),
+    "transformers.models.auto.modeling_auto": lambda: _import(
+        f"{_REWARD}.modeling_geli", f"{_AFFECT}.modeling_affect"
+    ),
+    "transformers.models.auto.image_processing_auto": lambda: _import(f"{_AFFECT}.image_processing_affect"),
+    f"geli_hf.{_REWARD}.configuration_geli": lambda: _register_config(
+        f"{_REWARD}.configuration_geli", "GeliRewardConfig"
+    ),
+    f"geli_hf.{_AFFECT}.configuration_affect": lambda: _register_config(
+        f"{_AFFECT}.configuration_affect", "FacialAffectConfig"
+    ),
+    f"geli_hf.{_REWARD}.modeling_geli": _register_reward_model,
+    f"geli_hf.{_AFFECT}.modeling_affect": _register_affect_model,
+    f"geli_hf.{_AFFECT}.image_processing_affect": _register_image_processor,
 }
 
 

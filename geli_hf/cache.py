@@ -4,13 +4,14 @@ What is there is whole. A writer may be killed at any moment; what it leaves has
 """
 
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .toolkit_geli import no_room
+from huggingface_hub import constants
 
 
 def cache_root() -> Path:
@@ -36,15 +37,24 @@ def whole(target: Path) -> Iterator[Path]:
         except OSError:
             if not (partial.is_dir() and target.is_dir()):
                 raise
-    except OSError as error:
-        if not no_room(error):
-            raise
-        raise OSError(
-            f"{target}: there is no room left for it ({error}), and nothing of it was kept. Delete something, or name "
-            "a folder on a larger disk; that of the cache is GELI_HF_CACHE"
-        ) from error
     finally:
         _remove(partial)
+
+
+def offline_hint(name: str | os.PathLike, command: str = "hf download {}") -> str:
+    """Return what to do if `name` is not in the cache and the Hub may not be asked; "" where that is not the cause.
+
+    Args:
+        name: repository on the Hub, or a folder.
+        command: fetches it, with `{}` in the place of its name.
+    """
+    on_hub = not os.path.exists(name) and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", os.fspath(name)) is not None
+    if not (constants.HF_HUB_OFFLINE and on_hub):
+        return ""
+    return (
+        f" HF_HUB_OFFLINE is set: unset it, run `{command.format(name)}` once while the Hub can be reached, or give a "
+        "local folder."
+    )
 
 
 def _suffix(process: int | str) -> str:

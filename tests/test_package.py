@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 import geli_hf
-from geli_hf.toolkit_geli import TOOLKIT_VERSION
+from geli_hf.models.facial_affect import configuration_affect
+from geli_hf.models.geli_reward import configuration_geli
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,7 +31,8 @@ def test_the_installed_version_is_this_one():
 
 
 def test_every_configuration_names_it():
-    assert geli_hf.__version__ == TOOLKIT_VERSION
+    for module in (configuration_geli, configuration_affect):
+        assert geli_hf.__version__ == module.TOOLKIT_VERSION
 
 
 def test_the_citation_names_it():
@@ -45,45 +47,53 @@ def test_the_changelog_begins_with_it():
     assert len(set(versions)) == len(versions)
 
 
-# Each may import what stands above it in this list, and of its own line nothing but itself.
-LAYERS = [
-    {"toolkit_geli"},
-    {"_lazy", "_registration", "cache", "configuration_affect", "configuration_geli", "image_processing_affect"}
-    | {"decomposition", "pipeline_geli", "sessions", "weights"},
-    {"modeling_affect", "modeling_geli", "settings"},
+# A room may import those on the lines above its own, and nothing but itself on its own line.
+FLOORS = [
+    {"_lazy", "cache", "decomposition", "sessions", "weights"},
+    {"models", "plotting", "settings"},
     {"affect"},
-    {"data", "evaluation"},
+    {"simulator", "metrics"},
+    {"data", "llm", "training"},
+    {"alignment"},
+    {"evaluation"},
     {"hub"},
-    {"recordings", "training", "llm"},
-    {"finished"},
-    {"benchmark"},
-    {"alignment", "torch_file"},
-    {"published_head"},
     {"demo"},
     {"cli"},
+    {"_registration", "__init__"},  # these tell the Auto classes of the models, and name modules as text
 ]
-# How the registration and the command keep heavy imports late is theirs: they name modules as text, or in functions.
-LATE = {"_registration", "__init__"}
+PACKAGE = ROOT / "geli_hf"
+LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 
 
-def test_imports_go_one_way():
-    package = ROOT / "geli_hf"
-    level = {name: number for number, names in enumerate(LAYERS) for name in names}
-    public = {path.stem for path in package.iterdir() if path.name[0] not in "_."}
-    assert public == {name for name in level if name[0] != "_"}
-    for path in package.rglob("*.py"):
-        inside = path.relative_to(package).parts
-        here = inside[0].removesuffix(".py")
-        if here in LATE:
+def imported(path: Path) -> list[tuple[str, str]]:
+    """List every import of the package in a file, those in functions too, as (module below geli_hf, name)."""
+    inside = path.relative_to(PACKAGE).parts
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.split(".")[0] == "geli_hf" for alias in node.names), f"{path}: import relatively"
+        elif isinstance(node, ast.ImportFrom):
+            if not node.level:
+                assert (node.module or "").split(".")[0] != "geli_hf", f"{path}: import relatively"
+                continue
+            above = list(inside[: len(inside) - node.level])
+            module = ".".join(above + ([node.module] if node.module else []))
+            found += [(module or alias.name, alias.name) for alias in node.names]
+    return found
+
+
+def test_every_room_has_its_floor():
+    public = {path.stem for path in PACKAGE.iterdir() if path.name[0] not in "_."}
+    assert public == {room for room in LEVEL if room[0] != "_"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for module, name in imported(path):
+        room = module.split(".")[0]
+        if module in ("__version__",):
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level == len(inside):  # from the top of the package
-                modules = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
-            elif isinstance(node, (ast.Import, ast.ImportFrom)):
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-                assert not any(name.split(".")[0] == "geli_hf" for name in names), f"{path}: import relatively"
-                continue
-            else:
-                continue
-            for module in modules:
-                assert module == here or level[module] < level[here], f"{path} imports {module}, which is not below it"
+        assert room == here or LEVEL[room] < LEVEL[here], f"{path} imports {module}, which is not below it"
+        private = [part for part in (*module.split("."), name) if part.startswith("_") and part != "_lazy"]
+        assert not private, f"{path} imports {'.'.join(private)} of {module}, which is private"

@@ -19,7 +19,7 @@ import geli_hf.data
 from geli_hf.alignment import small_policy
 from geli_hf.cli import main
 from geli_hf.data import load_sessions
-from geli_hf.training import HindsightAttribution
+from geli_hf.models.attribution import HindsightAttribution
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def after_quickstart(tmp_path, monkeypatch):
     """A folder like that of a reader who has run the quickstart and saved the rows of the README."""
     monkeypatch.setenv("GELI_HF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(geli_hf.data._sample.__kwdefaults__, "conversations", 16)
-    monkeypatch.setattr("geli_hf.modeling_geli.default_backbone", lambda: backbone("bert"))
+    monkeypatch.setattr("geli_hf.models.geli_reward.modeling_geli.default_backbone", lambda: backbone("bert"))
     monkeypatch.chdir(tmp_path)
     model = reward_model("bert", context_messages=1)
     model.config.reward_quantiles = [-1.0, 0.0, 1.0]

@@ -7,11 +7,11 @@ from .._lazy import lazy_exports
 
 _EXPORTS = {
     "backends": ["face_classifier", "face_detector"],
-    "classifier": ["ImageAffect"],
+    "classify": ["ImageAffect"],
     "deepface": ["DeepFaceAffect", "DeepFaceDetector"],
-    "detection": ["CascadeDetector", "YuNetDetector"],
+    "detect": ["CascadeDetector", "YuNetDetector"],
     "emotions": ["EMOTIONS"],
-    "recordings": ["session_of_recording"],
+    "session": ["session_of_recording"],
     "sentiment": ["NextTurnSentiment"],
     "transcripts": ["Transcript", "Utterance", "read_transcript"],
     "turns": ["affect_of_turns"],

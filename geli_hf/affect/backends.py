@@ -21,7 +21,7 @@ def face_classifier(name: str = "geli") -> FaceClassifier:
         from .deepface import DeepFaceAffect
 
         return DeepFaceAffect(engine or "onnx")
-    from .classifier import ImageAffect
+    from .classify import ImageAffect
 
     return ImageAffect(None if name == "geli" else name)
 
@@ -42,7 +42,7 @@ def face_detector(name: str = "cascade") -> FaceDetector:
 
         which, _, engine = which.partition(":")
         return DeepFaceDetector(which, engine=engine or "onnx")
-    from .detection import CascadeDetector, YuNetDetector
+    from .detect import CascadeDetector, YuNetDetector
 
     if name == "cascade":
         return CascadeDetector()

@@ -15,7 +15,7 @@ from ..cache import whole
 from .emotions import EMOTIONS, FACE_COLUMNS
 from .faces import Box, FaceClassifier, FaceDetector
 from .frames import LONGEST_SIDE, Frame, VideoFrames, _at_most, grey
-from .tracking import FaceTrack
+from .track import FaceTrack
 
 BOX_COLUMNS = list(Box._fields)
 COLUMNS = ["time", *BOX_COLUMNS, *FACE_COLUMNS]
@@ -49,11 +49,11 @@ class VideoAffect:
         batch_size: int = 64,
     ):
         if classifier is None:
-            from .classifier import ImageAffect
+            from .classify import ImageAffect
 
             classifier = ImageAffect()
         if detector is None:
-            from .detection import CascadeDetector
+            from .detect import CascadeDetector
 
             detector = CascadeDetector()
         if not fps > 0:

@@ -12,12 +12,12 @@ _EXPORTS = {
     "likelihood": ["ReferenceLikelihood"],
     "partners": ["Answer", "EndpointPartner", "ModelPartner", "Partner", "SimulatedPeople"],
     "policy": ["PolicyError", "check_policy", "is_adapter", "load_policy", "load_policy_tokenizer", "small_policy"],
-    "replies": ["compare_policies", "generate_replies", "judge_by_reward"],
+    "sampling": ["compare_policies", "generate_replies", "judge_by_reward"],
     "rewards": ["GeliReward"],
     "rollouts": ["Rollout", "SessionRollouts"],
     "session_grpo": ["GeliSessionReward", "SessionGRPOTrainer"],
     "shipped": ["shipped_policy", "shipped_reward_model"],
-    "stages": ["align", "dialogue_prompts", "pretrain", "save_policy", "sft", "sft_rows", "write_policy"],
+    "trainers": ["align", "dialogue_prompts", "pretrain", "save_policy", "sft", "sft_rows", "write_policy"],
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

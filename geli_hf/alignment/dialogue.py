@@ -11,7 +11,7 @@ from collections.abc import Sequence
 # Many sessions begin with the agent, many chat templates insist on the user. So a dialogue that the agent begins is
 # given to a policy with this first message of the user. The reward model reads it without: its chat template, which
 # travels with it, leaves it out.
-from ..modeling_geli import OPENING
+from ..models.geli_reward.modeling_geli import OPENING
 from ..sessions import Message
 
 # From the first of these on, a policy speaks for its partner. Names count at the beginning of a word only; the role

@@ -16,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.sample import Person, listener_affect, overall_affect, true_turn_value
-from ..data.sample_people import speak_next
 from ..llm.backend import BackendError, CallError
 from ..llm.endpoint import Endpoint
 from ..sessions import Message, assistant_turns
+from ..simulator.corpus import Person, listener_affect, overall_affect, true_turn_value
+from ..simulator.people import speak_next
 from .dialogue import open_with_user
-from .replies import generate_replies
+from .sampling import generate_replies
 
 # Of whoever plays a user, unless told otherwise.
 PERSONA = (

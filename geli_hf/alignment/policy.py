@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from peft import AutoPeftModelForCausalLM, PeftConfig
+from safetensors import SafetensorError
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -22,9 +23,9 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import cached_file, find_adapter_config_file
 
-from ..configuration_geli import GeliRewardConfig
+from ..cache import offline_hint
+from ..models.geli_reward.configuration_geli import GeliRewardConfig
 from ..sessions import Session
-from ..toolkit_geli import loading, what_to_do
 from .dialogue import OPENING
 
 USER_TOKEN, ASSISTANT_TOKEN, END_TOKEN, PAD_TOKEN = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
@@ -78,10 +79,14 @@ def load_policy(name_or_path: str | Path, **model_kwargs) -> tuple[PreTrainedMod
     where = hub_kwargs(model_kwargs)
     check_policy(name_or_path, **where)
     tokenizer = load_policy_tokenizer(name_or_path, **where)
-    with loading(name_or_path, **where):
+    try:
         if is_adapter(name_or_path, **where):
             return AutoPeftModelForCausalLM.from_pretrained(name_or_path, **model_kwargs).merge_and_unload(), tokenizer
         return AutoModelForCausalLM.from_pretrained(name_or_path, **model_kwargs), tokenizer
+    except SafetensorError as error:
+        raise OSError(
+            f"{name_or_path}: the weights can't be read ({error}): their file is damaged. Fetch it or save it again"
+        ) from error
 
 
 def hub_kwargs(model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,10 +133,9 @@ def check_policy(name_or_path: str | Path, **where) -> None:
     except (OSError, ValueError) as error:
         if base is name_or_path:
             raise PolicyError(
-                f"{base}: no model, neither as a folder nor on the Hub: {_first(error)}"
-                f"{what_to_do(error, base, **where)}"
+                f"{base}: no model, neither as a folder nor on the Hub: {_first(error)}{offline_hint(base)}"
             ) from error
-        hint = what_to_do(error, base, **where) or "; correct base_model_name_or_path in its adapter_config.json"
+        hint = offline_hint(base) or "; correct base_model_name_or_path in its adapter_config.json"
         raise PolicyError(
             f"{name_or_path}: an adapter to {base!r}, which can't be read ({_first(error)}){hint}"
         ) from error
@@ -168,7 +172,7 @@ def load_policy_tokenizer(name_or_path: str | Path, **where) -> PreTrainedTokeni
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
     except (OSError, ValueError) as error:
-        hint = what_to_do(error, name, **where) or "; write it with tokenizer.save_pretrained"
+        hint = offline_hint(name) or "; write it with tokenizer.save_pretrained"
         raise PolicyError(f"{name}: no tokenizer can be read there ({_first(error)}){hint}") from error
     if tokenizer.eos_token is None:
         raise PolicyError(

@@ -21,7 +21,7 @@ from accelerate.utils import gather_object
 from peft import PeftModel
 from transformers.utils import logging
 
-from ..modeling_geli import GeliRewardModel
+from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..sessions import Message
 from .dialogue import cut_reply, without_opening
 from .guards import RunningMoments, length_slope, repeated_share, without_length_slope

@@ -16,12 +16,12 @@ import torch
 from transformers.utils import logging
 from trl import GRPOConfig, GRPOTrainer
 
-from .policy_cards import write_own_cards
+from ..hub.policy_cards import write_own_cards
 from .rewards import UNTRAINED_FLOOR
 from .rollouts import PARTNERS_TOKEN, Rollout, SessionRollouts
 
 if TYPE_CHECKING:
-    from ..modeling_geli import GeliRewardModel
+    from ..models.geli_reward.modeling_geli import GeliRewardModel
 
 logger = logging.get_logger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..modeling_geli import GeliRewardModel
+from ..models.geli_reward.modeling_geli import GeliRewardModel
 from .policy import load_policy
 
 WEIGHTS = Path(__file__).parents[1] / "weights"

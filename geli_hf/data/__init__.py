@@ -70,7 +70,7 @@ def load_sessions(
 
 def _sample(cache_dir, *, conversations: int = SAMPLE_CONVERSATIONS, seed: int = 0, **options) -> tuple[Path, dict]:
     """Where the sample lies in CANDOR's layout, made if it isn't there, and the options left for its reader."""
-    from .sample import write_sample
+    from ..simulator.corpus import write_sample
 
     folder = Path(cache_dir or cache_root()) / "sample" / f"v{SAMPLE_VERSION}-{conversations}-{seed}"
     if not folder.exists():

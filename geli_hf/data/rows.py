@@ -16,7 +16,7 @@ from datasets.features import Features
 from huggingface_hub.errors import HTTPError
 from transformers.utils import logging
 
-from ..cache import whole
+from ..cache import offline_hint, whole
 from ..sessions import (
     OPTIONAL_COLUMNS,
     REQUIRED_COLUMNS,
@@ -27,7 +27,6 @@ from ..sessions import (
     session_features,
     validate_session,
 )
-from ..toolkit_geli import what_to_do
 from .reading import Corpus
 
 logger = logging.get_logger(__name__)
@@ -155,14 +154,11 @@ def rows_of_hub(name: str, split: str) -> Dataset:
     except (FileNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"{_nothing(name)}. The Hub says: {error} For one that is private or gated, log in as who has access: "
-            f"`hf auth login`, or HF_TOKEN.{what_to_do(error, name, repo_type='dataset')}"
+            f"`hf auth login`, or HF_TOKEN.{offline_hint(name, 'hf download --repo-type dataset {}')}"
         ) from error
     except (OSError, HTTPError, DatasetsError, pa.ArrowException) as error:
         cause = f" ({error.__cause__})" if error.__cause__ else ""
-        hint = what_to_do(error, name, repo_type="dataset")
-        raise OSError(
-            f"{name}: on the Hub, and can't be loaded. {type(error).__name__}: {error}{cause}{hint}"
-        ) from error
+        raise OSError(f"{name}: on the Hub, and can't be loaded. {type(error).__name__}: {error}{cause}") from error
     except ValueError as error:
         raise ValueError(f"{name}, split {split!r}: {error}") from error
 

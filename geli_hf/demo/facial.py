@@ -27,9 +27,9 @@ from ..affect.frames import VideoFrames
 from ..affect.transcripts import Transcript, Utterance
 from ..affect.turns import affect_of_turns
 from ..affect.video import LiveAffect
-from ..modeling_geli import GeliRewardModel
+from ..models.attribution import HindsightAttribution
+from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..sessions import Message, Session, assistant_turns
-from ..training.attribution import HindsightAttribution
 from .drawn_face import RATE, draw_clip
 
 SHIPPED, DEEPFACE = "geli", "deepface"

@@ -18,10 +18,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..alignment.dialogue import context_window, cut_reply
 from ..alignment.policy import is_adapter, load_policy
-from ..finished import is_attribution
-from ..modeling_geli import GeliRewardModel
+from ..models.attribution import HindsightAttribution
+from ..models.geli_reward.modeling_geli import GeliRewardModel
+from ..models.loading import is_attribution
 from ..sessions import Message
-from ..training.attribution import HindsightAttribution
 from .conversation import ALIGNED, BASE
 
 # What a policy sees of a long conversation, so that each reply costs about the same.

@@ -1,4 +1,9 @@
-"""What a policy gained by alignment, judged on replies to the same held-out dialogues before and after."""
+"""Aligned policies beside the one that they were made of, judged by something other than the reward that they were
+trained for: what `geli evaluate-policy` computes and shows.
+
+Of several, such as the checkpoints of a run, the judge chooses one on some of the conversations, and that one alone is
+reported on the others: the best of many on the same dialogues looks better than it is.
+"""
 
 from __future__ import annotations
 
@@ -7,146 +12,184 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file, logging
 
-from ..affect.sentiment import vader
-from ..sessions import Message
-from .metrics import bootstrap, paired_bootstrap
-from .table import MISSING
-from .texts import distinct_ngrams, self_repetition, words
-from .win_rates import length_controlled_win_rate
+from ..alignment.policy import check_policy, is_adapter, load_policy
+from ..alignment.sampling import SampledReply, sample_replies
+from ..alignment.trainers import dialogue_prompts
+from ..metrics.metrics import bootstrap
+from ..models.geli_reward.modeling_geli import GeliRewardModel
+from ..sessions import Message, split_sessions
+from .comparison import PolicyComparison
+from .divergence import reply_divergence, why_not_comparable
+from .judges.judge import Judge, rewarded
 
-OWN_REWARD = "its own reward model"
-TRUTH = "true turn values"
-SAME_LENGTH = (0.9, 1.1)  # mean length after over before, within which lengths agree
-
-
-@dataclass(frozen=True)
-class JudgedReply:
-    """A reply and what a judge says of it.
-
-    Args:
-        text: the reply.
-        value: its worth as a turn of its dialogue, in the judge's units. NaN of a judge that only compares two.
-        recognised: whether the judge understood it at all; one that it did not is worth the least. None of a judge
-            that can't tell.
-    """
-
-    text: str
-    value: float
-    recognised: bool | None = True
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class PolicyComparison:
-    """Replies to the same dialogues, in the same order, before and after alignment.
+class Sampling:
+    """How policies are asked: see `generate_replies`, and `context_window` for `context_messages`."""
+
+    replies: int = 400
+    context_messages: int = 6
+    max_new_tokens: int = 64
+    temperature: float = 0.8
+    seed: int = 0
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class EvaluatedPolicy:
+    """An aligned policy on some dialogues.
 
     Args:
-        dialogues: what was said before each reply.
-        before, after: the replies.
-        conversation_ids: of the dialogues.
-        true: whether the judge knows the truth.
-        judge: who judged, as a reader should know it. Default, where the truth did not: the reward model that the
-            policy was trained to please, whose praise proves nothing.
-        verdicts: of a judge that compares the two replies, under each question that it was asked: 1 where the one
-            after is better, 0 where it is worse, .5 for a tie; NaN where it said nothing. Default: by the values.
+        comparison: with the base, by the judge.
+        divergence: (replies,), nats from the base; None where there is none, and `undiverged` says why.
+        rewarded: the same comparison by the reward that the policy was trained for, if that is at hand.
+        notes: what the judge has to say of itself.
     """
 
-    dialogues: Sequence[Sequence[Message]]
-    before: Sequence[JudgedReply]
-    after: Sequence[JudgedReply]
-    conversation_ids: Sequence[str]
-    true: bool
-    judge: str = ""
-    verdicts: Mapping[str, Sequence[float]] | None = None
-
-    @property
-    def wins(self) -> np.ndarray:
-        """(dialogues,): 1 where the reply after alignment is the better one, .5 for a tie, 0 where it is the worse.
-
-        The same words are a tie, whatever the last digits of their values are. Of several verdicts it is the mean.
-        """
-        if self.verdicts is not None:
-            return np.mean([np.asarray(each, float) for each in self.verdicts.values()], axis=0)
-        after, before = (np.array([reply.value for reply in side], float) for side in (self.after, self.before))
-        same = np.array([a.text == b.text for a, b in zip(self.after, self.before)])
-        wins = np.where(same, 0.5, (1 + np.sign(after - before)) / 2)
-        return np.where(np.isnan(after - before), np.nan, wins)
-
-    @property
-    def mean_win(self) -> float:
-        """The win rate alone; -1 where nothing was judged, which is worse than any."""
-        known = self.wins[~np.isnan(self.wins)]
-        return float(known.mean()) if len(known) else -1.0
+    name: str
+    comparison: PolicyComparison
+    divergence: np.ndarray | None
+    undiverged: str | None
+    rewarded: PolicyComparison | None
+    notes: Sequence[str]
 
     def figures(self) -> dict[str, Any]:
-        """What either side says and is worth, and what lies between them, with 95 % intervals over conversations.
-
-        Returns:
-            `before` and `after`, each with `value` (Interval), `recognised` (share), `words` (mean length), `empty`
-            (share of replies without a word), `distinct` (share of different replies), `distinct_1`, `distinct_2`,
-            `repetition` (see `texts`) and `sentiment` (VADER's, None where that is not installed); `win_rate` and
-            `length_controlled_win_rate` of the side after (Intervals); `difference` of the values, and `sentiment`,
-            that of the sentiments (Intervals, paired); `length_ratio`, mean length after over before, and
-            `same_length`, whether that is within a tenth of 1; `verdicts`, the win rate by each question (Intervals),
-            of a judge that was asked; and `judge`.
+        """Those of `PolicyComparison.figures`, `kl` (Interval, or None), and `reward`: `before`, `after`,
+        `difference` and `win_rate` by the reward (Intervals), or None.
         """
-        result: dict[str, Any] = {"judge": self.judge or (TRUTH if self.true else OWN_REWARD)}
-        sentiment = {name: _sentiment([reply.text for reply in getattr(self, name)]) for name in ("before", "after")}
-        for name, felt in sentiment.items():
-            side = getattr(self, name)
-            texts, recognised = [reply.text for reply in side], [reply.recognised for reply in side]
-            repetition = [self_repetition(text, dialogue) for text, dialogue in zip(texts, self.dialogues)]
-            result[name] = {
-                "value": bootstrap([reply.value for reply in side], self.conversation_ids),
-                "recognised": None if None in recognised else float(np.mean(recognised)),
-                "words": float(np.mean([words(text) for text in texts])),
-                "empty": float(np.mean([not text.strip() for text in texts])),
-                "distinct": len(set(texts)) / len(texts),
-                "distinct_1": distinct_ngrams(texts, 1),
-                "distinct_2": distinct_ngrams(texts, 2),
-                "repetition": float(np.nanmean(repetition)) if not np.isnan(repetition).all() else np.nan,
-                "sentiment": None if felt is None else bootstrap(felt, self.conversation_ids),
-            }
-        length = [np.log([words(reply.text) + 1 for reply in side]) for side in (self.after, self.before)]
-        result["win_rate"] = bootstrap(self.wins, self.conversation_ids)
-        result["length_controlled_win_rate"] = length_controlled_win_rate(
-            self.wins, length[0] - length[1], self.conversation_ids
+        figures = self.comparison.figures()
+        figures["kl"], figures["reward"] = None, None
+        if self.divergence is not None:
+            figures["kl"] = bootstrap(self.divergence, self.comparison.conversation_ids)
+        if self.rewarded is not None:
+            by_reward = self.rewarded.figures()
+            figures["reward"] = {side: by_reward[side]["value"] for side in ("before", "after")}
+            figures["reward"] |= {key: by_reward[key] for key in ("difference", "win_rate")}
+        return figures
+
+
+@dataclass(frozen=True)
+class PolicyEvaluation:
+    """What came out.
+
+    Args:
+        base: name of the policy that the others were made of.
+        candidates: each aligned policy on the dialogues that were chosen on; empty where there was one alone.
+        chosen: the one that the judge chose, or the only one, on dialogues of conversations that it was not chosen on.
+    """
+
+    base: str
+    candidates: Sequence[EvaluatedPolicy]
+    chosen: EvaluatedPolicy
+
+
+def evaluate_policies(
+    base: str,
+    aligned: Sequence[str],
+    sessions: Dataset,
+    judge: Judge,
+    *,
+    reward: GeliRewardModel | None = None,
+    sampling: Sampling = Sampling(),
+    validation_share: float = 0.5,
+    **model_kwargs,
+) -> PolicyEvaluation:
+    """Have policies answer the same held-out dialogues, and judge what they say.
+
+    Args:
+        base: folder or name of the policy that the others were made of.
+        aligned: folders or names, adapters and checkpoints too. One without a tokenizer is read with the base's.
+        sessions: that none of them has learned from.
+        judge: of `geli_hf.evaluation.judges.judge`.
+        reward: the reward model that the policies were trained for, to be shown beside the judge.
+        validation_share: share of the conversations that one of several is chosen on, by its win rate.
+        model_kwargs: see `load_policy`.
+
+    Raises:
+        PolicyError: something named is no policy.
+        ValueError: the sessions hold no turn of the agent that answers something.
+    """
+    for name in (base, *aligned):
+        check_policy(name)
+    if len(aligned) > 1:
+        shares = {"validation": validation_share, "test": 1 - validation_share}
+        parts = split_sessions(sessions, shares, seed=sampling.seed)
+    else:
+        parts = {"test": sessions}
+    asked = {part: _Asked(rows, sampling) for part, rows in parts.items()}
+    model, tokenizer = _opened(base, None, model_kwargs)
+    said = {part: each.replies(model, tokenizer) for part, each in asked.items()}
+
+    def evaluated(name: str, part: str) -> EvaluatedPolicy:
+        policy, its_tokenizer = _opened(name, tokenizer, model_kwargs)
+        replies = asked[part].replies(policy, its_tokenizer)
+        divergence, why = None, why_not_comparable(policy, its_tokenizer, model, tokenizer)
+        if why is None:
+            divergence = reply_divergence(policy, model, replies, temperature=sampling.temperature, progress=True)
+        return asked[part].evaluated(name, said[part], replies, judge, reward, divergence, why)
+
+    if len(aligned) == 1:
+        return PolicyEvaluation(base, [], evaluated(aligned[0], "test"))
+    candidates = [evaluated(name, "validation") for name in aligned]
+    best = max(candidates, key=lambda each: each.comparison.mean_win)
+    return PolicyEvaluation(base, candidates, evaluated(best.name, "test"))
+
+
+class _Asked:
+    """Held-out dialogues, and how policies are asked to go on with them."""
+
+    def __init__(self, sessions: Dataset, sampling: Sampling):
+        prompts = dialogue_prompts(sessions, context_messages=sampling.context_messages).shuffle(seed=sampling.seed)
+        if not len(prompts):
+            raise ValueError(
+                f"no held-out dialogues: none of {len(sessions)} sessions has a turn of the assistant that answers "
+                "something; give others, or a larger share of them"
+            )
+        self.prompts = prompts.select(range(min(sampling.replies, len(prompts))))
+        messages = dict(zip(sessions["session_id"], sessions["messages"]))
+        self.whole = [messages[row["session_id"]] for row in self.prompts]
+        self.dialogues: list[list[Message]] = [each[: row["position"]] for each, row in zip(self.whole, self.prompts)]
+        self.sampling = sampling
+
+    def replies(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[SampledReply]:
+        return sample_replies(
+            model,
+            tokenizer,
+            self.prompts["prompt"],
+            max_new_tokens=self.sampling.max_new_tokens,
+            temperature=self.sampling.temperature,
+            seed=self.sampling.seed,
+            batch_size=self.sampling.batch_size,
+            progress=True,
         )
-        after, before = ([reply.value for reply in side] for side in (self.after, self.before))
-        result["difference"] = paired_bootstrap(after, before, self.conversation_ids)
-        result["sentiment"] = None
-        if None not in sentiment.values():
-            result["sentiment"] = paired_bootstrap(sentiment["after"], sentiment["before"], self.conversation_ids)
-        result["verdicts"] = None
-        if self.verdicts is not None:
-            result["verdicts"] = {key: bootstrap(each, self.conversation_ids) for key, each in self.verdicts.items()}
-        ratio = result["after"]["words"] / max(result["before"]["words"], 1e-9)
-        return result | {"length_ratio": ratio, "same_length": SAME_LENGTH[0] <= ratio <= SAME_LENGTH[1]}
+
+    def evaluated(self, name, before, after, judge, reward, divergence, why) -> EvaluatedPolicy:
+        texts = [[reply.text for reply in side] for side in (before, after)]
+        conversations = self.prompts["conversation_id"][:]
+        comparison = judge.compare(self.dialogues, *texts, conversations)
+        by_reward = None
+        if reward is not None:
+            sides = [rewarded(reward, self.dialogues, each) for each in texts]
+            by_reward = PolicyComparison(self.dialogues, *sides, conversations, true=False)
+        notes = judge.notes(self.whole, comparison)
+        return EvaluatedPolicy(name, comparison, divergence, why, by_reward, notes)
 
 
-def policy_table(figures: Mapping[str, Any]) -> str:
-    """The figures of a `PolicyComparison` in Markdown."""
-    table = ["| | value of a reply | recognised | words | distinct |", "| --- | ---: | ---: | ---: | ---: |"]
-    for title, side in (("before alignment", figures["before"]), ("after alignment", figures["after"])):
-        known = share(side["recognised"])
-        table.append(f"| {title} | {side['value']} | {known} | {side['words']:.1f} | {side['distinct']:.1%} |")
-    difference = f"Difference: **{figures['difference']}**; length after / before: {figures['length_ratio']:.2f}."
-    wins = (
-        f"The reply after is the better one in **{figures['win_rate']}** of the dialogues (a tie is half), at equal "
-        f"length in {figures['length_controlled_win_rate']}."
-    )
-    return "\n".join([*table, "", difference, wins])
-
-
-def share(value: float | None) -> str:
-    """A share in percent, or that it is missing."""
-    return MISSING if value is None else f"{value:.1%}"
-
-
-def _sentiment(texts: Sequence[str]) -> list[float] | None:
-    """VADER's sentiment of each text, NaN of an empty one; None without the package."""
-    try:
-        sentiment = vader()
-    except ImportError:
-        return None
-    return [value if text.strip() else np.nan for text, value in zip(texts, sentiment(list(texts)))]
+def _opened(
+    name: str, tokenizer: PreTrainedTokenizerBase | None, model_kwargs: Mapping[str, Any]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The policy and its tokenizer; `tokenizer` is that of a checkpoint that has none."""
+    device = PartialState().device
+    missing = cached_file(name, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False) is None
+    if tokenizer is not None and missing and not is_adapter(name):
+        logger.warning(f"{name} holds no tokenizer; the base's is taken")
+        return AutoModelForCausalLM.from_pretrained(name, **model_kwargs).to(device), tokenizer
+    model, own = load_policy(name, **model_kwargs)
+    return model.to(device), own

@@ -11,11 +11,11 @@ import numpy as np
 from datasets import Dataset
 
 from ..cache import whole
-from ..modeling_geli import GeliRewardModel
-from . import plots
-from .metrics import spearman_per_session
-from .policies import PolicyComparison, policy_table, share
-from .table import as_json, markdown_table
+from ..metrics import plots
+from ..metrics.metrics import spearman_per_session
+from ..metrics.table import as_json, markdown_table
+from ..models.geli_reward.modeling_geli import GeliRewardModel
+from .comparison import PolicyComparison, policy_table, share
 
 THIS_MODEL = "this reward model"
 EXAMPLES = 4

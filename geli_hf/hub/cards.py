@@ -26,14 +26,14 @@ from huggingface_hub.repocard import RepoCard
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers.utils import logging
 
+from .. import __version__
 from ..cache import whole
-from ..evaluation.policies import OWN_REWARD, policy_table
-from ..evaluation.table import COLUMNS
-from ..toolkit_geli import TOOLKIT_VERSION
+from ..evaluation.comparison import OWN_REWARD, policy_table
+from ..metrics.table import COLUMNS
 
 if TYPE_CHECKING:  # torch comes with them, and the card of sessions needs none
-    from ..configuration_affect import FacialAffectConfig
-    from ..configuration_geli import GeliRewardConfig
+    from ..models.facial_affect.configuration_affect import FacialAffectConfig
+    from ..models.geli_reward.configuration_geli import GeliRewardConfig
 
 logger = logging.get_logger(__name__)
 
@@ -212,7 +212,7 @@ def _shortened(value: Any) -> Any:
 
 def _version(name: str) -> str:
     try:
-        return TOOLKIT_VERSION if name == "geli-hf" else version(name)
+        return __version__ if name == "geli-hf" else version(name)
     except PackageNotFoundError:
         return "(not installed)"
 

@@ -11,23 +11,21 @@ from huggingface_hub import ModelCard
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from ..configuration_affect import FacialAffectConfig
-from ..configuration_geli import GeliRewardConfig
-from ..modeling_affect import FacialAffectModel
-from ..modeling_geli import GeliRewardModel
+from ..models.facial_affect.configuration_affect import FacialAffectConfig
+from ..models.facial_affect.modeling_affect import FacialAffectModel
+from ..models.geli_reward.configuration_geli import GeliRewardConfig
+from ..models.geli_reward.modeling_geli import GeliRewardModel
 from .cards import for_repo, is_form, own_card, updated
-from .pushing import CARD, Push, read_card
+from .push import CARD, Push, read_card
 
 PACKAGE = Path(__file__).parents[1]
 MODELS = {"reward model": GeliRewardModel, "attribution": GeliRewardModel, "face classifier": FacialAffectModel}
 TOKENIZER = ("tokenizer_config.json",)
-CODE = {  # travels with the weights
-    "reward model": ("configuration_geli.py", "modeling_geli.py", "pipeline_geli.py", "toolkit_geli.py"),
+CODE = {  # travels with the weights, by its folder in `models/`
+    "reward model": ("geli_reward", ("configuration_geli.py", "modeling_geli.py", "pipeline_geli.py")),
     "face classifier": (
-        "configuration_affect.py",
-        "modeling_affect.py",
-        "image_processing_affect.py",
-        "toolkit_geli.py",
+        "facial_affect",
+        ("configuration_affect.py", "modeling_affect.py", "image_processing_affect.py"),
     ),
 }
 CODE["attribution"] = CODE["reward model"]
@@ -107,8 +105,9 @@ def open_folder(folder: str | Path) -> tuple[str, dict[str, Path]]:
             continue
         _refuse_pickle(path)
         files[name] = path
-    for name in CODE.get(kind, ()):  # a folder of an earlier version, or of the package itself, may be without
-        files.setdefault(name, PACKAGE / name)
+    room, code = CODE.get(kind, ("", ()))
+    for name in code:  # a folder of an earlier version, or of the package itself, may be without
+        files.setdefault(name, PACKAGE / "models" / room / name)
     missing = sorted({*NEEDED[kind], *_weights(folder, kind)} - set(files))
     if missing:
         raise FileNotFoundError(

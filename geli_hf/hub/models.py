@@ -15,11 +15,11 @@ from huggingface_hub import CommitInfo, HfApi, ModelCard
 from transformers import AutoImageProcessor
 from transformers.utils import PushToHubMixin
 
-from ..modeling_affect import FacialAffectModel
-from ..modeling_geli import GeliRewardModel
+from ..models.facial_affect.modeling_affect import FacialAffectModel
+from ..models.geli_reward.modeling_geli import GeliRewardModel
 from .cards import facial_affect_card, for_repo, own_card, rating_of, reward_model_card
 from .folders import ModelPush, kind_and_config, model_push
-from .pushing import CARD, full_name, read_card, send
+from .push import CARD, full_name, read_card, send
 
 if TYPE_CHECKING:
     from transformers import Trainer

@@ -21,7 +21,7 @@ from huggingface_hub import HfApi, SpaceCard
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from .pushing import CARD, Push, read_card
+from .push import CARD, Push, read_card
 
 PACKAGE = Path(__file__).parents[1]
 MODEL_VARIABLE = "GELI_MODEL"  # where an app reads which model to show

@@ -10,13 +10,11 @@ from .asking import LlmReport
 from .backend import Answer, Backend, BackendError, CallError
 from .decomposer import Estimate, LlmDecomposer
 from .endpoint import Endpoint
-from .judge import CRITERIA, LlmJudge, Verdicts
 from .local import LocalModel
 from .prompting import Prompt
 from .windows import merge_windows, split_windows
 
 __all__ = [
-    "CRITERIA",
     "Answer",
     "Backend",
     "BackendError",
@@ -24,11 +22,9 @@ __all__ = [
     "Endpoint",
     "Estimate",
     "LlmDecomposer",
-    "LlmJudge",
     "LlmReport",
     "LocalModel",
     "Prompt",
-    "Verdicts",
     "merge_windows",
     "parse_contributions",
     "renormalise",

@@ -7,11 +7,8 @@ from .._lazy import lazy_exports
 
 _EXPORTS = {
     "arguments": ["PAPER", "GeliRewardArguments"],
-    "attribution": ["HindsightAttribution"],
-    "dataset": ["shuffle_feedback"],
-    "features": ["cached_turn_features", "score_cached"],
+    "data": ["shuffle_feedback"],
     "hindsight": ["Hindsight", "HindsightReport", "cached_reaction_features", "fit_hindsight"],
-    "judge": ["JudgeReport", "fit_judge", "measure_judge"],
     "trainer": ["GeliRewardTrainer"],
 }
 

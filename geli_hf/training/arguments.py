@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from ..decomposition import GLOBAL_EXPLICIT
+from ..models.published_head import PUBLISHED_MODEL
 
 
 @dataclass
@@ -76,15 +77,7 @@ class GeliRewardArguments(TrainingArguments):
 # The published recipe (EMNLP 2024, arXiv 2403.11330, and its scripts): fields of `GeliRewardConfig` and of
 # `GeliRewardArguments`. Its score is multiplied by ten and not centred, its signal is 0 or 1.
 PAPER = {
-    "model": {
-        "head": "mlp",
-        "head_hidden_size": 128,
-        "head_dropout": 0.2,
-        "pooling": "last",
-        "layers": "last",
-        "context_messages": 20,
-        "aggregation": "sum",
-    },
+    "model": PUBLISHED_MODEL,
     "training": {
         "ge": "rrd",
         "rrd_turns": 160,

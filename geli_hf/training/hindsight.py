@@ -27,10 +27,10 @@ from datasets import Dataset
 from transformers.utils import logging
 
 from ..decomposition import RATIOS, Ridge, fit_ridge, fit_trust, fit_two_ridges, habit_share
-from ..modeling_geli import GeliRewardModel
+from ..models.attribution import HindsightAttribution, SignalTrust, observed_means, reactions_to, said_alone
+from ..models.features import TurnFeatureCache, cached_turn_features, score_cached
+from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..sessions import SessionError, feedback_names
-from .attribution import HindsightAttribution, SignalTrust, observed_means, reactions_to, said_alone
-from .features import TurnFeatureCache, cached_turn_features, score_cached
 
 logger = logging.get_logger(__name__)
 

@@ -16,14 +16,14 @@ from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
 from ..decomposition import GLOBAL_EXPLICIT, geli_loss, li_loss, li_slope_loss
-from ..evaluation.metrics import global_loss, global_loss_floor, local_difference, within_session_spearman
+from ..decomposition.slope import SignalSlope
 from ..hub.cards import hyperparameters, keep_from_peft, made, name_of, rating_of, reward_model_card, save_card
 from ..hub.models import push_output
-from ..modeling_geli import GeliRewardModel
+from ..metrics.metrics import global_loss, global_loss_floor, local_difference, within_session_spearman
+from ..models.features import TurnFeatureCache, cached_turn_features
+from ..models.geli_reward.modeling_geli import GeliRewardModel
 from .arguments import GeliRewardArguments
-from .dataset import Scale, SessionCollator, SessionData, SessionSampler
-from .features import TurnFeatureCache, cached_turn_features
-from .slope import SignalSlope
+from .data import Scale, SessionCollator, SessionData, SessionSampler
 
 CALIBRATION_SESSIONS = 2_000  # to take the quantiles of rewards from, where each has to be read for it
 

@@ -47,7 +47,7 @@ from geli_hf.demo.conversation import (
 from geli_hf.demo.limits import Limits, Visit
 from geli_hf.demo.look import plain
 from geli_hf.demo.policies import ModelError, Models, load_models
-from geli_hf.evaluation.plots import plot_session
+from geli_hf.metrics.plots import plot_session
 from geli_hf.sessions import SessionError
 
 logger = logging.get_logger("geli_hf.demo")

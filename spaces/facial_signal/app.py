@@ -28,7 +28,8 @@ import gradio as gr
 import geli_hf
 from geli_hf import GeliRewardModel
 from geli_hf.affect import read_transcript
-from geli_hf.affect.recordings import listener_of
+from geli_hf.affect.plot import plot_affect
+from geli_hf.affect.session import listener_of
 from geli_hf.data.rows import to_json_line
 from geli_hf.demo import facial_page as page
 from geli_hf.demo.camera import picture_of
@@ -47,8 +48,7 @@ from geli_hf.demo.facial import (
     recording,
 )
 from geli_hf.demo.policies import ModelError, load_attribution, load_reward_model
-from geli_hf.evaluation.affect_plot import plot_affect
-from geli_hf.training.attribution import HindsightAttribution
+from geli_hf.models.attribution import HindsightAttribution
 
 CLASSIFIERS = {"Shipped classifier": SHIPPED, "DeepFace": DEEPFACE}
 PARTNER, YOU = "Partner", "You"

@@ -11,7 +11,7 @@ from emotion_weights import write_weights
 
 from geli_hf.affect import deepface
 from geli_hf.affect.deepface import DeepFaceAffect, DeepFaceDetector
-from geli_hf.affect.detection import _cascade_text
+from geli_hf.affect.detect import _cascade_text
 from geli_hf.affect.emotions import EMOTIONS
 from geli_hf.affect.faces import Box
 

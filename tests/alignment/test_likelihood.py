@@ -11,14 +11,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, TrainerState
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from geli_hf.alignment import (
-    GeliReward,
-    ReferenceLikelihood,
-    align,
-    dialogue_prompts,
-    load_policy,
-    small_policy,
-)
+from geli_hf.alignment import GeliReward, ReferenceLikelihood, align, dialogue_prompts, load_policy, small_policy
 from geli_hf.alignment import likelihood as likelihood_module
 from geli_hf.alignment import rewards as rewards_module
 from geli_hf.alignment.policy import PLAIN_TEMPLATE

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from peft import LoraConfig
-from test_stages import rl_args, sft_args
+from test_trainers import rl_args, sft_args
 from trl import GRPOConfig, RLOOConfig
 
 from geli_hf.alignment import GeliReward, align, dialogue_prompts, generate_replies, load_policy, sft

@@ -10,9 +10,9 @@ from chat_server import ChatServer, Reply
 
 from geli_hf.alignment import EndpointPartner, ModelPartner, SessionRollouts, SimulatedPeople, load_policy
 from geli_hf.alignment.partners import PERSONA, swap_roles
-from geli_hf.data.sample import true_turn_value
-from geli_hf.data.sample_grammar import parse
 from geli_hf.llm import Endpoint
+from geli_hf.simulator.corpus import true_turn_value
+from geli_hf.simulator.grammar import parse
 
 DIALOGUE = [
     {"role": "user", "content": "I went hiking with my sister."},

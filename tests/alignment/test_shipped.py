@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 import geli_hf  # noqa: F401  makes the reward model known to the Auto classes
 from geli_hf.alignment import generate_replies, shipped_policy, shipped_reward_model
 from geli_hf.alignment.shipped import ADAPTER, POLICY, REWARD
-from geli_hf.data.sample import true_turn_value
-from geli_hf.data.sample_people import converse, draw_traits
+from geli_hf.simulator.corpus import true_turn_value
+from geli_hf.simulator.people import converse, draw_traits
 
 TOKENIZER = {"chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
 FILES = {

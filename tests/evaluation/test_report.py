@@ -10,10 +10,10 @@ from PIL import Image
 from scipy.stats import spearmanr
 from tiny import reward_model, talk
 
-from geli_hf.evaluation import evaluate_rewards
-from geli_hf.evaluation.policies import JudgedReply, PolicyComparison
+from geli_hf.evaluation.comparison import JudgedReply, PolicyComparison
 from geli_hf.evaluation.report import THIS_MODEL, write_report
-from geli_hf.evaluation.table import COLUMNS
+from geli_hf.metrics import evaluate_rewards
+from geli_hf.metrics.table import COLUMNS
 from geli_hf.sessions import session_features
 
 SETTINGS = {"": {"output_dir": "runs/1", "seed": 3}, "reward": {"li_weight": 0.3}}

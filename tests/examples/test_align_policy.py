@@ -19,8 +19,8 @@ from tiny import reward_model, sentence, session
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from geli_hf.alignment import generate_replies, load_policy, small_policy
+from geli_hf.models.attribution import HindsightAttribution
 from geli_hf.settings import SettingsError
-from geli_hf.training import HindsightAttribution
 
 DEFAULT, PAPER = (EXAMPLES / "configs" / f"align_{name}.yaml" for name in ("default", "paper"))
 PRESETS = sorted((EXAMPLES / "configs").glob("align_*.yaml"))

@@ -19,10 +19,10 @@ from trl import GRPOConfig, SFTConfig
 
 from geli_hf import GeliRewardArguments, GeliRewardModel, load_sessions
 from geli_hf.alignment import load_policy
-from geli_hf.configuration_geli import GeliRewardConfig
-from geli_hf.evaluation import TURN_BASELINES
+from geli_hf.metrics import TURN_BASELINES
+from geli_hf.models.attribution import HindsightAttribution
+from geli_hf.models.geli_reward.configuration_geli import GeliRewardConfig
 from geli_hf.settings import SettingsError, build
-from geli_hf.training import HindsightAttribution
 
 NAMES = ("affect", "align_*", "compare_*", "policy")  # of other scripts
 OTHERS = [path for name in NAMES for path in (EXAMPLES / "configs").glob(f"{name}.yaml")]

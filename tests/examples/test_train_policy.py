@@ -15,8 +15,8 @@ from shown import shown
 from geli_hf import GeliRewardModel
 from geli_hf.alignment import load_policy
 from geli_hf.data import load_sessions
-from geli_hf.data.sample import true_turn_value
 from geli_hf.settings import SettingsError
+from geli_hf.simulator.corpus import true_turn_value
 
 
 @pytest.fixture(scope="module")

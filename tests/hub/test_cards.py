@@ -20,10 +20,10 @@ from transformers.pipelines import PIPELINE_REGISTRY
 import geli_hf
 from geli_hf import HindsightAttribution
 from geli_hf.alignment import small_policy
-from geli_hf.configuration_affect import FacialAffectConfig
 from geli_hf.data.rows import write_jsonl
-from geli_hf.evaluation.metrics import Interval
 from geli_hf.hub import cards
+from geli_hf.metrics.metrics import Interval
+from geli_hf.models.facial_affect.configuration_affect import FacialAffectConfig
 from geli_hf.sessions import session_features
 
 ROOT = Path(__file__).parents[2]

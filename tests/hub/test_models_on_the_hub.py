@@ -21,7 +21,7 @@ DIALOGUES = [
     [{"role": ROLES[(i + first) % 2], "content": text} for i, text in enumerate(SAID[:length])]
     for length, first in ((6, 0), (7, 0), (3, 1))
 ]
-CODE = {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py", "toolkit_geli.py"}
+CODE = {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py"}
 
 
 def push(dialogues):
@@ -139,7 +139,7 @@ def open_every_door(owner):
         load_sessions,
     )
     from geli_hf.alignment import GeliReward, load_policy
-    from geli_hf.finished import open_model
+    from geli_hf.models.loading import open_model
 
     def a_pipeline(task):
         return lambda name: pipeline(task, model=name, device="cpu", trust_remote_code=task == "turn-rewards")
@@ -339,7 +339,10 @@ def test_what_its_card_on_the_hub_shows_runs(name, shared_hub, pushed):
 
 
 def check_loaded(found, expected):
-    assert found["modules"] == ["geli_hf.modeling_geli", "geli_hf.modeling_affect"]
+    assert found["modules"] == [
+        "geli_hf.models.geli_reward.modeling_geli",
+        "geli_hf.models.facial_affect.modeling_affect",
+    ]
     for revision in ("main", "refs/pr/1", "next"):
         assert same(found[revision], expected[revision]), revision
     assert not same(expected["main"], expected["refs/pr/1"])

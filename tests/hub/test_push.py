@@ -23,15 +23,15 @@ import geli_hf
 from geli_hf import load_sessions
 from geli_hf.alignment import small_policy
 from geli_hf.data.rows import write_jsonl
-from geli_hf.finished import is_attribution, open_model
-from geli_hf.hub import pushing
+from geli_hf.hub import push as pushing
 from geli_hf.hub.folders import CODE, open_folder
-from geli_hf.hub.pushing import hints
-from geli_hf.training import HindsightAttribution
+from geli_hf.hub.push import hints
+from geli_hf.models.attribution import HindsightAttribution
+from geli_hf.models.loading import is_attribution, open_model
 
 TALK = [{"role": "user", "content": "i lost my dog"}, {"role": "assistant", "content": "how sad"}]
 REWARD = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-REWARD |= {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py", "toolkit_geli.py"}
+REWARD |= {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py"}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_folder_is_known_by_its_config_and_goes_in_one_commit(kind, folders, h
     assert ("without a card" in said) is ("README.md" not in files)
     assert commits(here, "owner/it") == 2  # the first makes the repository
     there = set(repo_of(here, "owner/it").at("main").files) - {".gitattributes"}
-    assert there == files | set(CODE.get(kind, ()))
+    assert there == files | set(CODE.get(kind, ("", ()))[1])
 
 
 def test_a_reward_model_is_sent_with_its_code_and_without_what_a_trainer_keeps(model, here, push):
@@ -96,7 +96,7 @@ def test_a_reward_model_is_sent_with_its_code_and_without_what_a_trainer_keeps(m
     push("model", model, "--repo", "owner/reward")
     assert set(repo_of(here, "owner/reward").at("main").files) == REWARD | {".gitattributes"}
     for name in REWARD:  # what test_models_on_the_hub loads in a process without the package
-        here_too = model / name if (model / name).exists() else Path(geli_hf.__file__).parent / name
+        here_too = model / name if (model / name).exists() else next(Path(geli_hf.__file__).parent.rglob(name))
         assert here.store.read(repo_of(here, "owner/reward"), name, "main") == here_too.read_bytes()
 
 

@@ -60,7 +60,7 @@ def test_a_reward_model_goes_with_its_card_and_its_code_in_one_commit(model, hub
     commit = model.push_to_hub("reward", tags=["ours"])  # as everywhere, the owner may be left out
     assert commit.oid == repo_of(hub, "owner/reward").at("main").oid
     assert commits(hub, "owner/reward") == ["initial commit", "geli push: reward model"]
-    assert set(CODE["reward model"]) < files(hub, "owner/reward")
+    assert set(CODE["reward model"][1]) < files(hub, "owner/reward")
     card = card_of(hub, "owner/reward")
     assert card.data.tags == ["reward-model", "dialogue", "return-decomposition", "geli", "ours"]
     assert "its mean was 5.5, and its standard deviation 1.25." in card.text
@@ -108,7 +108,7 @@ def test_a_classifier_of_faces_takes_along_the_image_processor_that_it_was_loade
     loaded = FacialAffectModel.from_pretrained(affect_checkpoint(tmp_path / "face", scale=0.8))
     loaded.push_to_hub("owner/face")
     assert commits(hub, "owner/face") == ["initial commit", "geli push: face classifier"]
-    assert {"preprocessor_config.json", *CODE["face classifier"]} < files(hub, "owner/face")
+    assert {"preprocessor_config.json", *CODE["face classifier"][1]} < files(hub, "owner/face")
     assert "a square whose sides are 0.8 of" in card_of(hub, "owner/face").text
 
     # A new one knows of none. In whatever order they go, the card is ours.

@@ -13,7 +13,8 @@ from toy import toy_sessions
 
 from geli_hf import GeliRewardModel
 from geli_hf.demo.collection import Collection
-from geli_hf.training import HindsightAttribution, fit_hindsight
+from geli_hf.models.attribution import HindsightAttribution
+from geli_hf.training import fit_hindsight
 
 CHROMIUM = Path("/usr/bin/chromium")
 

@@ -12,8 +12,8 @@ from tiny import backbone
 from toy import GOOD, toy_sessions
 
 from geli_hf import GeliRewardModel, add_signal
-from geli_hf.evaluation.metrics import within_session_spearman
 from geli_hf.llm import Endpoint, LlmDecomposer
+from geli_hf.metrics.metrics import within_session_spearman
 from geli_hf.training import fit_hindsight
 
 

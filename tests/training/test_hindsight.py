@@ -13,16 +13,11 @@ from transformers import AutoModelForSequenceClassification
 
 from geli_hf import GeliRewardModel, SessionError
 from geli_hf.decomposition import fit_ridge, fit_two_ridges
-from geli_hf.evaluation.metrics import within_session_spearman
+from geli_hf.metrics.metrics import within_session_spearman
+from geli_hf.models.attribution import HindsightAttribution
+from geli_hf.models.features import TurnFeatureCache, cached_turn_features
 from geli_hf.sessions import session_features
-from geli_hf.training import (
-    HindsightAttribution,
-    cached_reaction_features,
-    cached_turn_features,
-    fit_hindsight,
-    hindsight,
-)
-from geli_hf.training.features import TurnFeatureCache
+from geli_hf.training import cached_reaction_features, fit_hindsight, hindsight
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,10 @@ import torch
 from tiny import reward_model
 from toy import NAN, toy_sessions, with_column
 
+from geli_hf.models.features import cached_turn_features
 from geli_hf.sessions import SessionError
-from geli_hf.training import GeliRewardArguments, cached_turn_features, shuffle_feedback
-from geli_hf.training.dataset import Scale, SessionCollator, SessionData
+from geli_hf.training import GeliRewardArguments, shuffle_feedback
+from geli_hf.training.data import Scale, SessionCollator, SessionData
 
 
 def affect(sessions) -> list[list[float]]:

@@ -9,8 +9,8 @@ from toy import NAN, toy_sessions, with_column
 from transformers import TrainerCallback
 
 from geli_hf import GeliRewardModel
+from geli_hf.decomposition.slope import SignalSlope
 from geli_hf.training import PAPER, GeliRewardTrainer
-from geli_hf.training.slope import SignalSlope
 
 
 def rewards_of(model, sessions) -> list[np.ndarray]:
@@ -157,7 +157,7 @@ def test_batches_that_tell_nothing_leave_the_slope_as_it_was(monkeypatch):
     rewards = torch.tensor([[1.0, -1.0], [2.0, 0.0]])
     slope.update(rewards, mask, torch.tensor([[0.5, 0.0], [1.0, NAN]]))
     learned = slope.value.item()
-    monkeypatch.setattr("geli_hf.training.slope.DECAY", 0.5)
+    monkeypatch.setattr("geli_hf.decomposition.slope.DECAY", 0.5)
     blind = torch.tensor([[NAN, 1.0], [1.0, NAN]])
     slope.update(rewards, mask, blind)
     assert slope.value.item() == pytest.approx(learned, rel=1e-5)

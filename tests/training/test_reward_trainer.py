@@ -12,7 +12,8 @@ from tiny import backbone, reward_model
 from toy import toy_sessions, with_column
 
 from geli_hf import GeliRewardModel
-from geli_hf.training import PAPER, GeliRewardArguments, GeliRewardTrainer, cached_turn_features
+from geli_hf.models.features import cached_turn_features
+from geli_hf.training import PAPER, GeliRewardArguments, GeliRewardTrainer
 
 
 def state(model: torch.nn.Module) -> dict[str, torch.Tensor]:

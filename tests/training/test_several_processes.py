@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tiny import backbone
 
 from geli_hf import GeliRewardModel
-from geli_hf.training.dataset import SessionSampler
+from geli_hf.training.data import SessionSampler
 
 COMMON = {"num_train_epochs": 4, "learning_rate": 1e-2, "li_weight": 0.4, "seed": 3}
 SAMPLED = {"rrd_turns": 2, "rrd_replacement": True}

@@ -1,0 +1,138 @@
+"""Session rows as they are published: by split, without the ids of people, as Parquet."""
+
+import hashlib
+import hmac
+import math
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset, DatasetInfo
+from datasets.info import DatasetInfosDict
+from datasets.splits import SplitDict, SplitInfo
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCard
+
+from ..cache import cache_root, whole
+from ..data import CORPORA, load_sessions
+from ..data.rows import SUFFIXES
+from .push import Push
+
+SPLITS = ("train", "validation", "test")
+BYTES_PER_FILE = 500_000_000
+# CANDOR's conversations are UUIDs, its people have the 24 hexadecimal digits of a crowd-working platform.
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+PERSON = re.compile(r"[0-9a-f]{24}", re.IGNORECASE)
+
+
+def read_splits(name: str, *, data_dir: str | None = None, options: Mapping | None = None) -> dict[str, Dataset]:
+    """The sessions by split: of a folder, as the names of its files begin, and else all as "train".
+
+    Raises:
+        As of `load_sessions`.
+    """
+    options = dict(options or {})
+    folder = Path(name)
+    if name not in CORPORA and folder.is_dir() and "split" not in options:
+        files = [file.name for suffix in SUFFIXES for file in folder.glob(f"*{suffix}")]
+        there = [split for split in SPLITS if any(file.startswith(split) for file in files)]
+        if there:
+            return {split: load_sessions(name, split=split, **options) for split in there}
+    split = options.get("split")
+    named = split if isinstance(split, str) and re.fullmatch(r"\w+(\.\w+)*", split) else "train"
+    return {named: load_sessions(name, data_dir=data_dir, **options)}
+
+
+def from_candor(name: str, splits: Mapping[str, Dataset]) -> bool:
+    """Whether these are rows of CANDOR: by the name of the corpus, or by what its ids look like wherever they lie.
+
+    The sample's ids look the same; once it lies in a file, nothing tells it from CANDOR.
+    """
+    if name in CORPORA:
+        return name == "candor"
+    for sessions in splits.values():
+        columns = [sessions["conversation_id"], sessions["session_id"]]
+        for conversation, session in zip(*columns):
+            of_person = session.removeprefix(f"{conversation}/")
+            if UUID.fullmatch(conversation) and of_person != session:
+                return True
+        if "rater_id" in sessions.column_names and any(map(PERSON.fullmatch, sessions.unique("rater_id"))):
+            return True
+    return False
+
+
+def hash_raters(sessions: Dataset) -> Dataset:
+    """The sessions with another name for everybody who rated, in `rater_id` and where it is a word of `session_id`.
+
+    The same person has the same name in all that is pushed from this machine. The key that the names are made with
+    lies in the cache of `geli_hf` and is never sent: without it nobody can look for an id that they know.
+    """
+    if "rater_id" not in sessions.column_names:
+        return sessions
+    key = _key()
+
+    def renamed(row: dict) -> dict:
+        if not row["rater_id"]:
+            return {"rater_id": "", "session_id": row["session_id"]}
+        name = hmac.new(key, row["rater_id"].encode(), hashlib.sha256).hexdigest()[:16]
+        whole_word = rf"(?<![^\W_]){re.escape(row['rater_id'])}(?![^\W_])"
+        return {"rater_id": name, "session_id": re.sub(whole_word, name, row["session_id"])}
+
+    return sessions.map(renamed, features=sessions.features, load_from_cache_file=False, keep_in_memory=True)
+
+
+def _key() -> bytes:
+    path = cache_root() / "hub" / "rater_key"
+    if not path.exists():
+        with whole(path) as partial, open(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionsPush(Push):
+    repo_type = "dataset"
+    stale = ("data/*.parquet",)
+
+    splits: Mapping[str, Dataset]
+
+    def merged(self, card: str) -> str:
+        return with_schema(card, self.splits, self.files)
+
+
+def write_parquet(splits: Mapping[str, Dataset], folder: Path) -> dict[str, Path]:
+    """Each split as one file, or as several where it is large.
+
+    Returns:
+        The files by their path in the repository.
+    """
+    files = {}
+    for split, sessions in splits.items():
+        number = max(1, math.ceil(sessions.data.nbytes / BYTES_PER_FILE))
+        for index in range(number):
+            name = f"data/{split}-{index:05d}-of-{number:05d}.parquet"
+            files[name] = folder / name
+            files[name].parent.mkdir(exist_ok=True)
+            sessions.shard(number, index, contiguous=True).to_parquet(files[name])
+    return files
+
+
+def with_schema(card: str, splits: Mapping[str, Dataset], files: Mapping[str, Path]) -> str:
+    """The card, whoever wrote it, with `configs` and `dataset_info` in its front matter; all else of it stays."""
+    described = DatasetCard(card, ignore_metadata_errors=True)
+    for stale in ("configs", "dataset_info"):
+        if stale in described.data:
+            described.data[stale] = None
+    sizes = SplitDict()
+    for name, sessions in splits.items():
+        sizes.add(SplitInfo(name, num_bytes=sessions.data.nbytes, num_examples=len(sessions)))
+    features, total = next(iter(splits.values())).features, sum(size.num_bytes for size in sizes.values())
+    download = sum(path.stat().st_size for path in files.values())
+    info = DatasetInfo(features=features, splits=sizes, download_size=download, dataset_size=total)
+    DatasetInfosDict({"default": info}).to_dataset_card_data(described.data)
+    paths = [{"split": name, "path": f"data/{name}-*"} for name in splits]
+    MetadataConfigs({"default": {"data_files": paths}}).to_dataset_card_data(described.data)
+    return str(described)

@@ -1,0 +1,356 @@
+"""Pictures for a report: a session's rewards turn by turn, rewards against the truth, training, methods, replies.
+
+Every function writes a PNG and returns the `matplotlib.figure.Figure`. Nothing here touches pyplot, so that no global
+state or display is needed and a server can draw in threads.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+
+from ..plotting import (
+    BLUE,
+    DPI,
+    GREY,
+    INK,
+    LIGHT,
+    MINUS,
+    RED,
+    fonts,
+    new_figure,
+    printable,
+    save,
+    say_nothing,
+    style,
+)
+from ..sessions import Session
+from .metrics import Interval, PerTurn
+
+MAX_LINES = 8  # of one message in `plot_session`
+
+
+def plot_session(
+    session: Session,
+    turn_rewards: Sequence[float],
+    path: str | Path,
+    quantiles: Sequence[float] | None = None,
+    *,
+    max_messages: int = 24,
+) -> Figure:
+    """A dialogue as text, with a bar beside each turn of the assistant: blue above 0, red below.
+
+    Args:
+        session: a Session row.
+        turn_rewards: one reward per assistant turn, in units of the standardised score.
+        quantiles: quantiles 0..100 % of the rewards of the training turns (`config.reward_quantiles`); with them each
+            bar says how many training turns it beats, and the colours have the same scale in every picture.
+        max_messages: longer sessions show their first so many messages and say so.
+    """
+    messages = session["messages"][:max_messages]
+    known = np.asarray(turn_rewards, float)
+    turns = sum(message["role"] == "assistant" for message in session["messages"])
+    if len(known) != turns:
+        raise ValueError(f"turn_rewards: expected one per assistant turn, {turns}, found {len(known)}")
+    shown = known[: sum(message["role"] == "assistant" for message in messages)]
+    quantiles = np.asarray(quantiles if quantiles is not None else (), float)
+    finite = shown[np.isfinite(shown)]
+    limit = np.abs(finite).max(initial=0)
+    if len(quantiles):
+        limit = max(limit, *np.abs(np.quantile(quantiles, [0.01, 0.99])))
+    limit = limit or 1.0
+
+    # Everything below is in inches, from the top left: the height of the picture follows from its text.
+    width, left, text_left, text_right, bar_middle, bar_half = 10.0, 0.3, 1.2, 6.5, 7.5, 0.7
+    line, gap, top = 0.175, 0.13, 0.95
+    font = FontProperties(family=fonts()[0], size=9)
+    figure = Figure(figsize=(width, 1), dpi=DPI)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    blocks = [_wrap(message["content"], (text_right - text_left) * DPI, renderer, font) for message in messages]
+    bottoms = top + np.cumsum([line * len(block) + gap for block in blocks])
+    height = bottoms[-1] + 0.6
+    figure.set_size_inches(width, height)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
+
+    def write(x: float, y: float, text: str, **style: Any) -> None:
+        axes.text(x, y, text, parse_math=False, **{"fontproperties": font, "color": INK, "va": "center", **style})
+
+    title = FontProperties(family=fonts()[0], size=12, weight="bold")
+    write(left, 0.32, printable(f"Session {session['session_id']}")[:90], fontproperties=title)
+    parts = [f"score {session['score']:.3g}" if np.isfinite(session["score"]) else "no score"]
+    if len(messages) < len(session["messages"]):
+        parts.append(f"first {len(messages)} of {len(session['messages'])} messages")
+    write(left, 0.6, ", ".join(parts), color=GREY)
+    write(bar_middle, 0.6, "reward of the turn", color=GREY, ha="center")
+    axes.plot([bar_middle] * 2, [top - 0.12, height - 0.42], color=LIGHT, linewidth=1, zorder=0)
+
+    rewards = iter(shown)
+    for message, block, bottom in zip(messages, blocks, bottoms):
+        assistant = message["role"] == "assistant"
+        first, middle = bottom - gap - line * (len(block) - 0.5), bottom - gap - line * len(block) / 2
+        write(left, first, message["role"].capitalize(), color=INK if assistant else GREY)
+        for index, words in enumerate(block):
+            write(text_left, first + line * index, words, color=INK if assistant else GREY)
+        if not assistant:
+            continue
+        reward = next(rewards)
+        if not np.isfinite(reward):
+            write(bar_middle + bar_half + 0.15, middle, "no reward", color=GREY)
+            continue
+        length = reward / limit * bar_half
+        colour = colormaps["RdBu"](0.5 + 0.42 * reward / limit)
+        axes.barh(middle, length, left=bar_middle, height=0.15, color=colour, edgecolor=GREY, linewidth=0.4)
+        label = f"{reward:+.2f}".translate(MINUS)
+        if len(quantiles):
+            label += f"  beats {100 * np.searchsorted(quantiles, reward) / len(quantiles):.0f} %"
+        write(bar_middle + bar_half + 0.15, middle, label)
+
+    for value in (-limit, 0, limit):
+        write(
+            bar_middle + value / limit * bar_half,
+            height - 0.32,
+            f"{value:.2g}".translate(MINUS),
+            color=GREY,
+            ha="center",
+        )
+    unit = "in units of the standardised score"
+    if len(quantiles):
+        unit += ", beside the share of training turns it beats"
+    write(width - left, height - 0.13, unit, color=GREY, ha="right", size=8)
+    return save(figure, path)
+
+
+def plot_rewards_against_truth(rewards: PerTurn, ratings: PerTurn, path: str | Path) -> Figure:
+    """Predicted reward against the true (or human) value of each turn, with means and intervals over turns.
+
+    Args:
+        rewards, ratings: one array per session; turns without a rating are left out.
+    """
+    x, y = (np.concatenate([np.zeros(0), *side]) for side in (ratings, rewards))
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    figure, axes = new_figure(6.4, 4.6)
+    axes.set(title="Do predicted rewards follow the truth?", xlabel="true value of the turn")
+    axes.set_ylabel("predicted reward (units of the standardised score)")
+    if not len(x):
+        return save(say_nothing(figure, axes, "no rated turns"), path)
+    # No more points than the eye can tell apart; the bins use them all.
+    some = np.random.default_rng(0).permutation(len(x))[:3000]
+    values, bins = np.unique(x, return_inverse=True)
+    spread = np.random.default_rng(1).uniform(-0.15, 0.15, len(some))
+    places = x[some] + spread * np.diff(values).min() if 1 < len(values) <= 12 else x[some]
+    axes.scatter(places, y[some], s=7, color=GREY, alpha=0.25, linewidth=0, label="turn")
+    if len(values) > 12:
+        edges = np.unique(np.quantile(x, np.linspace(0, 1, 11)))
+        bins = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, len(edges) - 2)
+    bins = [bins == index for index in np.unique(bins)]
+    points = np.array([(x[b].mean(), y[b].mean(), 1.96 * y[b].std() / np.sqrt(b.sum())) for b in bins])
+    label = "mean of turns of like truth, 95 % interval"
+    axes.errorbar(*points.T, fmt="o-", color=BLUE, capsize=3, markersize=5, label=label)
+    low, high = np.quantile(y, [0.002, 0.998])
+    if high > low:
+        axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return save(figure, path)
+
+
+def plot_training(history: Sequence[Mapping[str, float]], path: str | Path) -> Figure:
+    """Loss, global loss over its floor, local difference and within-session Spearman, epoch by epoch.
+
+    Args:
+        history: `trainer.state.log_history` of one stage.
+    """
+    panels = {
+        "Loss": ({"loss": ("training", BLUE, "-"), "eval_loss": ("held out", RED, "-")}, "loss"),
+        "Global loss, held out": (
+            {"eval_global_loss": ("model", BLUE, "-"), "eval_global_floor": ("predict the mean (floor)", GREY, "--")},
+            "squared units of the score",
+        ),
+        "Local difference, held out": ({"eval_local_difference": ("", BLUE, "-")}, "units of the standardised score"),
+        "Within-session Spearman, held out": ({"eval_within_session_spearman": ("", BLUE, "-")}, "correlation"),
+    }
+    return save(_curves("Training of the reward model", panels, history, "epoch"), path)
+
+
+def plot_alignment(history: Sequence[Mapping[str, float]], path: str | Path) -> Figure:
+    """Reward, distance from the fine-tuned policy, entropy and length of the replies, step by step.
+
+    Args:
+        history: `trainer.state.log_history` of TRL's GRPOTrainer or RLOOTrainer with a `GeliReward`.
+    """
+    panels = {
+        "Reward of a reply": ({"geli/turn_reward_mean": ("", BLUE, "-")}, "units of the standardised score"),
+        "KL from the fine-tuned policy": ({"kl": ("", BLUE, "-")}, "nats a token"),
+        "Entropy": ({"entropy": ("", BLUE, "-")}, "nats a token"),
+        "Length of a reply": ({"completions/mean_length": ("", BLUE, "-")}, "tokens"),
+    }
+    return save(_curves("Alignment of the policy", panels, history, "step"), path)
+
+
+def _curves(title: str, panels: Mapping, history: Sequence[Mapping[str, float]], over: str) -> Figure:
+    """Two by two panels, {title: ({key of the log: (label, colour, dashes)}, unit)}, over the log's key `over`."""
+    figure = Figure(figsize=(9, 6), dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=12, fontweight="bold")
+    for axes, (name, (curves, unit)) in zip(figure.subplots(2, 2).flat, panels.items()):
+        style(axes)
+        axes.set(title=name, xlabel=over, ylabel=unit)
+        for key, (label, colour, dashes) in curves.items():
+            points = np.array([(log[over], log[key]) for log in history if key in log], float)
+            if len(points):
+                marker = "o" if len(points) <= 25 and dashes == "-" else ""
+                axes.plot(*points.T, dashes, color=colour, label=label, marker=marker, markersize=4)
+        if not axes.lines:
+            say_nothing(figure, axes, "not measured")
+        elif len(curves) > 1:
+            axes.legend(frameon=False, fontsize=8)
+        elif min(axes.lines[0].get_ydata()) < 0 < max(axes.lines[0].get_ydata()):
+            axes.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
+    return figure
+
+
+def plot_comparison(
+    rows: Mapping[str, Interval],
+    path: str | Path,
+    *,
+    label: str = "Within-session Spearman with the true turn values",
+    reference: float = 0.0,
+    seeing: Collection[str] = (),
+    shuffled: Mapping[str, Sequence[float]] | None = None,
+) -> Figure:
+    """Estimates side by side with their 95 % intervals, first row on top; a dotted line marks `reference`.
+
+    Args:
+        rows: name -> estimate: blue above `reference`, red below, grey where the interval holds it.
+        seeing: rows that read the listener's reaction; their markers are hollow.
+        shuffled: controls -> the figure of each fit to shuffled scores, a tick each; grey whatever the interval is.
+    """
+    shuffled = shuffled or {}
+    figure, axes = new_figure(5.4 + 0.07 * max(map(len, rows), default=0), 1.3 + 0.36 * len(rows))
+    axes.set(title=label, xlabel="estimate with 95 % interval over conversations", ylim=(len(rows) - 0.5, -0.5))
+    axes.axvline(reference, color=GREY, linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(rows)), list(map(printable, rows)), parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    for place, (name, interval) in enumerate(rows.items()):
+        estimate, low, high = interval
+        text = str(interval).translate(MINUS) if np.isfinite(estimate) else "not measured"
+        axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=INK)
+        if not np.isfinite(estimate):
+            continue
+        control = name in shuffled
+        colour = GREY if control else BLUE if low > reference else RED if high < reference else GREY
+        face = "white" if name in seeing else colour
+        axes.plot([low, high], [place, place], color=colour, linewidth=1 if control else 2, solid_capstyle="butt")
+        axes.plot(estimate, place, "o", color=colour, markersize=4 if control else 6, markerfacecolor=face)
+        if control:
+            axes.plot(shuffled[name], [place] * len(shuffled[name]), "|", color=GREY, markersize=9, alpha=0.7)
+    if seeing:
+        axes.plot([], [], "o", color=INK, markerfacecolor="white", label="sees the listener's reaction")
+    if shuffled:
+        axes.plot([], [], "|", color=GREY, markersize=9, label="one fit to shuffled scores")
+    if seeing or shuffled:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return save(figure, path)
+
+
+def plot_replies(
+    before: Sequence[float],
+    after: Sequence[float],
+    path: str | Path,
+    *,
+    names: tuple[str, str] = ("before (SFT)", "after (aligned)"),
+    judge: str = "true turn values",
+) -> Figure:
+    """Distribution of the value of a policy's replies before and after alignment, with both means."""
+    figure, axes = new_figure(7, 4.2)
+    title = f"The policy's replies, judged by {judge}"
+    axes.set(title=title, xlabel="value of a reply", ylabel="share of replies (%)")
+    sides = [np.asarray(values, float) for values in (before, after)]
+    sides = [values[np.isfinite(values)] for values in sides]
+    if not all(map(len, sides)):
+        return save(say_nothing(figure, axes, "no replies"), path)
+    together = np.concatenate(sides)
+    low, high = together.min(), together.max()
+    step = (high - low) / 14 or 1.0
+    edges = low + step * (np.arange(16 if high > low else 2) - 0.5)
+    for offset, values, name, colour in zip((0.06, 0.5), sides, names, (GREY, BLUE)):
+        share = np.histogram(values, edges)[0] / len(values) * 100
+        axes.bar(edges[:-1] + offset * step, share, 0.44 * step, align="edge", color=colour, alpha=0.75)
+        axes.axvline(values.mean(), color=colour, linewidth=1.5, linestyle="--")
+        axes.plot([], [], "s", color=colour, label=f"{name}: mean {values.mean():.2f}, {len(values)} replies")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return save(figure, path)
+
+
+def plot_over_optimisation(
+    judged: Mapping[str, tuple[float, Interval]],
+    rewarded: Mapping[str, tuple[float, Interval]],
+    path: str | Path,
+    *,
+    chosen: str | None = None,
+    known: bool = True,
+) -> Figure:
+    """Win rates over the base by a judge and by the reward that was trained for, over the divergence from the base.
+
+    Where the reward goes on rising and the judge does not, the policy learns to please the reward alone (Gao, Schulman
+    and Hilton, "Scaling Laws for Reward Model Overoptimization", ICML 2023, arXiv 2210.10760).
+
+    Args:
+        judged, rewarded: checkpoint -> KL in nats per reply, and its win rate with interval. `rewarded` may be empty.
+        chosen: the checkpoint to mark.
+        known: whether the divergence is; without it they stand in their order.
+    """
+    figure, axes = new_figure(7.4, 4.6)
+    axes.set(
+        title="Win rate over the base, and the way gone from it",
+        xlabel="KL from the base (nats per reply)" if known else "in the order in which they were named",
+        ylabel="win rate",
+    )
+    axes.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
+    axes.plot(0, 0.5, "s", color=GREY, markersize=6, label="base")
+    for points, colour, marker, label in (
+        (judged, BLUE, "o", "by the judge"),
+        (rewarded, RED, "^", "by the reward that was trained for"),
+    ):
+        at = sorted((kl, interval) for kl, interval in points.values() if np.isfinite([kl, interval.estimate]).all())
+        if not at:
+            continue
+        x, y = [0.0, *(kl for kl, _ in at)], [0.5, *(each.estimate for _, each in at)]
+        axes.plot(x, y, "-", color=colour, linewidth=1, alpha=0.6)
+        reach = [[each.estimate - each.low for _, each in at], [each.high - each.estimate for _, each in at]]
+        style = {"color": colour, "capsize": 3, "markersize": 5, "label": f"{label}, 95 % interval"}
+        axes.errorbar(x[1:], y[1:], np.nan_to_num(reach), fmt=marker, **style)
+    if chosen in judged:
+        kl, interval = judged[chosen]
+        axes.plot(kl, interval.estimate, "o", color=INK, markersize=13, markerfacecolor="none", label="chosen")
+        axes.annotate(
+            printable(Path(chosen).name or chosen),
+            (kl, interval.estimate),
+            xytext=(9, -14),
+            textcoords="offset points",
+            fontsize=8,
+            color=INK,
+            parse_math=False,
+        )
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return save(figure, path)
+
+
+def _wrap(text: str, pixels: float, renderer: Any, font: FontProperties) -> list[str]:
+    """Lines no wider than `pixels` in this font: characters are not of one width, least of all across scripts."""
+    text = printable(text)[: MAX_LINES * 110]
+    for width in range(100, 8, -4):
+        lines = textwrap.wrap(text, width, max_lines=MAX_LINES, placeholder=" …")
+        if all(renderer.get_text_width_height_descent(words, font, False)[0] <= pixels for words in lines):
+            break
+    return lines or [""]

@@ -1,0 +1,1 @@
+"""Models that travel with their checkpoints, and how a saved one is opened."""

@@ -1,0 +1,1 @@
+"""The face classifier: its configuration, model and image processor."""

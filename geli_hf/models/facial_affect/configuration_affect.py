@@ -1,0 +1,81 @@
+"""Configuration of the classifier of facial affect.
+
+This file, `modeling_affect.py` and `image_processing_affect.py` travel with every checkpoint: they
+import nothing of the package but each other.
+"""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+TOOLKIT_VERSION = "0.1.0"  # of the geli_hf that writes a configuration
+# CANDOR's columns, in CANDOR's order.
+LABELS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+
+
+@strict
+class FacialAffectConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`FacialAffectModel`].
+
+    Args:
+        backbone (`str`, *optional*, defaults to `"small"`):
+            `"small"`, a residual net of about 300,000 parameters, or the name of a classification model of torchvision
+            (`resnet18`, `mobilenet_v3_small`, ...: `torchvision.models.list_models(module=torchvision.models)`).
+        image_size (`int`, *optional*, defaults to 48):
+            Side of the face that it reads, in pixels. torchvision's models want some 112 or more.
+        hidden_sizes (`list[int]`, *optional*, defaults to `[24, 32, 64, 128]`):
+            Channels of the small net's first layer and of its residual blocks; each halves the picture. Multiples of
+            eight: torch 2.15 crashes where it trains with fewer in the layout that is quick on a CPU.
+        dropout (`float`, *optional*, defaults to 0.2):
+            Dropout on the input of the small net's last layer.
+        temperature (`float`, *optional*, defaults to 1.0):
+            Divides the scores of the classes.
+        log_prior_shift (`list[float]`, *optional*):
+            Added to the divided scores, one number per label: the log of how much more frequent it is where the model
+            will be used than it was in training. `None`: nothing is added.
+    """
+
+    model_type = "facial_affect"
+
+    backbone: str = "small"
+    image_size: int = 48
+    hidden_sizes: list[int] | tuple[int, ...] = (24, 32, 64, 128)
+    dropout: float = 0.2
+    temperature: float = 1.0
+    log_prior_shift: list[float] | tuple[float, ...] | None = None
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """Read a configuration, as every `PreTrainedConfig` does.
+
+        Raises:
+            ValueError: a newer geli_hf wrote it, whose settings may mean what this version can't know.
+        """
+        written = str(config_dict.get("geli_hf_version") or TOOLKIT_VERSION)
+        newest = [tuple(int(part) for part in version.split(".")[:2]) for version in (written, TOOLKIT_VERSION)]
+        if newest[0] > newest[1]:
+            raise ValueError(
+                f"this {cls.model_type} was written by geli-hf {written}, which is newer than {TOOLKIT_VERSION} here. "
+                "Upgrade geli-hf; or, where it isn't imported, load with trust_remote_code=True the code that lies "
+                "beside the weights"
+            )
+        return super().from_dict(config_dict, **kwargs)
+
+    def __post_init__(self, **kwargs):
+        self.geli_hf_version = TOOLKIT_VERSION
+        if self.id2label is None and kwargs.get("num_labels") is None:
+            self.id2label = dict(enumerate(LABELS))
+        if self.id2label is not None:
+            self.label2id = {label: int(index) for index, label in self.id2label.items()}
+        self.problem_type = "single_label_classification"
+        super().__post_init__(**kwargs)
+        if not self.temperature > 0:
+            raise ValueError(f"temperature: expected a positive number, found {self.temperature}")
+        if self.log_prior_shift is not None and len(self.log_prior_shift) != self.num_labels:
+            raise ValueError(
+                f"log_prior_shift: expected one number for each of {self.num_labels} labels, found "
+                f"{len(self.log_prior_shift)}"
+            )
+
+
+__all__ = ["FacialAffectConfig"]

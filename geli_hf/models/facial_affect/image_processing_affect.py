@@ -1,0 +1,104 @@
+"""From a picture of a face to the input of a `FacialAffectModel`.
+
+This file, `configuration_affect.py` and `modeling_affect.py` travel with every checkpoint: they
+import nothing of the package but each other.
+"""
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
+
+# ITU-R BT.601, as in video and in Pillow.
+LUMA = (0.299, 0.587, 0.114)
+
+
+class FacialAffectImageProcessor(BaseImageProcessor):
+    r"""
+    Makes pictures grey, brings them to the model's size and standardises each by itself, so that light and contrast
+    do not matter.
+
+    A picture is a face that was cut out: the square around the middle of a detector's box that `scale` and `shift`
+    tell of. Of a picture that is not square the middle is taken.
+
+    Args:
+        size (`dict[str, int]`, *optional*, defaults to `{"height": 48, "width": 48}`):
+            Size of the model's input, in pixels.
+        scale (`float`, *optional*, defaults to 1.0):
+            Side of the square that was cut out, in sides of the detector's box.
+        shift (`float`, *optional*, defaults to 0.0):
+            How far it lies below the middle of the box, in sides of the box.
+    """
+
+    model_input_names = ["pixel_values"]  # noqa: RUF012
+
+    def __init__(self, size: dict[str, int] | None = None, scale: float = 1.0, shift: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.size = {"height": 48, "width": 48} if size is None else dict(size)
+        self.scale = scale
+        self.shift = shift
+
+    def to_dict(self) -> dict:
+        """What is saved. Where the code lies, the model's configuration says: if this one did so too, pipelines would
+        look for a processor of videos beside it, and ask whether to trust its code."""
+        return {name: value for name, value in super().to_dict().items() if name in ("size", "scale", "shift")}
+
+    def preprocess(self, images, return_tensors: str | None = None) -> BatchFeature:
+        """
+        Args:
+            images: a picture or a list of pictures: PIL images, or uint8 arrays or tensors, (height, width),
+                (height, width, 3) or (3, height, width).
+
+        Returns:
+            `pixel_values` (pictures, 1, height, width), float32, each picture of mean 0 and deviation 1.
+        """
+        images = images if isinstance(images, (list, tuple)) else [images]
+        size = [self.size["height"], self.size["width"]]
+        faces = torch.cat([_resized(_grey(image), size) for image in images])
+        return BatchFeature({"pixel_values": standardise(faces)}, tensor_type=return_tensors)
+
+
+def standardise(faces: torch.Tensor) -> torch.Tensor:
+    """(n, height, width) uint8 to (n, 1, height, width) float32, each of mean 0 and deviation 1 (0 if all grey)."""
+    values = faces.flatten(1).float()  # so laid out, a batch is several times as quick
+    values = values - values.mean(1, keepdim=True)
+    deviation = (values.square().sum(1, keepdim=True) / (values.shape[1] - 1)).sqrt()
+    return (values / deviation.clamp(min=1e-3)).view(len(faces), 1, *faces.shape[1:])
+
+
+def _grey(image) -> torch.Tensor:
+    """(1, height, width) uint8."""
+    if hasattr(image, "convert"):
+        image = image.convert("L")
+    image = image if isinstance(image, torch.Tensor) else torch.from_numpy(np.array(image))
+    if image.dtype != torch.uint8 or image.ndim not in (2, 3):
+        raise ValueError(
+            "images: expected PIL images or uint8 arrays of (height, width), (height, width, 3) or (3, height, "
+            f"width), found {image.dtype} of {tuple(image.shape)}"
+        )
+    if image.ndim == 2:
+        return image[None]
+    if image.shape[0] not in (1, 3):
+        image = image.permute(2, 0, 1)
+    if image.shape[0] == 1:
+        return image
+    if image.shape[0] not in (3, 4):
+        raise ValueError(f"images: expected one channel or three, found an array of {tuple(image.shape)}")
+    luma = (image[:3] * torch.tensor(LUMA)[:, None, None]).sum(0, keepdim=True)
+    return luma.round().to(torch.uint8)
+
+
+def _resized(image: torch.Tensor, size: list[int]) -> torch.Tensor:
+    """The middle of (1, height, width), of this size."""
+    if list(image.shape[1:]) == size:
+        return image
+    height, width = image.shape[1:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = image[None, :, top : top + side, left : left + side].float()
+    resized = functional.interpolate(square, size, mode="bilinear", antialias=True)
+    return resized[0].round().clamp(0, 255).to(torch.uint8)
+
+
+__all__ = ["FacialAffectImageProcessor"]

@@ -1,0 +1,156 @@
+"""The classifier of facial affect: probabilities of emotions from a picture of a face.
+
+This file, `configuration_affect.py`, `image_processing_affect.py` and `toolkit_geli.py` travel with every checkpoint:
+they import nothing of the package but each other.
+"""
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedModel, initialization
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from .configuration_affect import FacialAffectConfig
+from .image_processing_affect import FacialAffectImageProcessor
+
+
+class _Block(nn.Module):
+    """Two 3 x 3 convolutions beside a 1 x 1 one (He et al., arXiv 1512.03385); the picture is halved."""
+
+    def __init__(self, inside: int, outside: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inside, outside, 3, stride=2, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outside)
+        self.conv2 = nn.Conv2d(outside, outside, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outside)
+        self.shortcut = nn.Conv2d(inside, outside, 1, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(outside)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = self.norm2(self.conv2(functional.relu(self.norm1(self.conv1(x)))))
+        return functional.relu(self.norm(self.shortcut(x)) + inner)
+
+
+class SmallNet(nn.Module):
+    """(n, 1, side, side) to (n, labels). The first layer halves the picture too: it is quick on a CPU."""
+
+    def __init__(self, config: FacialAffectConfig):
+        super().__init__()
+        first, *others = config.hidden_sizes
+        self.conv = nn.Conv2d(1, first, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(first)
+        self.blocks = nn.Sequential(*map(_Block, config.hidden_sizes[:-1], others))
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.hidden_sizes[-1], config.num_labels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.blocks(functional.relu(self.norm(self.conv(x))))
+        return self.classifier(self.dropout(x.mean((2, 3))))
+
+
+class FacialAffectModel(PreTrainedModel):
+    """Emotions of a face, as a `transformers` image classifier.
+
+    The softmax of `logits` is calibrated by the `temperature` and the `log_prior_shift` of the configuration:
+
+        logits = scores / temperature + log_prior_shift
+
+    The loss is that of the scores as they are, so that training learns what calibration then corrects.
+    """
+
+    config_class = FacialAffectConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    base_model_prefix = "model"
+    _auto_class = "AutoModelForImageClassification"
+
+    def __init__(self, config: FacialAffectConfig):
+        super().__init__(config)
+        self.model = SmallNet(config) if config.backbone == "small" else _torchvision_model(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        if isinstance(module, nn.Conv2d):
+            initialization.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                initialization.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+    @classmethod
+    def from_torchvision(cls, name: str, *, weights: str = "DEFAULT", **config):
+        """A new classifier on a pretrained model of torchvision, whose last layer is new.
+
+        Args:
+            name: see `FacialAffectConfig.backbone`.
+            weights: which of its weights, as in `torchvision.models.get_model`; downloaded when first asked for.
+            config: other fields of `FacialAffectConfig`.
+        """
+        from torchvision.models import get_model
+
+        model = cls(FacialAffectConfig(backbone=name, **config))
+        own = model.model.state_dict()
+        pretrained = get_model(name, weights=weights).state_dict()
+        fitting = {key: value for key, value in pretrained.items() if key in own and value.shape == own[key].shape}
+        model.model.load_state_dict(fitting, strict=False)
+        return model.eval()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Load a model, as every `PreTrainedModel` does.
+
+        Raises:
+            OSError: there is none, or its weights are damaged.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except SafetensorError as error:
+            raise OSError(
+                f"{pretrained_model_name_or_path}: the weights can't be read ({error}): their file is damaged. Fetch "
+                "it or save it again"
+            ) from error
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """As every model's, with this code beside the weights: it loads where `geli_hf` is not. The image processor is
+        saved to the same folder by its own `save_pretrained`."""
+        doors = {
+            "AutoConfig": FacialAffectConfig,
+            "AutoImageProcessor": FacialAffectImageProcessor,
+            "AutoModelForImageClassification": FacialAffectModel,
+        }
+        self.config.auto_map = {
+            door: f"{found.__module__.rpartition('.')[2]}.{found.__name__}" for door, found in doors.items()
+        }
+        return super().save_pretrained(save_directory, **kwargs)
+
+    def forward(
+        self, pixel_values: torch.FloatTensor, labels: torch.LongTensor | None = None, **kwargs
+    ) -> ImageClassifierOutput:
+        """
+        Args:
+            pixel_values (`(batch, 1, side, side)`): grey faces, as the image processor makes them.
+            labels (`(batch,)`, *optional*): index of the true label.
+        """
+        channels = 1 if self.config.backbone == "small" else 3
+        scores = self.model(pixel_values.expand(-1, channels, -1, -1))
+        loss = None if labels is None else functional.cross_entropy(scores, labels)
+        logits = scores / self.config.temperature
+        if self.config.log_prior_shift is not None:
+            logits = logits + logits.new_tensor(self.config.log_prior_shift)
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+
+def _torchvision_model(config: FacialAffectConfig) -> nn.Module:
+    from torchvision import models  # here and not above: the small net does without
+
+    known = models.list_models(module=models)
+    if config.backbone not in known:
+        raise ValueError(f"backbone: expected small or one of {', '.join(known)}, found {config.backbone!r}")
+    # These two train with further outputs, for which there is no use here.
+    single = {"aux_logits": False, "init_weights": False} if config.backbone in ("googlenet", "inception_v3") else {}
+    return models.get_model(config.backbone, weights=None, num_classes=config.num_labels, **single)
+
+
+__all__ = ["FacialAffectModel"]

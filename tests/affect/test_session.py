@@ -1,0 +1,179 @@
+"""A table of frames and a transcript become a session: who is who, whose turns count, and what can't be."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from geli_hf.affect.emotions import EMOTIONS, FACE_COLUMNS
+from geli_hf.affect.session import session_of_recording
+from geli_hf.affect.transcripts import Transcript, Utterance, read_transcript
+from geli_hf.sessions import SessionError, validate_session
+
+FPS = 5
+
+
+def frames(*shown):
+    """One second each of what a face shows, five times a second, by a classifier that knows no contempt."""
+    rows = [
+        [math.nan if each == "contempt" or not emotion else 0.7 if each == emotion else 0.05 for each in EMOTIONS]
+        for emotion in shown
+        for _ in range(FPS)
+    ]
+    table = pd.DataFrame(rows, columns=FACE_COLUMNS)
+    table.insert(0, "time", np.arange(len(rows)) / FPS)
+    return table.assign(x=1.0, y=2.0, width=30.0, height=30.0)
+
+
+def talk(tmp_path, *utterances, name="talk.csv"):
+    path = tmp_path / name
+    pd.DataFrame(utterances, columns=["speaker", "start", "stop", "text"]).to_csv(path, index=False)
+    return read_transcript(path)
+
+
+TALK = [
+    ("Ann", 0.0, 0.9, "I moved."),
+    ("Ben", 1.0, 1.9, "Where to, and why"),
+    ("Ben", 2.0, 2.9, "so far away?"),
+    ("Ann", 2.5, 3.9, "To the sea."),  # while Ben still speaks
+    ("Ben", 4.0, 4.9, "Well then, that is that, I suppose."),
+]
+FRAMES = frames("neutral", "happiness", "happiness", "sadness", "", "happiness")
+
+
+def test_whose_turns_meet_whose_face(tmp_path):
+    session = session_of_recording(FRAMES, talk(tmp_path, *TALK), listener="ann")
+    validate_session(session, "here", {})
+    assert session["session_id"] == session["conversation_id"] == "talk"
+    assert session["rater_id"] == "Ann"
+    assert math.isnan(session["score"])
+    assert [message["role"] for message in session["messages"]] == ["user", "assistant", "user", "assistant"]
+    assert session["messages"][1]["content"] == "Where to, and why so far away?"
+    assert (session["start"], session["stop"]) == ([0, 1, 2.5, 4], [0.9, 2.9, 3.9, 4.9])
+    # Nobody was seen in the fifth second.
+    np.testing.assert_array_equal(session["feedback"]["affect"], [1, math.nan])
+    np.testing.assert_allclose(session["feedback"]["affect_mean"], [0.7, math.nan])
+    assert all(type(value) is float for value in session["feedback"]["affect"])
+    assert session["behaviour"] == ["listener smiles throughout this turn", ""]
+
+    other = session_of_recording(FRAMES, talk(tmp_path, *TALK), listener="Ben", short_words=0)
+    np.testing.assert_array_equal(other["feedback"]["affect"], [0, 0])
+    # From 2.5 to 3.9: three frames of the smile, and five of the sadness that follows.
+    np.testing.assert_allclose(other["feedback"]["affect_mean"][1], np.mean([0.7] * 2 + [0.05] * 5), atol=1e-9)
+
+
+def test_the_rules_are_passed_on(tmp_path):
+    # From 4 to 5.9 the listener is out of sight for five frames, and smiles in five.
+    for rules, expected in (({"lag": 1}, 1), ({"lag": 1, "min_share": 0.51}, math.nan), ({"lag": 0.1}, math.nan)):
+        session = session_of_recording(FRAMES, talk(tmp_path, *TALK), listener="Ann", **rules)
+        np.testing.assert_array_equal(session["feedback"]["affect"][1], expected)
+    # One frame of six is less than the least share that is wanted of a recording.
+    for rules, expected in (({}, math.nan), ({"min_share": 0}, 1)):
+        session = session_of_recording(FRAMES, talk(tmp_path, *TALK), listener="Ann", lag=0.1, **rules)
+        np.testing.assert_array_equal(session["feedback"]["affect"][1], expected)
+    short = session_of_recording(FRAMES, talk(tmp_path, *TALK), listener="Ann", short_words=7)
+    assert short["feedback"]["affect"][0] == 0
+
+
+@pytest.mark.parametrize("names", [("user", "assistant"), ("Human", "AI"), ("USER", "Agent")])
+def test_names_of_roles_need_no_listener(tmp_path, names):
+    roles = dict(zip(("Ann", "Ben"), names))
+    transcript = talk(tmp_path, *[(roles[who], *rest) for who, *rest in TALK])
+    session = session_of_recording(FRAMES, transcript)
+    assert session["messages"][0] == {"role": "user", "content": "I moved."}
+    assert session["rater_id"] == ""
+    assert session_of_recording(FRAMES, transcript, listener=names[1])["messages"][0]["role"] == "assistant"
+
+
+def test_who_listens_in_silence(tmp_path):
+    session = session_of_recording(FRAMES, talk(tmp_path, ("assistant", 1, 2, "Once upon a time there was a king.")))
+    assert session["feedback"]["affect"] == [1]
+    with pytest.raises(SessionError, match=r"talk\.csv: nobody but 'Ann' speaks.*name the speaker 'assistant'"):
+        session_of_recording(FRAMES, talk(tmp_path, TALK[0]))
+    with pytest.raises(SessionError, match=r"nobody but 'Ann' speaks"):
+        session_of_recording(FRAMES, talk(tmp_path, TALK[0]), listener="Ann")
+
+
+@pytest.mark.parametrize(
+    ("utterances", "listener", "message"),
+    [
+        (TALK, None, r"listener: say whose face the video shows; in .*talk\.csv there are 'Ann', 'Ben'"),
+        (
+            TALK,
+            "Bne",
+            r"listener: nobody in .*talk\.csv is called 'Bne'; there are 'Ann', 'Ben'; did you mean 'Ben'\?",
+        ),
+        ([*TALK, ("Cleo", 5, 6, "Hi")], "Ann", r"talk\.csv: 3 speakers, 'Ann', 'Ben', 'Cleo', .* one name"),
+        ([*TALK, ("", 5, 6, "Hi")], "Ann", r"talk\.csv, line 7: no speaker, as in 1 of 6 utterances"),
+        ([("ann", 0, 1, "Hi"), ("Ann", 2, 3, "Ho")], "ANN", r"listener: 'ANN' may be each of 'ann', 'Ann'"),
+        (
+            [(who, start * 1000 + 100, stop * 1000 + 100, text) for who, start, stop, text in TALK],
+            "Ann",
+            r"talk\.csv: every turn starts after the end of the video at 5\.8 s \(the first at 100\.0 s\)",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path, utterances, listener, message):
+    with pytest.raises(SessionError, match=message):
+        session_of_recording(FRAMES, talk(tmp_path, *utterances), listener=listener)
+
+
+def test_turns_beyond_the_end_are_missing_and_told_of(tmp_path, caplog):
+    with caplog.at_level("WARNING", logger="geli_hf"):
+        session = session_of_recording(FRAMES.head(20), talk(tmp_path, *TALK), listener="Ann")
+    assert session["feedback"]["affect"][0] == 1
+    assert math.isnan(session["feedback"]["affect"][1])
+    assert "1 of 4 turns start after the end of the video at 3.8 s, from line 6 on" in caplog.text
+    caplog.clear()
+    session_of_recording(FRAMES, talk(tmp_path, *TALK), listener="Ann")
+    assert not caplog.text
+
+
+def test_a_session_row_keeps_what_it_says(tmp_path):
+    row = {
+        "session_id": "a-1",
+        "conversation_id": "a",
+        "score": 7,
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Hi, how are you doing today?"},
+        ],
+        "start": [0, 1],
+        "stop": [0.5, 2],
+        "feedback": {"label": [None]},
+        "turn_rating": [3],
+        "behaviour": ['said "Mhm"'],
+    }
+    (tmp_path / "row.json").write_text(json.dumps(row))
+    transcript = read_transcript(tmp_path / "row.json")
+    session = session_of_recording(FRAMES, transcript)
+    assert [session[name] for name in ("session_id", "conversation_id", "score", "turn_rating")] == [
+        "a-1",
+        "a",
+        7,
+        [3],
+    ]
+    assert set(session["feedback"]) == {"label", "affect", "affect_mean"}
+    assert session["feedback"]["affect"] == [1]
+    assert session["behaviour"] == ['listener smiles throughout this turn; said "Mhm"']
+    assert session_of_recording(FRAMES, transcript, session_id="b")["session_id"] == "b"
+    with pytest.raises(SessionError, match=r"row\.json: its feedback, .* are of the row's own turns"):
+        session_of_recording(FRAMES, transcript, listener="assistant")
+
+
+def test_a_table_that_is_none(tmp_path):
+    with pytest.raises(ValueError, match="found none called prob_face_fear"):
+        session_of_recording(FRAMES.drop(columns="prob_face_fear"), talk(tmp_path, *TALK), listener="Ann")
+    with pytest.raises(ValueError, match="at least one frame"):
+        session_of_recording(FRAMES.head(0), talk(tmp_path, *TALK), listener="Ann")
+
+
+def test_a_turn_without_times_is_missing_alone(tmp_path):
+    said = [Utterance(who, text, start, stop, "here") for who, start, stop, text in TALK]
+    said[1] = said[1]._replace(stop=math.nan)
+    session = session_of_recording(FRAMES, Transcript(tmp_path / "t.csv", said), listener="Ben", short_words=0)
+    np.testing.assert_array_equal(session["feedback"]["affect"], [0, 0])
+    session = session_of_recording(FRAMES, Transcript(tmp_path / "t.csv", said), listener="Ann", min_share=0, lag=1)
+    np.testing.assert_array_equal(session["feedback"]["affect"], [math.nan, 1])

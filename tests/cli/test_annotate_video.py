@@ -1,0 +1,180 @@
+"""`geli annotate-video`, from files to the last line of its output."""
+
+import json
+import math
+import multiprocessing
+import os
+import re
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from faces import film
+
+from geli_hf.affect import annotate as watching
+from geli_hf.cli import main
+from geli_hf.data import load_sessions
+from geli_hf.recordings import Watching, watch_all
+
+
+@pytest.fixture
+def annotate(recordings, capsys):
+    """Run the command on files of the folder; what it printed, its rows, and what it said went wrong."""
+
+    def run(*videos, output="sessions.jsonl", listener="Anna", **options):
+        argv = ["annotate-video", *(str(recordings / video) for video in videos), "-o", str(recordings / output)]
+        argv += ["--listener", listener] if listener else []
+        for name, value in options.items():
+            argv += [f"--{name.replace('_', '-')}", str(value)]
+        problem = ""
+        try:
+            main(argv)
+        except SystemExit as stopped:
+            problem = str(stopped.code)
+        rows = recordings / output
+        lines = rows.read_text(encoding="utf-8").splitlines() if rows.exists() else []
+        return capsys.readouterr().out, [json.loads(line) for line in lines], problem
+
+    return run
+
+
+def test_two_recordings(annotate, recordings, tmp_path):
+    (recordings / "scores.csv").write_text("session_id,score\ntwo,3.5\n", encoding="utf-8")
+    out, rows, problem = annotate(
+        "one.mp4",
+        "two.mp4",
+        scores=recordings / "scores.csv",
+        plot=tmp_path / "plots",
+        features=tmp_path / "features",
+    )
+    assert problem == ""
+    assert out == f"{recordings / 'sessions.jsonl'}: 2 of 2 recordings, feedback for 2 of 4 turns of the assistant\n"
+    assert [(row["session_id"], row["score"]) for row in rows] == [("one", None), ("two", 3.5)]
+    for row in rows:
+        seen, unseen = row["feedback"]["affect_mean"]
+        assert 0.9 < seen <= 1  # the astronaut smiles
+        assert unseen is None
+        assert row["feedback"]["affect"] == [1.0, None]
+        assert (tmp_path / "plots" / f"{row['session_id']}.png").read_bytes().startswith(b"\x89PNG")
+
+    sessions = load_sessions(str(recordings / "sessions.jsonl"))
+    assert sessions["feedback"][0]["affect_mean"] == pytest.approx(
+        [rows[0]["feedback"]["affect_mean"][0], math.nan], nan_ok=True
+    )
+    header, first, *_ = (tmp_path / "features" / "one" / "audio_video_features.csv").read_text().splitlines()
+    assert header.startswith("timedelta,user_id,prob_face_anger")
+    assert first.startswith("0.000,Anna,")
+    assert not list(tmp_path.rglob("*.jpg"))
+
+
+def test_broken_files_do_not_stop_the_rest(annotate, recordings):
+    (recordings / "text.mp4").write_text("no video", encoding="utf-8")
+    (recordings / "silent.mp4").write_bytes((recordings / "one.mp4").read_bytes())
+    (recordings / "silent.csv").write_text("speaker,text\nAnna,Hi\n", encoding="utf-8")
+    shutil.copy(recordings / "one.vtt", recordings / "text.vtt")
+    out, rows, problem = annotate("text.mp4", "one.mp4", "silent.mp4")
+    assert "1 of 3 recordings" in out
+    assert [row["session_id"] for row in rows] == ["one"]
+    lines = problem.splitlines()
+    assert lines[0] == "not all is well:"
+    assert len(lines) == 3
+    assert any("silent.csv, line 1: expected a heading" in line for line in lines)
+    assert any("text.mp4: no video that can be read" in line for line in lines)
+
+
+def test_what_was_cut_off_is_written_as_far_as_it_goes(annotate, recordings):
+    """Also when what was seen comes out of the cache."""
+    whole = film(recordings / "whole.mkv").read_bytes()
+    (recordings / "cut.mkv").write_bytes(whole[: len(whole) * 8 // 10])
+    shutil.copy(recordings / "one.vtt", recordings / "cut.vtt")
+    for _ in range(2):
+        _, rows, problem = annotate("cut.mkv", "one.mp4")
+        assert re.search(r"cut\.mkv: breaks off at \d\.\d s of 3\.0 s; what was seen until then is written", problem)
+        assert [row["session_id"] for row in rows] == ["cut", "one"]
+        assert rows[0]["feedback"]["affect"] == [1.0, None]
+
+
+def test_a_picture_that_can_not_be_written_costs_no_session(annotate, recordings):
+    (recordings / "plots").write_text("a file")
+    _, rows, problem = annotate("one.mp4", "two.mp4", plot=recordings / "plots")
+    assert [row["session_id"] for row in rows] == ["one", "two"]
+    assert problem.count("plots") == 2
+
+
+def test_several_at_once_give_the_same(annotate, recordings):
+    _, alone, _ = annotate("one.mp4", "two.mp4", output="a.jsonl")
+    shutil.rmtree(recordings.parent / "cache")
+    _, together, _ = annotate("one.mp4", "two.mp4", output="b.jsonl", jobs=2)
+    assert alone == together
+
+
+def test_nothing_is_watched_twice(annotate, monkeypatch):
+    annotate("one.mp4")
+    _, first, _ = annotate("one.mp4")
+
+    class Blind:
+        fingerprint = watching.affect_of(Watching()).fingerprint
+
+        def __call__(self, *_, **__):
+            raise AssertionError("watched again")
+
+    monkeypatch.setattr(watching, "affect_of", lambda how: Blind())
+    _, again, problem = annotate("one.mp4")
+    assert (again, problem) == (first, "")
+    _, _, problem = annotate("two.mp4")
+    assert "watched again" in problem
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"listener": "Bob"}, "nobody in"),
+        ({"listener": "Hanna"}, "did you mean 'Anna'"),
+        ({"backend": "nowhere/at-all"}, "nowhere/at-all"),
+        ({"detector": "haar"}, "expected cascade, a path to YuNet's .onnx, or deepface:NAME, found 'haar'"),
+        ({"face": "middle"}, "face: expected largest, left, right or x,y,width,height"),
+        ({"fps": 0}, "fps: expected"),
+        ({"transcript": "nowhere.csv"}, "nowhere.csv"),
+        ({"min_share": 2}, "min_share: expected a share"),
+        ({"lag": -1}, "lag: expected seconds"),
+    ],
+)
+def test_options_that_make_no_sense(annotate, options, problem):
+    out, rows, told = annotate("one.mp4", **options)
+    assert problem in told
+    assert not rows
+    assert out == ""
+
+
+def test_transcripts_and_scores_have_to_fit_the_videos(annotate, recordings):
+    (recordings / "one.srt").write_text("", encoding="utf-8")
+    assert "found one.srt and one.vtt" in annotate("one.mp4")[2]
+    (recordings / "one.srt").unlink()
+    (recordings / "scores.csv").write_text("session_id,score\nthree,3\n", encoding="utf-8")
+    assert "no video is called 'three'; there are one" in annotate("one.mp4", scores=recordings / "scores.csv")[2]
+    (recordings / "scores.csv").write_text("session_id,score\none,good\n", encoding="utf-8")
+    assert "a score that is no number: 'good'" in annotate("one.mp4", scores=recordings / "scores.csv")[2]
+    assert "for 2 videos name a folder" in annotate("one.mp4", "two.mp4", plot=recordings / "all.png")[2]
+    assert "is named twice" in annotate("one.mp4", "one.mp4")[2]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc, which tells who reads a pipe")
+def test_a_process_that_dies_takes_its_video_and_no_other(recordings):
+    """Whoever watches the pipe waits for ever, and is killed."""
+    pipe = recordings / "pipe.mp4"
+    os.mkfifo(pipe)
+
+    def kill():
+        with pipe.open("wb"):  # waits for a reader
+            for child in multiprocessing.active_children():
+                files = [os.path.realpath(file) for file in Path(f"/proc/{child.pid}/fd").iterdir()]
+                if str(pipe.resolve()) in files:
+                    child.kill()
+                    child.join()
+
+    threading.Thread(target=kill, daemon=True).start()
+    dead, table = watch_all([pipe, recordings / "two.mp4"], Watching(), jobs=2, progress=False)
+    assert "pipe.mp4: the process that watched it died" in str(dead)
+    assert len(table) == 30 // 2

@@ -1,0 +1,90 @@
+"""Who learns from what, and what is encoded for it."""
+
+import numpy as np
+import pytest
+from datasets import concatenate_datasets
+from tiny import reward_model
+from toy import NAN, toy_sessions, with_column
+
+from geli_hf.evaluation.methods.folds import Design, Encoded, Fold, FoldFeatures, out_of_fold
+from geli_hf.evaluation.methods.runs import fingerprint
+
+
+@pytest.fixture(scope="module")
+def sessions():
+    """Two sessions of each of eleven conversations, far apart."""
+    one, other = toy_sessions(11, seed=0), toy_sessions(11, seed=1)
+    return concatenate_datasets([one, with_column(other, "session_id", [f"t{index}" for index in range(11)])])
+
+
+def test_a_conversation_is_judged_once_and_never_learned_from_then(sessions):
+    conversations = np.array(sessions["conversation_id"][:])
+    for seed in range(5):
+        folds = out_of_fold(sessions, 4, seed)
+        assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(22))
+        for fold in folds:
+            assert sorted([*fold.train, *fold.test]) == list(range(22))
+            assert not set(conversations[fold.train]) & set(conversations[fold.test])
+            assert len(set(conversations[fold.test])) in (2, 3)
+    first, again, other = (out_of_fold(sessions, 4, seed)[0].test.tolist() for seed in (0, 0, 1))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("folds", [1, 12])
+def test_too_few_conversations_for_so_many_folds(folds, sessions):
+    with pytest.raises(ValueError, match=f"expected 2 to 11, the number of conversations, found {folds}"):
+        out_of_fold(sessions, folds, 0)
+
+
+def test_one_conversation_has_no_folds():
+    with pytest.raises(ValueError, match="folds: found 1 conversation, expected two or more"):
+        out_of_fold(toy_sessions(1), 2, 0)
+
+
+def test_the_mean_that_was_known_when_a_session_was_judged(sessions):
+    score = np.array(sessions["score"])
+    means = Design(sessions, folds=3).train_means(seed=2)
+    for fold in out_of_fold(sessions, 3, 2):
+        np.testing.assert_allclose(means[fold.test], np.delete(score, fold.test).mean())
+    test = toy_sessions(5, seed=3)
+    apart = Design(sessions, test)
+    assert [len(part) for part in apart.of(7)[0]] == [22, 5]
+    np.testing.assert_allclose(apart.train_means(7), score.mean())
+
+
+def test_a_session_without_a_score_has_no_place(sessions):
+    unscored = with_column(sessions, "score", [NAN, *sessions["score"][1:]])
+    with pytest.raises(ValueError, match="train: some sessions have no score; leave them out"):
+        Design(unscored)
+    with pytest.raises(ValueError, match="test: some sessions have no score"):
+        Design(sessions, unscored)
+
+
+def test_scores_are_dealt_out_anew_and_nothing_else_is():
+    numbered = with_column(toy_sessions(60), "score", [float(number) for number in range(60)])
+    out, apart = Design(numbered, folds=4), Design(numbered, toy_sessions(5))
+    for design in (out, apart):
+        shuffled = design.shuffled(7, 1)
+        assert shuffled.features == numbered.features
+        assert fingerprint(shuffled.remove_columns("score")) == fingerprint(numbered.remove_columns("score"))
+        assert np.mean(np.array(shuffled["score"]) == np.arange(60)) < 0.2
+        for fold in design.of(7):  # none learns a score that was another fold's to learn
+            assert sorted(shuffled.select(fold.train)["score"]) == fold.train.tolist()
+        drawn = {tuple(design.shuffled(*which)["score"]) for which in [(7, 1), (7, 2), (8, 1), (7, 1)]}
+        assert len(drawn) == 3
+
+
+def test_features_are_encoded_once_and_selected(sessions, tmp_path):
+    model = reward_model("bert")
+    corpus = Encoded(model, sessions, cache_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+    fold = Fold(np.array([3, 1, 8]), np.array([20, 2]))
+    features = FoldFeatures(corpus, corpus, fold)
+    for cache, rows in ((features.train, fold.train), (features.test, fold.test)):
+        alone = Encoded(model, sessions.select(rows), cache_dir=tmp_path / "alone").turns
+        for index in range(len(rows)):
+            np.testing.assert_allclose(cache[index], alone[index], atol=1e-4)
+    folder = [path for path in tmp_path.iterdir() if path.name != "alone"]
+    assert len(folder) == 1
+    assert len(features.train_reactions) == 3
+    assert corpus.seconds > 0

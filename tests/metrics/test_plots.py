@@ -1,0 +1,200 @@
+"""Pictures are real PNGs, with something on them, that say in words what they show."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+from matplotlib.text import Text
+
+from geli_hf.metrics import Interval
+from geli_hf.metrics.plots import (
+    plot_alignment,
+    plot_comparison,
+    plot_over_optimisation,
+    plot_replies,
+    plot_rewards_against_truth,
+    plot_session,
+    plot_training,
+)
+
+SESSION = {
+    "session_id": "s1",
+    "messages": [
+        {"role": "user", "content": r"It cost $5 \frac{ and then $6, _really_ 😀👩‍👩‍👧"},
+        {"role": "assistant", "content": "That sounds frustrating. What happened next?"},
+        {"role": "user", "content": "MMMM WWWW " * 40},
+        {"role": "assistant", "content": "你好，很高兴见到你。" * 12},
+        {"role": "assistant", "content": "A line\nand\ta tab \x00 and 1000 words: " + "word " * 1000},
+    ],
+    "score": 4.0,
+}
+
+
+@pytest.fixture
+def picture(tmp_path):
+    return tmp_path / "picture.png"
+
+
+def assert_drawn(path):
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    pixels = imread(path)
+    assert min(pixels.shape[:2]) > 200
+    assert pixels[..., :3].std() > 0.02
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+@pytest.mark.filterwarnings("error")  # a glyph that no font has is no reason to warn
+def test_a_session_reads_as_a_dialogue_with_a_bar_per_turn(picture):
+    figure = plot_session(SESSION, [0.4, -1.2, np.nan], picture)
+    assert_drawn(picture)
+    words = texts(figure)
+    assert {"Session s1", "score 4", "User", "Assistant", "+0.40", "−1.20", "no reward"} <= set(words)
+    assert any(text.startswith(r"It cost $5 \frac{ and then $6, _really_") for text in words)
+    assert any(text.endswith("…") for text in words)  # the thousand words
+
+    positive, negative = (bar.get_facecolor() for bar in figure.axes[0].patches)
+    assert positive[2] > positive[0]  # blue
+    assert negative[0] > negative[2]  # red
+    widths = [bar.get_width() for bar in figure.axes[0].patches]
+    assert widths[1] / widths[0] == pytest.approx(-3)
+
+    renderer = figure.canvas.get_renderer()
+    left_of_bars = min(bar.get_window_extent(renderer).x0 for bar in figure.axes[0].patches)
+    lines = [text for text in figure.findobj(Text) if text.get_ha() == "left" and text.get_position()[0] == 1.2]
+    assert len(lines) > 10
+    assert max(text.get_window_extent(renderer).x1 for text in lines) < left_of_bars
+
+
+def test_quantiles_say_how_many_turns_a_turn_beats_and_fix_the_scale(picture):
+    quantiles = np.linspace(-2, 2, 101)
+    figure = plot_session(SESSION, [1.0, 0.0, -1.0], picture, quantiles=quantiles)
+    assert any(text.startswith("+1.00  beats 7") for text in texts(figure))
+    assert "2" in texts(figure)  # the end of the scale, not this session's 1.0
+
+
+def test_a_long_session_shows_its_beginning_and_says_so(picture):
+    messages = [{"role": ("user", "assistant")[i % 2], "content": f"Message {i}."} for i in range(3000)]
+    session = {"session_id": "long", "messages": messages, "score": np.nan}
+    figure = plot_session(session, np.ones(1500), picture, max_messages=10)
+    words = texts(figure)
+    assert "no score, first 10 of 3000 messages" in words
+    assert "Message 9." in words
+    assert "Message 10." not in words
+    with pytest.raises(ValueError, match="expected one per assistant turn, 1500, found 3"):
+        plot_session(session, [1, 2, 3], picture)
+
+
+def test_rewards_against_truth(picture):
+    rng = np.random.default_rng(0)
+    ratings = [rng.integers(1, 6, 8).astype(float) for _ in range(50)]
+    ratings[0][:] = np.nan
+    rewards = [values + rng.normal(size=8) for values in ratings]
+    figure = plot_rewards_against_truth(rewards, ratings, picture)
+    assert_drawn(picture)
+    assert {"true value of the turn", "turn"} <= set(texts(figure))
+    means = figure.axes[0].lines[0].get_xydata()
+    flat_x, flat_y = np.concatenate(ratings), np.concatenate(rewards)
+    np.testing.assert_allclose(means, [[v, flat_y[flat_x == v].mean()] for v in range(1, 6)])
+
+    graded = plot_rewards_against_truth(rewards, [values + rng.normal(size=8) for values in ratings], picture)
+    assert len(graded.axes[0].lines[0].get_xydata()) == 10
+    assert "no rated turns" in texts(plot_rewards_against_truth([[1.0]], [[np.nan]], picture))
+
+
+def test_training_curves_show_the_floor_and_what_was_not_measured(picture):
+    history = [{"epoch": epoch, "loss": 1 / epoch, "learning_rate": 0.1} for epoch in range(1, 6)]
+    history += [
+        {
+            "epoch": epoch,
+            "eval_loss": 1 / epoch,
+            "eval_global_loss": 0.5,
+            "eval_global_floor": 0.4,
+            "eval_within_session_spearman": 0.1 * epoch,
+        }
+        for epoch in range(1, 6)
+    ]
+    history.append({"train_runtime": 3.0, "epoch": 5})
+    figure = plot_training(history, picture)
+    assert_drawn(picture)
+    words = texts(figure)
+    assert {"Loss", "Global loss, held out", "predict the mean (floor)", "Within-session Spearman, held out"} <= set(
+        words
+    )
+    assert words.count("not measured") == 1  # the local difference
+    _, global_loss, _, spearman = figure.axes
+    assert global_loss.lines[1].get_ydata().tolist() == [0.4] * 5
+    np.testing.assert_allclose(spearman.lines[0].get_xydata(), [[e, 0.1 * e] for e in range(1, 6)])
+
+
+def test_alignment_is_drawn_step_by_step(picture):
+    history = [{"step": step, "geli/turn_reward_mean": step / 10, "kl": 0.01 * step} for step in (5, 10, 15)]
+    figure = plot_alignment([*history, {"step": 15, "train_runtime": 1.0}], picture)
+    assert_drawn(picture)
+    reward, divergence, _, _ = figure.axes
+    assert reward.lines[0].get_xydata().tolist() == [[5, 0.5], [10, 1.0], [15, 1.5]]
+    np.testing.assert_allclose(divergence.lines[0].get_ydata(), [0.05, 0.1, 0.15])
+    assert texts(figure).count("not measured") == 2  # entropy and length
+
+
+def test_comparison_colours_what_stands_apart_from_the_reference(picture):
+    rows = {
+        "GELI": Interval(0.3, 0.2, 0.4),
+        "position": Interval(-0.2, -0.3, -0.1),
+        "$x$ 😀": Interval(0.1, -0.1, 0.3),
+        "absent": Interval(np.nan, np.nan, np.nan),
+    }
+    figure = plot_comparison(rows, picture)
+    assert_drawn(picture)
+    assert {"GELI", "position", "$x$ 😀", "0.300 [0.200, 0.400]", "not measured"} <= set(texts(figure))
+    _, *drawn = figure.axes[0].lines  # the reference comes first
+    above, below, unclear = (to_rgb(line.get_color()) for line in drawn[::2])
+    assert len({above, below, unclear}) == 3
+    assert [line.get_xdata().tolist() for line in drawn[::2]] == [[0.2, 0.4], [-0.3, -0.1], [-0.1, 0.3]]
+
+
+def test_comparison_tells_apart_what_sees_the_reaction_and_controls(picture):
+    rows = {"a": Interval(0.3, 0.2, 0.4), "a, shuffled": Interval(0.1, 0.05, 0.2), "b": Interval(0.2, 0.1, 0.3)}
+    plain = plot_comparison(rows, picture)
+    assert not plain.legends
+    figure = plot_comparison(rows, picture, seeing=["b"], shuffled={"a, shuffled": [0.0, 0.1, 0.2]})
+    assert_drawn(picture)
+    lines = figure.axes[0].lines
+    markers = {line.get_ydata()[0]: line for line in lines if line.get_marker() == "o" and len(line.get_ydata())}
+    assert [to_rgb(markers[place].get_markerfacecolor()) == (1, 1, 1) for place in range(3)] == [False, False, True]
+    assert to_rgb(markers[0].get_color()) == to_rgb(markers[2].get_color()) != to_rgb(markers[1].get_color())
+    [ticks] = [line for line in lines if line.get_marker() == "|" and len(line.get_xdata())]
+    assert ticks.get_xydata().tolist() == [[0.0, 1], [0.1, 1], [0.2, 1]]
+    assert {"sees the listener's reaction", "one fit to shuffled scores"} <= set(texts(figure))
+
+
+def test_replies_before_and_after(picture):
+    before, after = [0.0, 0.0, 1.0, np.nan], [1.0, 1.0, 1.0, 0.0]
+    figure = plot_replies(before, after, picture)
+    assert_drawn(picture)
+    assert {"before (SFT): mean 0.33, 3 replies", "after (aligned): mean 0.75, 4 replies"} <= set(texts(figure))
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    assert sum(heights) == pytest.approx(200)  # per cent, twice
+    plot_replies([0.5], [0.5], picture)
+    assert "no replies" in texts(plot_replies([], [1.0], picture))
+
+
+def test_over_optimisation_shows_both_rates_over_the_way_gone(picture):
+    judged = {
+        "runs/a/checkpoint-20": (3.0, Interval(0.6, 0.5, 0.7)),
+        "runs/a/checkpoint-10": (1.0, Interval(0.55, 0.45, 0.65)),
+        "runs/a/checkpoint-30": (8.0, Interval(np.nan, np.nan, np.nan)),
+    }
+    rewarded = {name: (kl, Interval(0.5 + kl / 20, np.nan, np.nan)) for name, (kl, _) in judged.items()}
+    figure = plot_over_optimisation(judged, rewarded, picture, chosen="runs/a/checkpoint-20")
+    assert_drawn(picture)
+    curves = {line.get_color(): line.get_xydata().tolist() for line in figure.axes[0].lines if line.get_alpha()}
+    by_judge, by_reward = curves.values()
+    assert by_judge == [[0, 0.5], [1, 0.55], [3, 0.6]]  # from the base on, in the order of the KL
+    assert [x for x, _ in by_reward] == [0, 1, 3, 8]
+    assert {"checkpoint-20", "base", "chosen", "KL from the base (nats per reply)"} <= set(texts(figure))
+    figure = plot_over_optimisation(judged, {}, picture, known=False)
+    assert "in the order in which they were named" in texts(figure)
+    assert not any("reward" in text for text in texts(figure))
