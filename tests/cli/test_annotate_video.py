@@ -13,9 +13,9 @@ import pytest
 from faces import film
 
 from geli_hf.affect import annotate as watching
+from geli_hf.affect.annotate import Watching, watch_all
 from geli_hf.cli import main
 from geli_hf.data import load_sessions
-from geli_hf.recordings import Watching, watch_all
 
 
 @pytest.fixture
