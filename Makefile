@@ -4,16 +4,32 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: quickstart test demo sample-sessions sample-figures lint benchmark clean
+.PHONY: quickstart test test-all docs types wheel demo sample-sessions sample-figures lint benchmark clean
 
 quickstart: .venv/ready ## train a reward model and align a policy on the sample corpus, with a report (about 6 minutes)
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		examples/train_geli.py --config examples/configs/sample.yaml --resume
 
-test: .venv/ready ## lint and run all tests
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal
+
+test: .venv/ready types ## lint, types and all quick tests
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-all: .venv/ready types ## lint, types and all tests, the slow ones too
+	$(PYTEST) $(PYTEST_ARGS)
+
+types: .venv/ready ## lint, and check the types of the public API
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/mypy
+
+docs: .venv/ready ## build the site in build/site; a warning is an error
+	@mkdir -p build
+	$(BIN)/zensical build --strict > build/docs.log 2>&1 || { cat build/docs.log; exit 1; }
+	@! grep "^griffe:" build/docs.log || { echo "docs: a docstring could not be read"; exit 1; }
+
+wheel: .venv/ready ## build the wheel, and try it in fresh environments of every Python that there is
+	bash .ci/wheel
 
 demo: .venv/ready ## chat with the policy in a browser, and see what each turn is worth
 	$(BIN)/python spaces/chat/app.py
@@ -39,5 +55,5 @@ clean: ## remove the environment and what was trained
 	@test -n "$(PYTHON)" || { echo "geli_hf needs Python 3.11 or newer: install it, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,text,faces,demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,text,faces,demo,docs,dev]'
 	@touch .venv/ready
