@@ -45,20 +45,13 @@ def test_the_two_perspectives_are_two_sessions(candor):
     assert str(read_report(sessions)) == "2  sessions read"
 
 
-@pytest.mark.parametrize(("perspectives", "raters"), [("both", [ANN, BEN]), ("first", [ANN]), ("second", [BEN])])
-def test_perspectives(candor, perspectives, raters):
-    candor.add()
-    assert candor.load(perspectives=perspectives)["rater_id"][:] == raters
-
-
 def test_any_survey_column_is_a_score(candor):
     candor.add()
     assert candor.load(score="good_for_advice")["score"][:] == [70.5, 20]
 
 
-def test_without_affect_or_without_features(candor):
+def test_without_features_nothing_was_observed(candor):
     candor.add(faces=None)
-    assert "feedback" not in candor.load(affect=False).features
     for session in candor.load():
         for values in session["feedback"].values():
             np.testing.assert_array_equal(values, [math.nan] * 2)
@@ -77,7 +70,7 @@ def test_another_segmentation(candor):
     home = candor.add()
     edit(home / "transcription" / "transcript_backbiter.csv", lambda table: table.head(2))
     assert [len(messages) for messages in candor.load(segmentation="backbiter")["messages"]] == [2, 2]
-    with pytest.raises(SessionError, match=r"2  skipped: transcription/transcript_audiophile\.csv is missing"):
+    with pytest.raises(SessionError, match=r"transcription/transcript_audiophile\.csv"):
         candor.load(segmentation="audiophile")
 
 
@@ -105,7 +98,7 @@ def test_one_participant_without_survey(candor):
     candor.add(survey=[{"user_id": BEN, "overall_affect": 3}])
     sessions = candor.load()
     assert sessions["rater_id"][:] == [BEN]
-    assert read_report(sessions).skipped == {"no overall_affect from the rater": 1}
+    assert list(read_report(sessions).skipped.values()) == [1]
 
 
 def test_of_two_survey_rows_the_first_with_a_score_counts(candor):
@@ -121,19 +114,15 @@ def test_of_two_survey_rows_the_first_with_a_score_counts(candor):
 
 def test_an_unknown_survey_column_names_those_there_are(candor):
     candor.add()
-    with pytest.raises(
-        SessionError, match=r"has a column 'overal_affect' of numbers; there are good_for_advice, overall_affect$"
-    ):
+    with pytest.raises(SessionError, match=r"column 'overal_affect'; there are good_for_advice, overall_affect$"):
         candor.load(score="overal_affect")
-    with pytest.raises(ValueError, match="'age' describes a person"):
-        candor.load(score="age")
 
 
-@pytest.mark.parametrize("option", ["segmentation", "perspectives"])
-def test_an_unknown_value_of_an_option(candor, option):
+@pytest.mark.parametrize("score", ["age", [], ["overall_affect", "age"]])
+def test_a_column_that_describes_a_person_is_no_score(candor, score):
     candor.add()
-    with pytest.raises(ValueError, match=f"{option}: expected one of .*, found 'sideways'"):
-        candor.load(**{option: "sideways"})
+    with pytest.raises(ValueError, match=r"^score: "):
+        candor.load(score=score)
 
 
 def test_unknown_times_are_nan_and_so_is_the_affect(candor):
@@ -195,7 +184,7 @@ def test_features_that_are_empty_are_none(candor, bare):
 def test_the_face_of_somebody_else_and_the_order_of_the_rows_do_not_matter(candor):
     candor.add("one")
     candor.add("two", faces=[*reversed(FACES), *seconds("eve", *["happiness"] * 30)])
-    one, two = candor.load(perspectives="first")
+    one, _, two, _ = candor.load()
     assert str(one["feedback"]) == str(two["feedback"])
 
 

@@ -67,8 +67,8 @@ def test_what_cannot_be_read_is_counted(tmp_path):
     assert sessions["session_id"][:] == ["test-3/0", "test-3/1"]
     assert read_report(sessions).skipped == {
         "no dialogue with a speaker for each utterance": 4,
-        "1 speaker, not 2": 2,
-        "3 speakers, not 2": 2,
+        "speakers: 1, not 2": 2,
+        "speakers: 3, not 2": 2,
     }
 
 
