@@ -26,7 +26,7 @@ import numpy as np
 from ..affect.behaviour import behaviour_of_turns, joined
 from ..affect.emotions import FACE_COLUMNS
 from ..affect.turns import affect_of_turns
-from ..sessions import Session, SessionError, Turn, session_features, span
+from ..sessions import Session, SessionError, session_features, span
 from .candor_files import (
     FEATURES,
     RATINGS,
@@ -83,29 +83,20 @@ def open_corpus(
     if not scores or NO_RATINGS.intersection(scores):
         raise ValueError(f"score: expected survey columns that rate the conversation and no person, found {score!r}")
     homes = find_conversations(Path(data_dir))
-    rated = any(map(_has_turn_ratings, homes))
-    several = not isinstance(score, str)
-    read = partial(
-        _sessions,
-        scores=scores,
-        several=several,
-        segmentation=segmentation,
-        behaviour=behaviour,
-        backchannels=backchannels,
-        rated=rated,
-    )
     features = session_features(
         ["affect", "affect_mean"],
-        scores=scores if several else [],
+        scores=[] if isinstance(score, str) else scores,
         times=True,
         behaviour=behaviour or backchannels,
-        turn_rating=rated,
+        turn_rating=any(map(_has_turn_ratings, homes)),
     )
+    read = partial(_sessions, scores=scores, segmentation=segmentation, behaviour=behaviour, backchannels=backchannels)
 
     def rows() -> Iterator[Session | Skipped]:
         _check_scores(data_dir, homes, scores)
         for sessions in map_in_order(read, homes, num_proc):
-            yield from sessions
+            for session in sessions:
+                yield session if isinstance(session, Skipped) else {name: session[name] for name in features}
 
     names = (SURVEY, f"transcription/transcript_{segmentation}.csv", RATINGS, FEATURES)
     files = [file for home in homes for file in ([home / name for name in names] if home.is_dir() else [home])]
@@ -137,16 +128,9 @@ def _check_scores(data_dir: str | Path, homes: Sequence[Path], scores: Sequence[
 
 
 def _sessions(
-    home: Path,
-    *,
-    scores: Sequence[str],
-    several: bool,
-    segmentation: str,
-    behaviour: bool,
-    backchannels: bool,
-    rated: bool,
+    home: Path, *, scores: Sequence[str], segmentation: str, behaviour: bool, backchannels: bool
 ) -> list[Session | Skipped]:
-    """Read the two sessions of a conversation; options as of `open_corpus`, `rated` if any has turn ratings."""
+    """Read the two sessions of a conversation, with all columns; the options are those of `open_corpus`."""
     try:
         files = open_conversation(home)
         answers = read_scores(files, scores)
@@ -169,21 +153,24 @@ def _sessions(
         words = np.array([len(turn.text.split()) for turn in spoken])
         seen = observed.get(rater, UNOBSERVED)
         affect, mean = affect_of_turns(seen.seconds, seen.probabilities, start[rewarded], stop[rewarded], words)
-        columns = {
-            "rater_id": rater,
-            "start": start.tolist(),
-            "stop": stop.tolist(),
-            "feedback": {"affect": affect.tolist(), "affect_mean": mean.tolist()},
-        }
-        if several:
-            columns["scores"] = ratings
-        if rated:
-            columns["turn_rating"] = [float(mean_known(row.rating for row in turn.rows)) for turn in spoken]
-        if behaviour or backchannels:
-            columns["behaviour"] = _behaviour(
-                spoken, start[rewarded], stop[rewarded], rater, seen if behaviour else None
-            )
-        return session_of_turns(conversation, turns, partner, ratings[scores[0]], perspective=rater, **columns)
+        looks = [""] * len(spoken)
+        if behaviour:
+            faces = {"probabilities": seen.probabilities, **seen.senses}
+            looks = behaviour_of_turns(seen.seconds, start[rewarded], stop[rewarded], **faces)
+        return session_of_turns(
+            conversation,
+            turns,
+            partner,
+            ratings[scores[0]],
+            perspective=rater,
+            rater_id=rater,
+            scores=ratings,
+            feedback={"affect": affect.tolist(), "affect_mean": mean.tolist()},
+            start=start.tolist(),
+            stop=stop.tolist(),
+            behaviour=[joined(look, _quoted_backchannels(turn.rows, rater)) for look, turn in zip(looks, spoken)],
+            turn_rating=[float(mean_known(row.rating for row in turn.rows)) for turn in spoken],
+        )
 
     return [session_of_rater(*speakers), session_of_rater(*reversed(speakers))]
 
@@ -191,16 +178,6 @@ def _sessions(
 def _on_scale(column: str, answer: float) -> float:
     low, high = SCALES.get(column, (-math.inf, math.inf))
     return answer if low <= answer <= high else math.nan
-
-
-def _behaviour(
-    spoken: Sequence[Turn], start: np.ndarray, stop: np.ndarray, listener: str, seen: Observed | None
-) -> list[str]:
-    """Describe the listener's behaviour during each turn: what was seen, if asked for, and the back-channels."""
-    looks = [""] * len(spoken)
-    if seen is not None:
-        looks = behaviour_of_turns(seen.seconds, start, stop, probabilities=seen.probabilities, **seen.senses)
-    return [joined(look, _quoted_backchannels(turn.rows, listener)) for look, turn in zip(looks, spoken)]
 
 
 def _quoted_backchannels(rows: Sequence[Spoken], listener: str) -> str:

@@ -51,7 +51,7 @@ FACES = [
 
 
 class CandorFolder:
-    """A folder of conversations."""
+    """Folder of conversations."""
 
     def __init__(self, path: Path):
         self.path = path

@@ -1,4 +1,4 @@
-"""CANDOR read otherwise: several scores, back-channels in words, and by several processes."""
+"""Options of CANDOR: several scores, back-channels and behaviour in words, and several processes."""
 
 import math
 
@@ -34,7 +34,7 @@ def test_several_scores(candor):
     assert candor.load(score=["how_enjoyable"])[0]["scores"] == {"how_enjoyable": 5.5}
 
 
-def test_free_text_in_another_encoding_is_no_reason_to_miss_a_score(candor):
+def test_free_text_in_another_encoding_does_not_matter(candor):
     home = candor.add("a")
     candor.add("b", survey=[{"user_id": ANN, "overall_affect": 4}, {"user_id": BEN, "overall_affect": 5}])
     data = (home / "survey.csv").read_bytes()
@@ -54,7 +54,7 @@ def test_a_further_score_that_no_survey_has(candor):
 # -- back-channels
 
 
-def test_backchannels_are_what_the_listener_does(candor):
+def test_backchannels_of_the_listener(candor):
     home = candor.add()
     columns = "turn_id,speaker,start,stop,utterance,backchannel,backchannel_count,backchannel_speaker"
     rows = [
@@ -104,7 +104,7 @@ def test_backchannels_of_a_transcript_with_the_words_alone(candor):
         ("Oh yeah mhm", 2, ("Oh yeah mhm",)),
     ],
 )
-def test_what_the_count_settles_is_taken_apart(words, count, said):
+def test_split_backchannels(words, count, said):
     assert split_backchannels(words, count) == said
 
 
@@ -132,14 +132,8 @@ def test_two_processes_give_what_one_gives(candor, tmp_path):
     assert [path.name for path in (tmp_path / "1").iterdir()] == [path.name for path in (tmp_path / "2").iterdir()]
 
 
-def test_two_processes_on_the_sample(tmp_path):
-    one, two = (load_sessions("sample", conversations=24, cache_dir=tmp_path / str(n), num_proc=n) for n in (1, 2))
-    assert len(one) == 48
-    assert same(one, two)
-
-
 def test_behaviour_in_words(candor):
-    """Eyes and voice only where the features have them, and only of the rater's own rows."""
+    """Describe eyes and voice only where the features have them, and only of the rater's own rows."""
     shown = [*seconds(ANN, *["neutral"] * 4, "neutral", *["happiness"] * 5, *["neutral"] * 10)]
     shown += seconds(ANN, None, None, None, None, first=20)
     eyes = [{**row, "gaze": 0 if second in (8, 9) else 1} for second, row in enumerate(shown)]

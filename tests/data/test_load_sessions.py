@@ -1,4 +1,4 @@
-"""What all corpora have in common: names, options, the count of what was read, and the cache."""
+"""Loading a corpus: names, options, the report of what was read, the cache, and the processes."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from geli_hf.sessions import SessionError, session_features, validate_sessions
 
 @pytest.fixture
 def reads(monkeypatch) -> list[Path]:
-    """The files that a reader wrote, in order: what comes from the cache is not among them."""
+    """Record the files that a reader wrote; rows from the cache are not among them."""
     written = []
     write = reading._write
     monkeypatch.setattr(reading, "_write", lambda corpus, path: written.append(path) or write(corpus, path))
@@ -56,13 +56,13 @@ def test_a_new_conversation_and_a_file_that_came_late_are_read(candor, reads):
     assert len(reads) == 4
 
 
-def test_a_broken_off_read_leaves_nothing_that_would_be_read(tmp_path):
+def test_an_interrupted_read_leaves_nothing(tmp_path):
     features = session_features()
-    whole = [False]
+    complete = [False]
 
     def rows():
         for number in range(3):
-            if number == 2 and not whole[0]:
+            if number == 2 and not complete[0]:
                 raise KeyboardInterrupt
             yield {
                 "session_id": str(number),
@@ -76,7 +76,7 @@ def test_a_broken_off_read_leaves_nothing_that_would_be_read(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         read_corpus(corpus, {}, tmp_path)
     assert not list(tmp_path.iterdir())
-    whole[0] = True
+    complete[0] = True
     assert len(read_corpus(corpus, {}, tmp_path)) == 3
 
 
@@ -89,7 +89,7 @@ def test_a_partial_file_of_another_process_is_not_read(candor, reads):
     assert len(reads) == 2
 
 
-def test_nothing_that_could_be_read_is_an_error_with_the_table(tmp_path):
+def test_a_corpus_without_a_readable_session_is_an_error_with_the_table(tmp_path):
     corpus = Corpus(
         [], session_features(), lambda: iter([Skipped("too sad")] * 12 + [Skipped("too long")]), where="here"
     )
@@ -133,12 +133,12 @@ def test_the_sample_is_made_once_and_read_like_candor(tmp_path, reads):
     )
 
 
-def test_a_dataset_from_elsewhere_has_no_count():
+def test_another_dataset_has_no_report():
     with pytest.raises(ValueError, match="expected a dataset of load_sessions"):
         read_report(Dataset.from_list([{"a": 1}]))
 
 
-def test_the_mean_of_what_is_known():
+def test_mean_known():
     assert mean_known([1, float("nan"), 4]) == 2.5
     assert math.isnan(mean_known([float("nan")]))
 

@@ -1,4 +1,4 @@
-"""Topical-Chat on two small conversations written here, and on the published files where they are."""
+"""Topical-Chat on dialogues written here, and on the published file where it is."""
 
 import json
 import math
@@ -64,7 +64,7 @@ def test_sentiment_is_of_the_next_user_turn(tmp_path):
     assert two["feedback"]["sentiment"][0] > 0.2  # "Fair."
 
 
-def test_what_cannot_be_read_is_counted_by_reason(tmp_path):
+def test_skipped_sessions_are_counted_by_reason(tmp_path):
     content = CONVERSATION["content"]
     sessions = load(
         tmp_path,
@@ -98,7 +98,7 @@ def test_several_splits_are_one_corpus_and_an_absent_one_is_named(tmp_path):
         load(tmp_path, {"t1": CONVERSATION}, split="train")
 
 
-def test_a_file_that_broke_off_is_named_with_the_line(tmp_path):
+def test_an_incomplete_file_is_named_with_the_line(tmp_path):
     (tmp_path / "valid_freq.json").write_text(json.dumps({"t1": CONVERSATION}, indent=1)[:100])
     with pytest.raises(SessionError, match=r"valid_freq\.json, line \d+: no JSON .* downloaded whole"):
         load_sessions("topical_chat", data_dir=tmp_path, cache_dir=tmp_path / "cache")

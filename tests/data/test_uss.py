@@ -46,7 +46,7 @@ def test_sentiment_of_the_next_user_turn(tmp_path):
     assert math.isnan(nothing)
 
 
-def test_what_cannot_be_read_is_counted_and_keeps_its_number(tmp_path):
+def test_skipped_dialogues_are_counted_and_keep_their_numbers(tmp_path):
     sessions = load(
         tmp_path,
         GOOD[:-1],
