@@ -217,11 +217,11 @@ def _face_rows(
     listens = np.array([message.speaker != rater for message in messages])
     values = np.array([message.value for message in messages])
     seconds, columns, unseen = _face(person, listens, values, start, stop, rng)
+    template, blank = ",".join(["%.3f"] * columns.shape[1]), "," * (columns.shape[1] - 1)
     rows = []
     for second, numbers, hidden in zip(seconds.tolist(), columns.tolist(), unseen.tolist()):
         time = f"0 days {second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}"
-        fields = [""] * len(numbers) if hidden else [f"{number:.3f}" for number in numbers]
-        rows.append(",".join([time, person.id, *fields]))
+        rows.append(f"{time},{person.id},{blank if hidden else template % tuple(numbers)}")
     return rows
 
 

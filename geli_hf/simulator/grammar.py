@@ -141,16 +141,17 @@ def parse(text: str) -> Parse | None:
     """Parse an utterance; None unless the grammar derives all of it."""
     tables, words = _tables(), normalise(text).split()
     count = len(words)
+    ends = range(count, max(0, count - tables.longest_tail) - 1, -1)
+    # End of the core -> the acts and valences that the tail after it fits.
+    tails_from = {end: tables.tails[tail] for end in ends if (tail := " ".join(words[end:])) in tables.tails}
     for start in range(min(count, tables.longest_lead + 1)):
         lead = " ".join(words[:start])
         acts = GREETED if lead in tables.greetings else tables.leads.get(lead, ())
         if not acts:
             continue
-        for end in range(count, max(start, count - tables.longest_tail - 1), -1):
+        for end, acts_and_valences in tails_from.items():
             core = tables.cores.get(" ".join(words[start:end]))
-            if core is None or core.act not in acts:
-                continue
-            if (core.act, core.valence) in tables.tails.get(" ".join(words[end:]), ()):
+            if core is not None and core.act in acts and (core.act, core.valence) in acts_and_valences:
                 return replace(core, greeting=lead in tables.greetings)
     return None
 
