@@ -61,12 +61,12 @@ def find_conversations(data_dir: Path) -> list[Path]:
         return [data_dir]
     with os.scandir(data_dir) as entries:
         visible = sorted((entry.name, entry.is_dir()) for entry in entries if entry.name[0] not in "._")
-    folders = [name for name, is_folder in visible if is_folder]
-    files = [name for name, is_folder in visible if not is_folder]
-    zips = [name for name in files if name.lower().endswith(".zip") and name[:-4] not in folders]
-    if not folders and not zips:
+    folders = {name: None for name, is_folder in visible if is_folder}
+    zips = [name for name, is_folder in visible if not is_folder and name.lower().endswith(".zip")]
+    names = [*folders, *(name for name in zips if name[:-4] not in folders)]
+    if not names:
         raise FileNotFoundError(f"data_dir: {data_dir} holds no conversation, neither folders nor zips")
-    return [data_dir / name for name in folders + zips]
+    return [data_dir / name for name in names]
 
 
 def open_conversation(home: Path) -> Files:
