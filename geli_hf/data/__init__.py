@@ -1,8 +1,9 @@
-"""Readers of rated dialogue corpora: each gives Session rows (`geli_hf.sessions`)."""
+"""Readers of rated dialogue corpora; each gives Session rows (`geli_hf.sessions`)."""
 
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
@@ -23,53 +24,56 @@ def load_sessions(
     *,
     data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
-    **options,
+    **options: Any,
 ) -> Dataset:
-    """Rated sessions of a corpus as a `datasets.Dataset` of Session rows, memory-mapped.
+    """Load the rated sessions of a corpus as a memory-mapped `datasets.Dataset` of Session rows.
+
+    `read_report(sessions)` says how many sessions were read, and how many were skipped and why.
 
     Args:
         name_or_path: `"candor"`, `"topical_chat"`, `"uss"` or `"esconv"`, which are read from `data_dir`; `"soda"`,
-            from there or else from the Hub; `"sample"`, which the project makes itself; or else rows that have the
-            Session columns already: a `.jsonl` or `.parquet` file, a folder of such, or a dataset on the Hub.
-        data_dir: where the corpus lies, as it was published.
-        cache_dir: where what was read is kept. Default: `sessions` under `geli_hf.cache.cache_root()`.
+            from there or else from the Hub; `"sample"`, which the project makes itself; or rows that have the Session
+            columns already: a `.jsonl` or `.parquet` file, a folder of such files, or a dataset on the Hub.
+        data_dir: folder of the corpus as it was published.
+        cache_dir: folder for what was read. Default: `sessions` under `geli_hf.cache.cache_root()`.
         options: of the reader, see `geli_hf.data.<name>.open_corpus`; of the sample: `conversations` and `seed`.
+
+    Returns:
+        One row for each session and rater.
 
     Raises:
         SessionError: no session could be read; the message holds a table of reasons.
-        FileNotFoundError, TypeError, ValueError: the corpus is not there, or an option does not exist.
-
-    `read_report(sessions)` tells how many sessions were read, and how many were skipped and why.
+        FileNotFoundError: the corpus is not there.
+        TypeError: the reader has no such option.
+        ValueError: `data_dir` is missing or makes no sense, or an option can't have this value.
     """
     name = str(name_or_path)
+    reader = {"sample": "candor"}.get(name, name) if name in CORPORA else "rows"
+    if data_dir is not None and (name == "sample" or name not in CORPORA):
+        raise ValueError(
+            f"data_dir: {name!r} is no corpus that is read from a folder; those are {', '.join(CORPORA[1:])}"
+        )
     if name == "sample":
-        if data_dir is not None:
-            raise ValueError("data_dir: the sample is made, not read from a folder; use cache_dir to say where")
         data_dir, options = _sample(cache_dir, **options)
-    elif name in ON_THE_HUB and data_dir is None:
-        data_dir = ON_THE_HUB[name]
-    elif name in CORPORA and data_dir is None:
-        raise ValueError(f"data_dir: say where {name} lies, as in load_sessions({name!r}, data_dir=...)")
     elif name not in CORPORA:
-        if data_dir is not None:
-            raise ValueError(
-                f"name_or_path: {name!r} is no corpus that is read from a data_dir; those are {', '.join(CORPORA[1:])}"
-            )
         data_dir = name
-    module = {"sample": "candor"}.get(name, name) if name in CORPORA else "rows"
-    open_corpus = import_module(f".{module}", __name__).open_corpus
-    known = list(signature(open_corpus).parameters)[1:]
+    elif data_dir is None:
+        data_dir = ON_THE_HUB.get(name)
+        if data_dir is None:
+            raise ValueError(f"data_dir: say where {name} lies, as in load_sessions({name!r}, data_dir=...)")
+    open_corpus = import_module(f".{reader}", __name__).open_corpus
+    known = list(signature(open_corpus).parameters)[1:] + ["conversations", "seed"] * (name == "sample")
     if unknown := set(options) - set(known):
-        if name == "sample":
-            known += ["conversations", "seed"]
         raise TypeError(f"{name}: no option {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     corpus = open_corpus(data_dir, **options)
-    options.pop("num_proc", None)  # the same rows, whoever reads them
-    return read_corpus(corpus, {"reader": module, **options}, cache_dir)
+    options.pop("num_proc", None)  # it changes no row
+    return read_corpus(corpus, {"reader": reader, **options}, cache_dir)
 
 
-def _sample(cache_dir, *, conversations: int = SAMPLE_CONVERSATIONS, seed: int = 0, **options) -> tuple[Path, dict]:
-    """Where the sample lies in CANDOR's layout, made if it isn't there, and the options left for its reader."""
+def _sample(
+    cache_dir: str | Path | None, *, conversations: int = SAMPLE_CONVERSATIONS, seed: int = 0, **options: Any
+) -> tuple[Path, dict[str, Any]]:
+    """Write the sample in CANDOR's layout unless it is there; return its folder and the options of its reader."""
     from ..simulator.corpus import write_sample
 
     folder = Path(cache_dir or cache_root()) / "sample" / f"v{SAMPLE_VERSION}-{conversations}-{seed}"

@@ -1,111 +1,52 @@
-"""Where a CANDOR conversation lies: in a folder, or in a zip that is read in memory and never unpacked to disk.
+"""Tables of a CANDOR conversation, read from its folder or, in memory, from its zip.
 
-A zip may say of itself what it likes, so no more than `MOST_BYTES` of a file are ever inflated, and a zip that isn't
-what it should be is refused as a whole.
+A table that breaks off, or that has a row of too many or too few fields, is refused: nobody knows what stood in it. A
+field that should be a number and is none is NaN. Of no file are more than `MOST_BYTES` read or inflated.
 """
 
-import copy
+import csv
+import io
+import math
 import os
+import re
 import struct
 import zipfile
 import zlib
-from pathlib import Path, PureWindowsPath
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-SURVEY = "survey.csv"
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
+
+from ..affect.emotions import FACE_COLUMNS
+from ..sessions import Turn, merge_turns
+
+SURVEY, FEATURES, RATINGS = "survey.csv", "audio_video_features.csv", "turn_ratings.csv"
+SENSES = ("gaze", "pitch", "intensity")  # columns of the features beside the face
+MISSING = ["", "NA", "NaN", "nan", "null"]  # in the place of a number
 # The features of half an hour are 2 MB, so this is a conversation of more than half a day.
 MOST_BYTES = 64 * 2**20
-TOO_LARGE = f"is larger than {MOST_BYTES >> 20} MB, which no conversation's is"
-# What zipfile makes of a broken file, besides OSError.
-BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
+HEADER_BYTES = 2**18  # more than any heading has
+# zipfile can stop these two at a length, and inflates a whole block of any other.
+BOUNDED_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+READ_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
+
+Files = Path | zipfile.Path  # the folder of a conversation, or the place of its files in a zip
 
 
 class Unreadable(Exception):
-    """A conversation that can't be read; the message is the reason."""
+    """A conversation that cannot be read; the message is the reason."""
 
 
-class Folder:
-    """A conversation's folder."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def has(self, name: str) -> bool:
-        return os.path.isfile(os.path.join(self.path, name))
-
-    def read(self, name: str) -> bytes | None:
-        """The bytes of a file; None if it isn't there."""
-        if not self.has(name):
-            return None
-        try:
-            with open(self.path / name, "rb") as file:
-                data = file.read(MOST_BYTES + 1)
-        except OSError:
-            raise Unreadable(f"{name} can't be read") from None
-        if len(data) > MOST_BYTES:
-            raise Unreadable(f"{name} {TOO_LARGE}")
-        return data
+# -- folders and zips
 
 
-class Zip:
-    """A conversation's zip. Its members may stand under one top folder."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            with zipfile.ZipFile(path) as archive:
-                entries = archive.infolist()
-        except (OSError, *BROKEN_ZIP):
-            raise Unreadable("the zip can't be read (half-downloaded?)") from None
-        self.members = {entry.filename: entry for entry in entries}
-        paths = [PureWindowsPath(name) for name in self.members]  # knows backslashes and drives besides slashes
-        surveys = [name for name, path in zip(self.members, paths) if path.name == SURVEY]
-        if any(path.drive or path.root or ".." in path.parts for path in paths):
-            raise Unreadable("the zip has members that point outside of it")
-        if any(entry.flag_bits & 1 for entry in entries):
-            raise Unreadable("the zip is encrypted; unpack it with its password")
-        if any(path.suffix.lower() == ".zip" for path in paths):
-            raise Unreadable("the zip holds zips; unpack it")
-        if len(surveys) > 1:
-            raise Unreadable("the zip holds several conversations; unpack it")
-        if len(entries) > len(self.members):
-            raise Unreadable("the zip holds two members of one name")
-        self.top = surveys[0].removesuffix(SURVEY) if surveys else ""
-
-    def has(self, name: str) -> bool:
-        return self.top + name in self.members
-
-    def read(self, name: str) -> bytes | None:
-        """The bytes of a member; None if it isn't there."""
-        if not self.has(name):
-            return None
-        member = self.members[self.top + name]
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            # zipfile can stop inflating these two at a length, and no other.
-            raise Unreadable(f"{name} in the zip is not compressed by deflate; unpack it")
-        if member.file_size > MOST_BYTES:
-            raise Unreadable(f"{name} in the zip {TOO_LARGE}")
-        unbounded = copy.copy(member)  # zipfile stops at the size that a member says it has, whatever its true one
-        unbounded.file_size = 2 * MOST_BYTES
-        try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(unbounded) as file:
-                data = file.read(member.file_size + 1)
-        except (OSError, *BROKEN_ZIP):
-            raise Unreadable(f"{name} in the zip can't be read (half-downloaded?)") from None
-        if len(data) != member.file_size:
-            raise Unreadable(f"{name} in the zip is not of the size that the zip says")
-        return data
-
-
-def open_conversation(home: Path) -> Folder | Zip:
-    """
-    Raises:
-        Unreadable: a zip that is broken, or that nobody should open unseen.
-    """
-    return Zip(home) if home.suffix.lower() == ".zip" and home.is_file() else Folder(home)
-
-
-def conversations(data_dir: Path) -> list[Path]:
-    """The folder or zip of each conversation, in the order of their names; a zip beside its folder is left out.
+def find_conversations(data_dir: Path) -> list[Path]:
+    """List the folder or zip of each conversation by name; a zip beside its folder is left out.
 
     Raises:
         FileNotFoundError: there is none.
@@ -120,13 +61,242 @@ def conversations(data_dir: Path) -> list[Path]:
         return [data_dir]
     with os.scandir(data_dir) as entries:
         visible = sorted((entry.name, entry.is_dir()) for entry in entries if entry.name[0] not in "._")
-    unpacked = {name for name, is_folder in visible if is_folder}
-    homes = [data_dir / name for name in sorted(unpacked)]
-    homes += [
-        data_dir / name
-        for name, is_folder in visible
-        if not is_folder and name.lower().endswith(".zip") and name[:-4] not in unpacked
-    ]
-    if not homes:
+    folders = {name: None for name, is_folder in visible if is_folder}
+    zips = [name for name, is_folder in visible if not is_folder and name.lower().endswith(".zip")]
+    names = [*folders, *(name for name in zips if name[:-4] not in folders)]
+    if not names:
         raise FileNotFoundError(f"data_dir: {data_dir} holds no conversation, neither folders nor zips")
-    return homes
+    return [data_dir / name for name in names]
+
+
+def open_conversation(home: Path) -> Files:
+    """Open a conversation's folder, or its zip, whose files may stand below one top folder.
+
+    Raises:
+        Unreadable: the zip is broken, holds several conversations, or can be inflated beyond bounds.
+    """
+    if not home.is_file():
+        return home
+    try:
+        archive = zipfile.ZipFile(home)
+    except READ_ERRORS:
+        raise Unreadable("the zip can't be read (half-downloaded?)") from None
+    surveys = [name for name in archive.namelist() if PurePosixPath(name).name == SURVEY]
+    if len(surveys) > 1:
+        raise Unreadable(f"the zip holds {len(surveys)} {SURVEY}; unpack it")
+    if any(member.compress_type not in BOUNDED_COMPRESSIONS for member in archive.infolist()):
+        raise Unreadable("the zip is not compressed by deflate; unpack it")
+    return zipfile.Path(archive, surveys[0].removesuffix(SURVEY) if surveys else "")
+
+
+def read_file(files: Files, name: str) -> bytes:
+    """Read a file of a conversation.
+
+    Raises:
+        Unreadable: it is absent, broken or too large.
+    """
+    path = files / name
+    if not path.is_file():
+        raise Unreadable(f"{name} is missing (half-downloaded?)")
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except READ_ERRORS:
+        raise Unreadable(f"{name} can't be read (half-downloaded?)") from None
+    if len(data) > MOST_BYTES:
+        raise Unreadable(f"{name} is larger than {MOST_BYTES >> 20} MB, which no conversation's is")
+    return data
+
+
+# -- the survey
+
+
+def survey_columns(files: Files) -> set[str]:
+    """Name the columns of the survey.
+
+    Raises:
+        Unreadable: there is no survey, or it is no CSV.
+    """
+    return set(_header(read_file(files, SURVEY), SURVEY))
+
+
+def read_scores(files: Files, columns: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Read each person's answer in each column of the survey; of several rows of one person the first with a number.
+
+    Raises:
+        Unreadable: there is no survey, or not the first of the columns; the others may be missing.
+    """
+    data = read_file(files, SURVEY)
+    further = [name for name in columns[1:] if name in _header(data, SURVEY)]
+    table = _table(data, SURVEY, ["user_id"], [columns[0], *further])
+    scores: dict[str, dict[str, float]] = {}
+    for column in columns:
+        answers = scores[column] = {}
+        for person, number in zip(table["user_id"], table.get(column, ())):
+            if not math.isnan(number):
+                answers.setdefault(person, float(number))
+    return scores
+
+
+# -- the transcript
+
+
+class Spoken(NamedTuple):
+    """A row of the transcript beside speaker and text. Seconds; NaN if unknown."""
+
+    start: float
+    stop: float
+    rating: float
+    backchannels: Sequence[str] = ()
+    backchannel_count: int = 0
+    listener: str = ""  # who gave the back-channels; "" if the corpus doesn't say
+
+
+def read_turns(files: Files, segmentation: str, *, backchannels: bool) -> list[Turn]:
+    """Read the transcript, with successive rows of one speaker merged; the entry of a row is a `Spoken`.
+
+    Raises:
+        Unreadable: there is no such transcript, or a column of it is missing.
+    """
+    name = f"transcription/transcript_{segmentation}.csv"
+    data = read_file(files, name)
+    text, numbers = ["turn_id", "speaker", "utterance"], ["start", "stop"]
+    if backchannels:
+        optional = set(_header(data, name))
+        text += ["backchannel", *({"backchannel_speaker"} & optional)]
+        numbers += {"backchannel_count"} & optional
+    table = _table(data, name, text, numbers)
+    ratings = _read_turn_ratings(files)
+    times = zip(table["turn_id"], table["start"].tolist(), table["stop"].tolist())
+    entries = [Spoken(start, stop, ratings.get(turn, math.nan)) for turn, start, stop in times]
+    if backchannels:
+        unknown = np.full(len(entries), math.nan)
+        counts = table.get("backchannel_count", unknown).tolist()
+        listeners = table.get("backchannel_speaker", [""] * len(entries))
+        rows = zip(entries, table["backchannel"], counts, listeners)
+        entries = [_with_backchannels(*row) for row in rows]
+    return merge_turns(row for row in zip(table["speaker"], table["utterance"], entries) if row[0])
+
+
+def _read_turn_ratings(files: Files) -> dict[str, float]:
+    if not (files / RATINGS).is_file():
+        return {}
+    table = _table(read_file(files, RATINGS), RATINGS, ["turn_id"], ["rating"])
+    ratings: dict[str, float] = {}
+    for turn, rating in zip(table["turn_id"], table["rating"].tolist()):
+        ratings.setdefault(turn, rating)
+    return ratings
+
+
+def _with_backchannels(entry: Spoken, words: str, count: float, listener: str) -> Spoken:
+    phrases = split_backchannels(words, count)
+    count = len(phrases) if math.isnan(count) else max(len(phrases), int(count))
+    return entry._replace(backchannels=phrases, backchannel_count=count, listener=listener)
+
+
+def split_backchannels(words: str, count: float) -> tuple[str, ...]:
+    """Split the text of a turn's back-channels, which the corpus joins by spaces, into single ones.
+
+    "Oh yeah. Mhm" is two if the count says two, and so is "Yeah Mhm", since each has a word at least. Where the count
+    doesn't settle it, the text stays in one piece.
+    """
+    words = " ".join(words.split())
+    sentences = re.findall(r"[^.!?]+[.!?]*", words)
+    parts = next((parts for parts in (sentences, words.split()) if len(parts) == count), [words])
+    return tuple(part.strip(" .,") for part in parts if part.strip(" .,"))
+
+
+# -- the features
+
+
+class Observed(NamedTuple):
+    """Observations of one person by camera and microphone; NaN where there are none."""
+
+    seconds: np.ndarray  # (n,)
+    probabilities: np.ndarray  # (n, 8), of the face's emotions
+    senses: dict[str, np.ndarray]  # (n,) for each of `SENSES` that the corpus has
+
+
+def read_observed(files: Files, *, senses: bool) -> dict[str, Observed]:
+    """Read the features of each person; empty without features.
+
+    Raises:
+        Unreadable: the features are broken.
+    """
+    data = read_file(files, FEATURES) if (files / FEATURES).is_file() else b""
+    if not data.strip():
+        return {}
+    others = [name for name in SENSES if senses and name in _header(data, FEATURES)]
+    table = _table(data, FEATURES, ["timedelta", "user_id"], [*FACE_COLUMNS, *others])
+    seconds = np.array([_seconds(time) for time in table["timedelta"]])
+    probabilities = np.stack([table[column] for column in FACE_COLUMNS], 1)
+    people = np.array(table["user_id"])
+    return {
+        person: Observed(seconds[rows], probabilities[rows], {name: table[name][rows] for name in others})
+        for person in set(table["user_id"])
+        for rows in [people == person]
+    }
+
+
+@lru_cache(maxsize=2**15)  # every conversation counts the same seconds
+def _seconds(time: str) -> float:
+    """Convert "0 days 00:00:01", "00:00:01" or "1" to seconds; NaN if it is no time."""
+    try:
+        seconds = float(time)
+    except ValueError:
+        seconds = pd.to_timedelta(time, errors="coerce").total_seconds()
+    return seconds if math.isfinite(seconds) else math.nan
+
+
+# -- CSV
+
+
+def _header(data: bytes, name: str) -> list[str]:
+    try:
+        rows = csv.reader(io.StringIO(data[:HEADER_BYTES].decode("utf-8-sig", "replace")))
+        return next(row for row in rows if row)
+    except (StopIteration, csv.Error):
+        raise Unreadable(f"{name} can't be read as CSV") from None
+
+
+def _table(data: bytes, name: str, text: Sequence[str], numbers: Sequence[str]) -> dict[str, list[str] | np.ndarray]:
+    """Read columns of a CSV file: text as it stands, and numbers, NaN for what is none."""
+    header, columns = _header(data, name), [*text, *numbers]
+    if missing := sorted(set(columns).difference(header)):
+        raise Unreadable(f"{name} has no column {', '.join(missing)}")
+    if repeated := [column for column in columns if header.count(column) > 1]:
+        raise Unreadable(f"{name} has two columns {', '.join(repeated)}")
+    if data.count(b'"') % 2:
+        raise Unreadable(f"{name} ends within quotes (cut off?)")
+    try:
+        try:
+            table = _read_csv(data, dict.fromkeys(text, pa.string()) | dict.fromkeys(numbers, pa.float64()))
+        except pa.ArrowInvalid:  # perhaps for a single field that is no number
+            table = _read_csv(data, dict.fromkeys(columns, pa.string()))
+    except pa.ArrowInvalid as error:
+        if "columns, got" in str(error):
+            raise Unreadable(f"{name} has a row of too few or too many fields (cut off?)") from None
+        raise Unreadable(f"{name} can't be read as CSV") from None
+    # A last "1" without a line break may have been "12".
+    if header[-1] in columns and not data.endswith((b"\n", b"\r")):
+        raise Unreadable(f"{name} ends without a line break after {header[-1]} (cut off?)")
+    return {column: table[column].to_pylist() for column in text} | {
+        column: _numbers(table[column]) for column in numbers
+    }
+
+
+def _read_csv(data: bytes, types: dict[str, pa.DataType]) -> pa.Table:
+    return read_csv(
+        pa.BufferReader(data),
+        read_options=ReadOptions(use_threads=False, block_size=len(data) + 1),
+        parse_options=ParseOptions(newlines_in_values=True),
+        convert_options=ConvertOptions(
+            include_columns=list(types), column_types=types, null_values=MISSING, strings_can_be_null=False
+        ),
+    )
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    numbers = column if pa.types.is_floating(column.type) else pd.to_numeric(column.to_pandas(), errors="coerce")
+    numbers = np.asarray(numbers, dtype=float)
+    return np.where(np.isfinite(numbers), numbers, np.nan)

@@ -1,7 +1,15 @@
-"""ESConv: a supporter talks with a person in distress, who rates the help while they talk and all of it at the end.
+"""ESConv: a supporter talks with a person in distress, who rates the help during the talk and at its end.
 
-One JSON list per file, one session per conversation: the supporter is the `assistant`, the seeker the `user`.
-Data: Liu et al., "Towards Emotional Support Dialog Systems", ACL 2021.
+Source: Liu et al., "Towards Emotional Support Dialog Systems", ACL 2021, arXiv 2106.01144;
+https://github.com/thu-coai/Emotional-Support-Conversation; CC BY-NC 4.0.
+Files: JSON lists of conversations with `dialog` and `survey_score`.
+Sessions: one for each conversation; the supporter is the `assistant`, the seeker the `user`. Conversations are counted
+from 0, as in "ESConv-17".
+Score: one answer of the seeker's survey, 1 to 5.
+Feedback: none but `sentiment`.
+Turn rating: the seeker's feedback, 1 to 5, which holds for the supporter's turns since the last feedback; NaN for
+turns that no feedback follows.
+Skipped: conversations without that answer, without a turn of either side, or of another form.
 """
 
 import math
@@ -9,98 +17,79 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..affect.sentiment import NextTurnSentiment
-from ..sessions import Session, SessionError, merge_turns, session_features
-from .reading import Corpus, Skipped, mean_known, read_json
+from ..sessions import Session, SessionError, merge_turns
+from .reading import Corpus, Skipped, find_files, mean_known, read_json, session_of_turns, text_corpus
 
-# The published file of failed conversations names the same two people by other words.
+# The published file of failed conversations has other words for the same two people.
 ROLES = {"seeker": "user", "speaker": "user", "supporter": "assistant", "listener": "assistant"}
 
 
 def open_corpus(data_dir: str | Path, *, score: str = "empathy", sentiment: bool | str = False) -> Corpus:
-    """
+    """Open ESConv.
+
     Args:
-        data_dir: holds JSON files of conversations; or is itself such a file.
+        data_dir: holds JSON files of conversations; or is such a file.
         score: the answer in `survey_score.seeker` that is the session's score, 1 to 5: "empathy", "relevance",
             "initial_emotion_intensity" or "final_emotion_intensity" (of which less is better).
-        sentiment: add feedback `sentiment` of the seeker's next turn: VADER's if True, or a text classifier's, by
-            name or path (`geli_hf.affect.NextTurnSentiment`).
+        sentiment: add feedback `sentiment` of the seeker's next turn, from -1 to 1: VADER's if True, or that of a text
+            classifier, by its name or path (`geli_hf.affect.NextTurnSentiment`).
 
-    `turn_rating` is the seeker's feedback, 1 to 5, which holds for the supporter's turns since the last feedback; NaN
-    for those that no feedback came after. The conversations have no names and are counted from 0.
+    Raises:
+        FileNotFoundError: there is no JSON file.
+        SessionError: when the rows are read, a file holds no list of conversations, or no seeker answered `score`.
     """
-    path = Path(data_dir)
-    files = [path] if path.is_file() else sorted(path.glob("*.json"))
-    if not files:
-        raise FileNotFoundError(f"data_dir: no JSON file at {path}")
-    features = session_features(["sentiment"] if sentiment else [], turn_rating=True)
+    files = find_files(data_dir, ["*.json"])
 
     def rows() -> Iterator[Session | Skipped]:
-        sentiment_of = NextTurnSentiment(None if sentiment is True else sentiment) if sentiment else None
         answers: set[str] = set()
         for file in files:
-            conversations = read_json(file)
-            if not isinstance(conversations, list):
-                raise SessionError(
-                    f"{file}: expected a list of conversations, found a {type(conversations).__name__}; is it ESConv?"
-                )
-            for number, conversation in enumerate(conversations):
-                yield _session(f"{file.stem}-{number}", conversation, score, answers, sentiment_of)
+            for number, conversation in enumerate(read_json(file, list)):
+                yield _session(f"{file.stem}-{number}", conversation, score, answers)
         if answers and score not in answers:
             raise SessionError(
                 f"score: no seeker in {data_dir} answered {score!r}; there are {', '.join(sorted(answers))}"
             )
 
-    return Corpus(files, features, rows, where=str(data_dir))
+    return text_corpus(files, rows, where=data_dir, turn_rating=True, sentiment=sentiment)
 
 
-def _session(
-    name: str, conversation: Any, score: str, answers: set[str], sentiment_of: NextTurnSentiment | None
-) -> Session | Skipped:
+def _session(name: str, conversation: Any, score: str, answers: set[str]) -> Session | Skipped:
     try:
         survey = dict((conversation.get("survey_score") or {}).get("seeker") or {})
-        rows = [(ROLES[row["speaker"]], row["content"], value) for row, value in _ratings(conversation["dialog"])]
+        dialog = conversation["dialog"]
+        turns = merge_turns(
+            (ROLES[row["speaker"]], row["content"], rating) for row, rating in zip(dialog, _turn_ratings(dialog))
+        )
     except (AttributeError, KeyError, TypeError, ValueError):
         return Skipped("no dialog of seeker and supporter in the published form")
     answers |= set(survey)
     if survey.get(score) in (None, ""):
         return Skipped(f"no {score} from the seeker")
-    given = _rating(survey[score])
-    if math.isnan(given):
+    rating = _rating(survey[score])
+    if math.isnan(rating):
         return Skipped(f"{score} outside of 1..5")
-    turns = merge_turns(rows)
-    if missing := {"user", "assistant"} - {turn.speaker for turn in turns}:
-        return Skipped(f"no turn of the {'supporter' if 'assistant' in missing else 'seeker'}")
-    messages = [{"role": turn.speaker, "content": turn.text} for turn in turns]
-    session = {
-        "session_id": name,
-        "conversation_id": name,
-        "rater_id": "",
-        "messages": messages,
-        "score": given,
-        "turn_rating": [mean_known(turn.rows) for turn in turns if turn.speaker == "assistant"],
-    }
-    if sentiment_of:
-        session["feedback"] = {"sentiment": sentiment_of(messages)}
-    return session
+    if len({turn.speaker for turn in turns}) < 2:
+        return Skipped("no turn of the seeker or of the supporter")
+    turn_ratings = [mean_known(turn.rows) for turn in turns if turn.speaker == "assistant"]
+    return session_of_turns(name, turns, "assistant", rating, turn_rating=turn_ratings)
 
 
-def _ratings(dialog: list[dict]) -> list[tuple[dict, float]]:
-    """Each row of the dialog with the rating that its supporter got; a seeker's rows get none."""
+def _turn_ratings(dialog: list[dict]) -> list[float]:
+    """Give each row of the supporter the seeker's next feedback; NaN for the seeker's own rows."""
     ratings = [math.nan] * len(dialog)
-    waiting: list[int] = []
+    unrated: list[int] = []
     for index, row in enumerate(dialog):
         if ROLES[row["speaker"]] == "assistant":
-            waiting.append(index)
+            unrated.append(index)
         elif (feedback := (row.get("annotation") or {}).get("feedback")) not in (None, ""):
-            for earlier in waiting:
+            for earlier in unrated:
                 ratings[earlier] = _rating(feedback)
-            waiting = []
-    return list(zip(dialog, ratings))
+            unrated = []
+    return ratings
 
 
 def _rating(answer: Any) -> float:
-    """A number from 1 to 5, which the files hold as text; anything else is no rating."""
+    """Convert an answer, which the files hold as text, to a number from 1 to 5; anything else is NaN."""
     try:
         value = float(answer)
     except (TypeError, ValueError):

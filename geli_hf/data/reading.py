@@ -1,8 +1,8 @@
-"""From a corpus on disk to an Arrow file: streamed session by session, counted, and kept.
+"""From a corpus on disk to an Arrow file: stream the sessions, count what is skipped, and cache the result.
 
-A reader yields Session rows, and `Skipped` for each session that it can't give, with the reason. What it yielded is
-written to the cache under a name made of the files, the options and this version of the readers, so that a second load
-is memory-mapped. It is there when it is whole, and not before.
+A reader's `open_corpus` yields Session rows, and a `Skipped` with the reason for each session that it cannot give. The
+rows are written to the cache under a name made of the files, the options and the version of the readers, so that the
+next load only maps them into memory. The cached file appears when it is complete, and not before.
 """
 
 import hashlib
@@ -21,64 +21,151 @@ from datasets.arrow_writer import ArrowWriter
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from ..affect.sentiment import NextTurnSentiment
 from ..cache import cache_root, whole
-from ..sessions import Session, SessionError, validate_session
+from ..sessions import Session, SessionError, Turn, session_features, validate_session
 
 logger = logging.get_logger(__name__)
 
 # Part of the cache's name: raise it when a reader gives other rows for the same files.
 READERS_VERSION = 3
 FILES_NAMED = 5  # of each reason, in the text of a report
-TASKS_AHEAD = 4  # for each process: as many results at most wait in memory
+TASKS_AHEAD = 4  # results of each process that wait in memory at most
 
 
 class Skipped(NamedTuple):
-    """A session that a corpus holds and a reader can't give. The reason is counted, so keep names out of it; the name
-    of a file that somebody should look at stands beside it."""
+    """A session that the corpus holds and the reader cannot give.
+
+    Sessions are counted by reason, so a reason names no session; `file` is the file that somebody should look at.
+    """
 
     reason: str
     file: str = ""
 
 
-def split_files(data_dir: str | Path, split: str | Sequence[str], suffix: str) -> list[Path]:
-    """The files of the named splits of a corpus that keeps each split in a file of its own; or one given file.
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus that is open: the files that decide its rows (absent ones too), its columns, and its rows."""
+
+    files: Sequence[Path]
+    features: Features
+    rows: Callable[[], Iterator[Session | Skipped]]
+    where: str = ""  # the corpus in messages
+    version: str = ""  # of rows that come from no file
+
+
+def text_corpus(
+    files: Sequence[Path],
+    rows: Callable[[], Iterator[Session | Skipped]],
+    *,
+    where: str | Path,
+    signals: Sequence[str] = (),
+    turn_rating: bool = False,
+    sentiment: bool | str = False,
+    version: str = "",
+) -> Corpus:
+    """Open a corpus of text, with the sentiment of the listener's next turn as one more signal if asked for.
+
+    Args:
+        files: the files that decide the rows.
+        rows: gives the rows, without the sentiment.
+        where: the corpus in messages.
+        signals: names of the signals in the rows' `feedback`.
+        turn_rating: the rows have `turn_rating`.
+        sentiment: add feedback `sentiment`, from -1 to 1: VADER's if True, or that of a text classifier, by its name
+            or path (`geli_hf.affect.NextTurnSentiment`).
+        version: of rows that come from no file.
+    """
+
+    def rows_with_sentiment() -> Iterator[Session | Skipped]:
+        sentiment_of = NextTurnSentiment(None if sentiment is True else sentiment)
+        for row in rows():
+            if not isinstance(row, Skipped):
+                row.setdefault("feedback", {})["sentiment"] = sentiment_of(row["messages"])
+            yield row
+
+    features = session_features([*signals, *(["sentiment"] if sentiment else [])], turn_rating=turn_rating)
+    return Corpus(files, features, rows_with_sentiment if sentiment else rows, str(where), version)
+
+
+def find_files(data_dir: str | Path, patterns: Sequence[str]) -> list[Path]:
+    """List the files below `data_dir` that match each pattern, such as "MWOZ.txt"; or `data_dir`, if it is a file.
 
     Raises:
-        FileNotFoundError: one isn't there; the message names those that are.
+        FileNotFoundError: a pattern matches no file.
     """
     folder = Path(data_dir)
     if folder.is_file():
         return [folder]
-    if not folder.is_dir():
-        raise FileNotFoundError(f"data_dir: there is no folder {folder}")
-    files = [folder / f"{name}{suffix}" for name in ([split] if isinstance(split, str) else split)]
-    for file in files:
-        if not file.is_file():
-            there = ", ".join(sorted(path.stem for path in folder.glob(f"*{suffix}"))) or f"no {suffix} file at all"
-            raise FileNotFoundError(f"split: {folder} has no {file.name}; there is {there}")
+    files = []
+    for pattern in patterns:
+        matches = sorted(folder.glob(pattern))
+        if not matches:
+            names = ", ".join(sorted(path.name for path in folder.glob(f"*{Path(pattern).suffix}"))) or "none"
+            raise FileNotFoundError(f"data_dir: {folder} has no {pattern}; found {names}")
+        files += matches
     return files
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+def read_json(path: Path, kind: type) -> Any:
+    """Read a JSON file that holds a list or an object.
 
     Raises:
-        SessionError: it is no JSON, or breaks off; the message names the file and the line.
+        SessionError: it is no JSON, breaks off, or holds something else; the message names the file and the line.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise SessionError(f"{path}, line {error.lineno}: no JSON ({error.msg}); was it downloaded whole?") from error
     except UnicodeDecodeError as error:
         raise SessionError(f"{path}: no UTF-8 text ({error})") from error
+    if not isinstance(content, kind):
+        raise SessionError(f"{path}: expected a {kind.__name__} of conversations, found a {type(content).__name__}")
+    return content
 
 
-def in_order(function: Callable[[Any], Any], items: Iterable, num_proc: int = 1) -> Iterator:
-    """`map`, by several processes: the same results in the same order, and never more than a few of them in memory.
+def session_of_turns(
+    conversation: str, turns: Sequence[Turn], speaker: str, score: float, *, perspective: str = "", **columns: Any
+) -> Session:
+    """Build the Session row of a conversation in which the turns of one speaker are rewarded.
 
     Args:
-        function, items: both, and the results, have to travel to another process and back.
-        num_proc: 1 for none but this one.
+        conversation: its id.
+        turns: of both speakers.
+        speaker: the `assistant`; the other one is the `user`.
+        score: of the session; NaN if nobody rated it.
+        perspective: what tells this session of the conversation from the other one.
+        columns: further columns.
+    """
+    messages = [{"role": "assistant" if turn.speaker == speaker else "user", "content": turn.text} for turn in turns]
+    return {
+        "session_id": f"{conversation}/{perspective}" if perspective else conversation,
+        "conversation_id": conversation,
+        "rater_id": "",
+        "messages": messages,
+        "score": score,
+        **columns,
+    }
+
+
+def turns_and_replies(turns: Sequence[Turn], speaker: str) -> list[tuple[Turn, Turn | None]]:
+    """Pair each turn of a speaker with the listener's next turn; None after the last one."""
+    return [pair for pair in zip(turns, [*turns[1:], None]) if pair[0].speaker == speaker]
+
+
+def mean_known(values: Iterable[float]) -> float:
+    """Compute the mean without NaN; NaN if nothing is left."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def map_in_order(function: Callable[[Any], Any], items: Iterable, num_proc: int = 1) -> Iterator:
+    """Map by several processes: the same results in the same order, with only a few of them in memory.
+
+    Args:
+        function: can be pickled, and so can its results.
+        items: can be pickled.
+        num_proc: 1 starts no other process.
     """
     if num_proc == 1:
         yield from map(function, items)
@@ -95,29 +182,11 @@ def in_order(function: Callable[[Any], Any], items: Iterable, num_proc: int = 1)
         pool.shutdown(cancel_futures=True)
 
 
-def mean_known(values: Iterable[float]) -> float:
-    """The mean without NaN; NaN if nothing is left."""
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """What a reader offers: which files it reads, which columns its rows have, and the rows."""
-
-    files: Sequence[Path]  # whatever changes the rows; one may be absent
-    features: Features
-    rows: Callable[[], Iterator[Session | Skipped]]
-    unit: str = "session"
-    where: str = ""  # for messages
-    version: str = ""  # of rows that come from no file
-
-
 @dataclass
 class ReadReport:
-    """How many sessions were read, and how many were not, by reason; and the names of the files that are the reason.
+    """Counts of the sessions that were read, and of those that were not, by reason, with the files to look at.
 
-    As text it names a few of the files, and `files` holds all.
+    As text it names a few of the files; `files` holds all.
     """
 
     read: int = 0
@@ -132,11 +201,11 @@ class ReadReport:
             named = f": {', '.join(files[:FILES_NAMED])}{more}" if files else ""
             rows.append((count, f"skipped: {reason}{named}"))
         width = len(str(max(count for count, _ in rows)))
-        return "\n".join(f"{count:>{width}}  {what}" for count, what in rows)
+        return "\n".join(f"{count:>{width}}  {text}" for count, text in rows)
 
 
 def read_corpus(corpus: Corpus, options: Mapping, cache_dir: str | Path | None = None) -> Dataset:
-    """The rows of a corpus as a memory-mapped dataset, from the cache if they were read before.
+    """Read the rows of a corpus into a memory-mapped dataset, from the cache if they were read before.
 
     Raises:
         SessionError: no session could be read; the message holds the table of reasons.
@@ -144,10 +213,10 @@ def read_corpus(corpus: Corpus, options: Mapping, cache_dir: str | Path | None =
     folder = Path(cache_dir or cache_root() / "sessions")
     path = folder / f"{_fingerprint(corpus, options)}.arrow"
     if not path.exists():
-        with whole(path) as rows:
-            report = _write(corpus, rows)
-            with whole(path.with_suffix(".json")) as count:  # first, so that no rows are there without their count
-                count.write_text(json.dumps(asdict(report)))
+        with whole(path) as partial:
+            report = _write(corpus, partial)
+            with whole(path.with_suffix(".json")) as counts:  # first, so that no rows exist without their counts
+                counts.write_text(json.dumps(asdict(report)))
     sessions = Dataset.from_file(str(path), info=DatasetInfo(features=corpus.features))
     sessions.info.description = path.with_suffix(".json").read_text()
     report = read_report(sessions)
@@ -158,7 +227,7 @@ def read_corpus(corpus: Corpus, options: Mapping, cache_dir: str | Path | None =
 
 
 def read_report(sessions: Dataset) -> ReadReport:
-    """What `load_sessions` counted while it read these sessions.
+    """Return the counts that `load_sessions` made while it read these sessions.
 
     Raises:
         ValueError: the dataset does not come from `load_sessions`.
@@ -166,13 +235,13 @@ def read_report(sessions: Dataset) -> ReadReport:
     try:
         return ReadReport(**json.loads(sessions.info.description))
     except (TypeError, ValueError) as error:
-        raise ValueError("no count of what was read: this dataset does not come from load_sessions") from error
+        raise ValueError("sessions: no counts of what was read; expected a dataset of load_sessions") from error
 
 
 def _write(corpus: Corpus, path: Path) -> ReadReport:
     skipped, files, ids = Counter(), {}, {}
     with ArrowWriter(features=corpus.features, path=str(path), writer_batch_size=256) as writer:
-        for row in tqdm(corpus.rows(), desc="Reading sessions", unit=f" {corpus.unit}s"):
+        for row in tqdm(corpus.rows(), desc="Reading sessions", unit=" sessions"):
             if isinstance(row, Skipped):
                 skipped[row.reason] += 1
                 if row.file:

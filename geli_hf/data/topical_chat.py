@@ -1,9 +1,15 @@
-"""Topical-Chat: two people chat over articles, say how they feel at each turn, and rate each other's turns and talk.
+"""Topical-Chat: two people chat over articles, say how they feel at each turn, and rate each other.
 
-One JSON file per split. Each conversation gives two sessions, one per agent whose turns are rewarded (`assistant`);
-the other one listens (`user`). `conversation_rating[agent]` is taken for the rating that this agent received, although
-the corpus's own description has it the other way: it correlates .84 with the mean rating of the agent's own turns and
-.02 with that of the partner's. Data: Gopalakrishnan et al., "Topical-Chat", Interspeech 2019.
+Source: Gopalakrishnan et al., "Topical-Chat: Towards Knowledge-Grounded Open-Domain Conversations", Interspeech 2019,
+arXiv 2308.11995; https://github.com/alexa/Topical-Chat; CDLA-Sharing 1.0.
+Files: one JSON object for each split, with a conversation under each id.
+Sessions: two for each conversation, one for each agent as the `assistant`; the other agent listens (`user`).
+Score: `conversation_rating[agent]`, "Poor" to "Excellent", as 1 to 5. It is taken for the rating that the agent
+received, although the corpus describes it the other way round: it correlates .84 with the mean rating of the agent's
+own turns and .02 with that of the partner's.
+Feedback: `label`, from -1 to 1: the listener's own word for how they feel at their next turn (`LABELS`).
+Turn rating: the listener's rating of the turn, 1 to 5, for evaluation only.
+Skipped: sessions without a rating, and conversations of another form or not of two agents.
 """
 
 import math
@@ -11,101 +17,75 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..affect.sentiment import NextTurnSentiment
-from ..sessions import Session, SessionError, Turn, merge_turns, session_features
-from .reading import Corpus, Skipped, mean_known, read_json, split_files
+from ..sessions import Session, Turn, merge_turns
+from .reading import (
+    Corpus,
+    Skipped,
+    find_files,
+    mean_known,
+    read_json,
+    session_of_turns,
+    text_corpus,
+    turns_and_replies,
+)
 
 RATINGS = {"Poor": 1.0, "Not Good": 2.0, "Passable": 3.0, "Good": 4.0, "Excellent": 5.0}
-# How good a sign it is for the turn before that its listener says to feel so.
-LABELS = {
-    "Happy": 1.0,
-    "Surprised": 0.5,
-    "Curious to dive deeper": 0.5,
-    "Neutral": 0.0,
-    "Sad": -1.0,
-    "Fearful": -1.0,
-    "Angry": -1.0,
-    "Disgusted": -1.0,
-}
+LABELS = {"Happy": 1.0, "Surprised": 0.5, "Curious to dive deeper": 0.5, "Neutral": 0.0}
+LABELS |= dict.fromkeys(("Sad", "Fearful", "Angry", "Disgusted"), -1.0)
 
 
 def open_corpus(
     data_dir: str | Path, *, split: str | Sequence[str] = "valid_freq", sentiment: bool | str = False
 ) -> Corpus:
-    """
-    Args:
-        data_dir: holds `<split>.json`; or is itself such a file.
-        split: one, or several: "train", "valid_freq", "valid_rare", "test_freq", "test_rare".
-        sentiment: add feedback `sentiment` of the listener's next turn: VADER's if True, or a text classifier's, by
-            name or path (`geli_hf.affect.NextTurnSentiment`).
+    """Open Topical-Chat.
 
-    Feedback `label` is how the listener says to feel at the next turn, by `LABELS`. `turn_rating` is the listener's
-    rating of the turn, 1 to 5, for evaluation only.
+    Args:
+        data_dir: holds `<split>.json`; or is such a file.
+        split: one or several of "train", "valid_freq", "valid_rare", "test_freq" and "test_rare".
+        sentiment: add feedback `sentiment` of the listener's next turn, from -1 to 1: VADER's if True, or that of a
+            text classifier, by its name or path (`geli_hf.affect.NextTurnSentiment`).
+
+    Raises:
+        FileNotFoundError: a split is not there.
+        SessionError: when the rows are read, a file holds no JSON object.
     """
-    files = split_files(data_dir, split, ".json")
-    features = session_features(["label", *(["sentiment"] if sentiment else [])], turn_rating=True)
+    files = find_files(data_dir, [f"{name}.json" for name in ([split] if isinstance(split, str) else split)])
 
     def rows() -> Iterator[Session | Skipped]:
-        sentiment_of = NextTurnSentiment(None if sentiment is True else sentiment) if sentiment else None
         for file in files:
-            conversations = read_json(file)
-            if not isinstance(conversations, dict):
-                raise SessionError(
-                    f"{file}: expected an object with a conversation under each id, found a "
-                    f"{type(conversations).__name__}; is it a Topical-Chat split?"
-                )
-            for name, conversation in conversations.items():
-                yield from _sessions(name, conversation, sentiment_of)
+            for name, conversation in read_json(file, dict).items():
+                yield from _sessions(name, conversation)
 
-    return Corpus(files, features, rows, where=str(data_dir))
+    return text_corpus(files, rows, where=data_dir, signals=["label"], turn_rating=True, sentiment=sentiment)
 
 
-def _sessions(name: str, conversation: Any, sentiment_of: NextTurnSentiment | None) -> Iterator[Session | Skipped]:
+def _sessions(name: str, conversation: Any) -> list[Session | Skipped]:
     try:
         turns = merge_turns((row["agent"], row["message"], row) for row in conversation["content"])
         ratings = dict(conversation["conversation_rating"])
     except (KeyError, TypeError, ValueError):
-        yield from [Skipped("no content or conversation_rating in the published form")] * 2
-        return
-    agents = list(dict.fromkeys(turn.speaker for turn in turns))
+        return [Skipped("no content or conversation_rating in the published form")] * 2
+    agents = sorted({turn.speaker for turn in turns})
     if len(agents) != 2:
-        yield from [Skipped(f"{len(agents)} speaker{'s' * (len(agents) != 1)}, not 2")] * 2
-        return
-    for agent in sorted(agents):
-        rating = ratings.get(agent)
-        if not rating:
-            yield Skipped("no conversation_rating")
-        elif rating not in RATINGS:
-            yield Skipped(f"a conversation_rating that is none of {', '.join(RATINGS)}")
-        else:
-            yield _session(name, agent, turns, RATINGS[rating], sentiment_of)
+        return [Skipped(f"speakers: {len(agents)}, not 2")] * 2
+    return [_session(name, agent, turns, ratings.get(agent)) for agent in agents]
 
 
-def _session(
-    name: str, agent: str, turns: list[Turn], score: float, sentiment_of: NextTurnSentiment | None
-) -> Session:
-    messages = [{"role": "assistant" if turn.speaker == agent else "user", "content": turn.text} for turn in turns]
-    answers = [*turns[1:], None]
-    session = {
-        "session_id": f"{name}/{agent}",
-        "conversation_id": name,
-        # Who sat behind "agent_1" is not published, and it is another person in every conversation.
-        "rater_id": "",
-        "messages": messages,
-        "score": score,
-        "feedback": {
-            "label": [
-                LABELS.get(answer.rows[0].get("sentiment"), math.nan) if answer else math.nan
-                for turn, answer in zip(turns, answers)
-                if turn.speaker == agent
-            ]
-        },
-        "turn_rating": [
-            mean_known(RATINGS.get(row.get("turn_rating"), math.nan) for row in turn.rows)
-            for turn in turns
-            if turn.speaker == agent
-        ],
-    }
-    if sentiment_of:
-        session["feedback"]["sentiment"] = sentiment_of(messages)
-    return session
+def _session(name: str, agent: str, turns: list[Turn], rating: str | None) -> Session | Skipped:
+    if not rating:
+        return Skipped("no conversation_rating")
+    if rating not in RATINGS:
+        return Skipped(f"a conversation_rating that is none of {', '.join(RATINGS)}")
+    pairs = turns_and_replies(turns, agent)
+    labels = [LABELS.get(reply.rows[0].get("sentiment"), math.nan) if reply else math.nan for _, reply in pairs]
+    ratings = [mean_known(RATINGS.get(row.get("turn_rating"), math.nan) for row in turn.rows) for turn, _ in pairs]
+    # The rater has no id: "agent_1" is another person in every conversation.
+    return session_of_turns(
+        name,
+        turns,
+        agent,
+        RATINGS[rating],
+        perspective=agent,
+        feedback={"label": labels},
+        turn_rating=ratings,
+    )

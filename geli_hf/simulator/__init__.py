@@ -1,1 +1,1 @@
-"""The sample corpus: simulated people whose true value of every turn is known."""
+"""The sample corpus: simulated people, and the true value of each of their turns."""

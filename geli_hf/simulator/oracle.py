@@ -1,7 +1,7 @@
 """The oracle of the sample corpus: the true value of any reply in its context.
 
-The reply is parsed with the grammar that made the corpus; its worth then depends on what was said before. The context
-may hold anything: what can't be parsed there still counts for the details that it names.
+The reply is parsed with the grammar that made the corpus; its value then depends on the messages before it. These may
+hold any text: a message that can't be parsed still counts for the details that it names.
 """
 
 from __future__ import annotations
@@ -11,30 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from .frames import (
-    ACKNOWLEDGEMENT,
-    ADVICE,
-    ANSWER,
-    ASK_ADVICE,
-    CHANGE,
-    CONGRATULATION,
-    DISMISSAL,
-    EMPATHY,
-    FOLLOW_UP,
-    GENERIC,
-    ONE_UP,
-    QUESTIONS,
-    RECIPROCAL,
-    SHARE,
-    STATEMENTS,
-    THANKS,
-)
-from .grammar import DETAILS, Parse, normalise, parse
-from .text import GOOD, NEUTRAL
+from .frames import QUESTIONS, STATEMENTS, Act
+from .grammar import Parse, normalise, parse
+from .text import DETAILS, GOOD, NEUTRAL
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What an act is worth where it stands. Fixed before any training. The order follows what makes people rate a
-# conversation well: interest in what was said, a fitting response to a feeling, an answer, something of one's own.
+# The value of an act where it stands. Fixed before any training. The order follows what makes people rate a
+# conversation well: interest in the other, a fitting response to a feeling, an answer, something of one's own.
 
 VALUES = {
     "follow_up": 0.9,  # a question about a detail of the partner's last message
@@ -77,49 +60,55 @@ SECOND_QUESTION = -0.3  # a question after a question of one's own, with nothing
 WRONG_DETAIL = -0.4  # sympathy or joy about a detail that the partner's last message does not name
 LATE_GREETING = -0.3  # a greeting after one's first message
 
+FEELINGS = (Act.EMPATHY, Act.CONGRATULATION)
+THANKED = (*FEELINGS, Act.ADVICE)
+
 
 class TurnValue(NamedTuple):
-    """The true worth of a turn, in [-1, 1]; whether the grammar derives it; what it does in its context."""
+    """True value of a turn in its context."""
 
-    value: float
-    recognised: bool
-    act: str
+    value: float  # in [-1, 1]
+    recognised: bool  # the grammar derives the turn
+    act: str  # in its context, a key of `VALUES`
 
 
 class Turn(NamedTuple):
-    """A message of the context: who said it, what it does (None if unknown), which details of the speaker it names."""
+    """A message of the context: whether the replying speaker wrote it, its parse, and the own details it names."""
 
-    mine: bool
-    parse: Parse | None
+    own: bool
+    parse: Parse | None  # None if the grammar does not derive it
     details: frozenset[str]
 
 
-_NAMED = re.compile(r"\bmy (" + "|".join(sorted(map(re.escape, DETAILS), key=len, reverse=True)) + r")\b")
+_MENTIONS = re.compile(r"\bmy (" + "|".join(sorted(map(re.escape, DETAILS), key=len, reverse=True)) + r")\b")
 _cached_parse = functools.lru_cache(maxsize=65_536)(parse)
 
 
-def read_turn(mine: bool, text: str) -> Turn:
-    """A message as the oracle sees it."""
-    found = _cached_parse(text)
-    if found is None:
-        return Turn(mine, None, frozenset(_NAMED.findall(normalise(text))))
-    own = found.act in STATEMENTS or found.act == ASK_ADVICE
-    return Turn(mine, found, frozenset({found.detail}) if own else frozenset())
+def read_turn(own: bool, text: str) -> Turn:
+    """Parse a message of the context, or else find the details that it names."""
+    parsed = _cached_parse(text)
+    if parsed is None:
+        return Turn(own, None, frozenset(_MENTIONS.findall(normalise(text))))
+    about_self = parsed.act in STATEMENTS or parsed.act == Act.ASK_ADVICE
+    return Turn(own, parsed, frozenset({parsed.detail}) if about_self else frozenset())
 
 
 def true_turn_value(messages: Sequence[Mapping[str, str]]) -> TurnValue:
     """Value the last message, which is the assistant's, in the context of those before it.
 
     Args:
-        messages: `{"role": "user" | "assistant", "content": text}`, oldest first. Any text will do.
+        messages: `{"role": "user" | "assistant", "content": text}`, oldest first; any text.
 
     Returns:
         `TurnValue(value, recognised, act)`: value in [-1, 1]; `act` is a key of `VALUES`. A reply that the grammar
-        does not derive as a whole is "unrecognised" and worth the least.
+        does not derive as a whole is "unrecognised" and has the least value.
+
+    Raises:
+        ValueError: the last message is not the assistant's.
     """
     if not messages or messages[-1]["role"] != "assistant":
-        found = "no message" if not messages else f"one of the {messages[-1]['role']!r}"
-        raise ValueError(f"messages: the last message must be the assistant's, found {found}")
+        last = f"one of the {messages[-1]['role']!r}" if messages else "no message"
+        raise ValueError(f"messages: the last message must be the assistant's, found {last}")
     reply = _cached_parse(messages[-1]["content"])
     if reply is None:
         return TurnValue(VALUES["unrecognised"], False, "unrecognised")
@@ -127,82 +116,80 @@ def true_turn_value(messages: Sequence[Mapping[str, str]]) -> TurnValue:
 
 
 def judge(reply: Parse, history: Sequence[Turn]) -> TurnValue:
-    """The value of a parsed reply after `history`; `Turn.mine` marks what the speaker of the reply said before."""
-    act = _outcome(reply, history)
+    """Value a parsed reply after `history`, whose `own` turns are those of the replying speaker."""
+    act = _act_in_context(reply, history)
     value = VALUES[act]
-    own = [turn for turn in history if turn.mine]
+    own = [turn for turn in history if turn.own]
     if reply.act in QUESTIONS and own and own[-1].parse and own[-1].parse.act in QUESTIONS:
         value += SECOND_QUESTION
-    if reply.act in (EMPATHY, CONGRATULATION) and reply.detail and history and reply.detail not in history[-1].details:
+    if reply.act in FEELINGS and reply.detail and history and reply.detail not in history[-1].details:
         value += WRONG_DETAIL
     if reply.greeting and own:
         value += LATE_GREETING
     return TurnValue(round(max(-1.0, min(1.0, value)), 4), True, act)
 
 
-def _outcome(reply: Parse, history: Sequence[Turn]) -> str:
-    if any(turn.parse and turn.parse.gist == reply.gist and (turn.mine or reply.detail) for turn in history):
+def _act_in_context(reply: Parse, history: Sequence[Turn]) -> str:
+    contents = [turn.parse.content for turn in history if turn.parse and (turn.own or reply.detail)]
+    if reply.content in contents:
         return "repetition"
-    if reply.act == DISMISSAL:
+    if reply.act == Act.DISMISSAL:
         return "dismissal"
-    if reply.act == ONE_UP:
+    if reply.act == Act.ONE_UP:
         return "one_upping"
     if not history:
-        return "opening" if reply.act in (SHARE, GENERIC, RECIPROCAL) else "odd_opening"
+        return "opening" if reply.act in (Act.SHARE, Act.GENERIC, Act.RECIPROCAL) else "odd_opening"
 
-    last = None if history[-1].mine else history[-1].parse
+    last = None if history[-1].own else history[-1].parse
     if last is not None and last.act in QUESTIONS:
-        return _outcome_after_question(reply, last)
+        return _act_after_question(reply, last)
 
-    told = last is not None and last.act in STATEMENTS
-    feeling = last.valence if told else NEUTRAL
-    theirs = frozenset().union(*(turn.details for turn in history if not turn.mine))
-    mine = frozenset().union(*(turn.details for turn in history if turn.mine))
+    after_statement = last is not None and last.act in STATEMENTS
+    feeling = last.valence if after_statement else NEUTRAL
+    own_details = frozenset().union(*(turn.details for turn in history if turn.own))
+    partner_details = frozenset().union(*(turn.details for turn in history if not turn.own))
     topic = next((turn.parse.topic for turn in reversed(history) if turn.parse and turn.parse.topic), "")
 
-    if reply.act == FOLLOW_UP:
-        if not history[-1].mine and reply.detail in history[-1].details:
+    if reply.act == Act.FOLLOW_UP:
+        if not history[-1].own and reply.detail in history[-1].details:
             return "follow_up"
-        return "follow_up_on_earlier" if reply.detail in theirs else "question_out_of_nowhere"
-    if reply.act in (EMPATHY, CONGRATULATION):
+        return "follow_up_on_earlier" if reply.detail in partner_details else "question_out_of_nowhere"
+    if reply.act in FEELINGS:
         if feeling == NEUTRAL:
             return "feeling_without_cause"
-        if (reply.act == CONGRATULATION) != (feeling == GOOD):
-            return "misfitting_feeling"
-        return f"fitting_{reply.act}"
-    if reply.act in (SHARE, CHANGE):
-        if reply.topic != topic or reply.act == CHANGE:
-            return "off_topic" if told else "new_story"
+        fitting = Act.CONGRATULATION if feeling == GOOD else Act.EMPATHY
+        return f"fitting_{reply.act}" if reply.act == fitting else "misfitting_feeling"
+    if reply.act in (Act.SHARE, Act.CHANGE):
+        if reply.topic != topic or reply.act == Act.CHANGE:
+            return "off_topic" if after_statement else "new_story"
         return "disclosure" if feeling == NEUTRAL else "past_the_feeling"
-    if reply.act == ANSWER:
-        return "told_more" if reply.detail in mine else "beside_the_point"
-    if reply.act == RECIPROCAL:
+    if reply.act == Act.ANSWER:
+        return "told_more" if reply.detail in own_details else "beside_the_point"
+    if reply.act == Act.RECIPROCAL:
         if reply.topic != topic:
             return "asked_off_topic"
         return "asked_back" if feeling == NEUTRAL else "asked_past_the_feeling"
-    if reply.act == GENERIC:
+    if reply.act == Act.GENERIC:
         return "generic_question" if feeling == NEUTRAL else "generic_past_the_feeling"
-    if reply.act == ASK_ADVICE:
-        return "advice_sought" if reply.detail in mine else "advice_sought_on_nothing"
-    if reply.act == ADVICE:
-        return "advice_unasked" if reply.detail in theirs else "advice_on_nothing"
-    if reply.act == THANKS:
-        kind = last is not None and last.act in (EMPATHY, CONGRATULATION, ADVICE)
-        return "thanks" if kind else "thanks_for_nothing"
-    assert reply.act == ACKNOWLEDGEMENT
+    if reply.act == Act.ASK_ADVICE:
+        return "advice_sought" if reply.detail in own_details else "advice_sought_on_nothing"
+    if reply.act == Act.ADVICE:
+        return "advice_unasked" if reply.detail in partner_details else "advice_on_nothing"
+    if reply.act == Act.THANKS:
+        return "thanks" if last is not None and last.act in THANKED else "thanks_for_nothing"
     return "acknowledgement" if feeling == NEUTRAL else "cold_acknowledgement"
 
 
-def _outcome_after_question(reply: Parse, question: Parse) -> str:
-    if question.act == FOLLOW_UP and reply.detail == question.detail:
-        if reply.act == ANSWER:
-            return "answer" if reply.aspect == question.aspect else "beside_the_point"
-        if reply.act == SHARE:
-            return "beside_the_point"
-    if question.act == RECIPROCAL and reply.act == SHARE and reply.topic == question.topic:
-        return "answer"
-    if question.act == GENERIC and reply.act == SHARE:
-        return "answer"
-    if question.act == ASK_ADVICE and reply.act == ADVICE and reply.detail == question.detail:
+def _act_after_question(reply: Parse, question: Parse) -> str:
+    same_detail = reply.detail == question.detail
+    if question.act == Act.FOLLOW_UP and same_detail and reply.act == Act.ANSWER:
+        return "answer" if reply.aspect == question.aspect else "beside_the_point"
+    if question.act == Act.FOLLOW_UP and same_detail and reply.act == Act.SHARE:
+        return "beside_the_point"
+    if question.act == Act.ASK_ADVICE and same_detail and reply.act == Act.ADVICE:
         return "advice_given"
+    if question.act == Act.RECIPROCAL and reply.act == Act.SHARE and reply.topic == question.topic:
+        return "answer"
+    if question.act == Act.GENERIC and reply.act == Act.SHARE:
+        return "answer"
     return "ignored_question"

@@ -12,8 +12,7 @@ from geli_hf.affect import CascadeDetector, VideoAffect, write_candor_features
 from geli_hf.affect.emotions import EMOTIONS, FACE_COLUMNS, HAPPINESS
 from geli_hf.affect.faces import square_crop
 from geli_hf.affect.video import BOX_COLUMNS, COLUMNS
-from geli_hf.data.candor_files import Folder
-from geli_hf.data.candor_tables import read_observed
+from geli_hf.data.candor_files import read_observed
 
 
 class Brightness:
@@ -193,7 +192,7 @@ def test_the_bar_ends_where_the_video_does_and_needs_no_length(tmp_path, capfd):
 def test_as_candor_features(tmp_path, table):
     other = table.assign(prob_face_anger=0.5).iloc[:4]
     write_candor_features({"ann": table, "bob": other}, tmp_path / "audio_video_features.csv")
-    faces = read_observed(Folder(tmp_path), senses=False)
+    faces = read_observed(tmp_path, senses=False)
     assert set(faces) == {"ann", "bob"}
     for person, part in (("ann", table), ("bob", other)):
         seconds, probabilities, _ = faces[person]

@@ -1,4 +1,4 @@
-"""CANDOR conversations as small as can be, written in the layout in which the corpus is handed out."""
+"""Small CANDOR conversations in the layout of the corpus."""
 
 import shutil
 import zipfile
@@ -16,16 +16,16 @@ TRANSCRIPT = "transcription/transcript_cliffhanger.csv"
 
 
 def face(emotion: str | None, probability: float = 0.65) -> dict[str, float]:
-    """A second's probabilities, the rest shared by the other emotions; NaN for `None`, no face."""
+    """Make the probabilities of one second, the rest shared by the other emotions; NaN for `None`, no face."""
     rest = (1 - probability) / (len(EMOTIONS) - 1)
     return {
-        f"prob_face_{each}": np.nan if emotion is None else probability if each == emotion else rest
-        for each in EMOTIONS
+        f"prob_face_{name}": np.nan if emotion is None else probability if name == emotion else rest
+        for name in EMOTIONS
     }
 
 
 def seconds(person: str, *emotions: str | None, first: int = 0) -> list[dict]:
-    """Rows of the features, one per second from `first`."""
+    """Make rows of the features, one for each second from `first`."""
     return [
         {"timedelta": f"0 days 00:00:{first + second:02d}", "user_id": person, "pitch": 200.5, **face(emotion)}
         for second, emotion in enumerate(emotions)
@@ -51,7 +51,7 @@ FACES = [
 
 
 class CandorFolder:
-    """A folder of conversations."""
+    """Folder of conversations."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -101,11 +101,7 @@ def cut(path, *, at):
 
 
 def zipped(home, *, top="", extra=(), huge=None, compression=zipfile.ZIP_STORED):
-    """The conversation's folder as a zip beside it, and the folder gone.
-
-    Args:
-        huge: members that hold so many zeros in place of what the folder has.
-    """
+    """Replace the conversation's folder by a zip; members of `huge` hold so many zeros."""
     path = home.parent / f"{home.name}.zip"
     with zipfile.ZipFile(path, "w", compression) as archive:
         for file in sorted(file for file in home.rglob("*") if file.is_file()):
@@ -122,8 +118,8 @@ def zipped(home, *, top="", extra=(), huge=None, compression=zipfile.ZIP_STORED)
     return path
 
 
-def says_size(path, name, size):
-    """Let a zip say another size of a member, in its directory and before the member, as a forged one would."""
+def set_size(path, name, size):
+    """Forge the size of a zip's member, in the directory and before the member."""
     data = bytearray(path.read_bytes())
     for signature, at_size, at_name in ((b"PK\x01\x02", 24, 46), (b"PK\x03\x04", 22, 30)):
         at = -1
@@ -134,5 +130,5 @@ def says_size(path, name, size):
 
 
 def same(one, other):
-    """Equal, NaN too."""
+    """Compare rows, NaN too."""
     return str(one[:]) == str(other[:])

@@ -1,4 +1,4 @@
-"""A folder of CANDOR conversations to add to."""
+"""Fixtures of the readers."""
 
 import pytest
 from candor_folder import CandorFolder

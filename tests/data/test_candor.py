@@ -1,4 +1,4 @@
-"""CANDOR's layout: whose turns, whose score and whose face a session has."""
+"""CANDOR's layout: the turns, the score and the face of each session."""
 
 import math
 
@@ -45,20 +45,13 @@ def test_the_two_perspectives_are_two_sessions(candor):
     assert str(read_report(sessions)) == "2  sessions read"
 
 
-@pytest.mark.parametrize(("perspectives", "raters"), [("both", [ANN, BEN]), ("first", [ANN]), ("second", [BEN])])
-def test_perspectives(candor, perspectives, raters):
-    candor.add()
-    assert candor.load(perspectives=perspectives)["rater_id"][:] == raters
-
-
 def test_any_survey_column_is_a_score(candor):
     candor.add()
     assert candor.load(score="good_for_advice")["score"][:] == [70.5, 20]
 
 
-def test_without_affect_or_without_features(candor):
+def test_without_features_nothing_was_observed(candor):
     candor.add(faces=None)
-    assert "feedback" not in candor.load(affect=False).features
     for session in candor.load():
         for values in session["feedback"].values():
             np.testing.assert_array_equal(values, [math.nan] * 2)
@@ -77,7 +70,7 @@ def test_another_segmentation(candor):
     home = candor.add()
     edit(home / "transcription" / "transcript_backbiter.csv", lambda table: table.head(2))
     assert [len(messages) for messages in candor.load(segmentation="backbiter")["messages"]] == [2, 2]
-    with pytest.raises(SessionError, match=r"2  skipped: transcription/transcript_audiophile\.csv is missing"):
+    with pytest.raises(SessionError, match=r"transcription/transcript_audiophile\.csv"):
         candor.load(segmentation="audiophile")
 
 
@@ -105,7 +98,7 @@ def test_one_participant_without_survey(candor):
     candor.add(survey=[{"user_id": BEN, "overall_affect": 3}])
     sessions = candor.load()
     assert sessions["rater_id"][:] == [BEN]
-    assert read_report(sessions).skipped == {"no overall_affect from the rater": 1}
+    assert list(read_report(sessions).skipped.values()) == [1]
 
 
 def test_of_two_survey_rows_the_first_with_a_score_counts(candor):
@@ -119,21 +112,17 @@ def test_of_two_survey_rows_the_first_with_a_score_counts(candor):
     assert candor.load()["score"][:] == [6]
 
 
-def test_an_unknown_survey_column_names_those_there_are(candor):
+def test_an_unknown_survey_column_is_named(candor):
     candor.add()
-    with pytest.raises(
-        SessionError, match=r"has a column 'overal_affect' of numbers; there are good_for_advice, overall_affect$"
-    ):
+    with pytest.raises(SessionError, match=r"column 'overal_affect'; there are good_for_advice, overall_affect$"):
         candor.load(score="overal_affect")
-    with pytest.raises(ValueError, match="'age' describes a person"):
-        candor.load(score="age")
 
 
-@pytest.mark.parametrize("option", ["segmentation", "perspectives"])
-def test_an_unknown_value_of_an_option(candor, option):
+@pytest.mark.parametrize("score", ["age", [], ["overall_affect", "age"]])
+def test_a_column_that_describes_a_person_is_no_score(candor, score):
     candor.add()
-    with pytest.raises(ValueError, match=f"{option}: expected one of .*, found 'sideways'"):
-        candor.load(**{option: "sideways"})
+    with pytest.raises(ValueError, match=r"^score: "):
+        candor.load(score=score)
 
 
 def test_unknown_times_are_nan_and_so_is_the_affect(candor):
@@ -153,14 +142,6 @@ def test_nothing_there(candor):
         candor.load()
 
 
-def test_three_thousand_turns(candor):
-    turns = [((ANN, BEN)[turn % 2], turn, turn + 0.9, f"Line {turn} of a very long evening.") for turn in range(3000)]
-    candor.add(turns=turns)
-    sessions = candor.load()
-    assert [len(messages) for messages in sessions["messages"]] == [3000, 3000]
-    assert len(sessions[0]["feedback"]["affect"]) == 1500
-
-
 def test_windows_line_ends_and_a_byte_order_mark_change_nothing(candor):
     home = candor.add(ratings=[(0, 0.5), (6, 1)])
     before = candor.load()
@@ -175,7 +156,7 @@ def test_lines_within_an_utterance(candor):
     assert candor.load()[0]["messages"][1]["content"] == 'What "made"\r\nyou, choose the sea, of all places?'
 
 
-def test_a_last_line_without_a_line_break_has_all_that_is_read(candor):
+def test_the_last_line_break_may_be_absent_after_a_column_that_is_not_read(candor):
     home = candor.add()
     before = candor.load()
     path = home / TRANSCRIPT
@@ -192,10 +173,10 @@ def test_features_that_are_empty_are_none(candor, bare):
         np.testing.assert_array_equal(session["feedback"]["affect"], [math.nan] * 2)
 
 
-def test_the_face_of_somebody_else_and_the_order_of_the_rows_do_not_matter(candor):
+def test_other_people_and_the_order_of_rows_do_not_matter(candor):
     candor.add("one")
     candor.add("two", faces=[*reversed(FACES), *seconds("eve", *["happiness"] * 30)])
-    one, two = candor.load(perspectives="first")
+    one, _, two, _ = candor.load()
     assert str(one["feedback"]) == str(two["feedback"])
 
 
@@ -211,7 +192,7 @@ def test_the_forms_of_a_time(candor, form):
     assert str(one["feedback"]) == str(two["feedback"])
 
 
-def test_what_is_no_time_or_no_probability_is_not_seen(candor):
+def test_a_second_without_time_or_probability_is_not_seen(candor):
     # Ann's seconds 7 to 9 while Ben asks: the smile of 7 has no time, and that of 9 no number. What is left is a
     # neutral face, the smile of 5, and a sad one: of equally frequent ones happiness comes first.
     table = pd.DataFrame(FACES).astype(object)
@@ -224,21 +205,21 @@ def test_what_is_no_time_or_no_probability_is_not_seen(candor):
     np.testing.assert_allclose(ann["feedback"]["affect_mean"], [(0.65 + 2 * 0.05) / 3, math.nan], rtol=1e-6)
 
 
-def test_a_second_that_is_told_twice(candor):
+def test_several_rows_of_one_second(candor):
     # While Ben asks, Ann's 4 to 9: neutral, happiness, no face, happiness, sadness, happiness.
     again = seconds(ANN, "happiness", first=5)
     candor.add("again", faces=[*FACES, *again, *again])
     candor.add("contradicted", faces=[*FACES, *seconds(ANN, "sadness", first=5)])
     candor.add("unseen", faces=[*FACES, *seconds(ANN, None, first=5), *seconds(ANN, "happiness", first=6)])
-    found = {
+    means = {
         row["conversation_id"]: row["feedback"]["affect_mean"][0] for row in candor.load() if row["rater_id"] == ANN
     }
-    assert found["again"] == pytest.approx((3 * 0.65 + 2 * 0.05) / 5)  # as if it had been told once
-    assert found["contradicted"] == pytest.approx((2 * 0.65 + 2 * 0.05) / 4)  # without second 5
-    assert found["unseen"] == pytest.approx((4 * 0.65 + 2 * 0.05) / 6)  # no face is no contradiction
+    assert means["again"] == pytest.approx((3 * 0.65 + 2 * 0.05) / 5)  # as if there were one
+    assert means["contradicted"] == pytest.approx((2 * 0.65 + 2 * 0.05) / 4)  # without second 5
+    assert means["unseen"] == pytest.approx((4 * 0.65 + 2 * 0.05) / 6)  # no face is no contradiction
 
 
-def test_overlapping_negative_and_turned_times(candor):
+def test_overlapping_negative_and_reversed_times(candor):
     turns = [
         (BEN, -1.5, 1.2, "I am early, am I not, my dear?"),  # hears nothing of Ann; her seconds 0 and 1
         (ANN, 0.5, 3.0, "Not at all, I was here before you."),  # while he still talks

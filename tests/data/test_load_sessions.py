@@ -1,4 +1,4 @@
-"""What all corpora have in common: names, options, the count of what was read, and the cache."""
+"""Loading a corpus: names, options, the report of what was read, the cache, and the processes."""
 
 import math
 import os
@@ -9,13 +9,13 @@ import pytest
 from datasets import Dataset
 
 from geli_hf.data import load_sessions, read_report, reading
-from geli_hf.data.reading import Corpus, ReadReport, Skipped, in_order, mean_known, read_corpus
+from geli_hf.data.reading import Corpus, ReadReport, Skipped, map_in_order, mean_known, read_corpus
 from geli_hf.sessions import SessionError, session_features, validate_sessions
 
 
 @pytest.fixture
 def reads(monkeypatch) -> list[Path]:
-    """The files that a reader wrote, in order: what comes from the cache is not among them."""
+    """Record the files that a reader wrote; rows from the cache are not among them."""
     written = []
     write = reading._write
     monkeypatch.setattr(reading, "_write", lambda corpus, path: written.append(path) or write(corpus, path))
@@ -35,7 +35,7 @@ def test_the_second_load_comes_from_the_cache_with_its_count(candor, reads):
     assert read_report(second) == ReadReport(2, {reason: 2}, {reason: ["bad"]})
     assert second.cache_files  # memory-mapped, not in memory
 
-    candor.load(perspectives="first")
+    candor.load(score="good_for_advice")
     assert len(reads) == 2  # other options, other rows
     os.utime(home / "survey.csv", ns=(1, 1))
     candor.load()
@@ -56,13 +56,13 @@ def test_a_new_conversation_and_a_file_that_came_late_are_read(candor, reads):
     assert len(reads) == 4
 
 
-def test_a_broken_off_read_leaves_nothing_that_would_be_read(tmp_path):
+def test_an_interrupted_read_leaves_nothing(tmp_path):
     features = session_features()
-    whole = [False]
+    complete = [False]
 
     def rows():
         for number in range(3):
-            if number == 2 and not whole[0]:
+            if number == 2 and not complete[0]:
                 raise KeyboardInterrupt
             yield {
                 "session_id": str(number),
@@ -76,7 +76,7 @@ def test_a_broken_off_read_leaves_nothing_that_would_be_read(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         read_corpus(corpus, {}, tmp_path)
     assert not list(tmp_path.iterdir())
-    whole[0] = True
+    complete[0] = True
     assert len(read_corpus(corpus, {}, tmp_path)) == 3
 
 
@@ -89,7 +89,7 @@ def test_a_partial_file_of_another_process_is_not_read(candor, reads):
     assert len(reads) == 2
 
 
-def test_nothing_that_could_be_read_is_an_error_with_the_table(tmp_path):
+def test_a_corpus_without_a_readable_session_is_an_error_with_the_table(tmp_path):
     corpus = Corpus(
         [], session_features(), lambda: iter([Skipped("too sad")] * 12 + [Skipped("too long")]), where="here"
     )
@@ -113,12 +113,11 @@ def test_names_and_options_that_do_not_exist(tmp_path):
         load_sessions("uss", data_dir=tmp_path, splits="MWOZ", score="OVERALL")
     with pytest.raises(ValueError, match=r"say where candor lies, as in load_sessions\('candor', data_dir=\.\.\.\)"):
         load_sessions("candor")
-    with pytest.raises(ValueError, match="'candour' is no corpus that is read from a data_dir; those are candor"):
-        load_sessions("candour", data_dir=tmp_path)
     with pytest.raises(FileNotFoundError, match="no corpus of that name; there are sample, candor"):
         load_sessions("candour", cache_dir=tmp_path)
-    with pytest.raises(ValueError, match="the sample is made, not read"):
-        load_sessions("sample", data_dir=tmp_path)
+    for name in ("candour", "sample"):
+        with pytest.raises(ValueError, match=f"data_dir: '{name}' is no corpus that is read from a folder"):
+            load_sessions(name, data_dir=tmp_path)
 
 
 def test_the_sample_is_made_once_and_read_like_candor(tmp_path, reads):
@@ -132,16 +131,14 @@ def test_the_sample_is_made_once_and_read_like_candor(tmp_path, reads):
     assert (
         load_sessions("sample", conversations=4, seed=4, cache_dir=tmp_path)["messages"][:] != sessions["messages"][:]
     )
-    one_side = load_sessions("sample", conversations=4, seed=3, perspectives="first", cache_dir=tmp_path)
-    assert len(one_side) == 4
 
 
-def test_a_dataset_from_elsewhere_has_no_count():
-    with pytest.raises(ValueError, match="does not come from load_sessions"):
+def test_another_dataset_has_no_report():
+    with pytest.raises(ValueError, match="expected a dataset of load_sessions"):
         read_report(Dataset.from_list([{"a": 1}]))
 
 
-def test_the_mean_of_what_is_known():
+def test_mean_known():
     assert mean_known([1, float("nan"), 4]) == 2.5
     assert math.isnan(mean_known([float("nan")]))
 
@@ -154,7 +151,7 @@ def square(number: int) -> int:
 
 def test_processes_give_results_in_order_and_only_a_few_ahead():
     taken = []
-    squares = in_order(square, (taken.append(number) or number for number in [*range(13), *range(14, 60)]), 2)
+    squares = map_in_order(square, (taken.append(number) or number for number in [*range(13), *range(14, 60)]), 2)
     for count, number in enumerate([*range(13), *range(14, 60)], 1):
         assert next(squares) == number**2
         assert len(taken) <= count + reading.TASKS_AHEAD * 2
@@ -162,14 +159,14 @@ def test_processes_give_results_in_order_and_only_a_few_ahead():
 
 
 def test_an_error_in_a_process_is_an_error_here():
-    squares = in_order(square, range(20), 2)
+    squares = map_in_order(square, range(20), 2)
     assert [next(squares) for _ in range(13)] == [number**2 for number in range(13)]
     with pytest.raises(ValueError, match="13 is no number"):
         next(squares)
 
 
 def test_a_process_that_is_killed_is_an_error_and_leaves_nothing(tmp_path):
-    corpus = Corpus([], session_features(), lambda: in_order(os._exit, [1] * 4, 2), where="here")
+    corpus = Corpus([], session_features(), lambda: map_in_order(os._exit, [1] * 4, 2), where="here")
     with pytest.raises(BrokenProcessPool):
         read_corpus(corpus, {}, tmp_path)
     assert not list(tmp_path.iterdir())

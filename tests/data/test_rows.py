@@ -44,7 +44,7 @@ def load(path, **options):
     return load_sessions(path, cache_dir=path.parent / "cache", **options)
 
 
-def test_null_is_nan_and_what_a_row_does_not_have_is_nan(tmp_path):
+def test_null_and_absent_values_are_nan(tmp_path):
     sessions = load(jsonl(tmp_path, FULL, "", BARE))
     validate_sessions(sessions)
     full, bare = sessions
@@ -143,19 +143,21 @@ def test_a_line_that_breaks_the_schema_is_named_with_file_line_and_field(tmp_pat
     assert not list((tmp_path / "cache").glob("*"))  # nothing half-read is kept
 
 
-def test_a_signal_that_comes_late_is_refused_rather_than_dropped(tmp_path):
-    rows = [{**BARE, "session_id": str(number)} for number in range(100)]
-    with pytest.raises(SessionError, match=r"line 101, field 'feedback.affect': none of the first 100 rows has it"):
-        load(jsonl(tmp_path, *rows, {**BARE, "feedback": {"affect": [1, 0]}}))
+@pytest.mark.parametrize(
+    ("field", "columns"),
+    [
+        ("feedback.affect", {"feedback": {"affect": [1, 0]}}),
+        ("scores.fun", {"scores": {"fun": 1}}),
+        ("start", {"start": [1, 2, 3, 4]}),
+    ],
+)
+def test_a_column_that_the_first_rows_lack_is_refused_rather_than_dropped(tmp_path, field, columns):
+    rows = [{**BARE, "session_id": str(number), "scores": {}} for number in range(100)]
+    with pytest.raises(SessionError, match=f"line 101, field '{field}'"):
+        load(jsonl(tmp_path, *rows, {**BARE, **columns}))
 
 
-def test_a_rating_that_comes_late_is_refused_too(tmp_path):
-    rows = [{**BARE, "session_id": str(number)} for number in range(100)]
-    with pytest.raises(SessionError, match=r"line 101, field 'scores.fun': none of the first 100 rows has it"):
-        load(jsonl(tmp_path, *rows, {**BARE, "scores": {"fun": 1}}))
-
-
-def test_bytes_that_are_no_text(tmp_path):
+def test_bytes_that_are_no_utf_8(tmp_path):
     path = tmp_path / "sessions.jsonl"
     path.write_bytes(b'{"session_id": "\xff"}\n')
     with pytest.raises(SessionError, match=r"line 1: no JSON \('utf-8' codec"):
@@ -168,7 +170,7 @@ def test_parquet_row_that_breaks_the_schema(tmp_path):
         load(tmp_path / "rows.parquet")
 
 
-def test_parquet_that_broke_off(tmp_path):
+def test_incomplete_parquet(tmp_path):
     path = tmp_path / "rows.parquet"
     Dataset.from_list([BARE | {"score": 1.0}]).to_parquet(path)
     path.write_bytes(path.read_bytes()[:-20])
@@ -176,7 +178,7 @@ def test_parquet_that_broke_off(tmp_path):
         load(path)
 
 
-def test_nothing_there_says_what_could_be(tmp_path):
+def test_an_absent_corpus_names_the_possible_ones(tmp_path):
     for name in ("candour", tmp_path / "no.jsonl", tmp_path / "folder"):
         with pytest.raises(FileNotFoundError, match=r"there are sample, candor, .*, esconv, soda, paths to"):
             load_sessions(name, cache_dir=tmp_path)
@@ -196,7 +198,7 @@ def test_an_id_that_the_hub_does_not_have(tmp_path, monkeypatch):
         load_sessions("someone/talks", cache_dir=tmp_path)
 
 
-def test_a_dataset_on_the_hub_is_read_through_datasets(tmp_path, monkeypatch):
+def test_a_dataset_on_the_hub(tmp_path, monkeypatch):
     dataset = load(jsonl(tmp_path, FULL, BARE))
     asked = []
     monkeypatch.setattr("geli_hf.data.rows.load_dataset", lambda name, split: asked.append((name, split)) or dataset)
@@ -204,7 +206,7 @@ def test_a_dataset_on_the_hub_is_read_through_datasets(tmp_path, monkeypatch):
     assert asked == [("someone/talks", "test")]
     assert str(again[:]) == str(dataset[:])
 
-    # Rows that lie in no file are told apart too.
+    # The cache tells apart rows that come from no file.
     dataset = Dataset.from_list([BARE | {"score": 1.0}])
     assert load_sessions("someone/talks", split="test", cache_dir=tmp_path / "other")["score"][:] == [1]
     dataset = Dataset.from_list([BARE | {"score": 2.0}])

@@ -1,4 +1,4 @@
-"""SODA on rows of its published form that are made here."""
+"""SODA on rows written here."""
 
 import json
 import math
@@ -60,15 +60,15 @@ def test_sentiment_of_the_answer(tmp_path):
     assert math.isnan(nothing)
 
 
-def test_what_cannot_be_read_is_counted(tmp_path):
+def test_skipped_sessions_are_counted(tmp_path):
     broken = [{**ROW, "speakers": ["Bo"]}, {**ROW, "dialogue": "Hi"}, {**ROW, "speakers": ["Bo"] * 5}]
     write(tmp_path, ".jsonl", *broken, ROW, {**ROW, "speakers": ["A", "B", "C", "A", "B"]})
     sessions = load_sessions("soda", data_dir=tmp_path, cache_dir=tmp_path / "cache")
     assert sessions["session_id"][:] == ["test-3/0", "test-3/1"]
     assert read_report(sessions).skipped == {
         "no dialogue with a speaker for each utterance": 4,
-        "1 speaker, not 2": 2,
-        "3 speakers, not 2": 2,
+        "speakers: 1, not 2": 2,
+        "speakers: 3, not 2": 2,
     }
 
 

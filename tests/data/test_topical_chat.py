@@ -1,4 +1,4 @@
-"""Topical-Chat on two small conversations written here, and on the published files where they are."""
+"""Topical-Chat on dialogues written here, and on the published file where it is."""
 
 import json
 import math
@@ -64,7 +64,7 @@ def test_sentiment_is_of_the_next_user_turn(tmp_path):
     assert two["feedback"]["sentiment"][0] > 0.2  # "Fair."
 
 
-def test_what_cannot_be_read_is_counted_by_reason(tmp_path):
+def test_skipped_sessions_are_counted_by_reason(tmp_path):
     content = CONVERSATION["content"]
     sessions = load(
         tmp_path,
@@ -84,8 +84,8 @@ def test_what_cannot_be_read_is_counted_by_reason(tmp_path):
     assert report.skipped == {
         "no conversation_rating": 2,
         "a conversation_rating that is none of Poor, Not Good, Passable, Good, Excellent": 1,
-        "1 speaker, not 2": 2,
-        "0 speakers, not 2": 2,
+        "speakers: 1, not 2": 2,
+        "speakers: 0, not 2": 2,
         "no content or conversation_rating in the published form": 4,
     }
 
@@ -94,15 +94,15 @@ def test_several_splits_are_one_corpus_and_an_absent_one_is_named(tmp_path):
     write(tmp_path, {"t2": CONVERSATION}, "valid_rare")
     sessions = load(tmp_path, {"t1": CONVERSATION}, split=["valid_freq", "valid_rare"])
     assert sorted(set(sessions["conversation_id"])) == ["t1", "t2"]
-    with pytest.raises(FileNotFoundError, match=r"no train\.json; there is valid_freq, valid_rare"):
+    with pytest.raises(FileNotFoundError, match=r"no train\.json; found valid_freq\.json, valid_rare\.json"):
         load(tmp_path, {"t1": CONVERSATION}, split="train")
 
 
-def test_a_file_that_broke_off_is_named_with_the_line(tmp_path):
+def test_an_incomplete_file_is_named_with_the_line(tmp_path):
     (tmp_path / "valid_freq.json").write_text(json.dumps({"t1": CONVERSATION}, indent=1)[:100])
     with pytest.raises(SessionError, match=r"valid_freq\.json, line \d+: no JSON .* downloaded whole"):
         load_sessions("topical_chat", data_dir=tmp_path, cache_dir=tmp_path / "cache")
-    with pytest.raises(SessionError, match="found a list; is it a Topical-Chat split"):
+    with pytest.raises(SessionError, match=r"valid_freq\.json: .* found a list"):
         load(tmp_path, [CONVERSATION])
 
 

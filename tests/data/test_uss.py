@@ -46,7 +46,7 @@ def test_sentiment_of_the_next_user_turn(tmp_path):
     assert math.isnan(nothing)
 
 
-def test_what_cannot_be_read_is_counted_and_keeps_its_number(tmp_path):
+def test_skipped_dialogues_are_counted_and_keep_their_numbers(tmp_path):
     sessions = load(
         tmp_path,
         GOOD[:-1],
@@ -62,8 +62,7 @@ def test_what_cannot_be_read_is_counted_and_keeps_its_number(tmp_path):
     assert read_report(sessions).skipped == {
         "no OVERALL line (half-downloaded?)": 1,
         "no OVERALL score from 1 to 5": 2,
-        "no turn of the system": 1,
-        "no turn of the user": 1,
+        "no turn of the user or of the system": 2,
         "a line is not ROLE, text, action, satisfaction between tabs": 2,
     }
 
@@ -73,9 +72,9 @@ def test_a_file_instead_of_a_folder_and_a_split_that_is_not_there(tmp_path):
     (tmp_path / "MWOZ.txt").rename(tmp_path / "mine.txt")
     sessions = load_sessions("uss", data_dir=tmp_path / "mine.txt", cache_dir=tmp_path)
     assert sessions["session_id"][:] == ["mine-0"]
-    with pytest.raises(FileNotFoundError, match=r"no MWOZ\.txt; there is mine"):
+    with pytest.raises(FileNotFoundError, match=r"no MWOZ\.txt; found mine\.txt"):
         load_sessions("uss", data_dir=tmp_path, cache_dir=tmp_path)
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="elsewhere has no MWOZ"):
         load_sessions("uss", data_dir=tmp_path / "elsewhere", cache_dir=tmp_path)
 
 

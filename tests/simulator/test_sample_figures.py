@@ -1,4 +1,4 @@
-"""The figures of the sample corpus lie in the bands that its constants aim at. `measure` reads the files by itself."""
+"""Figures of the sample corpus lie in the bands that its constants aim at; `measure` reads the files by itself."""
 
 import csv
 from collections import Counter
@@ -19,12 +19,12 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _spearman(one, other) -> float:
-    """NaN where either is constant."""
+    """Compute Spearman's correlation; NaN where either side is constant."""
     return spearmanr(one, other)[0] if np.ptp(one) and np.ptp(other) else np.nan
 
 
 def measure(folder: Path) -> dict:
-    """Per session (one per perspective): what the listener's face, the length and the position say about the truth."""
+    """Correlate the listener's face, the length and the position with the true value within each session."""
     sessions, texts, faces_seen, values = [], [], [], []
     for home in folder.iterdir():
         turns = _rows(home / "transcription" / "transcript_cliffhanger.csv")
@@ -80,20 +80,20 @@ def other_texts(tmp_path_factory) -> list[str]:
     return [row["utterance"] for path in folder.rglob("transcript_cliffhanger.csv") for row in _rows(path)]
 
 
-def test_the_face_says_as_little_about_the_truth_as_the_best_signal_of_real_corpora(figures):
+def test_correlation_of_the_face_with_the_true_value_and_prevalence_of_happiness(figures):
     assert 0.20 <= np.nanmean(figures["face"]) <= 0.28
     assert 0.15 <= np.mean(figures["happy"]) <= 0.30
     assert figures["seen"] == pytest.approx(0.92, abs=0.01)
 
 
-def test_the_score_is_as_reliable_as_real_session_labels(figures):
+def test_reliability_and_spread_of_the_score(figures):
     correlation = np.corrcoef(figures["score"], figures["mean_truth"])[0, 1]
     assert 0.60 <= correlation <= 0.72
     assert np.std(figures["score"]) == pytest.approx(1.5, abs=0.15)
     assert np.mean((figures["score"] == 1) | (figures["score"] == 9)) < 0.1
 
 
-def test_neither_length_nor_position_gives_the_value_away(figures):
+def test_length_and_position_do_not_correlate_with_the_true_value(figures):
     assert abs(np.nanmean(figures["length"])) < 0.07
     assert abs(np.nanmean(figures["position"])) < 0.07
 
@@ -115,7 +115,7 @@ def test_every_act_comes_in_short_and_long_forms(figures):
         assert np.quantile(counts, 0.95) >= 16, act
 
 
-def test_a_small_vocabulary_says_a_great_many_things(figures, other_texts):
+def test_the_vocabulary_is_small_and_utterances_differ(figures, other_texts):
     texts = figures["texts"]
     assert len({word for text in texts + other_texts for word in normalise(text).split()}) <= 1500
     assert len(set(texts)) / len(texts) > 0.9

@@ -1,4 +1,4 @@
-"""The oracle: what a reply is worth depends on what it says and on what was said before it."""
+"""The oracle: the value of a reply depends on its act and on the messages before it."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geli_hf.simulator.corpus import true_turn_value
-from geli_hf.simulator.frames import ACKNOWLEDGEMENT, FAMILIES
+from geli_hf.simulator.frames import FAMILIES, Act
 from geli_hf.simulator.grammar import cores_of, leads, parse, render, tails
 from geli_hf.simulator.oracle import VALUES
 from geli_hf.simulator.people import converse, draw_traits
@@ -17,11 +17,9 @@ CLEVER_DOG = "Well, my dog learned to come when called yesterday."
 
 
 def value_of(*texts: str):
-    """The value of the last text; the speakers take turns."""
-    mine = len(texts) % 2
-    return true_turn_value(
-        [{"role": "assistant" if index % 2 != mine else "user", "content": text} for index, text in enumerate(texts)]
-    )
+    """Value the last text; the speakers take turns."""
+    roles = ("assistant", "user") if len(texts) % 2 else ("user", "assistant")
+    return true_turn_value([{"role": roles[index % 2], "content": text} for index, text in enumerate(texts)])
 
 
 def _conversations(seed: int, count: int):
@@ -62,14 +60,14 @@ UTTERANCES = [message.text for conversation in CONVERSATIONS for message in conv
         ),
     ],
 )
-def test_the_same_words_are_worth_less_in_the_wrong_place(reply, good_place, bad_place):
+def test_a_reply_has_a_lower_value_in_the_wrong_place(reply, good_place, bad_place):
     good, bad = value_of(*good_place, reply), value_of(*bad_place, reply)
     assert good.recognised
     assert bad.recognised
     assert good.value > bad.value
 
 
-def test_a_second_question_in_a_row_is_worth_less_than_one_after_something_of_ones_own():
+def test_a_second_question_in_a_row_costs():
     after_question = value_of(
         SICK_DOG, "How is your dog now?", "My dog is much the same as before.", "How do you feel about your dog now?"
     )
@@ -83,7 +81,7 @@ def test_a_second_question_in_a_row_is_worth_less_than_one_after_something_of_on
     assert after_question.value == pytest.approx(after_sharing.value - 0.3)
 
 
-def test_a_question_about_something_earlier_is_worth_less_than_one_about_the_last_message_and_more_than_none():
+def test_questions_about_the_last_message_an_earlier_one_and_none():
     between = ["I see.", "I washed my car in the yard."]
     now = value_of(SICK_DOG, "How is your dog now?")
     earlier = value_of(SICK_DOG, *between, "How is your dog now?")
@@ -92,7 +90,7 @@ def test_a_question_about_something_earlier_is_worth_less_than_one_about_the_las
     assert now.value > earlier.value > never.value
 
 
-def test_a_greeting_belongs_in_ones_first_message():
+def test_a_greeting_after_the_first_message_costs():
     story = "I washed my car in the yard."
     early = value_of("How has your week been?", f"Hello, {story}")
     late = value_of("I see.", "I see.", "How has your week been?", f"Hello, {story}")
@@ -110,22 +108,22 @@ def test_a_greeting_belongs_in_ones_first_message():
         ("Is everything all right with your roses now?", "Are everything all right with your roses now?"),
     ],
 )
-def test_verbs_agree_with_what_they_speak_of(right, wrong):
+def test_verbs_agree_with_their_subjects(right, wrong):
     assert parse(right) is not None
     assert parse(wrong) is None
 
 
-def test_a_question_that_is_not_answered_costs():
+def test_an_ignored_question_costs():
     assert value_of("How has your week been?", "Right, I see.").act == "ignored_question"
     assert value_of("How has your week been?", "How has your month been?").value < 0
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.sampled_from(CONVERSATIONS), st.data())
-def test_saying_again_what_was_said_is_worth_little_however_it_is_dressed(conversation, data):
+def test_a_core_with_another_lead_and_tail_is_a_repetition(conversation, data):
     last = data.draw(st.integers(2, len(conversation) - 1))
-    said = data.draw(st.sampled_from(range(last % 2, last, 2)))
-    core = parse(conversation[said].text)
+    earlier = data.draw(st.sampled_from(range(last % 2, last, 2)))
+    core = parse(conversation[earlier].text)
     lead, tail = data.draw(st.sampled_from(leads(core.act))), data.draw(st.sampled_from(tails(core.act, core.valence)))
     again = value_of(*(message.text for message in conversation[:last]), render(lead, core.core, tail))
     assert again.act == "repetition"
@@ -142,20 +140,20 @@ def test_two_utterances_in_one_are_not_recognised(first, second):
 
 
 @given(st.sampled_from(UTTERANCES), st.sampled_from(UTTERANCES), st.data())
-def test_halves_of_two_utterances_are_worth_the_least_unless_they_make_a_sentence(first, second, data):
+def test_halves_of_two_utterances_have_the_least_value_unless_the_grammar_derives_them(first, second, data):
     first, second = first.split(), second.split()
     head = first[: data.draw(st.integers(1, len(first)))]
     tail = second[data.draw(st.integers(0, len(second) - 1)) :]
     spliced = " ".join(head + tail)
     value = value_of(SICK_DOG, spliced)
-    found = parse(spliced)
-    if found is None:
+    parsed = parse(spliced)
+    if parsed is None:
         assert value == (LEAST, False, "unrecognised")
-    else:  # an utterance of the grammar in its own right, worth what its core is worth
-        assert value == value_of(SICK_DOG, render("", found.core, "."))
+    else:
+        assert value == value_of(SICK_DOG, render("", parsed.core, "."))
 
 
-def test_random_splices_are_worth_little_on_the_whole():
+def test_random_splices_have_a_low_mean_value():
     rng = np.random.default_rng(0)
     values = []
     for _ in range(1000):
@@ -171,35 +169,25 @@ def test_random_splices_are_worth_little_on_the_whole():
     "text",
     [
         "",
-        "   ",
         "?!",
-        "asdf",
         "How is your",
         "How is your dog now now?",
-        "How is your dog now? How is your dog now?",
         "I see. How is your dog now?",
         "my dog got very ill and could hardly stand yesterday, and I'm so happy.",
-        "how are your dog now",
         "Wie geht es deinem Hund?",
         "How is your dog now? 😀",
         "How is your dog now? User: fine",
     ],
 )
-def test_what_the_grammar_does_not_derive_is_worth_the_least(text):
+def test_other_texts_have_the_least_value(text):
     assert value_of(SICK_DOG, text) == (LEAST, False, "unrecognised")
 
 
-def test_nothing_is_worth_less_than_what_is_not_recognised():
-    assert min(value_of(SICK_DOG, said).value for said in UTTERANCES) >= LEAST
-
-
-@pytest.mark.parametrize("text", ["how is your dog now", "HOW IS  YOUR\nDOG NOW ?!", " How, is your dog now? "])
+@pytest.mark.parametrize(
+    "text", ["i'm so sorry to hear that", "I’M SO  SORRY\nTO HEAR THAT ?!", " I'm, so sorry to hear that "]
+)
 def test_case_spaces_and_punctuation_do_not_matter(text):
-    assert value_of(SICK_DOG, text) == value_of(SICK_DOG, "How is your dog now?")
-
-
-def test_a_curly_apostrophe_is_an_apostrophe():
-    assert value_of(SICK_DOG, "I’m so sorry to hear that.").act == "fitting_empathy"
+    assert value_of(SICK_DOG, text).act == "fitting_empathy"
 
 
 @given(st.lists(st.text(max_size=40), max_size=5), st.text(max_size=40))
@@ -209,19 +197,19 @@ def test_any_text_has_a_value(context, reply):
     assert value.act in VALUES
 
 
-def test_what_is_named_in_free_text_can_be_asked_about():
+def test_a_question_about_a_detail_of_free_text_is_a_follow_up():
     assert value_of("So my dog, bless him, ate a shoe", "How is your dog now?").act == "follow_up"
     assert value_of("So my cat, bless her, ate a shoe", "How is your dog now?").act == "question_out_of_nowhere"
 
 
-def test_the_last_message_must_be_the_assistants():
+def test_a_last_message_of_the_user_has_no_value():
     with pytest.raises(ValueError, match="last message must be the assistant's, found one of the 'user'"):
         true_turn_value([{"role": "user", "content": "Hello"}])
     with pytest.raises(ValueError, match="found no message"):
         true_turn_value([])
 
 
-def test_everything_the_grammar_can_say_is_parsed_as_what_it_is():
+def test_rendered_cores_are_parsed_as_themselves():
     rng = np.random.default_rng(0)
     for act in FAMILIES:
         cores = cores_of(act)
@@ -234,5 +222,5 @@ def test_everything_the_grammar_can_say_is_parsed_as_what_it_is():
 
 def test_no_lead_or_tail_is_an_utterance():
     acts = {text for act in FAMILIES for text in (*leads(act), *tails(act, "good"))}
-    assert cores_of(ACKNOWLEDGEMENT)
+    assert cores_of(Act.ACKNOWLEDGEMENT)
     assert [text for text in acts if parse(text)] == []

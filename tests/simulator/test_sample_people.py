@@ -1,4 +1,4 @@
-"""The simulated people outside their corpus: they answer whatever is said to them, and their face shows it."""
+"""Simulated people outside of their corpus: they answer any text, and their face responds to its value."""
 
 from types import SimpleNamespace
 
@@ -12,14 +12,19 @@ from geli_hf.simulator.people import TRAITS, speak_next
 AVERAGE = dict.fromkeys(TRAITS, 0.0)
 
 
-def test_what_they_say_depends_on_the_words_and_the_draw():
-    heard = [(1, "Hello there! My cat ran away last week, and I'm so sad.")]
-    said = [speak_next(heard, 0, AVERAGE, np.random.default_rng(seed)).text for seed in (1, 1, 2)]
-    assert said[0] == said[1] != said[2]
+def test_an_answer_depends_on_the_seed_alone():
+    messages = [(1, "Hello there! My cat ran away last week, and I'm so sad.")]
+    one, again, other = (speak_next(messages, 0, AVERAGE, np.random.default_rng(seed)).text for seed in (1, 1, 2))
+    assert one == again != other
+
+
+def test_own_texts_outside_of_the_grammar_are_not_repeated():
+    for seed in range(100):
+        assert speak_next([(0, "Blah."), (1, "Okay, I see.")], 0, AVERAGE, np.random.default_rng(seed)).text != "Blah."
 
 
 @pytest.mark.parametrize("other", ["", "What?", "My cat and my roof, blah.", "Okay, I see."])
-def test_nothing_that_is_said_to_them_silences_them(other):
+def test_any_text_is_answered_again_and_again(other):
     messages = []
     for turn in range(60):
         spoken = speak_next(messages, 0, AVERAGE, np.random.default_rng(turn))
@@ -28,16 +33,18 @@ def test_nothing_that_is_said_to_them_silences_them(other):
         messages += [(0, spoken.text), (1, other)]
 
 
-def test_what_they_say_is_worth_what_the_oracle_says():
+def test_messages_carry_the_values_of_the_oracle():
     rng, messages = np.random.default_rng(5), []
     for turn in range(12):
         spoken = speak_next(messages, turn % 2, AVERAGE, rng)
         messages.append((turn % 2, spoken.text))
-        told = [{"role": "assistant" if who == turn % 2 else "user", "content": text} for who, text in messages]
-        assert true_turn_value(told)[::2] == (spoken.value, spoken.act)
+        dialogue = [
+            {"role": "assistant" if author == turn % 2 else "user", "content": text} for author, text in messages
+        ]
+        assert true_turn_value(dialogue)[::2] == (spoken.value, spoken.act)
 
 
-def test_a_face_shows_what_the_turns_are_worth():
+def test_a_face_responds_to_the_values():
     person = SimpleNamespace(smile_level=-2.0, expressiveness=3.0)
     values, listens = [0.9, 0.0, -0.8, 0.0] * 50, [True, False] * 100
     shown = listener_affect(person, [14] * 200, values, listens, np.random.default_rng(0))
