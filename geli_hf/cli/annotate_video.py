@@ -50,10 +50,10 @@ def add_parser(commands) -> None:
     add("--plot", metavar="PNG", help="picture of the face and the turns over time; for several videos a folder")
     add("--features", metavar="DIR", help="folder for the face over time, in CANDOR's format")
     add("--jobs", type=count, default=1, help="videos at once (default: 1)")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_run)
 
 
-def run(arguments: argparse.Namespace, out: TextIO) -> None:
+def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..affect.annotate import Watching, watch_all
     from ..affect.session import session_of_recording
     from ..data.rows import write_jsonl

@@ -19,10 +19,10 @@ def add_parser(commands) -> None:
     add("file", help="the published file, a pickled module as torch.save wrote it")
     add("--backbone", default="facebook/bart-large", help="folder or name on the Hub (default: facebook/bart-large)")
     add("--output", required=True, help="folder for the reward model, new or empty")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_run)
 
 
-def run(arguments: argparse.Namespace, out: TextIO) -> None:
+def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..cache import whole
     from ..models.published_head import convert_head
 

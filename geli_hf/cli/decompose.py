@@ -31,10 +31,10 @@ def add_parser(commands) -> None:
     add_corpus(parser)
     add("--dry-run", action="store_true", help="estimate the calls and tokens, and send nothing")
     add("-o", "--output", help="JSON lines to write")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_run)
 
 
-def run(arguments: argparse.Namespace, out: TextIO) -> None:
+def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..data.rows import write_jsonl
     from ..llm.decomposer import LlmDecomposer
     from ..llm.prompting import Prompt

@@ -21,10 +21,10 @@ def add_parser(commands) -> None:
     add_corpus(parser)
     add("--against", metavar="NAME", help="model, or row, to compare the others with (default: the first model)")
     add("-o", "--output", metavar="FOLDER", help="folder for evaluation.md, evaluation.json and evaluation.png")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_run)
 
 
-def run(arguments: argparse.Namespace, out: TextIO) -> None:
+def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..evaluation.rewards import evaluate_models, labels, markdown, run_models, write_evaluation
 
     output = report_folder(arguments.output)

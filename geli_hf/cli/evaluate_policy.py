@@ -42,10 +42,10 @@ def add_parser(commands) -> None:
     add("--llm-model", metavar="NAME", help="the language model of --judge llm, as `geli decompose` takes it")
     add_backend(parser)
     add("-o", "--output", metavar="FOLDER", help="folder for the text, all figures, the pictures and the replies")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_run)
 
 
-def run(arguments: argparse.Namespace, out: TextIO) -> None:
+def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     from transformers.utils import logging
 
     from ..evaluation.judges.judge import RatingJudge, same_model

@@ -21,14 +21,14 @@ def add_parser(commands) -> None:
 
     model = kinds.add_parser("model", help="a reward model, attribution, face classifier, policy or adapter")
     model.add_argument("folder", metavar="FOLDER", help="as save_pretrained wrote it; its config names its kind")
-    model.set_defaults(run=push_model)
+    model.set_defaults(run=_push_model)
 
     dataset = kinds.add_parser("dataset", help="Session rows, as Parquet")
     dataset.add_argument("sessions", metavar="SESSIONS", help=f"{SESSIONS}; a folder's splits are named by its files")
     add_corpus(dataset)
     dataset.add_argument("--keep-rater-ids", action="store_true", help="publish rater ids unchanged, not hashed")
     dataset.add_argument("--i-have-the-rights", action="store_true", help="publish rows that look like CANDOR's")
-    dataset.set_defaults(run=push_dataset)
+    dataset.set_defaults(run=_push_dataset)
 
     space = kinds.add_parser("space", help="the app of a folder of spaces/, with this package beside it")
     add = space.add_argument
@@ -37,7 +37,7 @@ def add_parser(commands) -> None:
     add("--hardware", help="such as t4-small; some costs")
     for flag in ("--secret", "--variable"):
         add(flag, metavar="NAME[=VALUE]", action="append", default=[], help="may be repeated; default: the value here")
-    space.set_defaults(run=push_space)
+    space.set_defaults(run=_push_space)
 
     for kind in (model, dataset, space):
         add = kind.add_argument
@@ -49,7 +49,7 @@ def add_parser(commands) -> None:
         add("--dry-run", action="store_true", help="list files, sizes and the card, and send nothing")
 
 
-def push_model(arguments: argparse.Namespace, out: TextIO) -> None:
+def _push_model(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..hub.folders import model_push
 
     model = model_push(arguments.folder, **_options(arguments))
@@ -58,7 +58,7 @@ def push_model(arguments: argparse.Namespace, out: TextIO) -> None:
     _push(model, arguments, out)
 
 
-def push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
+def _push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..hub.cards import dataset_card, name_of, source_of
     from ..hub.push import check_repo_id, is_private, read_card
     from ..hub.sessions import SessionsPush, from_candor, hash_raters, read_splits, with_schema, write_parquet
@@ -92,7 +92,7 @@ def push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
         _push(sessions, arguments, out)
 
 
-def push_space(arguments: argparse.Namespace, out: TextIO) -> None:
+def _push_space(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..hub.spaces import MODEL_VARIABLE, SpacePush, environment, find_space, space_card, space_files
 
     folder = find_space(arguments.name)

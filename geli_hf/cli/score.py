@@ -24,10 +24,10 @@ def add_parser(commands) -> None:
     add("--limit", type=count, help="the first so many sessions only")
     add("--batch-size", type=count, default=32, help="sessions in a batch; changes no score (default: 32)")
     add_corpus(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_run)
 
 
-def run(arguments: argparse.Namespace, out: TextIO) -> None:
+def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     sessions = islice(_read_sessions(arguments), arguments.limit)
     first = next(sessions, None)  # an error in the first line is raised before a model is loaded
     if first is None:

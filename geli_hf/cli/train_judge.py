@@ -35,10 +35,10 @@ def add_parser(commands) -> None:
     add("--context-messages", type=int, default=1, help="messages before a turn that the judge reads (default: 1)")
     add("--with-length", action="store_true", help="do not hold the length of a turn fixed")
     add("-o", "--output", metavar="FOLDER", required=True, help="folder for the judge, new or empty")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_run)
 
 
-def run(arguments: argparse.Namespace, out: TextIO) -> None:
+def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..cache import whole
     from ..evaluation.judges.ratings import fit_judge, measure_judge
     from ..models.geli_reward.modeling_geli import GeliRewardModel
