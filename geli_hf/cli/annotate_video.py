@@ -1,23 +1,14 @@
 """`geli annotate-video`: Session rows from videos of the listener and their transcripts."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from .common import count
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from ..affect.annotate import Watching
-    from ..affect.transcripts import Transcript
-    from ..sessions import Session
 
 
 def add_parser(commands) -> None:
@@ -69,7 +60,7 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     settings = Watching(arguments.backend, arguments.detector, arguments.fps, arguments.face)
     recordings, problems = _open_recordings(arguments, dict(zip(names, videos)), settings)
     tables = watch_all([video for video, _ in recordings.values()], settings, jobs=arguments.jobs)
-    sessions: dict[str, Session] = {}
+    sessions: dict[str, dict] = {}
     for table, (name, (video, transcript)) in zip(tables, recordings.items()):  # in this order the bar is completed
         try:
             if isinstance(table, Exception):
@@ -104,9 +95,7 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
         sys.exit("\n  ".join(["some recordings have problems:", *problems]))
 
 
-def _open_recordings(
-    arguments: argparse.Namespace, videos: Mapping[str, Path], settings: Watching
-) -> tuple[dict[str, tuple[Path, Transcript]], list[str]]:
+def _open_recordings(arguments: argparse.Namespace, videos: Mapping[str, Path], settings) -> tuple[dict, list[str]]:
     """Read the transcripts and load the models, so that errors come before hours of video are read.
 
     Returns:
@@ -180,7 +169,7 @@ def _read_scores(path: str) -> dict[str, float]:
     return dict(zip(table["session_id"], table["score"]))
 
 
-def _write_extras(arguments: argparse.Namespace, table: pd.DataFrame, session: Session, videos: int) -> None:
+def _write_extras(arguments: argparse.Namespace, table, session: dict, videos: int) -> None:
     """Write the picture and the features of a session, where the arguments ask for them."""
     from ..affect import write_candor_features
     from ..affect.plot import plot_affect
