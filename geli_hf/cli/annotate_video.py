@@ -1,64 +1,70 @@
-"""`geli annotate-video`: from videos and transcripts to Session rows."""
-
-from __future__ import annotations
+"""`geli annotate-video`: Session rows from videos of the listener and their transcripts."""
 
 import argparse
 import math
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-import pandas as pd
-
-from ..affect import read_transcript, write_candor_features
-from ..affect.annotate import Watching, affect_of, watch_all
-from ..affect.session import listener_of, session_of_recording
-from ..affect.transcripts import SUFFIXES, Transcript
-from ..cache import whole
-from ..data.rows import write_jsonl
-from ..sessions import Session
+from .common import count
 
 
-def annotate(arguments: argparse.Namespace, out: TextIO) -> list[str]:
-    """Run the command; what is done goes to `out`.
+def add_parser(commands) -> None:
+    parser = commands.add_parser(
+        "annotate-video",
+        help="read the listener's face in recordings, as feedback on each turn",
+        description="Read the listener's face in recordings, match it with their transcripts, and write Session rows "
+        "with the feedback `affect` and `affect_mean` for every turn of the assistant. Images of faces stay in memory "
+        "and are never written. The figures of a video are cached, so a run that was stopped continues. The exit "
+        "status is 1 if a recording failed. It is a smile detector: expressions are not feelings.",
+    )
+    add = parser.add_argument
+    add("videos", nargs="+", metavar="VIDEO", help="recordings of the listener, one for each session")
+    add(
+        "--transcript",
+        nargs="+",
+        default=[],
+        metavar="T",
+        help="one a video, or a folder (default: the videos')",
+    )
+    add("-o", "--output", required=True, help="JSON lines to write")
+    add("--listener", help="name of the listener in the transcripts (default: user)")
+    add("--scores", metavar="FILE", help="CSV with session_id (a video's name without its ending) and score")
+    add("--backend", default="geli", help="geli, deepface[:pytorch], or an image classifier's folder or name")
+    add("--detector", default="cascade", help="cascade, a YuNet model's path, or deepface:NAME[:ENGINE]")
+    add("--fps", type=float, default=5.0, help="frames per second to look at (default: 5)")
+    add("--face", default="largest", help="of several faces: largest, left, right, or x,y,width,height in pixels")
+    add("--lag", type=float, default=0.0, help="seconds after a turn in which the face still counts (default: 0)")
+    add("--min-share", type=float, default=0.25, help="least share of a turn's frames with the face (default: 0.25)")
+    add("--plot", metavar="PNG", help="picture of the face and the turns over time; for several videos a folder")
+    add("--features", metavar="DIR", help="folder for the face over time, in CANDOR's format")
+    add("--jobs", type=count, default=1, help="videos at once (default: 1)")
+    parser.set_defaults(run=_run)
 
-    Returns:
-        What went wrong with single recordings.
-    """
+
+def _run(arguments: argparse.Namespace, out: TextIO) -> None:
+    from ..affect.annotate import Watching, watch_all
+    from ..affect.session import session_of_recording
+    from ..data.rows import write_jsonl
+
     videos = [Path(name) for name in arguments.videos]
-    names = _names(videos)
-    how = Watching(arguments.backend, arguments.detector, arguments.fps, arguments.face)
+    names = _session_names(videos)
     scores = _read_scores(arguments.scores) if arguments.scores else {}
     if unknown := sorted(set(scores) - set(names)):
         raise ValueError(f"--scores: no video is called {unknown[0]!r}; there are {', '.join(names[:10])}")
     if arguments.plot and len(videos) > 1 and Path(arguments.plot).suffix:
         raise ValueError(f"--plot: for {len(videos)} videos name a folder, found {arguments.plot}")
 
-    # What can be wrong with a transcript, or with the model, is found before hours of video are watched.
-    problems: list[str] = []
-    recordings: list[tuple[Path, Transcript, str]] = []
-    for video, path, name in zip(videos, transcripts_of(videos, [Path(name) for name in arguments.transcript]), names):
+    settings = Watching(arguments.backend, arguments.detector, arguments.fps, arguments.face)
+    recordings, problems = _open_recordings(arguments, dict(zip(names, videos)), settings)
+    tables = watch_all([video for video, _ in recordings.values()], settings, jobs=arguments.jobs)
+    sessions: dict[str, dict] = {}
+    for table, (name, (video, transcript)) in zip(tables, recordings.items()):  # in this order the bar is completed
         try:
-            transcript = read_transcript(path)
-            listener_of(transcript, arguments.listener)
-        except (OSError, ValueError) as error:
-            problems.append(_told(error, path))
-        else:
-            recordings.append((video, transcript, name))
-    try:
-        if recordings:
-            affect_of(how)
-    except RuntimeError as error:  # a DeepFace on two engines
-        raise ValueError(str(error)) from None
-
-    sessions: list[Session] = []
-    tables = watch_all([video for video, *_ in recordings], how, jobs=arguments.jobs)
-    for table, (video, transcript, name) in zip(tables, recordings):  # in this order the bar comes to its end
-        if isinstance(table, Exception):
-            problems.append(_told(table, video))
-            continue
-        try:
+            if isinstance(table, Exception):
+                raise table
             session = session_of_recording(
                 table,
                 transcript,
@@ -67,103 +73,113 @@ def annotate(arguments: argparse.Namespace, out: TextIO) -> list[str]:
                 lag=arguments.lag,
                 min_share=arguments.min_share,
             )
-        except ValueError as error:
-            problems.append(_told(error, transcript.path))
-            continue
-        if session["session_id"] in [other["session_id"] for other in sessions]:
-            problems.append(f"{transcript.path}: another recording is the session {session['session_id']!r} too")
-            continue
-        if name in scores:
-            session["score"] = scores[name]
-        if broken_off := table.attrs.get("incomplete"):
-            problems.append(f"{video}: {broken_off}; what was seen until then is written")
-        sessions.append(session)
-        try:
-            if arguments.plot:
-                _plot(table, session, Path(arguments.plot), len(videos))
-            if arguments.features:
-                person, folder = session["rater_id"] or "listener", Path(arguments.features) / _file_name(session)
-                write_candor_features({person: table}, folder / "audio_video_features.csv")
-        except OSError as error:  # the sessions are worth more than a picture
-            problems.append(f"{video}: {error}")
+            if session["session_id"] in sessions:
+                raise ValueError(f"{video}: another recording has the session_id {session['session_id']!r} too")
+            sessions[session["session_id"]] = session
+            session["score"] = scores.get(name, session["score"])
+            if cut := table.attrs.get("incomplete"):
+                problems.append(f"{video}: {cut}; the session is written up to there")
+            _write_extras(arguments, table, session, len(videos))
+        except Exception as error:
+            problems.append(_error_text(error, video))
     if sessions:
-        write_jsonl(sessions, arguments.output)
-        feedback = [value for session in sessions for value in session["feedback"]["affect"]]
+        write_jsonl(sessions.values(), arguments.output)
+        feedback = [value for session in sessions.values() for value in session["feedback"]["affect"]]
         known = sum(not math.isnan(value) for value in feedback)
         out.write(
             f"{arguments.output}: {len(sessions)} of {len(videos)} recordings, "
             f"feedback for {known} of {len(feedback)} turns of the assistant\n"
         )
-    return problems
+    if problems:
+        out.flush()
+        sys.exit("\n  ".join(["some recordings have problems:", *problems]))
 
 
-def transcripts_of(videos: Sequence[Path], transcripts: Sequence[Path]) -> list[Path]:
-    """The transcript of each video: the one in its place of the list, or the one that is named like it, in a folder.
+def _open_recordings(arguments: argparse.Namespace, videos: Mapping[str, Path], settings) -> tuple[dict, list[str]]:
+    """Read the transcripts and load the models, so that errors come before hours of video are read.
 
-    Args:
-        transcripts: as many as videos; or one folder; or none, for those that lie beside the videos.
-
-    Raises:
-        ValueError: there are neither as many nor one folder.
-        FileNotFoundError: a video has none.
+    Returns:
+        The video and the transcript of each session, and the errors of the others.
     """
-    folder = transcripts[0] if len(transcripts) == 1 and transcripts[0].is_dir() else None
-    if transcripts and folder is None:
-        if len(transcripts) != len(videos):
-            raise ValueError(
-                f"--transcript: expected one for each of {len(videos)} videos, or a folder, found {len(transcripts)}"
-            )
-        return list(transcripts)
-    found = []
+    from ..affect.annotate import affect_of
+    from ..affect.session import listener_of
+    from ..affect.transcripts import read_transcript
+
+    recordings, problems = {}, []
+    paths = _find_transcripts(list(videos.values()), [Path(name) for name in arguments.transcript])
+    for path, (name, video) in zip(paths, videos.items()):
+        try:
+            transcript = read_transcript(path)
+            listener_of(transcript, arguments.listener)
+            recordings[name] = video, transcript
+        except (OSError, ValueError) as error:
+            problems.append(_error_text(error, path))
+    try:
+        if recordings:
+            affect_of(settings)
+    except RuntimeError as error:  # a DeepFace on two engines
+        raise ValueError(str(error)) from None
+    return recordings, problems
+
+
+def _find_transcripts(videos: Sequence[Path], paths: Sequence[Path]) -> list[Path]:
+    """Find the transcript of each video: in the list, or by the video's name in a folder, or beside the video."""
+    from ..affect.transcripts import SUFFIXES
+
+    if paths and not (len(paths) == 1 and paths[0].is_dir()):
+        if len(paths) != len(videos):
+            raise ValueError(f"--transcript: expected one for each of {len(videos)} videos, found {len(paths)}")
+        return list(paths)
+    transcripts = []
     for video in videos:
-        home = folder or video.parent
-        there = [home / f"{video.stem}{suffix}" for suffix in SUFFIXES]
-        there = [path for path in there if path.is_file()]
-        if len(there) != 1:
-            wanted = ", ".join(f"{video.stem}{suffix}" for suffix in SUFFIXES)
-            had = f"found {' and '.join(path.name for path in there)}" if there else "found none"
-            raise FileNotFoundError(f"--transcript: {video} needs one of {wanted} in {home}, {had}")
-        found += there
-    return found
+        folder = paths[0] if paths else video.parent
+        found = [path for suffix in SUFFIXES if (path := folder / f"{video.stem}{suffix}").is_file()]
+        if len(found) != 1:
+            raise FileNotFoundError(
+                f"--transcript: expected one of {', '.join(video.stem + suffix for suffix in SUFFIXES)} in {folder}, "
+                f"found {' and '.join(path.name for path in found) or 'none'}"
+            )
+        transcripts += found
+    return transcripts
 
 
-def _told(error: Exception, path: Path) -> str:
-    """What is wrong, with the file's name, and with the kind of an error that nobody foresaw."""
+def _error_text(error: Exception, path: Path) -> str:
+    """Write an error with the file's name, and with its kind where it is no usual one."""
     kind = "" if isinstance(error, (OSError, ValueError, RuntimeError)) else f"{type(error).__name__}: "
     return str(error) if str(path) in str(error) else f"{path}: {kind}{error}"
 
 
-def _names(videos: Sequence[Path]) -> list[str]:
-    """What the sessions are called: as the files, with their folders where that is not enough."""
-    stems = [video.stem for video in videos]
-    names = stems if len(set(stems)) == len(stems) else [video.with_suffix("").as_posix() for video in videos]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"VIDEO: {twice!r} is named twice")
+def _session_names(videos: Sequence[Path]) -> list[str]:
+    """Name the sessions as the files, with their folders where that is not enough."""
+    names = [video.stem for video in videos]
+    if len(set(names)) < len(names):
+        names = [video.with_suffix("").as_posix() for video in videos]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"VIDEO: {twice[0]!r} is named twice")
     return names
 
 
 def _read_scores(path: str) -> dict[str, float]:
+    import pandas as pd
+
     try:
-        table = pd.read_csv(path, dtype={"session_id": str})
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"--scores: {path} can't be read as CSV ({error})") from None
-    if missing := {"session_id", "score"} - set(table.columns):
-        raise ValueError(
-            f"--scores: {path} has no column {', '.join(sorted(missing))}; found {', '.join(table.columns)}"
-        )
-    numbers = pd.to_numeric(table["score"], errors="coerce")
-    if bad := [text for text, number in zip(table["score"], numbers) if pd.isna(number) and not pd.isna(text)]:
-        raise ValueError(f"--scores: {path} has a score that is no number: {bad[0]!r}")
-    return dict(zip(table["session_id"], numbers.astype(float)))
+        table = pd.read_csv(path, usecols=["session_id", "score"], dtype={"session_id": str, "score": float})
+    except ValueError as error:
+        raise ValueError(f"--scores: {path}: {error}") from None
+    return dict(zip(table["session_id"], table["score"]))
 
 
-def _plot(table: pd.DataFrame, session: Session, path: Path, videos: int) -> None:
+def _write_extras(arguments: argparse.Namespace, table, session: dict, videos: int) -> None:
+    """Write the picture and the features of a session, where the arguments ask for them."""
+    from ..affect import write_candor_features
     from ..affect.plot import plot_affect
+    from ..cache import whole
 
-    target = path if videos == 1 and path.suffix else path / f"{_file_name(session)}.png"
-    with whole(target) as partial:
-        plot_affect(table, session, partial)
-
-
-def _file_name(session: Session) -> str:
-    return re.sub(r"[^\w.-]+", "_", session["session_id"])
+    name = re.sub(r"[^\w.-]+", "_", session["session_id"])
+    if arguments.plot:
+        path = Path(arguments.plot)
+        with whole(path if videos == 1 and path.suffix else path / f"{name}.png") as partial:
+            plot_affect(table, session, partial)
+    if arguments.features:
+        person = session["rater_id"] or "listener"
+        write_candor_features({person: table}, Path(arguments.features) / name / "audio_video_features.csv")

@@ -1,26 +1,36 @@
-"""`geli evaluate`: from finished models and rated sessions to a table, records and a forest plot."""
+"""`geli evaluate`: models beside baselines, on sessions whose turns were rated."""
 
 import argparse
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TextIO
 
-from datasets import Dataset
-
-from ..data import load_sessions
-from ..evaluation.rewards import MEAN, evaluate_models, labels, markdown, run_models, write_evaluation
-from ..metrics.baselines import TURN_BASELINES
-from ..settings import json_object
+from .common import SESSIONS, add_corpus, load_corpus, model_name, report_folder
 
 
-def evaluate(arguments: argparse.Namespace, out: TextIO) -> None:
-    """Run the command; the table goes to `out`. What is wrong with the arguments is said before anything is scored."""
-    output = None if arguments.output is None else Path(arguments.output)
-    if output is not None and output.exists() and not output.is_dir():
-        raise NotADirectoryError(f"--output: {output} is a file; name a folder, and it is made")
-    options = json_object(arguments.options, "--options")
-    models = labels([name.rstrip("/") or name for name in arguments.model])
-    against = _against(arguments.against, models)
-    sessions = _sessions(arguments, options)
+def add_parser(commands) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure how well turn rewards agree with ratings of the turns",
+        description="Measure how well the turn rewards of models agree with the turn ratings of sessions, beside "
+        "baselines that any model has to beat. Print Markdown tables with 95 % intervals over conversations, and "
+        "the reason wherever a figure can't be computed.",
+    )
+    add = parser.add_argument
+    add("sessions", help=f"{SESSIONS}; best with `turn_rating`")
+    add("--model", required=True, nargs="+", metavar="MODEL", help="reward models or attributions, by folder or name")
+    add_corpus(parser)
+    add("--against", metavar="NAME", help="model, or row, to compare the others with (default: the first model)")
+    add("-o", "--output", metavar="FOLDER", help="folder for evaluation.md, evaluation.json and evaluation.png")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace, out: TextIO) -> None:
+    from ..evaluation.rewards import evaluate_models, labels, markdown, run_models, write_evaluation
+
+    output = report_folder(arguments.output)
+    models = labels(list(map(model_name, arguments.model)))
+    against = _reference_row(arguments.against, models)
+    sessions = load_corpus(arguments)
     runs = run_models(sessions, models)
     rows = evaluate_models(sessions, runs, against=against)
     text = markdown(sessions, rows, against=against, corpus=arguments.sessions)
@@ -29,18 +39,14 @@ def evaluate(arguments: argparse.Namespace, out: TextIO) -> None:
         write_evaluation(output, rows, runs, text)
 
 
-def _against(name: str | None, models: dict[str, str]) -> str:
-    """The row of that name, or of the model of that name. Default: the first model's."""
+def _reference_row(name: str | None, models: Mapping[str, str]) -> str:
+    """Find the row of a name; `models` has the folder or name of the model of each row."""
+    from ..evaluation.rewards import MEAN
+    from ..metrics.baselines import TURN_BASELINES
+
     if name is None:
         return next(iter(models))
     rows = {model: row for row, model in models.items()} | {row: row for row in (*models, MEAN, *TURN_BASELINES)}
-    if name.rstrip("/") not in rows:
+    if model_name(name) not in rows:
         raise ValueError(f"--against: expected one of {'; '.join(rows)}, found {name!r}")
-    return rows[name.rstrip("/")]
-
-
-def _sessions(arguments: argparse.Namespace, options: dict) -> Dataset:
-    try:
-        return load_sessions(arguments.sessions, data_dir=arguments.data_dir, **options)
-    except TypeError as error:  # an option that there is not, or that can't have this value
-        raise ValueError(f"--options: {error}") from error
+    return rows[model_name(name)]

@@ -1,39 +1,66 @@
-"""`geli evaluate-policy`: what a policy gained by alignment, judged by something other than its own reward."""
+"""`geli evaluate-policy`: the gain of a policy by alignment, by a judge that is not its reward."""
 
 import argparse
-from pathlib import Path
+from dataclasses import fields
 from typing import TextIO
 
-from datasets import Dataset
-from transformers.utils import logging
-
-from ..data import load_sessions
-from ..evaluation.judges.judge import AskedJudge, Judge, RatingJudge, TruthJudge, same_model
-from ..evaluation.policies import Sampling, evaluate_policies
-from ..evaluation.policy_report import policy_markdown, write_policy_evaluation
-from ..models.geli_reward.modeling_geli import GeliRewardModel
-from ..models.loading import open_model
-from ..sessions import assistant_turns
-from ..settings import json_object
-from .decompose import open_backend
-
-logger = logging.get_logger(__name__)
+from .common import (
+    SESSIONS,
+    add_backend,
+    add_corpus,
+    backend_of,
+    check_share,
+    count,
+    load_corpus,
+    model_name,
+    report_folder,
+)
 
 
-def evaluate_policy(arguments: argparse.Namespace, out: TextIO) -> None:
-    """Run the command; the text goes to `out`. What is wrong with the arguments is said before a policy is loaded."""
-    output = None if arguments.output is None else Path(arguments.output)
-    if output is not None and output.exists() and not output.is_dir():
-        raise NotADirectoryError(f"--output: {output} is a file; name a folder, and it is made")
-    aligned = [name.rstrip("/") or name for name in arguments.aligned]
+def add_parser(commands) -> None:
+    parser = commands.add_parser(
+        "evaluate-policy",
+        help="measure what a policy gained by alignment, by a judge that is not its reward",
+        description="Let a policy before and after alignment answer the same held-out dialogues, and a judge say "
+        "which replies are better. Of several aligned policies, such as the checkpoints of a run, the judge chooses "
+        "one on a part of the conversations, and the report is on the rest.",
+    )
+    add = parser.add_argument
+    add("base", metavar="BASE", help="policy before alignment: a folder, or a name on the Hub")
+    add("aligned", metavar="ALIGNED", nargs="+", help="policies after it, adapters and checkpoints too")
+    add("--sessions", required=True, help=f"{SESSIONS}, that no policy has learned from")
+    add_corpus(parser)
+    add("--judge", help="truth (of the sample, and its default), a folder of `geli train-judge`, or llm")
+    add("--reward", metavar="MODEL", help="the reward model of the policy's training, to show beside the judge")
+    add("--validation-share", type=float, default=0.5, help="of the conversations, to choose on (default: 0.5)")
+    add("--replies", type=count, default=400, help="dialogues that each policy answers (default: 400)")
+    add("--context-messages", type=count, default=6, help="messages in the prompt of a policy (default: 6)")
+    add("--max-new-tokens", type=count, default=64, help="longest reply, in tokens (default: 64)")
+    add("--temperature", type=float, default=0.8, help="of sampling (default: 0.8)")
+    add("--seed", type=int, default=0, help="of all random draws (default: 0)")
+    add("--batch-size", type=count, default=64, help="replies in a batch (default: 64)")
+    add("--llm-model", metavar="NAME", help="the language model of --judge llm, as `geli decompose` takes it")
+    add_backend(parser)
+    add("-o", "--output", metavar="FOLDER", help="folder for the text, all figures, the pictures and the replies")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace, out: TextIO) -> None:
+    from transformers.utils import logging
+
+    from ..evaluation.judges.judge import RatingJudge, same_model
+    from ..evaluation.policies import Sampling, evaluate_policies
+    from ..evaluation.policy_report import policy_markdown, write_policy_evaluation
+    from ..models.geli_reward.modeling_geli import GeliRewardModel
+    from ..models.loading import open_model
+
+    output = report_folder(arguments.output)
+    aligned = list(map(model_name, arguments.aligned))
     if len(set(aligned)) < len(aligned):
         raise ValueError("ALIGNED: a policy is named twice")
-    if not 0 < arguments.validation_share < 1:
-        raise ValueError(f"--validation-share: expected a share between 0 and 1, found {arguments.validation_share:g}")
-    if not arguments.temperature >= 0:
-        raise ValueError(f"--temperature: expected 0 or more, found {arguments.temperature:g}")
-    sessions = _sessions(arguments)
-    judge = _judge(arguments, sessions)
+    check_share(arguments.validation_share, "--validation-share")
+    sessions = load_corpus(arguments)
+    judge = _open_judge(arguments, sessions)
     reward, warnings = None, []
     if arguments.reward is not None:
         reward = open_model(arguments.reward)
@@ -43,18 +70,10 @@ def evaluate_policy(arguments: argparse.Namespace, out: TextIO) -> None:
             warnings.append(
                 "The judge is the very reward model that the policy was trained to please: this proves nothing."
             )
-    for warning in warnings:
-        logger.warning(warning)
-    sampling = Sampling(
-        arguments.replies,
-        arguments.context_messages,
-        arguments.max_new_tokens,
-        arguments.temperature,
-        arguments.seed,
-        arguments.batch_size,
-    )
+            logging.get_logger(__name__).warning(warnings[0])
+    sampling = Sampling(**{field.name: getattr(arguments, field.name) for field in fields(Sampling)})
     evaluation = evaluate_policies(
-        arguments.base.rstrip("/") or arguments.base,
+        model_name(arguments.base),
         aligned,
         sessions,
         judge,
@@ -68,36 +87,22 @@ def evaluate_policy(arguments: argparse.Namespace, out: TextIO) -> None:
         write_policy_evaluation(output, evaluation, text)
 
 
-def _sessions(arguments: argparse.Namespace) -> Dataset:
-    options = json_object(arguments.options, "--options")
-    try:
-        sessions = load_sessions(arguments.sessions, data_dir=arguments.data_dir, **options)
-    except TypeError as error:  # an option that there is not, or that can't have this value
-        raise ValueError(f"--options: {error}") from error
-    if not any(turn for messages in sessions["messages"] for turn in assistant_turns(messages)):
-        raise ValueError(
-            f"--sessions: {arguments.sessions} holds no dialogue to go on with: no turn of the assistant answers "
-            "something"
-        )
-    return sessions
+def _open_judge(arguments: argparse.Namespace, sessions):
+    """Open the judge of replies, which has to know sessions like these."""
+    from ..evaluation.judges.judge import AskedJudge, RatingJudge, TruthJudge
 
-
-def _judge(arguments: argparse.Namespace, sessions: Dataset) -> Judge:
     name = arguments.judge or ("truth" if arguments.sessions == "sample" else None)
     if name is None:
         raise ValueError(
-            "--judge: say who judges: a folder of `geli train-judge`, or llm with --llm-model; the reward that the "
-            "policy was trained for is no judge of it"
+            "--judge: give a folder of `geli train-judge`, or llm with --llm-model; the reward of the policy's "
+            "training can't judge it"
         )
-    asked = (arguments.llm_model, arguments.base_url, arguments.provider, arguments.token_env)
-    if name != "llm":
-        if any(each is not None for each in asked):
-            raise ValueError("--llm-model and what goes with it are for --judge llm")
-        if name == "truth":
-            judge = TruthJudge()
-            judge.check(sessions["messages"][:50])
-            return judge
-        return RatingJudge(name.rstrip("/") or name)
-    if arguments.llm_model is None:
-        raise ValueError("--llm-model: name the model that is to judge")
-    return AskedJudge(open_backend(arguments, arguments.llm_model), arguments.llm_model)
+    if (name == "llm") != (arguments.llm_model is not None):
+        raise ValueError("--llm-model: --judge llm needs the name of a model, and no other judge takes one")
+    if name == "llm":
+        return AskedJudge(backend_of(arguments, arguments.llm_model), arguments.llm_model)
+    if name == "truth":
+        judge = TruthJudge()
+        judge.check(sessions["messages"][:50])
+        return judge
+    return RatingJudge(model_name(name))

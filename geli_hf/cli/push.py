@@ -1,33 +1,75 @@
-"""`geli push`: a folder or sessions to the Hub in one commit; or what that would send."""
+"""`geli push`: a model, sessions or a Space to the Hub in one commit."""
 
 import argparse
 import tempfile
 from pathlib import Path
 from typing import TextIO
 
-from ..hub.cards import dataset_card, name_of, source_of
-from ..hub.push import CARD, Push, check_repo_id, is_private, read_card, send
-from ..hub.sessions import SessionsPush, from_candor, hash_raters, read_splits, with_schema, write_parquet
-from ..hub.spaces import MODEL_VARIABLE, SpacePush, environment, find_space, space_card, space_files
-from ..settings import json_object
+from .common import SESSIONS, add_corpus
+
+PUSH_OPTIONS = ("repo", "private", "create_pr", "revision", "replace_card")
 
 
-def push_model(arguments: argparse.Namespace, out: TextIO) -> None:
-    from ..hub.folders import model_push  # with torch, which sessions and Spaces need not wait for
+def add_parser(commands) -> None:
+    parser = commands.add_parser(
+        "push",
+        help="publish a model, sessions or a Space on the Hub",
+        description="Publish a model, sessions or a Space on the Hugging Face Hub, in one commit or not at all. "
+        "Log in with `hf auth login`, or set HF_TOKEN.",
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+
+    model = kinds.add_parser("model", help="a reward model, attribution, face classifier, policy or adapter")
+    model.add_argument("folder", metavar="FOLDER", help="as save_pretrained wrote it; its config names its kind")
+    model.set_defaults(run=_push_model)
+
+    dataset = kinds.add_parser("dataset", help="Session rows, as Parquet")
+    dataset.add_argument("sessions", metavar="SESSIONS", help=f"{SESSIONS}; a folder's splits are named by its files")
+    add_corpus(dataset)
+    dataset.add_argument("--keep-rater-ids", action="store_true", help="publish rater ids unchanged, not hashed")
+    dataset.add_argument("--i-have-the-rights", action="store_true", help="publish rows that look like CANDOR's")
+    dataset.set_defaults(run=_push_dataset)
+
+    space = kinds.add_parser("space", help="the app of a folder of spaces/, with this package beside it")
+    add = space.add_argument
+    add("name", metavar="NAME", help="a folder of spaces/ in the repository, or a path")
+    add("--model", metavar="OWNER/NAME", help="the model of the app, as its variable GELI_MODEL")
+    add("--hardware", help="such as t4-small; some costs")
+    for flag in ("--secret", "--variable"):
+        add(flag, metavar="NAME[=VALUE]", action="append", default=[], help="may be repeated; default: the value here")
+    space.set_defaults(run=_push_space)
+
+    for kind in (model, dataset, space):
+        add = kind.add_argument
+        add("--repo", required=True, metavar="OWNER/NAME", help="repository on the Hub; created if it does not exist")
+        add("--private", action="store_true", help="create a private one")
+        add("--create-pr", action="store_true", help="open a pull request, in place of a commit")
+        add("--revision", help="branch (default: main); created if it does not exist")
+        add("--replace-card", action="store_true", help="replace the card even if it was edited on the Hub")
+        add("--dry-run", action="store_true", help="list files, sizes and the card, and send nothing")
+
+
+def _push_model(arguments: argparse.Namespace, out: TextIO) -> None:
+    from ..hub.folders import model_push
 
     model = model_push(arguments.folder, **_options(arguments))
     if model.card is None:
-        out.write(f"{arguments.folder} has no {CARD}: it goes without a card\n")
+        out.write(f"{arguments.folder} has no README.md: it goes without a card\n")
     _push(model, arguments, out)
 
 
-def push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
+def _push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
+    from ..hub.cards import dataset_card, name_of, source_of
+    from ..hub.push import check_repo_id, is_private, read_card
+    from ..hub.sessions import SessionsPush, from_candor, hash_raters, read_splits, with_schema, write_parquet
+    from ..settings import json_object
+
     check_repo_id(arguments.repo)
     options = json_object(arguments.options, "--options")
     splits = read_splits(arguments.sessions, data_dir=arguments.data_dir, options=options)
     if from_candor(arguments.sessions, splits) and not arguments.i_have_the_rights:
-        there = None if arguments.dry_run else is_private(arguments.repo, "dataset")
-        if not (arguments.private if there is None else there):
+        private = None if arguments.dry_run else is_private(arguments.repo, "dataset")
+        if not (arguments.private if private is None else private):
             raise ValueError(
                 f"{arguments.sessions}: sessions of CANDOR, by their name or their ids, whose terms forbid to publish "
                 f"them again, and {arguments.repo} is public or would be. Give --private and a repository that is, or "
@@ -50,7 +92,9 @@ def push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
         _push(sessions, arguments, out)
 
 
-def push_space(arguments: argparse.Namespace, out: TextIO) -> None:
+def _push_space(arguments: argparse.Namespace, out: TextIO) -> None:
+    from ..hub.spaces import MODEL_VARIABLE, SpacePush, environment, find_space, space_card, space_files
+
     folder = find_space(arguments.name)
     variables = environment(arguments.variable, "--variable")
     if arguments.model is not None:
@@ -69,26 +113,24 @@ def push_space(arguments: argparse.Namespace, out: TextIO) -> None:
             **_options(arguments),
         )
         if arguments.dry_run:
-            for name, value in variables.items():
-                out.write(f"variable {name}={value}\n")
-            for name in secrets:
-                out.write(f"secret {name}, whose value is not shown\n")
+            out.writelines(f"variable {name}={value}\n" for name, value in variables.items())
+            out.writelines(f"secret {name}, whose value is not shown\n" for name in secrets)
             if arguments.hardware:
                 out.write(f"hardware {arguments.hardware}\n")
         _push(space, arguments, out)
 
 
 def _options(arguments: argparse.Namespace) -> dict:
-    names = ("repo", "private", "create_pr", "revision", "replace_card")
-    return {name: getattr(arguments, name) for name in names}
+    return {name: getattr(arguments, name) for name in PUSH_OPTIONS}
 
 
-def _push(push: Push, arguments: argparse.Namespace, out: TextIO) -> None:
+def _push(push, arguments: argparse.Namespace, out: TextIO) -> None:
+    from ..hub.push import CARD, send
+
     sizes = push.sizes()
     if arguments.dry_run:
-        width = max(len(f"{size:,}") for size in sizes.values())
         out.write(f"{push.repo}: would get this {push.what} in one commit; nothing was sent\n")
-        out.writelines(f"{size:>{width},}  {name}\n" for name, size in sizes.items())
+        out.writelines(f"{size:>15,}  {name}\n" for name, size in sizes.items())
         if push.card is not None:
             out.write(f"\n{CARD}, unless somebody edited the one on the Hub:\n\n{push.card}\n")
         return

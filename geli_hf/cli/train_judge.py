@@ -1,36 +1,63 @@
-"""`geli train-judge`: from sessions whose turns were rated to a judge of replies, with how far to believe it."""
+"""`geli train-judge`: a judge of replies, fitted to people's ratings of turns."""
+
+from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from datasets import Dataset
+from .common import SESSIONS, add_corpus, check_share, load_corpus, new_folder
 
-from ..cache import whole
-from ..data import load_sessions
-from ..evaluation.judges.ratings import JudgeReport, fit_judge, measure_judge
-from ..metrics.win_rates import detectable_win_rate, true_win_rate
-from ..models.geli_reward.modeling_geli import GeliRewardModel
-from ..sessions import split_sessions
-from ..settings import json_object
+if TYPE_CHECKING:
+    from ..evaluation.judges.ratings import JudgeReport
 
-PAIRS = 400  # replies of either policy that are compared, in the sentence on what the judge can show
+PAIRS = 400  # replies of either policy that are compared, in the sentence on the judge's power
 
 
-def train_judge(arguments: argparse.Namespace, out: TextIO) -> None:
-    """Run the command; what was measured goes to `out`."""
-    output = Path(arguments.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"--output: {output} holds something; choose an empty or a new folder")
-    if not 0 < arguments.held_out_share < 1:
-        raise ValueError(f"--held-out-share: expected a share between 0 and 1, found {arguments.held_out_share:g}")
-    learned, held_out = _sessions(arguments)
+def add_parser(commands) -> None:
+    parser = commands.add_parser(
+        "train-judge",
+        help="learn to judge replies from people's ratings of turns",
+        description="Learn from people's ratings of single turns to judge the replies of a policy, and measure the "
+        "agreement with the ratings of held-out sessions. The judge is a folder like that of a reward model. Take "
+        "sessions that no reward model of the policy has learned from.",
+    )
+    add = parser.add_argument
+    add("sessions", help=f"{SESSIONS}, with `turn_rating`")
+    add_corpus(parser)
+    add(
+        "--held-out-options",
+        metavar="JSON",
+        help="of the held-out sessions, over --options; in place of a share",
+    )
+    add("--held-out-share", type=float, default=0.2, help="held-out share of the conversations (default: 0.2)")
+    add("--seed", type=int, default=0, help="of that split (default: 0)")
+    add("--backbone", help="encoder or decoder: a folder, or a name on the Hub (default: all-MiniLM-L6-v2)")
+    add("--context-messages", type=int, default=1, help="messages before a turn that the judge reads (default: 1)")
+    add("--with-length", action="store_true", help="do not hold the length of a turn fixed")
+    add("-o", "--output", metavar="FOLDER", required=True, help="folder for the judge, new or empty")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace, out: TextIO) -> None:
+    from ..cache import whole
+    from ..evaluation.judges.ratings import fit_judge, measure_judge
+    from ..models.geli_reward.modeling_geli import GeliRewardModel
+    from ..sessions import split_sessions
+
+    output = new_folder(arguments.output)
+    check_share(arguments.held_out_share, "--held-out-share")
+    train = load_corpus(arguments)
+    if arguments.held_out_options is not None:
+        held_out = load_corpus(arguments, "held_out_options")
+    else:
+        shares = {"train": 1 - arguments.held_out_share, "held_out": arguments.held_out_share}
+        train, held_out = split_sessions(train, shares, seed=arguments.seed).values()
     try:
         config = {"context_messages": arguments.context_messages}
         model = GeliRewardModel.from_backbone(arguments.backbone, **config)
     except (OSError, ValueError) as error:
         raise ValueError(f"--backbone: {error}") from error
-    report = fit_judge(model, learned, length_free=not arguments.with_length)
+    report = fit_judge(model, train, length_free=not arguments.with_length)
     measure_judge(model, held_out, report)
     with whole(output) as partial:
         model.save_pretrained(partial)
@@ -39,7 +66,9 @@ def train_judge(arguments: argparse.Namespace, out: TextIO) -> None:
 
 
 def describe(report: JudgeReport) -> str:
-    """What a judge is worth, in words."""
+    """Describe the agreement of a judge with people, and its power, in words."""
+    from ..metrics.win_rates import detectable_win_rate, true_win_rate
+
     how = "with the length of a turn held fixed" if report.length_free else "length and all"
     lines = [f"a judge that learned from {report.turns} rated turns of {report.sessions} sessions, {how}."]
     if not report.held_out:
@@ -58,21 +87,3 @@ def describe(report: JudgeReport) -> str:
     else:
         lines.append("It knows nothing of what they rated, and can decide nothing.")
     return "\n".join(lines)
-
-
-def _sessions(arguments: argparse.Namespace) -> tuple[Dataset, Dataset]:
-    """Those to learn from and those to be measured on."""
-    options = json_object(arguments.options, "--options")
-
-    def load(options: dict) -> Dataset:
-        try:
-            return load_sessions(arguments.sessions, data_dir=arguments.data_dir, **options)
-        except TypeError as error:  # an option that there is not, or that can't have this value
-            raise ValueError(f"--options: {error}") from error
-
-    sessions = load(options)
-    if arguments.held_out_options is not None:
-        return sessions, load(options | json_object(arguments.held_out_options, "--held-out-options"))
-    shares = {"learned": 1 - arguments.held_out_share, "held_out": arguments.held_out_share}
-    parts = split_sessions(sessions, shares, seed=arguments.seed)
-    return parts["learned"], parts["held_out"]

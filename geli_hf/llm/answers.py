@@ -1,4 +1,4 @@
-"""From what a language model writes to a number per turn, and from these towards the score. Pure functions."""
+"""Text of a language model to one value per turn, and these values towards the score. Pure functions."""
 
 import json
 import math
@@ -6,11 +6,17 @@ import re
 from collections.abc import Sequence
 
 FENCED = re.compile(r"```(?:json)?\s*\n(.*?)\s*```", re.DOTALL)
-TURNS_NAMED = 5  # in an error
+NAMES_SHOWN = 5  # in an error
+LONGEST_SHOWN = 80  # characters of a value in an error
 
 
 class UnusableAnswer(ValueError):
-    """An answer that isn't exactly one number per turn. `reason` is what to count it as, the message what to tell."""
+    """Answer that is not exactly one valid value per turn.
+
+    Args:
+        reason: short text by which a report counts the failure.
+        message: the error for the model and the user.
+    """
 
     def __init__(self, reason: str, message: str):
         super().__init__(message)
@@ -18,113 +24,130 @@ class UnusableAnswer(ValueError):
 
 
 def answer_schema(turns: range) -> dict:
-    """JSON schema of an answer: an object with one number per turn, by the turn's number, which counts from 1."""
-    names = [str(turn + 1) for turn in turns]
-    return {
-        "type": "object",
-        "properties": {name: {"type": "number"} for name in names},
-        "required": names,
-        "additionalProperties": False,
-    }
-
-
-def parse_contributions(text: str, turns: range, lowest: float, highest: float) -> list[float]:
-    """The numbers of an answer such as `{"1": 3.5, "2": 4}`, in the order of the turns.
-
-    A block of thoughts before the object and a code fence around it are taken off. Nothing else is guessed or mended.
-
-    Args:
-        turns: the turns that were asked for, counted from 0; the answer counts from 1.
-        lowest, highest: the ends of the rating scale. A number may lie beyond one by the length of the scale, since
-            the best turn of a session that was rated with the highest score has to get more than that.
-
-    Raises:
-        UnusableAnswer: there isn't exactly one such number for every turn.
-    """
-    answer = _object(text)
-    wanted = [str(turn + 1) for turn in turns]
-    if missing := [name for name in wanted if name not in answer]:
-        raise UnusableAnswer("turns are missing", f"no number for turn {_some(missing)}")
-    if unknown := sorted(set(answer) - set(wanted)):
-        raise UnusableAnswer(
-            "there are keys that are no turn",
-            f"{_some(unknown)}: expected turns {wanted[0]} to {wanted[-1]} alone",
-        )
-    span = highest - lowest
-    for name in wanted:
-        value = answer[name]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise UnusableAnswer("a value is no number", f"turn {name}: expected a number, found {_short(value)}")
-        if not lowest - span <= value <= highest + span:
-            raise UnusableAnswer(
-                "a number is far off the scale",
-                f"turn {name}: {_short(value)} is far off the scale from {lowest:g} to {highest:g}",
-            )
-    return [float(answer[name]) for name in wanted]
+    """JSON schema of an object with one number per turn, under the turn's number, which counts from 1."""
+    return _object_schema(_turn_names(turns), {"type": "number"})
 
 
 def choice_schema(names: Sequence[str], choices: Sequence[str]) -> dict:
-    """JSON schema of an answer: an object with one of the choices under each name."""
+    """JSON schema of an object with one of the choices under each name."""
+    return _object_schema(names, {"type": "string", "enum": list(choices)})
+
+
+def parse_contributions(text: str, turns: range, lowest: float, highest: float) -> list[float]:
+    """Read the numbers of an answer such as `{"1": 3.5, "2": 4}`, in the order of the turns.
+
+    A block of thoughts before the object and a code fence around it are removed. Nothing else is repaired.
+
+    Args:
+        text: the answer.
+        turns: the turns of the question, counted from 0; the answer counts from 1.
+        lowest, highest: the ends of the rating scale. A number may exceed an end by the length of the scale, since
+            the best turn of a session with the highest score contributes more than that score.
+
+    Returns:
+        (turns,) numbers.
+
+    Raises:
+        UnusableAnswer: the text is not exactly one such number for every turn.
+    """
+    names, span = _turn_names(turns), highest - lowest
+    values = _parse_object(text, names, "turns", "number for turn")
+    for name, value in zip(names, values):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise UnusableAnswer(
+                "a value is no number", f"turn {name}: expected a number, found {_short(repr(value))}"
+            )
+        if not lowest - span <= value <= highest + span:
+            raise UnusableAnswer(
+                "a number is far off the scale",
+                f"turn {name}: {value} is far off the scale from {lowest:g} to {highest:g}",
+            )
+    return values
+
+
+def parse_choices(text: str, names: Sequence[str], choices: Sequence[str]) -> list[str]:
+    """Read the choices of an answer such as `{"fluent": "A", "sensible": "tie"}`, in the order of the names.
+
+    It is as strict as `parse_contributions`.
+
+    Args:
+        text: the answer.
+        names: the keys of the object.
+        choices: the values that each may have.
+
+    Returns:
+        (names,) choices.
+
+    Raises:
+        UnusableAnswer: the text is not exactly one of the choices for every name.
+    """
+    values = _parse_object(text, names, "choices", "choice for")
+    for name, value in zip(names, values):
+        if value not in choices:
+            expected = " or ".join(f'"{choice}"' for choice in choices)
+            raise UnusableAnswer(
+                "a value is none of the choices", f"{name}: expected {expected}, found {_short(repr(value))}"
+            )
+    return values
+
+
+def renormalise(values: Sequence[float], score: float, li_weight: float = 0.5) -> list[float]:
+    """Move contributions towards the score, all by the same amount:
+
+        c_t = a_t + (1 - w) (R - 1/T sum_i a_i)
+
+    with a_t the model's answer, R the score and w = `li_weight`. These c_t minimise GELI's own loss over free rewards
+    when the answers are its local signal: `(1 - w) (R - 1/T sum_t c_t)^2 + w/T sum_t (a_t - c_t)^2` (`geli_loss` of
+    `rrd_loss` over all turns and `li_loss`). w = .5 is the published weight (arXiv 2505.15922); 0 makes the mean equal
+    the score, 1 leaves the answers unchanged. Differences between turns stay.
+
+    The result is on the scale of the score and has its mean there, as the turn rewards of a `GeliRewardModel` have. In
+    the paper the sum equals the score: those are these divided by T. A sum makes the turns of long sessions worth less
+    than those of short ones because of their number alone, and a reward model that is fit to all of them learns that.
+
+    Args:
+        values: (T,), a_t, on the scale of the score.
+        score: R, not standardised.
+        li_weight: w, from 0 to 1.
+
+    Returns:
+        (T,) contributions.
+
+    Raises:
+        ValueError: `li_weight` is not from 0 to 1.
+    """
+    if not 0 <= li_weight <= 1:
+        raise ValueError(f"li_weight: expected a weight from 0 to 1, found {li_weight}")
+    shift = (1 - li_weight) * (score - sum(values) / len(values))
+    return [value + shift for value in values]
+
+
+def _turn_names(turns: range) -> list[str]:
+    return [str(turn + 1) for turn in turns]
+
+
+def _object_schema(names: Sequence[str], value: dict) -> dict:
     return {
         "type": "object",
-        "properties": {name: {"type": "string", "enum": list(choices)} for name in names},
+        "properties": dict.fromkeys(names, value),
         "required": list(names),
         "additionalProperties": False,
     }
 
 
-def parse_choices(text: str, names: Sequence[str], choices: Sequence[str]) -> list[str]:
-    """The choices of an answer such as `{"fluent": "A", "sensible": "tie"}`, in the order of the names.
-
-    As strict as `parse_contributions`.
-
-    Raises:
-        UnusableAnswer: there isn't exactly one of the choices for every name.
-    """
-    answer = _object(text)
+def _parse_object(text: str, names: Sequence[str], kind: str, value: str) -> list:
+    """Read the values of a JSON object with exactly these keys; words for errors: the kind of key, and of value."""
+    answer = _json_object(text)
     if missing := [name for name in names if name not in answer]:
-        raise UnusableAnswer("choices are missing", f"no choice for {_some(missing)}")
+        raise UnusableAnswer(f"{kind} are missing", f"no {value} {_list(missing)}")
     if unknown := sorted(set(answer) - set(names)):
         raise UnusableAnswer(
-            "there are keys that nobody asked for", f"{_some(unknown)}: expected {_some(names)} alone"
+            "there are keys that nobody asked for", f"{_list(unknown)}: expected {_list(names)} alone"
         )
-    for name in names:
-        if answer[name] not in choices:
-            expected = " or ".join(f'"{choice}"' for choice in choices)
-            raise UnusableAnswer(
-                "a value is none of the choices", f"{name}: expected {expected}, found {_short(answer[name])}"
-            )
     return [answer[name] for name in names]
 
 
-def renormalise(values: Sequence[float], score: float, li_weight: float = 0.5) -> list[float]:
-    """Contributions that softly amount to the score:
-
-        c_t = a_t + (1 - w) (R - 1/T sum_i a_i)
-
-    with a_t what the model said, R the score and w = `li_weight`. These are the free rewards that GELI's own loss is
-    least at when the answers are its local signal: `(1 - w) (R - 1/T sum_t c_t)^2 + w/T sum_t (a_t - c_t)^2`
-    (`geli_loss` of `rrd_loss` over all turns and `li_loss`). w = .5 is the published weight; 0 makes the mean the
-    score exactly, 1 leaves the answers as they are. What the model says about one turn against another stays: all
-    turns are moved by the same amount.
-
-    They are on the scale of the score and amount to it by their mean, as the turn rewards of a `GeliRewardModel` do.
-    In the paper they amount to it by their sum: those are these divided by T. A sum would make the turns of long
-    sessions worth less than those of short ones for no other reason than their number, and a reward model that is fit
-    to all of them at once would learn that.
-
-    Args:
-        values: (T,), a_t, on the scale of the score.
-        score: R, not standardised.
-    """
-    if not 0 <= li_weight <= 1:
-        raise ValueError(f"li_weight: expected a weight of the answers from 0 to 1, found {li_weight}")
-    shift = (1 - li_weight) * (score - sum(values) / len(values))
-    return [value + shift for value in values]
-
-
-def _object(text: str) -> dict:
-    """The JSON object that is all of an answer, but for a block of thoughts before it and a code fence around it."""
+def _json_object(text: str) -> dict:
     text = text.strip()
     if text.startswith("<think>"):
         text = text.partition("</think>")[2].strip()
@@ -133,31 +156,26 @@ def _object(text: str) -> dict:
     if not text:
         raise UnusableAnswer("the answer is empty", "the answer is empty")
     try:
-        # Whole numbers as floats too: one of a thousand digits is then infinite, and no error of its own.
-        answer = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_int=float)
+        # Integers as floats too: one of a thousand digits is then infinite, and raises no error of its own.
+        answer = json.loads(text, object_pairs_hook=_unique, parse_int=float)
     except (json.JSONDecodeError, RecursionError) as error:
         raise UnusableAnswer("the answer is not JSON", f"the answer is not JSON ({error})") from None
     if not isinstance(answer, dict):
-        raise UnusableAnswer("the answer is no JSON object", f"expected a JSON object, found {_short(answer)}")
+        raise UnusableAnswer("the answer is no JSON object", f"expected a JSON object, found {_short(repr(answer))}")
     return answer
 
 
 def _unique(pairs: list[tuple]) -> dict:
     names = [name for name, _ in pairs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UnusableAnswer("a key is there twice", f"{_some(twice)}: expected every key once")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UnusableAnswer("a key is there twice", f"{_list(repeated)}: expected every key once")
     return dict(pairs)
 
 
-def _no_number(name: str) -> None:
-    raise UnusableAnswer("a value is no number", f"expected numbers, found {name}")
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return _short(", ".join(names[:NAMES_SHOWN])) + more
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - TURNS_NAMED} more" if len(names) > TURNS_NAMED else ""
-    return _short(", ".join(names[:TURNS_NAMED]), str) + more
-
-
-def _short(value: object, text=repr) -> str:
-    text = text(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."

@@ -1,35 +1,44 @@
-"""Many questions to a model: several at once, each answer paid once, useless ones told back, failures counted."""
+"""Questions to a model: several at once, each answer paid once, invalid ones sent back, failures counted."""
 
+import hashlib
+import json
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
+from ..cache import cache_root, whole
 from ..sessions import Message
 from .answers import UnusableAnswer
-from .backend import Answer, AnswerCache, Backend, BackendError, CallError, answer_key
+from .backend import Answer, Backend, BackendError, CallError
 
+CACHE_VERSION = 1  # part of every key: raise it when the same question should be asked anew
 ITEMS_NAMED = 5  # of each reason, in the text of a report
-ITEMS_AHEAD = 4  # for each thread: as many results at most wait for those before them
+SHOWN_AGAIN = 2000  # characters of an invalid answer that the model sees again
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 @dataclass
 class LlmReport:
-    """How many sessions were decomposed (or `what` else was asked about), which were not, by reason, and what was
-    asked for.
+    """Counts of a run: items done and failed, calls, and tokens. Its text names a few of the failed items.
 
-    As text it names a few of the sessions, and `failed` holds all: the session's id with what went wrong last.
+    Args:
+        done: items without a failure.
+        failed: for each reason the failed items, with the last error of each.
+        calls: answers that were paid.
+        cached: answers that the cache held.
+        prompt_tokens, answer_tokens: of the calls, as the backend counts them.
+        what: the items, for the text.
     """
 
     done: int = 0
     failed: dict[str, dict[str, str]] = field(default_factory=dict)
     calls: int = 0
-    cached: int = 0  # answers that were there from before
-    prompt_tokens: int = 0  # of the calls, as the backend counts them
+    cached: int = 0
+    prompt_tokens: int = 0
     answer_tokens: int = 0
     what: str = "sessions decomposed"
 
@@ -37,14 +46,21 @@ class LlmReport:
     def failures(self) -> int:
         return sum(map(len, self.failed.values()))
 
+    def count_call(self, prompt_tokens: int, answer_tokens: int) -> None:
+        self.calls += 1
+        self.prompt_tokens += prompt_tokens
+        self.answer_tokens += answer_tokens
+
+    def fail(self, item: str, error: UnusableAnswer | CallError) -> None:
+        self.failed.setdefault(error.reason, {})[item] = str(error)
+
     def __str__(self) -> str:
         rows = [(self.done, self.what)]
-        for reason, sessions in sorted(self.failed.items(), key=lambda entry: -len(entry[1])):
-            names = list(sessions)
+        for reason, errors in sorted(self.failed.items(), key=lambda entry: -len(entry[1])):
+            names = list(errors)
             more = f" and {len(names) - ITEMS_NAMED} more" if len(names) > ITEMS_NAMED else ""
-            said = sessions[names[0]]
-            example = f" (the first: {said})" if said != reason else ""
-            rows.append((len(names), f"failed: {reason}: {', '.join(names[:ITEMS_NAMED])}{more}{example}"))
+            shown = f"{', '.join(names[:ITEMS_NAMED])}{more} (the first: {errors[names[0]]})"
+            rows.append((len(names), f"failed: {reason}: {shown}"))
         tokens = f", {self.prompt_tokens} tokens of questions and {self.answer_tokens} of answers"
         rows.append((self.calls, f"calls{tokens if self.prompt_tokens else ''}"))
         rows.append((self.cached, "answers from the cache"))
@@ -52,78 +68,129 @@ class LlmReport:
         return "\n".join(f"{count:>{width}}  {what}" for count, what in rows)
 
 
-class Asking:
-    """A run of questions, shared by its threads.
+class AnswerCache:
+    """Folder with a file per answer, so that each is paid once. Several threads and processes may share it.
+
+    A file holds the answer and the name of its model: no question, address or key.
 
     Args:
-        answers: where they are kept.
-        attempts: how often to ask, with what was wrong with the last answer, before a question counts as failed.
-        report: what is counted.
+        folder: default: `llm` under `geli_hf.cache.cache_root()`.
+    """
+
+    def __init__(self, folder: str | Path | None = None):
+        self.folder = Path(folder or cache_root() / "llm")
+        self._locks: dict[str, threading.Lock] = {}
+
+    def get(self, key: str) -> Answer | None:
+        try:
+            return Answer(**json.loads(self._path(key).read_text(encoding="utf-8"))["answer"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def put(self, key: str, answer: Answer, identity: dict) -> None:
+        with whole(self._path(key)) as partial:
+            record = {"answer": asdict(answer)} | identity
+            partial.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
+
+    def lock(self, key: str) -> threading.Lock:
+        """Return the lock of an answer, to hold from look-up to storage: sessions can have the same words."""
+        return self._locks.setdefault(key, threading.Lock())
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+
+def answer_key(backend: Backend, messages: list[Message], parameters: dict) -> str:
+    """Name an answer: a hash of the model, the kind of backend, the messages and the parameters."""
+    parts = json.dumps([CACHE_VERSION, backend.identity, messages, parameters], sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(parts.encode(), digest_size=20).hexdigest()
+
+
+class Questioner:
+    """One run of questions, shared by its threads.
+
+    Args:
+        backend: runner of the model.
+        answers: cache of the answers.
+        attempts: tries of a question, each with the error of the last answer, before it counts as failed.
+        report: counts of the run, which are updated.
+
+    Raises:
+        ValueError: `attempts` is less than 1.
     """
 
     def __init__(self, backend: Backend, answers: AnswerCache, attempts: int, report: LlmReport):
+        if attempts < 1:
+            raise ValueError(f"attempts: expected at least 1, found {attempts}")
         self.backend, self.answers, self.attempts, self.report = backend, answers, attempts, report
         self._stop, self._lock = threading.Event(), threading.Lock()
-        self._error: BackendError | None = None  # that which ended it; the other threads only stop
+        self._error: BackendError | None = None  # the one that ended the run; other threads only stop
 
-    def each(
+    def ask_all(
         self,
         items: Iterable[Item],
         name: Callable[[Item], str],
         ask: Callable[[Item], Result],
         max_concurrency: int,
     ) -> Iterator[Result | None]:
-        """What `ask` made of every item, in order; many are asked about at once. None of one that failed.
+        """Yield `ask(item)` for every item, in order; None for one that failed.
+
+        Args:
+            items: what to ask about.
+            name: of an item, for the report.
+            ask: calls `ask_until_valid`.
+            max_concurrency: threads.
 
         Raises:
-            BackendError: no call can succeed. What was answered is kept, so that the next run goes on from there.
+            BackendError: no call can succeed. Earlier answers are kept, and the next run continues from there.
         """
-        pool, waiting = ThreadPoolExecutor(max_concurrency), deque()
+        pool = ThreadPoolExecutor(max_concurrency)
         try:
-            for item in items:
-                waiting.append((name(item), pool.submit(ask, item)))
-                if len(waiting) >= ITEMS_AHEAD * max_concurrency:
-                    yield self._result(*waiting.popleft())
-            while waiting:
-                yield self._result(*waiting.popleft())
+            for item, future in [(name(item), pool.submit(ask, item)) for item in items]:
+                yield self._result(item, future)
         finally:
             self._stop.set()
             pool.shutdown(cancel_futures=True)
 
-    def useful(
-        self,
-        question: Message,
-        schema: dict,
-        numbers: int,
-        parse: Callable[[str], Result],
-        retry: Callable[[Message, str, str], list[Message]],
+    def ask_until_valid(
+        self, question: str, schema: dict, values: int, parse: Callable[[str], Result], reminder: str
     ) -> Result:
-        """What `parse` reads in the answer to a question, which is asked anew where it raises UnusableAnswer.
+        """Ask a question, again with the error where `parse` raises UnusableAnswer.
 
         Args:
+            question: text of the first message.
             schema: JSON schema of the answer.
-            numbers: how many values it holds.
-            retry: the messages of another try, from the question, the useless answer, and what is wrong with it.
+            values: number of values in the answer.
+            parse: reads the text of an answer.
+            reminder: what the JSON object holds, to repeat after an invalid answer.
+
+        Returns:
+            The result of `parse`.
+
+        Raises:
+            UnusableAnswer: the last attempt has no valid answer.
         """
-        messages = [question]
-        for attempt in range(self.attempts):
-            answer = self._answer(messages, schema, numbers)
+        first = {"role": "user", "content": question}
+        messages = [first]
+        for attempt in range(1, self.attempts + 1):
+            answer = self._answer(messages, schema, values)
             try:
                 if answer.cut:
                     raise UnusableAnswer("the answer was cut off", "it was longer than allowed and cut off")
                 return parse(answer.text)
             except UnusableAnswer as error:
-                if attempt + 1 == self.attempts:
+                if attempt == self.attempts:
                     raise
-                messages = retry(question, answer.text, str(error))
+                messages = [first, *_correction(answer.text, error, reminder)]
 
-    def _answer(self, messages: list[Message], schema: dict, numbers: int) -> Answer:
-        parameters = self.backend.parameters(numbers)
+    def _answer(self, messages: list[Message], schema: dict, values: int) -> Answer:
+        parameters = self.backend.parameters(values)
         key = answer_key(self.backend, messages, parameters)
         with self.answers.lock(key):
             answer = self.answers.get(key)
             if answer is not None:
-                self._count(None)
+                with self._lock:
+                    self.report.cached += 1
                 return answer
             try:
                 answer = self.backend.ask(messages, schema, parameters, self._stop)
@@ -133,26 +200,26 @@ class Asking:
                 self._stop.set()
                 raise
             self.answers.put(key, answer, self.backend.identity)
-        self._count(answer)
+        with self._lock:
+            self.report.count_call(answer.prompt_tokens, answer.answer_tokens)
         return answer
 
-    def _count(self, answer: Answer | None) -> None:
-        """An answer that was paid, or one of the cache."""
-        with self._lock:
-            if answer is None:
-                self.report.cached += 1
-                return
-            self.report.calls += 1
-            self.report.prompt_tokens += answer.prompt_tokens
-            self.report.answer_tokens += answer.answer_tokens
-
-    def _result(self, name: str, result: Future) -> Result | None:
+    def _result(self, name: str, future: Future) -> Result | None:
         try:
-            found = result.result()
+            result = future.result()
         except BackendError:
             raise self._error from None
         except (UnusableAnswer, CallError) as error:
-            self.report.failed.setdefault(error.reason, {})[name] = str(error)
+            self.report.fail(name, error)
             return None
         self.report.done += 1
-        return found
+        return result
+
+
+def _correction(answer: str, error: UnusableAnswer, reminder: str) -> list[Message]:
+    shown = answer if len(answer) <= SHOWN_AGAIN else f"{answer[:SHOWN_AGAIN]} ..."
+    request = f"That answer can't be used: {error}. Answer with the JSON object and nothing else: {reminder}"
+    return [
+        {"role": "assistant", "content": shown.strip() or "(no answer)"},
+        {"role": "user", "content": request},
+    ]

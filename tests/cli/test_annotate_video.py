@@ -1,4 +1,4 @@
-"""`geli annotate-video`, from files to the last line of its output."""
+"""`geli annotate-video`, from videos and transcripts to Session rows."""
 
 import json
 import math
@@ -76,40 +76,39 @@ def test_broken_files_do_not_stop_the_rest(annotate, recordings):
     out, rows, problem = annotate("text.mp4", "one.mp4", "silent.mp4")
     assert "1 of 3 recordings" in out
     assert [row["session_id"] for row in rows] == ["one"]
-    lines = problem.splitlines()
-    assert lines[0] == "not all is well:"
-    assert len(lines) == 3
-    assert any("silent.csv, line 1: expected a heading" in line for line in lines)
-    assert any("text.mp4: no video that can be read" in line for line in lines)
+    lines = problem.splitlines()[1:]
+    assert len(lines) == 2
+    assert any("silent.csv, line 1: " in line for line in lines)
+    assert any("text.mp4: " in line for line in lines)
 
 
-def test_what_was_cut_off_is_written_as_far_as_it_goes(annotate, recordings):
+def test_a_cut_video_is_written_up_to_its_end(annotate, recordings):
     """Also when what was seen comes out of the cache."""
     whole = film(recordings / "whole.mkv").read_bytes()
     (recordings / "cut.mkv").write_bytes(whole[: len(whole) * 8 // 10])
     shutil.copy(recordings / "one.vtt", recordings / "cut.vtt")
     for _ in range(2):
         _, rows, problem = annotate("cut.mkv", "one.mp4")
-        assert re.search(r"cut\.mkv: breaks off at \d\.\d s of 3\.0 s; what was seen until then is written", problem)
+        assert re.search(r"cut\.mkv: .* \d\.\d s", problem)
         assert [row["session_id"] for row in rows] == ["cut", "one"]
         assert rows[0]["feedback"]["affect"] == [1.0, None]
 
 
-def test_a_picture_that_can_not_be_written_costs_no_session(annotate, recordings):
+def test_a_picture_that_can_not_be_written_loses_no_session(annotate, recordings):
     (recordings / "plots").write_text("a file")
     _, rows, problem = annotate("one.mp4", "two.mp4", plot=recordings / "plots")
     assert [row["session_id"] for row in rows] == ["one", "two"]
     assert problem.count("plots") == 2
 
 
-def test_several_at_once_give_the_same(annotate, recordings):
+def test_parallel_jobs_give_the_same(annotate, recordings):
     _, alone, _ = annotate("one.mp4", "two.mp4", output="a.jsonl")
     shutil.rmtree(recordings.parent / "cache")
     _, together, _ = annotate("one.mp4", "two.mp4", output="b.jsonl", jobs=2)
     assert alone == together
 
 
-def test_nothing_is_watched_twice(annotate, monkeypatch):
+def test_a_video_is_read_once(annotate, monkeypatch):
     annotate("one.mp4")
     _, first, _ = annotate("one.mp4")
 
@@ -129,18 +128,18 @@ def test_nothing_is_watched_twice(annotate, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"listener": "Bob"}, "nobody in"),
-        ({"listener": "Hanna"}, "did you mean 'Anna'"),
+        ({"listener": "Bob"}, "'Bob'"),
+        ({"listener": "Hanna"}, "'Anna'"),
         ({"backend": "nowhere/at-all"}, "nowhere/at-all"),
-        ({"detector": "haar"}, "expected cascade, a path to YuNet's .onnx, or deepface:NAME, found 'haar'"),
-        ({"face": "middle"}, "face: expected largest, left, right or x,y,width,height"),
-        ({"fps": 0}, "fps: expected"),
+        ({"detector": "haar"}, "'haar'"),
+        ({"face": "middle"}, "face: "),
+        ({"fps": 0}, "fps: "),
         ({"transcript": "nowhere.csv"}, "nowhere.csv"),
-        ({"min_share": 2}, "min_share: expected a share"),
-        ({"lag": -1}, "lag: expected seconds"),
+        ({"min_share": 2}, "min_share: "),
+        ({"lag": -1}, "lag: "),
     ],
 )
-def test_options_that_make_no_sense(annotate, options, problem):
+def test_invalid_options(annotate, options, problem):
     out, rows, told = annotate("one.mp4", **options)
     assert problem in told
     assert not rows
@@ -151,17 +150,21 @@ def test_transcripts_and_scores_have_to_fit_the_videos(annotate, recordings):
     (recordings / "one.srt").write_text("", encoding="utf-8")
     assert "found one.srt and one.vtt" in annotate("one.mp4")[2]
     (recordings / "one.srt").unlink()
-    (recordings / "scores.csv").write_text("session_id,score\nthree,3\n", encoding="utf-8")
-    assert "no video is called 'three'; there are one" in annotate("one.mp4", scores=recordings / "scores.csv")[2]
-    (recordings / "scores.csv").write_text("session_id,score\none,good\n", encoding="utf-8")
-    assert "a score that is no number: 'good'" in annotate("one.mp4", scores=recordings / "scores.csv")[2]
-    assert "for 2 videos name a folder" in annotate("one.mp4", "two.mp4", plot=recordings / "all.png")[2]
-    assert "is named twice" in annotate("one.mp4", "one.mp4")[2]
+    scores = recordings / "scores.csv"
+    for text, problem in (
+        ("session_id,score\nthree,3\n", "'three'"),
+        ("session_id,score\none,good\n", "scores.csv: could not convert string to float: 'good'"),
+        ("session_id\none\n", "scores.csv: .*'score'"),
+    ):
+        scores.write_text(text, encoding="utf-8")
+        assert re.search(f"--scores: .*{problem}", annotate("one.mp4", scores=scores)[2])
+    assert "--plot: " in annotate("one.mp4", "two.mp4", plot=recordings / "all.png")[2]
+    assert "'one' is named twice" in annotate("one.mp4", "one.mp4")[2].replace(f"{recordings}/", "")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc, which tells who reads a pipe")
-def test_a_process_that_dies_takes_its_video_and_no_other(recordings):
+def test_a_killed_process_loses_its_video_alone(recordings):
     """Whoever watches the pipe waits for ever, and is killed."""
     pipe = recordings / "pipe.mp4"
     os.mkfifo(pipe)

@@ -1,4 +1,4 @@
-"""`geli evaluate SESSIONS --model MODEL ...`: finished models beside trivial rows, and what can't be computed."""
+"""`geli evaluate SESSIONS --model MODEL ...`: models beside baselines, and missing figures."""
 
 import json
 from pathlib import Path
@@ -79,7 +79,7 @@ def spearman(rewards, ratings) -> np.ndarray:
     )
 
 
-def test_models_stand_beside_trivial_rows(evaluate, folder):
+def test_models_beside_baselines(evaluate, folder):
     sessions = toy_sessions(24)
     rows, text = evaluate(sessions, models=("first", "second/"))
     assert list(rows) == [
@@ -125,7 +125,7 @@ def test_models_stand_beside_trivial_rows(evaluate, folder):
     assert "Circularity" not in text
 
 
-def test_an_attribution_is_said_to_see_the_reaction(evaluate):
+def test_an_attribution_is_marked(evaluate):
     sessions = toy_sessions(24, unseen=0.0)
     rows, text = evaluate(sessions, "--against", "log length", models=("first", "teacher"))
     teacher = rows["teacher (sees the reaction)"]
@@ -141,7 +141,7 @@ def test_an_attribution_is_said_to_see_the_reaction(evaluate):
     assert rows["first"]["difference"]["high"] < 0
 
 
-def test_the_picture_marks_who_sees_the_reaction(evaluate, monkeypatch):
+def test_the_picture_marks_rows_that_see_the_reaction(evaluate, monkeypatch):
     marked = []
     plot = comparison.plot_comparison
     monkeypatch.setattr(
@@ -151,7 +151,7 @@ def test_the_picture_marks_who_sees_the_reaction(evaluate, monkeypatch):
     assert marked == [["teacher (sees the reaction)", "next-turn sentiment"]]
 
 
-def test_what_is_written_with_a_bar_of_progress(evaluate, tmp_path, capsys):
+def test_files_and_progress_bar(evaluate, tmp_path, capsys):
     evaluate(toy_sessions(20))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         f"evaluation.{kind}" for kind in ("json", "md", "png")
@@ -173,7 +173,7 @@ def test_a_corpus_with_its_options(folder, monkeypatch, tmp_path, capsys):
     assert "The sample is simulated" in text
 
 
-# ------------------------------------------------------------------------------------------------ what is not there
+# ------------------------------------------------------------------------------------------------ missing data
 
 
 def test_no_turn_ratings(evaluate):
@@ -220,7 +220,7 @@ def test_all_scores_equal(evaluate):
     assert rows["first"]["global_loss_floor"] == 0
 
 
-def test_sessions_without_a_score_are_judged_by_their_turns(evaluate):
+def test_sessions_without_a_score(evaluate):
     sessions = toy_sessions(24)
     whole, _ = evaluate(sessions)
     rows, text = evaluate(with_column(sessions, "score", [NAN] * 24))
@@ -259,7 +259,7 @@ def test_scores_on_another_scale_and_sessions_that_do_not_fit(evaluate, folder, 
     assert "20 sessions are longer than the context of *first*" in text
 
 
-def test_the_circularity_of_uss_is_named(folder):
+def test_the_circularity_of_uss_is_noted(folder):
     sessions = toy_sessions(4)
     runs = judging.run_models(sessions, {"mine": str(folder / "first")})
     rows = judging.evaluate_models(sessions, runs, against="mine", resamples=10)
@@ -267,26 +267,20 @@ def test_the_circularity_of_uss_is_named(folder):
     assert "Circularity: the turn ratings of USS stand on the user's next line" in text
 
 
-# ------------------------------------------------------------------------------------------------ what goes wrong
+# ------------------------------------------------------------------------------------------------ errors
 
 
-def test_what_is_wrong_is_said_before_a_model_is_loaded(problem, tmp_path):
+def test_errors_come_before_a_model_is_loaded(problem, tmp_path):
     sessions = str(write_jsonl(toy_sessions(3), tmp_path / "sessions.jsonl"))
-    message = (
-        "geli evaluate: --against: expected one of first; predict the mean; uniform, given the score; log length; "
-    )
-    assert problem(sessions, "--model", "first", "--against", "best").startswith(message)
-    assert problem(sessions, "--model", "./none") == "geli evaluate: --model: there is no folder ./none"
-    message = f"geli evaluate: --model: {backbone('bert')} is no reward model of geli_hf (its type is 'bert')"
-    assert problem(sessions, "--model", "first", backbone("bert")) == message
-    message = "geli evaluate: --model: first is the name of two rows; give each model once"
-    assert problem(sessions, "--model", "first", "first/") == message
-    message = f"geli evaluate: --output: {sessions} is a file; name a folder, and it is made"
-    assert problem(sessions, "--model", "first", "-o", sessions) == message
-    assert problem(sessions, "--model", "first", "--options", "{").startswith("geli evaluate: --options: not JSON (")
-    message = "geli evaluate: --options: expected a JSON object, found '[1]'"
-    assert problem(sessions, "--model", "first", "--options", "[1]") == message
-    message = problem(sessions, "--model", "first", "--options", '{"speed": 1}')
-    assert message.startswith("geli evaluate: --options: ")
-    assert "no option speed; there are split" in message
-    assert "data_dir: say where uss lies" in problem("uss", "--model", "first")
+    for argument, words in (
+        ("--against", ["--model", "first", "--against", "best"]),
+        ("--model", ["--model", "./none"]),
+        ("--model", ["--model", "first", backbone("bert")]),
+        ("--model", ["--model", "first", "first/"]),
+        ("--output", ["--model", "first", "-o", sessions]),
+        ("--options", ["--model", "first", "--options", "{"]),
+        ("--options", ["--model", "first", "--options", "[1]"]),
+        ("--options", ["--model", "first", "--options", '{"speed": 1}']),
+    ):
+        assert problem(sessions, *words).startswith(f"geli evaluate: {argument}: ")
+    assert "data_dir: " in problem("uss", "--model", "first")

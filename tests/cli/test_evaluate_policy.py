@@ -1,4 +1,4 @@
-"""`geli evaluate-policy BASE ALIGNED`: by the truth, a judge's folder, a language model; one policy, or several."""
+"""`geli evaluate-policy BASE ALIGNED` with each judge, and with one policy or several."""
 
 import json
 import re
@@ -88,7 +88,7 @@ def replies(tmp_path: Path) -> list[dict]:
     return [json.loads(line) for line in (tmp_path / "out" / "replies.jsonl").read_text().splitlines()]
 
 
-def test_by_a_judges_folder(evaluate, tmp_path):
+def test_a_judge_in_a_folder(evaluate, tmp_path):
     found, text = evaluate("base", "far", "--sessions", "held_out.jsonl", "--judge", "judge/", "--reward", "reward")
     figures, said = found["test"], replies(tmp_path)
     assert (found["base"], found["chosen"], figures["dialogues"], len(said)) == ("base", "far", 12, 12)
@@ -120,7 +120,7 @@ def test_a_policy_beside_itself(evaluate):
     assert "Lengths agree within a tenth (ratio 1.00" in text
 
 
-def test_of_several_the_judge_chooses_on_other_conversations(evaluate, tmp_path):
+def test_the_judge_chooses_on_other_conversations(evaluate, tmp_path):
     argv = ["base", "near", "far", "adapter", "--sessions", "held_out.jsonl", "--judge", "judge", "--reward", "reward"]
     found, text = evaluate(*argv)
     rates = {name: row["win_rate"]["estimate"] for name, row in found["validation"].items()}
@@ -138,7 +138,7 @@ def test_of_several_the_judge_chooses_on_other_conversations(evaluate, tmp_path)
     assert "## The choice" in text
 
 
-def test_by_the_truth(evaluate, monkeypatch, tmp_path):
+def test_the_true_values_as_judge(evaluate, monkeypatch, tmp_path):
     options = json.dumps({"conversations": 6, "seed": 3})
     found, text = evaluate("base", "far", "--sessions", "sample", "--options", options)
     assert found["test"]["judge"] == "true turn values"
@@ -160,7 +160,7 @@ def test_the_truth_is_that_of_the_sample():
     TruthJudge().check([session])
 
 
-def test_by_a_language_model(evaluate, monkeypatch, tmp_path):
+def test_a_language_model_as_judge(evaluate, monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     criteria = ["connection", "positivity", "social_understanding", "inclination", "interestingness", "reuse"]
     criteria += ["specific", "sensible", "fluent"]
@@ -189,13 +189,13 @@ def test_by_a_language_model(evaluate, monkeypatch, tmp_path):
     assert "asked about twice" in text
 
 
-def test_a_judge_that_is_the_reward_itself_proves_nothing(evaluate):
+def test_a_judge_that_is_the_reward_is_warned_of(evaluate):
     _, text = evaluate("base", "near", "--sessions", "held_out.jsonl", "--judge", "reward", "--reward", "reward")
     assert "**The judge is the very reward model that the policy was trained to please: this proves nothing.**" in text
     assert "*reward* is no judge that `geli train-judge` made" in text
 
 
-def test_policies_of_other_vocabularies_are_judged_all_the_same(evaluate, folder):
+def test_policies_of_other_vocabularies_have_no_kl(evaluate, folder):
     if not (folder / "other").exists():
         model, tokenizer = load_policy(folder / "base")
         tokenizer.add_tokens(["hello"])
@@ -215,7 +215,7 @@ def test_a_checkpoint_without_a_tokenizer_is_read_with_the_bases(evaluate, folde
     assert bare["test"] == near["test"]
 
 
-def test_replies_that_say_nothing_are_worth_the_least(folder):
+def test_an_empty_reply_gets_the_lowest_reward(folder):
     judge = RatingJudge(str(folder / "judge"))
     asked = [[{"role": "user", "content": "What do you cook?"}]] * 3
     silent, spoken, _ = rewarded(judge.model, asked, ["  ", "Soup, mostly.", "Okay."])
@@ -233,21 +233,20 @@ JUDGED = (*HELD_OUT, "--judge", "judge")
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["base", "near", *HELD_OUT], "--judge: say who judges"),
-        (["base", "near", *HELD_OUT, "--judge", "truth"], "--judge: truth knows the sample corpus"),
-        (["base", "near", *HELD_OUT, "--judge", "llm"], "--llm-model: name the model"),
+        (["base", "near", *HELD_OUT], "--judge: "),
+        (["base", "near", *HELD_OUT, "--judge", "truth"], "--judge: truth"),
+        (["base", "near", *HELD_OUT, "--judge", "llm"], "--llm-model: "),
         (["base", "near", *HELD_OUT, "--judge", "base"], "is no reward model of geli_hf"),
-        (["base", "near", *JUDGED, "--llm-model", "m"], "are for --judge llm"),
-        (["base", "near", "near/", *JUDGED], "ALIGNED: a policy is named twice"),
+        (["base", "near", *JUDGED, "--llm-model", "m"], "--llm-model: "),
+        (["base", "near", "near/", *JUDGED], "ALIGNED: "),
         (["base", "reward", *JUDGED], "this is a reward model of geli_hf"),
         (["base", "nowhere/at/all", *JUDGED], "there is no such folder"),
-        (["base", "near", *JUDGED, "--validation-share", "1"], "--validation-share: expected a share"),
-        (["base", "near", *JUDGED, "--temperature", "-1"], "--temperature: expected 0 or more"),
-        (["base", "near", "--sessions", "opened.jsonl", "--judge", "judge"], "opened.jsonl holds no dialogue"),
-        (["base", "near", "--sessions", "sample", "--options", '{"speed": 1}'], "--options: sample: no option speed"),
+        (["base", "near", *JUDGED, "--validation-share", "1"], "--validation-share: "),
+        (["base", "near", "--sessions", "opened.jsonl", "--judge", "judge"], "no held-out dialogues"),
+        (["base", "near", "--sessions", "sample", "--options", '{"speed": 1}'], "--options: "),
     ],
 )
-def test_arguments_that_make_no_sense(problem, folder, argv, said):
+def test_invalid_arguments(problem, folder, argv, said):
     messages = [{"role": "assistant", "content": "Hello."}]
     row = {"session_id": "a", "conversation_id": "a", "score": 1, "messages": messages}
     (folder / "opened.jsonl").write_text(json.dumps(row) + "\n")

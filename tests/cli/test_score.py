@@ -1,4 +1,4 @@
-"""`geli score SESSIONS --model MODEL`, with reactions and without, to the last line of its output."""
+"""`geli score SESSIONS --model MODEL`, with reactions and without."""
 
 import io
 import json
@@ -81,11 +81,21 @@ def problem(geli):
     return run
 
 
+@pytest.fixture
+def standard_input(monkeypatch):
+    """Put lines into standard input."""
+
+    def put(*lines: str) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(lines).encode())))
+
+    return put
+
+
 def read(output: str) -> list[dict]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-def test_json_lines_have_a_reward_for_every_assistant_turn(geli, file, checkpoint, scored):
+def test_json_lines_have_a_reward_for_every_turn(geli, file, checkpoint, scored):
     rows = read(geli("score", file(*SESSIONS), "--model", checkpoint))
     assert [row.get("session_id") for row in rows] == ["walk", "rain", None]
     assert [len(row["turn_rewards"]) for row in rows] == [3, 3, 1]
@@ -97,9 +107,8 @@ def test_json_lines_have_a_reward_for_every_assistant_turn(geli, file, checkpoin
         assert row["cropped"] is False
 
 
-def test_standard_input(geli, checkpoint, scored, monkeypatch):
-    lines = "\n\n".join(map(json.dumps, SESSIONS))  # empty lines are nothing
-    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+def test_standard_input(geli, checkpoint, scored, standard_input):
+    standard_input(*map(json.dumps, SESSIONS[:2]), "", json.dumps(SESSIONS[2]))
     rows = read(geli("score", "-", "--model", checkpoint))
     assert [row["score"] for row in rows] == pytest.approx([row["score"] for row in scored], abs=1e-5)
 
@@ -154,14 +163,14 @@ def test_a_table_draws_a_bar_for_every_reward(geli, file, checkpoint, scored):
         assert [
             float(x) for x in re.findall(r"\(([+-]\d+\.\d\d), better than \d+% of turns\)", text)
         ] == pytest.approx(expected["turn_rewards"], abs=0.00501)
-        said = " ".join(" ".join(line[18:] for line in lines).split())
+        words = " ".join(" ".join(line[18:] for line in lines).split())
         for message in session["messages"]:
-            assert " ".join(message["content"].split()) in said
+            assert " ".join(message["content"].split()) in words
         rated = f", rated {session['score']:g}" if "score" in session else ""
         assert lines[-1].strip() == f"predicted score {expected['score']:.1f} ± 1.3{rated}"
 
 
-def test_a_reward_between_the_quantiles_of_training_knows_its_place(geli, file, tmp_path):
+def test_a_table_shows_the_percentile_of_a_reward(geli, file, tmp_path):
     model = reward_model("bert", reward_quantiles=[-1.0, 0.0, 1.0, 2.0])
     model.score.out.weight.data.zero_()
     model.score.out.bias.data.fill_(0.5)  # every turn has this reward; half of the quantiles are below it
@@ -173,7 +182,7 @@ def test_a_reward_between_the_quantiles_of_training_knows_its_place(geli, file, 
 
 # ------------------------------------------------------------------------------------------------ with reactions
 
-FELT = [
+REACTIONS = [
     SESSIONS[0] | {"feedback": {"smile": [0.7, None, 0.1], "voice": None}},  # the last turn of "rain" has no answer:
     SESSIONS[1] | {"feedback": {"smile": [0.2, 0.9, None]}},
     SESSIONS[2],
@@ -200,10 +209,10 @@ def explained(geli, *argv: str) -> list[dict]:
     return read(geli("score", *argv, "--with-reactions"))
 
 
-def test_an_attribution_says_the_parts_of_every_turn(geli, file, attribution, explainer):
-    rows = explained(geli, file(*FELT), "--model", explainer)
+def test_an_attribution_gives_the_parts_of_every_turn(geli, file, attribution, explainer):
+    rows = explained(geli, file(*REACTIONS), "--model", explainer)
     assert [row.get("session_id") for row in rows] == ["walk", "rain", None]
-    for row, session, whole in zip(rows, FELT, attribution.score_sessions(FELT)):
+    for row, session, whole in zip(rows, REACTIONS, attribution.score_sessions(REACTIONS)):
         parts = row["parts"]
         assert list(parts) == ["turn", "reaction", "feedback.smile", "feedback.gaze"]
         for name, values in whole["parts"].items():
@@ -215,17 +224,17 @@ def test_an_attribution_says_the_parts_of_every_turn(geli, file, attribution, ex
     assert [row["parts"]["reaction"][-1] != 0 for row in rows] == [True, True, False]  # the last word is the agent's
 
 
-def test_signals_that_are_null_count_nothing(geli, file, explainer):
-    null = [session | {"feedback": {"smile": [None] * 3}} for session in FELT[:2]]
+def test_null_signals_count_as_zero(geli, file, explainer):
+    null = [session | {"feedback": {"smile": [None] * 3}} for session in REACTIONS[:2]]
     rows = explained(geli, file(*null), "--model", explainer)
     bare = explained(geli, file(*SESSIONS[:2]), "--model", explainer)
     assert rows == bare
     assert rows[0]["parts"]["feedback.smile"] == [0, 0, 0]
 
 
-def test_reactions_are_read_from_standard_input_and_from_a_corpus(geli, explainer, tmp_path, monkeypatch):
+def test_reactions_from_standard_input_and_from_a_corpus(geli, explainer, tmp_path, monkeypatch, standard_input):
     monkeypatch.setenv("GELI_HF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(json.dumps, FELT))))
+    standard_input(*map(json.dumps, REACTIONS))
     piped = explained(geli, "-", "--model", explainer, "--limit", "2", "--batch-size", "1")
     smiles = [[0.7, math.nan, 0.1], [0.2, 0.9, math.nan]]
     rows = [{"rater_id": ""} | row | {"feedback": {"smile": s}} for row, s in zip(SESSIONS, smiles)]
@@ -237,14 +246,14 @@ def test_reactions_are_read_from_standard_input_and_from_a_corpus(geli, explaine
 
 
 def test_a_file_is_read_as_it_is_explained(file, explainer, capsys):
-    path = file(*[FELT[0]] * 5, FELT[0] | {"feedback": {"smile": [1]}})
+    path = file(*[REACTIONS[0]] * 5, REACTIONS[0] | {"feedback": {"smile": [1]}})
     problem = "line 6, field 'feedback.smile': expected one value per assistant turn, that is 3, found 1"
     with pytest.raises(SystemExit, match=problem):
         main(["score", path, "--model", explainer, "--with-reactions", "--batch-size", "2"])
     assert len(read(capsys.readouterr().out)) == 4
 
 
-def test_a_warning_is_said_once_however_many_batches_there_are(geli, file, explainer, caplog):
+def test_a_warning_comes_once_for_all_batches(geli, file, explainer, caplog):
     long = {"messages": talk(4, words=80)}
     options = ("--model", explainer, "--batch-size", "1")
     explained(geli, file(long, SESSIONS[0] | {"feedback": {"tone": [1, 2, 3]}}, long), *options)
@@ -256,14 +265,16 @@ def test_a_warning_is_said_once_however_many_batches_there_are(geli, file, expla
     assert caplog.messages == [absent, cropped]
 
 
-def test_a_signal_that_some_session_has_is_not_missed(geli, file, explainer, caplog):
-    explained(geli, file(SESSIONS[0], SESSIONS[1], FELT[0]), "--model", explainer, "--batch-size", "1")
+def test_no_warning_if_one_session_has_the_signal(geli, file, explainer, caplog):
+    explained(geli, file(SESSIONS[0], SESSIONS[1], REACTIONS[0]), "--model", explainer, "--batch-size", "1")
     assert caplog.messages == []
 
 
-def test_a_table_shows_what_each_turn_is_the_sum_of(geli, file, attribution, explainer):
-    drawn = geli("score", file(*FELT), "--model", explainer, "--with-reactions", "--format", "table").split("\n\n")
-    for text, session, row in zip(drawn, FELT, attribution.score_sessions(FELT), strict=False):
+def test_a_table_shows_the_parts_of_each_turn(geli, file, attribution, explainer):
+    drawn = geli("score", file(*REACTIONS), "--model", explainer, "--with-reactions", "--format", "table").split(
+        "\n\n"
+    )
+    for text, session, row in zip(drawn, REACTIONS, attribution.score_sessions(REACTIONS), strict=False):
         shown = re.findall(r"\(([^()]+=[^()]+)\)", " ".join(text.split()))
         expected = []
         for reward, *values in zip(row["turn_rewards"], *row["parts"].values()):
@@ -274,90 +285,59 @@ def test_a_table_shows_what_each_turn_is_the_sum_of(geli, file, attribution, exp
         assert text.splitlines()[-1].strip() == f"explained score {row['score']:.1f}{rated}"
 
 
-def test_a_reward_model_sees_no_reaction(problem, file, checkpoint):
-    message = problem("score", file(*FELT), "--model", checkpoint, "--with-reactions")
-    assert message.startswith(f"geli score: --with-reactions: {checkpoint} is a reward model, which sees no reaction.")
-    assert "fit_hindsight(...).attribution.save_pretrained(FOLDER)" in message
+def test_the_model_has_to_fit_the_option(problem, file, checkpoint, explainer):
+    path = file(*REACTIONS)
+    assert "--with-reactions: " in problem("score", path, "--model", checkpoint, "--with-reactions")
+    assert f"--model: {explainer} is an attribution" in problem("score", path, "--model", explainer)
 
 
-def test_an_attribution_without_reactions_is_no_reward_model(problem, file, explainer):
-    message = problem("score", file(*FELT), "--model", explainer)
-    assert message.startswith(f"geli score: --model: {explainer} is an attribution: ")
-    assert "Add --with-reactions; or" in message
-    assert "fit_hindsight(...).reward_model.save_pretrained" in message
+# ------------------------------------------------------------------------------------------------ errors
 
 
-# ------------------------------------------------------------------------------------------------ what goes wrong
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ((SESSIONS[0], "", '{"messages": ['), "{path}, line 3: not JSON"),
+        ((SESSIONS[0], {"session_id": "x"}), "{path}, line 2: expected an object with `messages`"),
+        ((SESSIONS[0], [1, 2]), "{path}, line 2: expected an object with `messages`"),
+        (({"messages": talk(1)},), "{path}, line 1, field 'messages': no message of the assistant"),
+        (("",), "{path}: no session in it"),
+    ],
+)
+def test_a_line_that_is_no_session_is_named(problem, file, checkpoint, lines, message):
+    path = file(*lines)
+    assert problem("score", path, "--model", checkpoint).startswith("geli score: " + message.format(path=path))
 
 
-def test_a_line_that_is_no_json(problem, file, checkpoint):
-    path = file(SESSIONS[0], "", '{"messages": [')
-    message = problem("score", path, "--model", checkpoint)
-    assert message.startswith(f"geli score: {path}, line 3: not JSON (Expecting value at column ")
-
-
-def test_standard_input_that_is_no_json(problem, checkpoint, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
-    assert problem("score", "-", "--model", checkpoint).startswith("geli score: standard input, line 1: not JSON")
-
-
-@pytest.mark.parametrize("line", [{"session_id": "x"}, [1, 2], "3"])
-def test_a_row_without_messages(problem, file, checkpoint, line):
-    path = file(SESSIONS[0], line)
-    message = problem("score", path, "--model", checkpoint)
-    assert message.startswith(f"geli score: {path}, line 2: expected an object with `messages`, found ")
-
-
-def test_messages_without_a_turn_to_reward(problem, file, checkpoint):
-    path = file({"messages": talk(1)})
-    message = problem("score", path, "--model", checkpoint)
-    assert message.startswith(f"geli score: {path}, line 1, field 'messages': no message of the assistant")
-
-
-def test_a_file_that_is_not_there(problem, checkpoint, tmp_path):
+def test_files_that_are_no_sessions(problem, checkpoint, tmp_path, standard_input):
+    (tmp_path / "latin.jsonl").write_bytes(b"\xff\xfe\x00")
+    assert "latin.jsonl, line 1: not JSON" in problem("score", f"{tmp_path}/latin.jsonl", "--model", checkpoint)
     assert f"'{tmp_path}/none.jsonl'" in problem("score", f"{tmp_path}/none.jsonl", "--model", checkpoint)
-    assert "no file or folder 'none'" in problem("score", "none", "--model", checkpoint)
+    assert "'none'" in problem("score", "none", "--model", checkpoint)
+    assert "data_dir: " in problem("score", "candor", "--model", checkpoint)
+    standard_input("hello")
+    assert "standard input, line 1: not JSON" in problem("score", "-", "--model", checkpoint)
 
 
-def test_a_file_without_sessions(problem, file, checkpoint, tmp_path):
-    path = file("")
-    assert problem("score", path, "--model", checkpoint) == f"geli score: {path}: no session in it"
-    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n")
-    path = f"{tmp_path}/picture.png"
-    message = f"geli score: {path}: not text in UTF-8 (invalid start byte at byte 0)"
-    assert problem("score", path, "--model", checkpoint) == message
-
-
-def test_a_model_that_is_not_there(problem, file, tmp_path):
-    path = file(*SESSIONS)
-    for name in (f"{tmp_path}/none", "./none"):
-        assert problem("score", path, "--model", name) == f"geli score: --model: there is no folder {name}"
-    for name in ("none", "nobody/none"):
-        assert problem("score", path, "--model", name).startswith(f"geli score: --model: no reward model '{name}', ")
-
-
-def test_a_model_that_is_no_reward_model(problem, file, tmp_path):
-    message = "geli score: --model: {} is no reward model of geli_hf (its type is {})"
+def test_models_that_are_no_reward_model(problem, file, tmp_path):
     path, bert = file(*SESSIONS), backbone("bert")
-    assert problem("score", path, "--model", bert) == message.format(bert, "'bert'")
-    assert problem("score", path, "--model", str(tmp_path)) == message.format(tmp_path, None)
-
-
-def test_a_corpus_that_needs_a_folder(problem, checkpoint):
-    assert problem("score", "candor", "--model", checkpoint).startswith("geli score: data_dir: say where candor lies")
+    for name in (f"{tmp_path}/none", "./none", "none", "nobody/none", bert, str(tmp_path)):
+        message = problem("score", path, "--model", name)
+        assert message.startswith("geli score: --model: ")
+        assert name in message
 
 
 @pytest.mark.parametrize("flag", ["--limit", "--batch-size"])
 @pytest.mark.parametrize("value", ["0", "-1", "all"])
-def test_a_number_that_makes_no_sense(geli, file, flag, value, capsys):
+def test_a_count_is_positive(geli, file, flag, value, capsys):
     with pytest.raises(SystemExit) as caught:
         geli("score", file(*SESSIONS), "--model", "any", flag, value)
     assert caught.value.code == 2
     assert f"argument {flag}: expected a number from 1, found '{value}'" in capsys.readouterr().err
 
 
-def test_the_process_fails_and_says_why(file):
-    """As a shell sees it: a status other than 0, one line on standard error, nothing on standard output."""
+def test_a_failing_process_explains_itself(file):
+    """A shell gets a status other than 0, one line on standard error and nothing on standard output."""
     path = file("no JSON")
     command = [sys.executable, "-m", "geli_hf.cli", "score", path, "--model", "any"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -366,7 +346,10 @@ def test_the_process_fails_and_says_why(file):
     assert done.stderr.splitlines()[-1].startswith(f"geli score: {path}, line 1: not JSON")
 
 
-def test_a_folder_for_a_file_is_refused(problem, file, checkpoint):
-    assert "leave --data-dir out" in problem(
-        "score", file(SESSIONS[0]), "--model", checkpoint, "--data-dir", "somewhere"
-    )
+def test_a_file_takes_no_data_dir(problem, file, checkpoint):
+    assert "--data-dir: " in problem("score", file(SESSIONS[0]), "--model", checkpoint, "--data-dir", "somewhere")
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, geli_hf.cli; print({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

@@ -136,7 +136,7 @@ def test_again_it_is_brought_up_to_date(tiny, here, owner, push):
 def test_a_dry_run_shows_all_but_what_is_secret(tiny, here, push):
     said = push("space", tiny, "--repo", "owner/tiny", "--dry-run", "--model", "owner/reward", "--secret", "S=sesame")
     assert here.requests == []
-    for shown in ("variable GELI_MODEL=owner/reward\n", "secret S,", "  geli_hf/cli.py\n", "python_version: "):
+    for shown in ("variable GELI_MODEL=owner/reward\n", "secret S,", "  geli_hf/cli/push.py\n", "python_version: "):
         assert shown in said
     assert "sesame" not in said
 

@@ -1,4 +1,4 @@
-"""One number per turn, by the turn's number, or it is no answer; and how the numbers are moved towards the score."""
+"""Answers of a model: one number per turn or none at all, and their renormalisation towards the score."""
 
 import json
 
@@ -25,12 +25,12 @@ TURNS = range(2, 5)  # which the model knows as 3, 4 and 5
         '<think>Perhaps {"3": 9}?</think>\n\n{"3": 1, "4": -0.5, "5": 7.25}',
     ],
 )
-def test_what_is_an_answer(text):
+def test_valid_answers(text):
     assert parse_contributions(text, TURNS, 1, 9) == [1.0, -0.5, 7.25]
 
 
 @pytest.mark.parametrize(
-    ("text", "reason", "told"),
+    ("text", "reason", "message"),
     [
         ("", "the answer is empty", "empty"),
         ("<think>I was cut off", "the answer is empty", "empty"),
@@ -42,28 +42,28 @@ def test_what_is_an_answer(text):
         ("[1, 2, 3]", "the answer is no JSON object", r"\[1.0, 2.0, 3.0\]"),
         ('{"3": 1, "5": 3}', "turns are missing", "no number for turn 4"),
         ("{}", "turns are missing", "turn 3, 4, 5"),
-        ('{"3": 1, "4": 2, "5": 3, "6": 4}', "there are keys that are no turn", "6: expected turns 3 to 5 alone"),
-        ('{"3": 1, "4": 2, "5": 3, "why": "x"}', "there are keys that are no turn", "why"),
+        ('{"3": 1, "4": 2, "5": 3, "6": 4}', "there are keys that nobody asked for", "6: expected 3, 4, 5 alone"),
+        ('{"3": 1, "4": 2, "5": 3, "why": "x"}', "there are keys that nobody asked for", "why"),
         ('{"3": 1, "4": 2, "5": 3, "4": 2}', "a key is there twice", "4: expected every key once"),
         ('{"3": 1, "4": "2", "5": 3}', "a value is no number", "turn 4: expected a number, found '2'"),
         ('{"3": 1, "4": null, "5": 3}', "a value is no number", "turn 4"),
         ('{"3": 1, "4": true, "5": 3}', "a value is no number", "turn 4"),
         ('{"3": 1, "4": [2], "5": 3}', "a value is no number", "turn 4"),
-        ('{"3": 1, "4": NaN, "5": 3}', "a value is no number", "found NaN"),
+        ('{"3": 1, "4": NaN, "5": 3}', "a value is no number", "turn 4"),
         ('{"3": 1, "4": 1e999, "5": 3}', "a value is no number", "turn 4"),
         ('{"3": 1, "4": ' + "1" * 9999 + ', "5": 3}', "a value is no number", "turn 4"),
         ('{"3": 1, "4": 17.5, "5": 3}', "a number is far off the scale", "turn 4: 17.5 .* from 1 to 9"),
         ('{"3": -7.5, "4": 2, "5": 3}', "a number is far off the scale", "turn 3: -7.5"),
     ],
 )
-def test_what_is_none_and_what_is_said_about_it(text, reason, told):
-    with pytest.raises(UnusableAnswer, match=told) as caught:
+def test_invalid_answers(text, reason, message):
+    with pytest.raises(UnusableAnswer, match=message) as caught:
         parse_contributions(text, TURNS, 1, 9)
     assert caught.value.reason == reason
 
 
 @given(st.text() | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(json.dumps))
-def test_whatever_a_model_writes_is_an_answer_or_unusable(text):
+def test_any_text_is_an_answer_or_unusable(text):
     try:
         values = parse_contributions(text, TURNS, 1, 9)
     except UnusableAnswer:
@@ -71,7 +71,7 @@ def test_whatever_a_model_writes_is_an_answer_or_unusable(text):
     assert len(values) == 3
 
 
-def test_the_schema_asks_for_what_is_parsed():
+def test_schema_of_an_answer():
     assert answer_schema(TURNS) == {
         "type": "object",
         "properties": {"3": {"type": "number"}, "4": {"type": "number"}, "5": {"type": "number"}},
@@ -92,19 +92,19 @@ values = st.lists(st.floats(-10, 10), min_size=1, max_size=30)
 
 
 @given(values, st.floats(-10, 10), st.floats(0, 1))
-def test_what_is_renormalised_is_where_the_loss_of_geli_is_least(said, score, weight):
-    said = torch.tensor([said], dtype=torch.float64)
-    rewards = torch.tensor([renormalise(said[0].tolist(), score, weight)], dtype=torch.float64, requires_grad=True)
+def test_renormalised_contributions_minimise_the_loss_of_geli(answers, score, weight):
+    said = torch.tensor([answers], dtype=torch.float64)
+    rewards = torch.tensor([renormalise(answers, score, weight)], dtype=torch.float64, requires_grad=True)
     mask, target = torch.ones_like(said, dtype=torch.bool), torch.tensor([score], dtype=torch.float64)
     geli_loss(rrd_loss(rewards, mask, target), li_loss(rewards, mask, said), weight).backward()
     assert rewards.grad.abs().max() < 1e-12
 
 
 @given(values, st.floats(-10, 10), st.floats(0, 1))
-def test_renormalising_keeps_the_differences_and_closes_its_share_of_the_gap(said, score, weight):
-    moved = np.array(renormalise(said, score, weight))
-    np.testing.assert_allclose(moved - moved[0], np.array(said) - said[0], atol=1e-12)
-    np.testing.assert_allclose(score - moved.mean(), weight * (score - np.mean(said)), atol=1e-9)
+def test_renormalising_keeps_differences_and_closes_a_share_of_the_gap(answers, score, weight):
+    moved = np.array(renormalise(answers, score, weight))
+    np.testing.assert_allclose(moved - moved[0], np.array(answers) - answers[0], atol=1e-12)
+    np.testing.assert_allclose(score - moved.mean(), weight * (score - np.mean(answers)), atol=1e-9)
 
 
 def test_a_weight_out_of_range():

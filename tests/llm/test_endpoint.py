@@ -1,4 +1,4 @@
-"""Asking a server that is well, full, broken, silent, or wants something else."""
+"""Requests to a server that works, is full, broken or silent, or wants another form."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ def ask(backend: Endpoint, stop=None):
     return backend.ask(QUESTION, SCHEMA, backend.parameters(2), stop or threading.Event())
 
 
-def test_a_good_answer_and_the_request_that_it_answers(server):
+def test_an_answer_and_its_request(server):
     running = server()
     answer = ask(endpoint(running))
     assert (answer.text, answer.cut, answer.prompt_tokens, answer.answer_tokens) == (ANSWER, False, 100, 10)
@@ -47,7 +47,7 @@ def test_a_good_answer_and_the_request_that_it_answers(server):
     }
 
 
-def test_parameters_of_the_users_own(server):
+def test_own_parameters_replace_the_defaults(server):
     running = server()
     own = {"temperature": None, "max_tokens": None, "max_completion_tokens": 500, "reasoning": {"effort": "low"}}
     ask(endpoint(running, parameters=own))
@@ -58,7 +58,7 @@ def test_parameters_of_the_users_own(server):
 
 @pytest.mark.parametrize("status", [400, 422])
 @pytest.mark.parametrize(("refused", "taken"), [(1, {"type": "json_object"}), (2, None)])
-def test_a_server_that_refuses_the_schema_is_asked_for_less_and_remembered(server, status, refused, taken):
+def test_a_refused_schema_falls_back_to_a_simpler_form(server, status, refused, taken):
     running = server(*[status] * refused)
     backend = endpoint(running)
     assert ask(backend).text == ANSWER
@@ -68,7 +68,7 @@ def test_a_server_that_refuses_the_schema_is_asked_for_less_and_remembered(serve
     assert formats[refused:] == [taken, taken]
 
 
-def test_a_question_that_is_refused_in_every_form_says_nothing_about_the_next(server):
+def test_a_question_refused_in_every_form_keeps_the_schema(server):
     too_long = Reply(status=400, body=json.dumps({"object": "error", "message": "context of 4096 exceeded"}))
     running = server(*[too_long] * 3)
     backend = endpoint(running)
@@ -83,7 +83,7 @@ def test_a_question_that_is_refused_in_every_form_says_nothing_about_the_next(se
     [429, 500, 503, 408, Reply(drop=True), Reply(body="<html>"), Reply(body="{}"), Reply(body='{"choices": []}')],
     ids=str,
 )
-def test_what_passes_is_tried_again(server, reply):
+def test_temporary_errors_are_tried_again(server, reply):
     running = server(reply, reply)
     assert ask(endpoint(running)).text == ANSWER
     assert len(running.requests) == 3
@@ -99,7 +99,7 @@ def test_what_passes_is_tried_again(server, reply):
     ],
     ids=str,
 )
-def test_what_does_not_pass_is_given_up(server, reply, reason):
+def test_lasting_errors_are_given_up(server, reply, reason):
     running = server(answer=lambda body: reply)
     with pytest.raises(CallError, match=reason):
         ask(endpoint(running))
@@ -123,7 +123,7 @@ def test_retry_after_is_waited_for(server, how):
     assert second - first >= (0.2 if how == "seconds" else 0.1)  # a date has no fractions of a second
 
 
-def test_all_threads_wait_for_what_one_was_asked_to(server):
+def test_retry_after_holds_for_all_threads(server):
     running = server(Reply(status=429, body="full", headers={"Retry-After": "0.3"}))
     backend = endpoint(running)
     first = threading.Thread(target=ask, args=(backend,))
@@ -135,9 +135,9 @@ def test_all_threads_wait_for_what_one_was_asked_to(server):
     assert min(running.times[1:]) - running.times[0] >= 0.3
 
 
-def test_who_asks_to_come_back_much_later_is_not_waited_for(server):
+def test_a_long_retry_after_ends_the_run(server):
     running = server(Reply(status=429, body="full", headers={"Retry-After": "86400"}))
-    with pytest.raises(BackendError, match="asks to come back in 86400 s"):
+    with pytest.raises(BackendError, match="86400 s"):
         ask(endpoint(running))
 
 
@@ -158,21 +158,21 @@ def test_a_wait_ends_when_the_run_does(server):
 @pytest.mark.parametrize(
     ("status", "cause"), [(401, "no key was sent"), (402, "credit"), (403, "no key"), (404, "the model's name")]
 )
-def test_what_no_other_question_would_change_ends_the_run(server, status, cause):
+def test_a_refused_key_or_model_ends_the_run(server, status, cause):
     running = server(Reply(status=status, body="no"))
     with pytest.raises(BackendError, match=f"{running.url} answers {status} for the model m; .*{cause}"):
         ask(endpoint(running))
     assert len(running.requests) == 1
 
 
-def test_nobody_there():
+def test_no_server():
     with ChatServer() as server:
         pass
     with pytest.raises(BackendError, match=f"nobody answers at {server.url}"):
         ask(endpoint(server, tries=2))
 
 
-def test_an_offline_client_says_so(server, monkeypatch):
+def test_an_offline_client(server, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(BackendError, match="HF_HUB_OFFLINE is set"):
         ask(endpoint(server()))
@@ -181,7 +181,7 @@ def test_an_offline_client_says_so(server, monkeypatch):
 # ------------------------------------------------------------------------------------------------ the key
 
 
-def test_a_named_key_is_sent_and_that_of_the_hub_is_not(server, monkeypatch):
+def test_only_a_named_key_is_sent_to_a_url(server, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_not_for_strangers")
     monkeypatch.setenv("MY_KEY", SECRET)
     running = server()
@@ -193,7 +193,7 @@ def test_a_named_key_is_sent_and_that_of_the_hub_is_not(server, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [400, 401, 429, 500])
-def test_no_error_holds_the_key_even_if_the_server_repeats_it(server, monkeypatch, caplog, status):
+def test_errors_and_logs_hold_no_key(server, monkeypatch, caplog, status):
     monkeypatch.setenv("MY_KEY", SECRET)
     running = server(answer=lambda body: Reply(status=status, body=f"Incorrect API key provided: {SECRET}"))
     backend = endpoint(running, token_variable="MY_KEY", tries=2)
@@ -201,11 +201,11 @@ def test_no_error_holds_the_key_even_if_the_server_repeats_it(server, monkeypatc
         ask(backend)
     told = "".join(traceback.format_exception(caught.value))
     assert "***" in told
-    for text in (told, repr(backend), caplog.text, json.dumps(backend.identity)):
+    for text in (told, repr(backend), str(vars(caught.value)), caplog.text, json.dumps(backend.identity)):
         assert SECRET not in text
 
 
-def test_a_key_in_an_answer_is_taken_out(server, monkeypatch):
+def test_a_key_in_an_answer_is_removed(server, monkeypatch):
     monkeypatch.setenv("MY_KEY", SECRET)
     assert ask(endpoint(server(f"It is {SECRET}."), token_variable="MY_KEY")).text == "It is ***."
 
@@ -218,14 +218,14 @@ def test_a_variable_that_is_not_set(monkeypatch):
 @pytest.mark.parametrize(
     "url", [f"http://me:{SECRET}@localhost/v1", f"http://localhost/v1?key={SECRET}", "localhost:8000", "file:///x"]
 )
-def test_a_url_that_is_none_or_holds_a_secret(url):
+def test_an_invalid_url_or_one_with_a_secret(url):
     with pytest.raises(ValueError, match="base_url: ") as caught:
         Endpoint("m", base_url=url)
     assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("options", [{}, {"base_url": "http://localhost/v1", "provider": "auto"}])
-def test_who_runs_the_model_has_to_be_said(options):
+def test_one_of_url_and_provider_is_required(options):
     with pytest.raises(ValueError, match="give one of them"):
         Endpoint("m", **options)
 
@@ -233,7 +233,7 @@ def test_who_runs_the_model_has_to_be_said(options):
 # ------------------------------------------------------------------------------------------------ providers
 
 
-def test_a_provider_gets_the_token_of_the_hub_and_its_own_form_of_the_request(server, monkeypatch):
+def test_a_provider_gets_the_token_of_the_hub(server, monkeypatch):
     running = server()
     monkeypatch.setenv("HF_TOKEN", "hf_mine")
     backend = Endpoint("owner/name", provider="auto", backoff=0.001)
@@ -247,7 +247,7 @@ def test_a_provider_gets_the_token_of_the_hub_and_its_own_form_of_the_request(se
     assert backend.identity == {"model": "owner/name", "backend": "provider auto"}
 
 
-def test_a_provider_without_a_key_or_that_nobody_knows(monkeypatch):
+def test_a_provider_without_a_key_or_an_unknown_one(monkeypatch):
     monkeypatch.setattr("geli_hf.llm.endpoint.get_token", lambda: None)
     monkeypatch.setattr("huggingface_hub.inference._providers._common.get_token", lambda: None)
     with pytest.raises(BackendError, match="You must provide an api_key"):

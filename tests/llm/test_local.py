@@ -35,7 +35,7 @@ def ask(model: LocalModel, content: str = "once: 5", stop=None):
     return model.ask(messages, answer_schema(range(1)), model.parameters(1), stop or threading.Event())
 
 
-def test_it_writes_what_the_model_writes_greedily(folder):
+def test_the_answer_is_greedy(folder):
     answer = ask(LocalModel(folder, max_tokens=12))
     tokenizer, model = AutoTokenizer.from_pretrained(folder), LlamaForCausalLM.from_pretrained(folder)
     ids = tokenizer("user: once: 5\nassistant:", return_tensors="pt").input_ids
@@ -51,7 +51,7 @@ def test_it_writes_what_the_model_writes_greedily(folder):
     assert (answer.prompt_tokens, answer.answer_tokens) == (asked, len(written))
 
 
-def test_rubbish_is_counted_as_failure(folder, sessions, tmp_path):
+def test_invalid_answers_are_counted_as_failures(folder, sessions, tmp_path):
     decomposer = LlmDecomposer(LocalModel(folder, max_tokens=8), prompt=SHORT, attempts=2, cache_dir=tmp_path / "kept")
     out, report = decomposer.decompose(sessions)
     assert all(map(all_nan, signal(out)))
@@ -65,19 +65,19 @@ def test_a_question_that_does_not_fit(folder):
         ask(LocalModel(folder), "river " * 600)
 
 
-def test_a_run_that_has_ended_asks_nothing(folder):
+def test_an_ended_run_generates_nothing(folder):
     stop = threading.Event()
     stop.set()
     with pytest.raises(BackendError, match="the run has ended"):
         ask(LocalModel(folder), stop=stop)
 
 
-def test_a_model_that_does_not_chat():
+def test_a_model_without_a_chat_template():
     with pytest.raises(BackendError, match="has no chat template"):
         ask(LocalModel(backbone("llama")))
 
 
-def test_a_folder_whose_weights_change_is_another_model(folder, tmp_path):
+def test_a_folder_with_other_weights_is_another_model(folder, tmp_path):
     (tmp_path / "weights").write_text("a")
     before = LocalModel(str(tmp_path)).identity
     assert LocalModel(str(tmp_path)).identity == before

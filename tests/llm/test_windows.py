@@ -18,17 +18,17 @@ from geli_hf.llm import merge_windows, split_windows
         (11, [range(0, 6), range(2, 8), range(5, 11)]),
     ],
 )
-def test_by_hand_with_six_turns_of_which_two_are_shared(turns, expected):
+def test_windows_of_six_that_share_two(turns, expected):
     assert split_windows(turns, 6, 2) == expected
 
 
-def test_a_turn_in_several_windows_gets_the_mean_of_their_answers():
+def test_a_turn_gets_the_mean_of_its_windows():
     windows = [range(0, 3), range(1, 4), range(2, 5)]
     assert merge_windows(5, windows, [[1, 2, 3], [4, 5, 6], [10, 8, 7]]) == [1, 3, 6, 7, 7]
 
 
 @given(st.integers(1, 400), st.integers(1, 50), st.integers(0, 49))
-def test_windows_cover_every_turn_and_share_what_was_asked_for(turns, window, overlap):
+def test_windows_cover_every_turn_and_share_the_overlap(turns, window, overlap):
     if overlap >= window:
         with pytest.raises(ValueError, match="overlap < window"):
             split_windows(turns, window, overlap)

@@ -15,9 +15,8 @@ from tqdm.auto import tqdm
 
 from ...cache import cache_root
 from ...llm.answers import choice_schema, parse_choices
-from ...llm.asking import Asking, LlmReport
-from ...llm.backend import AnswerCache, Backend
-from ...llm.prompting import TOLD_OF_AN_ANSWER
+from ...llm.asking import AnswerCache, LlmReport, Questioner
+from ...llm.backend import Backend
 from ...sessions import Message
 
 # What people were asked in the studies of GELI (arXiv 2403.11330) and LLM-GELI (arXiv 2505.15922), in our words.
@@ -100,7 +99,7 @@ class LlmJudge:
         """
         names = [str(index) for index in range(len(first))] if names is None else names
         report = LlmReport(what="pairs of replies judged")
-        asking = Asking(self.backend, self.answers, self.attempts, report)
+        asking = Questioner(self.backend, self.answers, self.attempts, report)
         wins = np.full((len(first), len(self.criteria)), np.nan)
         differ = [index for index, (a, b) in enumerate(zip(first, second)) if a.split() != b.split()]
         for index in set(range(len(first))) - set(differ):
@@ -113,7 +112,7 @@ class LlmJudge:
 
         swayed, answered = 0, 0
         with tqdm(total=len(differ), desc="Comparing replies", unit=" pairs") as bar:
-            judged = asking.each(differ, lambda index: names[index], both_ways, max_concurrency)
+            judged = asking.ask_all(differ, lambda index: names[index], both_ways, max_concurrency)
             for said, index in zip(judged, differ):
                 if said is not None:
                     wins[index] = [_verdict(as_b, as_a) for as_b, as_a in zip(*said)]
@@ -123,7 +122,7 @@ class LlmJudge:
                 bar.update()
         return Verdicts(tuple(self.criteria), wins, swayed / answered if answered else 0.0, report)
 
-    def _ask(self, asking: Asking, dialogue: Sequence[Message], a: str, b: str) -> list[str]:
+    def _ask(self, asking: Questioner, dialogue: Sequence[Message], a: str, b: str) -> list[str]:
         """Of each criterion "A", "B" or "tie"."""
         names = list(self.criteria)
         values = {
@@ -139,29 +138,18 @@ class LlmJudge:
         }
         # In one go: what people say may look like a placeholder.
         text = re.sub(r"\{([a-z]+)\}", lambda match: values[match[1]], self._template).strip()
-        return asking.useful(
-            {"role": "user", "content": text},
+        return asking.ask_until_valid(
+            text,
             choice_schema(names, CHOICES),
             len(names),
             lambda answer: parse_choices(answer, names, CHOICES),
-            _retry,
+            '"A", "B" or "tie" each.',
         )
 
 
 def _verdict(as_b: str, as_a: str) -> float:
     """For the second reply, of what was said when it was B and when it was A."""
     return {("B", "A"): 1.0, ("A", "B"): 0.0}.get((as_b, as_a), 0.5)
-
-
-def _retry(question: Message, answer: str, problem: str) -> list[Message]:
-    told = (
-        f'That answer can\'t be used: {problem}. Answer with the JSON object and nothing else: "A", "B" or "tie" each.'
-    )
-    return [
-        question,
-        {"role": "assistant", "content": answer[:TOLD_OF_AN_ANSWER].strip() or "(no answer)"},
-        {"role": "user", "content": told},
-    ]
 
 
 def _one_line(text: str) -> str:
