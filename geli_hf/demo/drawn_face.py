@@ -44,10 +44,7 @@ class _Canvas:
         around, down = width * np.cos(angle), height * np.sin(angle)
         turn = math.radians(turned)
         points = np.stack(
-            [
-                x + around * math.cos(turn) - down * math.sin(turn),
-                y + around * math.sin(turn) + down * math.cos(turn),
-            ],
+            [x + around * math.cos(turn) - down * math.sin(turn), y + around * math.sin(turn) + down * math.cos(turn)],
             axis=1,
         )
         self.line(points, colour, line=line, blur=blur, share=share)
