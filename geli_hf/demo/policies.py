@@ -189,11 +189,10 @@ def load_reward_model(reward: str | Path, *, device: str | torch.device = "cpu")
         ModelError: there is none.
     """
     with _loading("a reward model", "reward"):
-        if is_attribution(str(reward), "reward"):
-            raise ValueError(
-                f"{reward} is an attribution, which explains recorded sessions; name the folder beside it"
-            )
-        return GeliRewardModel.from_pretrained(reward, dtype=torch.float32).to(device).eval()
+        if not is_attribution(str(reward), "reward"):
+            return GeliRewardModel.from_pretrained(reward, dtype=torch.float32).to(device).eval()
+    problem = f"{reward} is an attribution, which explains recorded sessions; name the folder beside it"
+    raise ModelError("reward", f"expected a reward model: {problem}")
 
 
 def load_attribution(name: str | Path) -> HindsightAttribution:
