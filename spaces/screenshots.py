@@ -1,12 +1,11 @@
-"""The README's pictures of both pages, taken in a browser while somebody uses them.
+"""Take the README's pictures of both pages in a browser.
 
     python spaces/screenshots.py
 
-Starts both apps with what ships, talks with them, and writes spaces/images/chat.png and facial_signal.png. The face
-before the camera is drawn. Needs the extras `demo`, `faces` and `dev`, and a chromium.
+Starts both apps with the models that ship, uses them, and writes spaces/images/chat.png and facial_signal.png. The
+face before the camera is drawn. Needs the extras `demo`, `faces` and `dev`, and chromium.
 """
 
-import argparse
 import base64
 import io
 import os
@@ -24,36 +23,35 @@ from urllib.request import urlopen
 
 import av
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from geli_hf.demo.drawn_face import draw_face
 
 HERE = Path(__file__).parent
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SCREEN = {"width": 1280, "height": 860}
-PATIENCE = 120  # seconds
-LISTENS = 8  # seconds, and as many the face smiles
+TIMEOUT = 120  # seconds
+FACE_SECONDS = 8  # of each face before the camera
 
 
 @contextmanager
 def served(name: str) -> Iterator[str]:
-    """The address of an app of spaces/, which keeps nothing."""
+    """Serve an app of spaces/, whose collection is deleted, and yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        places = {"GRADIO_SERVER_PORT": str(port), "GELI_COLLECT": folder}
-        app = subprocess.Popen([sys.executable, HERE / name / "app.py"], env=os.environ | places)
+        variables = {"GRADIO_SERVER_PORT": str(port), "GELI_COLLECT": folder}
+        app = subprocess.Popen([sys.executable, HERE / name / "app.py"], env=os.environ | variables)
         try:
-            yield answering(f"http://127.0.0.1:{port}", app)
+            yield wait_for(f"http://127.0.0.1:{port}", app)
         finally:
             app.terminate()
             app.wait()
 
 
-def answering(address: str, app: subprocess.Popen) -> str:
-    until = time.monotonic() + PATIENCE
-    while app.poll() is None and time.monotonic() < until:
+def wait_for(address: str, app: subprocess.Popen) -> str:
+    end = time.monotonic() + TIMEOUT
+    while app.poll() is None and time.monotonic() < end:
         try:
             urlopen(address)
             return address
@@ -63,20 +61,20 @@ def answering(address: str, app: subprocess.Popen) -> str:
 
 
 def write_camera(path: Path, rate: int = 30) -> None:
-    """What the camera shows again and again: the drawn face listens, and then smiles."""
+    """Write the clip that the camera repeats: the drawn face listens, then smiles."""
     with av.open(str(path), "w", format="mjpeg") as file:  # which chromium plays at this rate
         stream = file.add_stream("mjpeg", rate=rate)
         stream.width, stream.height, stream.pix_fmt = 640, 480, "yuvj420p"
         for smile in (0.0, 1.0):
             frame = av.VideoFrame.from_ndarray(draw_face(smile), format="rgb24").reformat(format="yuvj420p")
-            for _ in range(LISTENS * rate):
+            for _ in range(FACE_SECONDS * rate):
                 frame.pts = None
                 file.mux(stream.encode(frame))
         file.mux(stream.encode())
 
 
 def chat(page: Page) -> None:
-    """Both policies, a poor reply of the base policy, and both again; at temperature 0 they always say the same."""
+    """Let both policies answer, then the base policy, then both; at temperature 0 the replies are always the same."""
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("Temperature").first.fill("0")
     page.get_by_label("Temperature").first.press("Tab")
@@ -97,7 +95,7 @@ def chat(page: Page) -> None:
 
 
 def facial_signal(page: Page) -> None:
-    """The camera is on, and the scripted partner speaks while the face smiles now and then."""
+    """Let the scripted partner speak while the face before the camera smiles now and then."""
     page.get_by_text("Click to Access Webcam").click()
     page.get_by_text("Record", exact=True).click()
     smile = "Number(document.querySelector('#now [data-smile]')?.dataset.smile)"
@@ -105,53 +103,42 @@ def facial_signal(page: Page) -> None:
         page.wait_for_function(f"{smile} {'> 0.6' if count % 2 else '< 0.4'}")
         page.get_by_role("button", name="Let the partner speak").click()
         page.wait_for_function(f"document.querySelectorAll('#dialogue .g-assistant').length === {count}")
-        page.wait_for_timeout(1000 * (LISTENS - 3))  # in which the face is seen
+        page.wait_for_timeout(1000 * (FACE_SECONDS - 3))  # in which the face is seen
     page.wait_for_function(f"{smile} > 0.6")
-    page.wait_for_timeout(1500)  # what is read of the face is a moment behind it
+    page.wait_for_timeout(1500)  # the smile on the page is a moment behind the camera
 
 
-def take(page: Page, path: Path) -> None:
-    """All of the page, with 256 colours, in which it looks the same and is a fraction as large."""
-    area = {"x": 0, "y": 0, "width": SCREEN["width"], "height": page.evaluate("document.documentElement.scrollHeight")}
-    # Playwright's own would resize the window, and the box around the face would come after.
-    shot = page.context.new_cdp_session(page).send(
-        "Page.captureScreenshot", {"captureBeyondViewport": True, "clip": area | {"scale": 1}}
-    )
-    image = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
-    path.parent.mkdir(exist_ok=True)
-    image.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
-    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+def take(browser: Browser, name: str, use) -> None:
+    """Use a page and write a picture of all of it, in 256 colours."""
+    with served(name) as address:
+        page = browser.new_page(viewport=SCREEN, color_scheme="light", permissions=["camera"])
+        page.set_default_timeout(1000 * TIMEOUT)
+        page.goto(address)
+        page.wait_for_selector(".g-thread")
+        use(page)
+        page.mouse.move(0, 0)
+        page.evaluate("document.activeElement.blur()")
+        page.wait_for_timeout(1000)  # until colours have faded in
+        area = {"x": 0, "y": 0, "width": SCREEN["width"], "scale": 1}
+        area["height"] = page.evaluate("document.documentElement.scrollHeight")
+        # Playwright's own screenshot would resize the window, and the box around the face would lag behind.
+        options = {"captureBeyondViewport": True, "clip": area}
+        shot = page.context.new_cdp_session(page).send("Page.captureScreenshot", options)
+        image = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
+        image.quantize(256, dither=Image.Dither.NONE).save(HERE / "images" / f"{name}.png", optimize=True)
+        page.close()
 
 
-def main(argv: list[str] | None = None) -> None:
-    pages = {"chat": chat, "facial_signal": facial_signal}
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--pages", nargs="+", choices=pages, default=list(pages), help="default: both")
-    parser.add_argument("--output-dir", type=Path, default=HERE / "images", help="default: spaces/images")
-    arguments = parser.parse_args(argv)
-    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if chromium is None:
-        sys.exit(f"screenshots: needs a browser, one of {', '.join(BROWSERS)}: apt-get install chromium")
+def main() -> None:
+    chromium = shutil.which("chromium") or sys.exit("screenshots: needs chromium: apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         camera = Path(folder, "camera.mjpeg")
         write_camera(camera)
         flags = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        browser = driver.chromium.launch(
-            executable_path=chromium, args=[*flags, f"--use-file-for-fake-video-capture={camera}"]
-        )
-        for name in arguments.pages:
-            with served(name) as address:
-                context = browser.new_context(viewport=SCREEN, color_scheme="light", permissions=["camera"])
-                context.set_default_timeout(1000 * PATIENCE)
-                page = context.new_page()
-                page.goto(address)
-                page.wait_for_selector(".g-thread")
-                pages[name](page)
-                page.mouse.move(0, 0)
-                page.evaluate("document.activeElement.blur()")
-                page.wait_for_timeout(1000)  # in which colours have changed that change slowly
-                take(page, arguments.output_dir / f"{name}.png")
-                context.close()
+        flags.append(f"--use-file-for-fake-video-capture={camera}")
+        browser = driver.chromium.launch(executable_path=chromium, args=flags)
+        take(browser, "chat", chat)
+        take(browser, "facial_signal", facial_signal)
         browser.close()
 
 

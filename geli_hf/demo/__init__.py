@@ -1,4 +1,4 @@
-"""What the web demos are made of: pure functions and small classes that know nothing of Gradio, and one look for all.
+"""Parts of the web demos in `spaces/`, which lay out the pages and launch them.
 
-The pages themselves are in `spaces/`. Only `look.theme` and `serving` need Gradio, which is optional.
+Only `serving`, `chat_events` and `facial_events` import Gradio, which is optional.
 """

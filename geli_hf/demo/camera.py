@@ -1,116 +1,194 @@
-"""The listener's smile while a reply is on the screen, as Local Implicit feedback. No frame is kept."""
+"""Facial expressions before a camera or in a video, as Local Implicit feedback. No frame is kept."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
+from ..affect import VideoAffect, face_classifier, face_detector
 from ..affect.emotions import EMOTIONS, HAPPINESS
-from ..affect.faces import Box, FaceClassifier, FaceDetector
+from ..affect.faces import Box, FaceClassifier
+from ..affect.frames import VideoFrames
 from ..affect.turns import affect_of_turns
-from .conversation import Conversation
+from ..affect.video import LiveAffect
+from .conversation import Turn
 
-# A reply counts with what the face showed in so many seconds after it was there: in these it is read, and later
-# somebody is thinking of the answer.
-LOOKED_AT = 20.0
-MOST_PIXELS = 1920 * 1080  # of a frame
-MOST_SAMPLES = 20_000  # of one watch, more than two hours at two a second
-_NOTHING = np.full(len(EMOTIONS), np.nan, np.float32)
+SHIPPED, DEEPFACE = "geli", "deepface"
+# A turn counts with the face of so many seconds after it appeared: in these it is heard or read.
+REACTION_SECONDS = 20.0
+STORED_SECONDS = 3_600.0
+MAX_PIXELS = 1920 * 1080  # of a frame
+VIDEO_FPS = 5.0
 
 
-@dataclass
-class Face:
-    """What a frame shows: the box of the face and the probability of a smile; None and NaN if no face."""
-
-    box: Box | None
-    smile: float
+class VideoTooLong(ValueError):
+    """A video is longer than the demo takes."""
 
 
 class FaceReader:
-    """A detector and a classifier that every visitor shares."""
+    """The detector and the classifiers that all visitors share; a classifier is loaded when it is first asked for."""
 
-    def __init__(self, detector: FaceDetector, classifier: FaceClassifier):
-        self.detector, self.classifier = detector, classifier
-        self._lock = Lock()  # OpenCV's detectors look at one picture at a time
+    def __init__(self):
+        self._detecting = Lock()  # OpenCV's detectors look at one picture at a time
+        self._loading = Lock()
+        self._classifiers: dict[str, FaceClassifier] = {}
+        self._detector = face_detector()
 
-    def read(self, image: np.ndarray) -> tuple[Box | None, np.ndarray]:
-        """The greatest face of a picture (height, width) uint8, and its emotions (8,); without a face None and NaN."""
-        with self._lock:
-            boxes = self.detector.detect(image)
-        if not boxes:
-            return None, _NOTHING
-        box = max(boxes, key=lambda box: box.width * box.height)
-        return box, self.classifier.classify(self.classifier.crop(image, box)[None])[0]
+    def classifier(self, name: str = SHIPPED) -> FaceClassifier:
+        """Return the classifier of that name, as `geli_hf.affect.face_classifier` loads it.
+
+        Raises:
+            ImportError, OSError, RuntimeError, ValueError: it can't be loaded.
+        """
+        with self._loading:
+            if name not in self._classifiers:
+                self._classifiers[name] = face_classifier(name)
+            return self._classifiers[name]
+
+    def track(self, name: str = SHIPPED) -> LiveAffect:
+        """Start a track of one viewer's face, for `read`."""
+        return VideoAffect(self.classifier(name), self._detector, fps=2.0).live()
+
+    def read(self, track: LiveAffect, picture: np.ndarray) -> tuple[Box, np.ndarray] | None:
+        """Read one frame of a viewer.
+
+        Args:
+            picture: (height, width) grey or (height, width, 3) RGB, uint8.
+
+        Returns:
+            The face's box in pixels and (8,) probabilities in the order of `EMOTIONS`; None without a face.
+        """
+        with self._detecting:
+            return track(picture)
+
+    def read_video(
+        self,
+        source: str | Path | io.BytesIO,
+        *,
+        name: str = SHIPPED,
+        minutes: float = math.inf,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> pd.DataFrame:
+        """Read the face in a video, five frames a second.
+
+        Args:
+            source: the video.
+            name: of the classifier.
+            minutes: longest video.
+            progress: called with the share of the video that is done; NaN if its length is unknown.
+
+        Returns:
+            A table as of `VideoAffect`.
+
+        Raises:
+            VideoTooLong: the video is longer than `minutes`.
+            FileNotFoundError, ValueError: see `VideoFrames`.
+        """
+        frames = VideoFrames(source, VIDEO_FPS)
+        too_long = VideoTooLong(
+            f"The video is longer than {minutes:g} minutes, which is what this demo takes. Cut it."
+        )
+        if frames.duration > 60 * minutes:
+            raise too_long
+
+        def pictures() -> Iterator[tuple[float, np.ndarray]]:
+            for frame in frames:
+                if frame.time > 60 * minutes:
+                    raise too_long
+                progress(min(1.0, frame.time / frames.duration) if frames.duration else math.nan)
+                yield frame.time, frame.image
+
+        # A detector of its own, so that cameras go on meanwhile.
+        table = VideoAffect(self.classifier(name), face_detector(), fps=VIDEO_FPS)(pictures())
+        if frames.incomplete:
+            table.attrs["incomplete"] = frames.incomplete
+        return table
 
 
 @dataclass
 class Watch:
-    """What was seen in one tab: times and emotions, and no picture."""
+    """Facial expressions seen in one tab: times and probabilities, and no picture."""
 
+    classifier: str = SHIPPED
     seconds: list[float] = field(default_factory=list)
-    emotions: list[np.ndarray] = field(default_factory=list)
+    emotions: list[np.ndarray] = field(default_factory=list)  # (8,) each
+    track: LiveAffect | None = field(default=None, repr=False)
 
-    def see(self, reader: FaceReader, picture: np.ndarray, now: float) -> Face:
-        """Read a frame and keep what it showed.
+    @property
+    def smiles(self) -> list[float]:
+        return [float(each[HAPPINESS]) for each in self.emotions]
+
+    def see(self, faces: FaceReader, picture: np.ndarray, now: float) -> tuple[Box | None, float]:
+        """Read a frame and store its probabilities, which are forgotten after an hour.
 
         Args:
-            picture: (height, width) or (height, width, 3) uint8.
-        """
-        grey = picture if picture.ndim == 2 else luma(picture)
-        box, emotions = reader.read(grey)
-        if len(self.seconds) < MOST_SAMPLES:
-            self.seconds.append(now)
-            self.emotions.append(emotions)
-        return Face(box, float(emotions[HAPPINESS]))
+            faces: reads it.
+            picture: (height, width) or (height, width, 3) RGB, uint8.
+            now: time in seconds.
 
-    def feedback(self, conversation: Conversation) -> dict[str, list[float]]:
-        """`affect` and `affect_mean` for each turn of the assistant; empty if no face was seen in any of them."""
-        turns = conversation.turns
-        start = [turns[index].at for index in conversation.replies]
-        if not self.seconds or not start:
-            return {}
-        stop = []
-        for index, begins in zip(conversation.replies, start):
-            answered = turns[index + 1].at if index + 1 < len(turns) else math.inf
-            stop.append(min(answered, begins + LOOKED_AT))  # NaN for a turn that was loaded, which nobody watched
-        # However few its words, a reply stays on the screen until it is answered: no turn is too short.
-        words = np.ones(len(start))
-        affect, mean = affect_of_turns(
-            np.array(self.seconds), np.array(self.emotions), np.array(start), np.array(stop), words, short_words=0
-        )
-        if np.isnan(mean).all():
-            return {}
+        Returns:
+            The face's box in pixels and the probability of a smile; None and NaN without a face.
+        """
+        if self.track is None:
+            self.track = faces.track(self.classifier)
+        box, emotions = faces.read(self.track, picture) or (None, np.full(len(EMOTIONS), np.nan, np.float32))
+        self.seconds.append(now)
+        self.emotions.append(emotions)
+        while now - self.seconds[0] > STORED_SECONDS:
+            del self.seconds[0], self.emotions[0]
+        return box, float(emotions[HAPPINESS])
+
+    def signals(self, turns: Sequence[Turn]) -> dict[str, list[float]]:
+        """Compute `affect` and `affect_mean` of each turn of the assistant, as `affect_of_turns` does.
+
+        A turn counts with the face from when it appears until the next turn, for `REACTION_SECONDS` at most. The value
+        is NaN where no face was seen, or nobody knows when the turn appeared.
+        """
+        rewarded = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+        start = np.array([turns[index].at for index in rewarded])
+        following = [turns[index + 1].at if index + 1 < len(turns) else math.inf for index in rewarded]
+        stop = np.minimum(start + REACTION_SECONDS, following)
+        emotions = np.array(self.emotions).reshape(-1, len(EMOTIONS))
+        # However few its words, a turn lasts until the next: none is too short for a face to answer.
+        words = np.ones(len(rewarded))
+        affect, mean = affect_of_turns(np.array(self.seconds), emotions, start, stop, words, short_words=0)
         return {"affect": affect.tolist(), "affect_mean": mean.tolist()}
 
+    def feedback(self, turns: Sequence[Turn]) -> dict[str, list[float]]:
+        """Return the `signals`, or an empty dict if no face was seen during any turn."""
+        signals = self.signals(turns)
+        return {} if np.isnan(signals["affect_mean"]).all() else signals
 
-def picture_of(frame: dict | None) -> np.ndarray | None:
-    """The grey (height, width) uint8 of what a browser sends of its camera; None if it is no picture, or too large.
 
-    Gradio would read it too, and where it can't, write a part of it into the server's log.
+def read_frame(frame: dict | None) -> np.ndarray | None:
+    """Decode a frame of a browser's camera; None if it is no picture, or too large.
+
+    Gradio would decode it too, and where it can't, write a part of it into the server's log.
 
     Args:
-        frame: as Gradio passes it on. Its `url` holds the picture itself (`data:image/jpeg;base64,...`); what else
-            could be named there, a file or an address, is not opened.
+        frame: as Gradio passes it on. Its `url` holds the picture itself (`data:image/jpeg;base64,...`). A file or an
+            address that it names is not opened.
+
+    Returns:
+        (height, width) uint8, grey.
     """
     kind, _, content = str((frame or {}).get("url")).partition(",")
     if not kind.startswith("data:image/"):
         return None
     try:
         image = Image.open(io.BytesIO(base64.b64decode(content)))
-        if image.width * image.height > MOST_PIXELS:
+        if image.width * image.height > MAX_PIXELS:
             return None
         image.draft("L", image.size)  # of a JPEG nothing but the luma is decoded
         return np.asarray(image.convert("L"))
     except (OSError, ValueError):
         return None
-
-
-def luma(picture: np.ndarray) -> np.ndarray:
-    """The grey of an RGB picture (height, width, 3), as video has it (Rec. 601)."""
-    return np.rint(picture[..., :3].astype(np.float32) @ np.float32([0.299, 0.587, 0.114])).astype(np.uint8)

@@ -1,11 +1,12 @@
-"""Rated sessions of people who agreed, as a folder or a private dataset of Session rows.
+"""Rated sessions of people who agreed, in a folder or a private dataset on the Hub.
 
-A session is a file of its own, which is written once, when the session is closed: so it can be deleted by itself, and
-a half-told session is never uploaded. `load_sessions(folder)` reads them all.
+Each session is a file of its own, written once, when the session is closed: so it can be deleted by itself, and no
+unfinished session is uploaded. `load_sessions(folder)` reads them all.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from huggingface_hub import CommitScheduler, HfApi
@@ -18,11 +19,12 @@ FOLDER_IN_REPO = "data"
 
 
 class Collection:
-    """
+    """Store of rated sessions.
+
     Args:
         folder: where the sessions are written.
-        repo: id of a dataset on the Hub that they are uploaded to; it is made, and is private. None: they stay here.
-        minutes: between two uploads, and so what somebody has at least... to think better of it.
+        repo: id of a private dataset on the Hub that they are uploaded to; it is created. None: no upload.
+        minutes: between two uploads.
         api: the client; by default that of the environment's token.
     """
 
@@ -40,45 +42,39 @@ class Collection:
             allow_patterns="*.jsonl",
             hf_api=self.api,
         )
+        self._no_upload = self.scheduler.lock if self.scheduler else nullcontext()
 
     def add(self, row: Session) -> Path:
         """Write a closed, rated session; one of the same id is replaced.
 
         Raises:
-            SessionError: it is no valid row, or has no rating.
+            SessionError: the row is not valid, or has no rating.
         """
         validate_session(row, "this session", {})
         if row["score"] != row["score"]:
             raise SessionError("this session, field 'score': a session is collected when it is rated; rate it first")
-        with self._still():
+        with self._no_upload:
             return write_jsonl([row], self._path(row["session_id"]))
 
     def delete(self, key: str) -> str:
         """Delete the session of this key.
 
         Returns:
-            `"here"` where it had not been uploaded, `"hub"` where it was, and the dataset's history was rewritten, or
-            `"unknown"`, if there is none of that key.
+            `"here"` if it had not been uploaded, `"hub"` if it had, and the dataset's history was rewritten, or
+            `"unknown"` if there is none of that key.
         """
         path = self._path(session_id_of(key))
-        with self._still():
+        with self._no_upload:
             here = path.exists()
             path.unlink(missing_ok=True)
-            inside = f"{FOLDER_IN_REPO}/{path.name}"
-            if self.repo and self.api.file_exists(self.repo, inside, repo_type="dataset"):
-                self.api.delete_file(
-                    inside, self.repo, repo_type="dataset", commit_message="Delete a session on request"
-                )
-                # A commit that deletes a file leaves it in the history; one commit without it is what stays.
+            name = f"{FOLDER_IN_REPO}/{path.name}"
+            if self.repo and self.api.file_exists(self.repo, name, repo_type="dataset"):
+                message = "Delete a session on request"
+                self.api.delete_file(name, self.repo, repo_type="dataset", commit_message=message)
+                # The history still holds a deleted file; squashing leaves one commit without it.
                 self.api.super_squash_history(self.repo, repo_type="dataset")
                 return "hub"
         return "here" if here else "unknown"
-
-    def _still(self):
-        """While no upload runs."""
-        from contextlib import nullcontext
-
-        return self.scheduler.lock if self.scheduler else nullcontext()
 
     def _path(self, session_id: str) -> Path:
         return self.folder / f"{session_id}.jsonl"

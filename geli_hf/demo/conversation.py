@@ -1,8 +1,7 @@
-"""A conversation with a policy as a value: every change gives a new one, so that undo is to go back to the old.
+"""A conversation with a policy as a value: every change makes a new one, and undo returns to the old one.
 
-A turn of the assistant is worth a reward, which the reward model gives it from what was said before it. Where two
-policies answer, the conversation waits with both replies until one of them is chosen and goes on with that one, so it
-stays one dialogue, and can be a Session row.
+Each turn of the assistant gets a reward from the reward model. Where two policies answer, the conversation holds both
+replies until one of them is chosen, so it stays one dialogue and can be a Session row.
 """
 
 from __future__ import annotations
@@ -14,11 +13,13 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..data.rows import to_json_line
-from ..sessions import Message, Session, SessionError, null_to_nan, validate_session
+from ..sessions import Message, Session, SessionError, assistant_turns, null_to_nan, validate_session
+from .limits import Limits
 
-BASE, ALIGNED, PERSON = "base", "aligned", "edited"
+BASE, ALIGNED, PERSON = "base", "aligned", "edited"  # sources of a reply
 UNDO_STEPS = 30
 
 Score = Callable[[list[Message]], list[float]]  # a reward for every turn of the assistant
@@ -26,7 +27,7 @@ Score = Callable[[list[Message]], list[float]]  # a reward for every turn of the
 
 @dataclass(frozen=True)
 class Reply:
-    """What a policy answered: `source` is `BASE` or `ALIGNED`, or `PERSON` where somebody wrote over it."""
+    """A reply of the policy `source`."""
 
     source: str
     text: str
@@ -35,23 +36,25 @@ class Reply:
 
 @dataclass(frozen=True)
 class Turn:
-    """A message. `at` is when it was there to be read, in seconds since the epoch; `instead_of` what wasn't chosen."""
+    """A message.
+
+    Attributes:
+        at: when it appeared, in seconds since the epoch; NaN if unknown.
+        alternatives: the replies that were not chosen.
+        vote: in a blind comparison the preferred source, or "tie".
+    """
 
     role: str
     text: str
     source: str = ""
     at: float = math.nan
-    instead_of: tuple[Reply, ...] = ()
-    vote: str = ""  # of a blind comparison: the source that was preferred, or "tie"
-
-    @property
-    def message(self) -> Message:
-        return {"role": self.role, "content": self.text}
+    alternatives: tuple[Reply, ...] = ()
+    vote: str = ""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Replies of two policies to the same dialogue, one of which the conversation will go on with."""
+    """Replies of two policies to the same dialogue, one of which continues the conversation."""
 
     replies: tuple[Reply, ...]
     blind: bool
@@ -59,8 +62,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Conversation:
-    """See above. `rewards` and `before` have one value for each turn of the assistant; `before` is what it was worth
-    before the last change, where that is another what-if, and else empty."""
+    """A dialogue with its rewards.
+
+    Attributes:
+        rewards: one for each turn of the assistant.
+        before: the rewards before the last edit; empty if the last change was none.
+        score: predicted rating.
+        past: earlier states, for `undo`.
+    """
 
     key: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     turns: tuple[Turn, ...] = ()
@@ -75,87 +84,80 @@ class Conversation:
 
     @property
     def session_id(self) -> str:
-        """Made of the key and not the other way round: who sees a session in a dataset can't delete it by its id."""
+        """The id that the key gives: whoever sees a session in a dataset can't delete it by its id."""
         return session_id_of(self.key)
 
     @property
     def messages(self) -> list[Message]:
-        return [turn.message for turn in self.turns]
+        return messages_of(self.turns)
 
     @property
     def replies(self) -> list[int]:
         """Indices of the turns that are rewarded."""
-        return [index for index, turn in enumerate(self.turns) if turn.role == "assistant"]
+        return assistant_turns(self.messages)
 
     @property
     def votes(self) -> dict[str, int]:
-        """How often which policy was preferred in a blind comparison."""
-        votes = [turn.vote for turn in self.turns if turn.vote]
+        """Votes in blind comparisons by preferred policy."""
+        votes = [turn.vote for turn in self.turns]
         return {name: votes.count(name) for name in (ALIGNED, BASE, "tie")}
 
-    def changed(self, **changes) -> Conversation:
-        """With the changes, and this one to go back to."""
+    def change(self, **changes) -> Conversation:
+        """Apply the changes, with this state to go back to."""
         past = (*self.past, replace(self, past=()))[-UNDO_STEPS:]
         return replace(self, **{"before": (), **changes}, past=past)
 
-    def undone(self) -> Conversation:
-        """As it was before the last change."""
+    def undo(self) -> Conversation:
+        """Return to the state before the last change."""
         return replace(self.past[-1], past=self.past[:-1]) if self.past else self
 
-    def said(self, text: str, now: float) -> Conversation:
-        """With a message of the user. If a choice was open, the dialogue goes on with the aligned policy's reply."""
+    def add_message(self, text: str, now: float) -> Conversation:
+        """Add a message of the user. If a choice is open, the aligned policy's reply is chosen."""
         conversation = self
         if self.choice is not None:
             sources = [reply.source for reply in self.choice.replies]
-            conversation = self.chosen(sources.index(ALIGNED) if ALIGNED in sources else 0, now)
+            conversation = self._choose(sources.index(ALIGNED) if ALIGNED in sources else 0, now)
         turns = conversation.turns
         if turns and turns[-1].role == "user":  # it has no answer yet, and roles alternate
             turns, text = turns[:-1], f"{turns[-1].text} {text}"
-        return conversation.changed(turns=(*turns, Turn("user", text, at=now)))
+        return conversation.change(turns=(*turns, Turn("user", text, at=now)))
 
-    def replied(self, reply: Reply, now: float) -> Conversation:
-        """With the assistant's reply; no step of its own, undo takes it back with what asked for it."""
+    def add_reply(self, reply: Reply, now: float) -> Conversation:
+        """Add the assistant's reply. Undo takes it back together with the message before it."""
         return replace(self, turns=(*self.turns, Turn("assistant", reply.text, reply.source, now)))
 
-    def asked(self, replies: Sequence[Reply], blind: bool) -> Conversation:
-        """Waiting for one of the replies to be chosen."""
+    def offer(self, replies: Sequence[Reply], blind: bool) -> Conversation:
+        """Wait for one of the replies to be chosen."""
         return replace(self, choice=Choice(tuple(replies), blind))
 
-    def chosen(self, index: int, now: float, vote: str = "") -> Conversation:
-        """Going on with one of the replies.
+    def decide(self, index: int, now: float) -> Conversation:
+        """Continue with the reply at `index`; in a blind comparison that is a vote, and -1 a tie.
 
-        Args:
-            vote: what the person said of a blind comparison: the preferred source, or "tie".
-        """
-        if self.choice is None:
-            return self
-        reply = self.choice.replies[index]
-        others = tuple(other for place, other in enumerate(self.choice.replies) if place != index)
-        turn = Turn("assistant", reply.text, reply.source, now, others, vote)
-        return self.changed(turns=(*self.turns, turn), choice=None)
-
-    def decided(self, index: int, now: float) -> Conversation:
-        """As `chosen`, with a vote where the comparison was blind; -1 says that the replies are alike.
-
-        What can't be decided, as there is no such reply, leaves everything as it is.
+        An index that names no reply changes nothing.
         """
         if self.choice is None or index not in range(-1 if self.choice.blind else 0, len(self.choice.replies)):
             return self
         if not self.choice.blind:
-            return self.chosen(index, now)
+            return self._choose(index, now)
         if index == -1:  # blind replies come in random order, so the first is as good as any
-            return self.chosen(0, now, "tie")
-        return self.chosen(index, now, self.choice.replies[index].source)
+            return self._choose(0, now, "tie")
+        return self._choose(index, now, self.choice.replies[index].source)
 
-    def edited(self, index: int, text: str, source: str = PERSON) -> Conversation:
-        """What if that turn had been another one: what follows it stays as it is."""
+    def _choose(self, index: int, now: float, vote: str = "") -> Conversation:
+        reply = self.choice.replies[index]
+        others = tuple(other for place, other in enumerate(self.choice.replies) if place != index)
+        turn = Turn("assistant", reply.text, reply.source, now, others, vote)
+        return self.change(turns=(*self.turns, turn), choice=None)
+
+    def edit(self, index: int, text: str, source: str = PERSON) -> Conversation:
+        """Replace the text of a turn; the turns after it stay as they are."""
         old = self.turns[index]
         source = source if old.role == "assistant" else ""
-        turns = (*self.turns[:index], replace(old, text=text, source=source, instead_of=(), vote=""))
-        return self.changed(turns=(*turns, *self.turns[index + 1 :]), before=self.rewards)
+        turn = replace(old, text=text, source=source, alternatives=(), vote="")
+        return self.change(turns=(*self.turns[:index], turn, *self.turns[index + 1 :]), before=self.rewards)
 
-    def scored(self, score: Score, rating: Callable[[Sequence[float]], float]) -> Conversation:
-        """With the rewards of its turns, and of the replies that wait to be chosen."""
+    def rescore(self, score: Score, rating: Callable[[Sequence[float]], float]) -> Conversation:
+        """Compute the rewards of the turns and of the replies that wait to be chosen, and the predicted rating."""
         messages, choice = self.messages, self.choice
         rewards = tuple(score(messages)) if self.replies else ()
         if choice is not None:
@@ -167,35 +169,40 @@ class Conversation:
         return replace(self, rewards=rewards, choice=choice, score=rating(rewards) if rewards else math.nan)
 
 
+def messages_of(turns: Sequence[Turn]) -> list[Message]:
+    """Return the turns as messages of a Session row."""
+    return [{"role": turn.role, "content": turn.text} for turn in turns]
+
+
 def session_id_of(key: str) -> str:
-    """The session's id, which tells nobody the key."""
+    """Hash a key into the session's id, which does not reveal the key."""
     return hashlib.sha256(key.encode()).hexdigest()[:24]
 
 
-def session_row(
-    conversation: Conversation, score: float = math.nan, feedback: Mapping[str, Sequence[float]] | None = None
-) -> Session:
-    """The conversation as a Session row: what `train_geli.py` trains on.
+def session_row(session_id: str, turns: Sequence[Turn], *, score: float = math.nan, **columns: Any) -> Session:
+    """Build the Session row of a dialogue, as `train_geli.py` reads it.
 
     Args:
-        score: how the person rated the session; NaN if nobody did.
-        feedback: Local Implicit signals, one value for each turn of the assistant.
+        session_id: of the row.
+        turns: the dialogue.
+        score: the person's rating; NaN if there is none.
+        columns: further columns, such as `feedback` with one value for each turn of the assistant; empty ones are
+            left out.
 
     Raises:
-        SessionError: there is no turn of the assistant in it.
+        SessionError: the dialogue has no turn of the assistant.
     """
-    name = conversation.session_id
-    row = {"session_id": name, "conversation_id": name, "rater_id": "", "messages": conversation.messages}
-    row |= {"score": float(score)} | ({"feedback": dict(feedback)} if feedback else {})
+    row = {"session_id": session_id, "conversation_id": session_id, "rater_id": "", "messages": messages_of(turns)}
+    row |= {"score": float(score)} | {name: values for name, values in columns.items() if values}
     validate_session(row, "this conversation", {})
     return row
 
 
-def conversation_of(text: str, *, most_messages: int, most_characters: int, key: str | None = None) -> Conversation:
-    """The conversation in the first line of JSON lines, as `session_row` wrote them.
+def read_row(text: str, limits: Limits) -> Session:
+    """Read the first line of JSON lines as a Session row.
 
     Raises:
-        SessionError: it is none, or longer than a conversation may be here.
+        SessionError: it is not one, or larger than the limits.
     """
     line = next((line for line in text.split("\n") if line.strip()), "")
     try:
@@ -206,38 +213,65 @@ def conversation_of(text: str, *, most_messages: int, most_characters: int, key:
         raise SessionError("the file's first line is no JSON object; expected a Session row, as Export writes it")
     validate_session(dict(row), "the file", {})
     messages = row["messages"]
-    if len(messages) > most_messages:
-        raise SessionError(f"the conversation has {len(messages)} messages; up to {most_messages} can be loaded here")
-    if any(len(message["content"]) > most_characters for message in messages):
-        raise SessionError(f"a message is too long; up to {most_characters} characters can be loaded here")
-    turns = tuple(Turn(message["role"], message["content"]) for message in messages)
-    return Conversation(turns=turns, **({"key": key} if key else {}))
+    if len(messages) > limits.messages:
+        raise SessionError(
+            f"the conversation has {len(messages)} messages; up to {limits.messages} can be loaded here"
+        )
+    if any(len(message["content"]) > limits.characters for message in messages):
+        raise SessionError(f"a message is too long; up to {limits.characters} characters can be loaded here")
+    return row
+
+
+def read_conversation(text: str, limits: Limits, **fields: Any) -> Conversation:
+    """Read a conversation from the first line of JSON lines.
+
+    Args:
+        text: the lines.
+        limits: of a conversation.
+        fields: of the conversation, such as its key.
+
+    Raises:
+        SessionError: it is no Session row, or larger than the limits.
+    """
+    messages = read_row(text, limits)["messages"]
+    return Conversation(turns=tuple(Turn(each["role"], each["content"]) for each in messages), **fields)
 
 
 def snapshot(conversation: Conversation) -> str:
-    """What a browser keeps of a conversation so that it is there after a reload; "" if nothing was said."""
+    """Write a conversation as JSON that a browser's tab stores for a reload; "" without a reply."""
     if not conversation.replies:
         return ""
-    kept = {"key": conversation.key, "closed": conversation.closed, "collected": conversation.collected}
-    return json.dumps(
-        kept | {"row": to_json_line(session_row(conversation)), "sources": [t.source for t in conversation.turns]}
-    )
+    stored = {"key": conversation.key, "closed": conversation.closed, "collected": conversation.collected}
+    stored["row"] = to_json_line(session_row(conversation.session_id, conversation.turns))
+    return json.dumps(stored | {"sources": [turn.source for turn in conversation.turns]})
 
 
-def restored(text: str, *, most_messages: int, most_characters: int) -> Conversation | None:
-    """The conversation of a `snapshot`; None if it is none, since anything may be in a browser's storage."""
+def restore_conversation(text: object, limits: Limits) -> Conversation | None:
+    """Read a `snapshot`; None if it is not one, since a browser's storage may hold anything."""
     try:
-        kept = json.loads(text)
-        key, sources = kept["key"], kept["sources"]
+        stored = load_snapshot(text, limits)
+        key, sources = stored["key"], stored["sources"]
         if not isinstance(key, str) or not 16 <= len(key) <= 64:
             return None
-        found = conversation_of(kept["row"], most_messages=most_messages, most_characters=most_characters, key=key)
+        state = {name: stored.get(name) is True for name in ("closed", "collected")}
+        conversation = read_conversation(stored["row"], limits, key=key, **state)
+        sources = [source if source in (BASE, ALIGNED, PERSON) else "" for source in sources]
+        turns = [replace(turn, source=source) for turn, source in zip(conversation.turns, sources, strict=True)]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    if not isinstance(sources, list) or len(sources) != len(found.turns):
-        sources = [""] * len(found.turns)
-    known = (BASE, ALIGNED, PERSON)
-    turns = (replace(turn, source=name if name in known else "") for turn, name in zip(found.turns, sources))
-    return replace(
-        found, turns=tuple(turns), closed=kept.get("closed") is True, collected=kept.get("collected") is True
-    )
+    return replace(conversation, turns=tuple(turns))
+
+
+def load_snapshot(text: object, limits: Limits) -> Any:
+    """Parse the JSON that a tab stored.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it is no JSON, or longer than the limits.
+        RecursionError: it is nested too deeply.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"text: expected a str, found {type(text).__name__}")
+    if len(text) > limits.file_bytes:
+        raise ValueError(f"text: expected up to {limits.file_bytes} characters, found {len(text)}")
+    return json.loads(text)

@@ -1,4 +1,4 @@
-"""A face that is drawn and nobody's, and a clip in which it listens: the example of the demo."""
+"""A drawn face, which is nobody's, and a clip of it: the example of the facial-signal page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HAIR, LIP, DARK, TEETH = (58, 42, 36), (178, 92, 88), (60, 25, 25), (245, 242, 2
 
 
 class _Canvas:
-    """Soft shapes one over the other, in a picture of 640 x 480."""
+    """A picture of 640 x 480 pixels to which soft shapes are added."""
 
     def __init__(self):
         wall = np.linspace(190, 140, 480, dtype=np.float32)[:, None, None] * np.float32([0.92, 0.97, 1.0])
@@ -44,10 +44,7 @@ class _Canvas:
         around, down = width * np.cos(angle), height * np.sin(angle)
         turn = math.radians(turned)
         points = np.stack(
-            [
-                x + around * math.cos(turn) - down * math.sin(turn),
-                y + around * math.sin(turn) + down * math.cos(turn),
-            ],
+            [x + around * math.cos(turn) - down * math.sin(turn), y + around * math.sin(turn) + down * math.cos(turn)],
             axis=1,
         )
         self.line(points, colour, line=line, blur=blur, share=share)
@@ -66,7 +63,13 @@ class _Canvas:
 
 
 def ellipse(x: float, y: float, width: float, height: float, last: int = 360) -> np.ndarray:
-    """(480, 640) float32: 1 within an ellipse with these half axes, or the part of it that begins at 0 degrees."""
+    """Return a mask (480, 640) float32: 1 within an ellipse.
+
+    Args:
+        x, y: its centre.
+        width, height: its half axes.
+        last: degrees of the part that is filled, from 0 on.
+    """
     cv2 = opencv()
     mask = np.zeros((480, 640), np.float32)
     centre, axes = (round(x), round(y)), (max(1, round(width)), max(1, round(height)))
@@ -75,7 +78,7 @@ def ellipse(x: float, y: float, width: float, height: float, last: int = 360) ->
 
 
 def draw_face(smile: float) -> np.ndarray:
-    """(480, 640, 3) uint8 RGB: a head and shoulders before a wall.
+    """Draw a head and shoulders before a wall, (480, 640, 3) uint8 RGB.
 
     Args:
         smile: from 0, a straight mouth, to 1, a broad smile that shows the teeth.
@@ -126,11 +129,14 @@ def _mouth(canvas: _Canvas, smile: float) -> None:
 
 
 def draw_clip(smiles: Sequence[float], *, rate: int = RATE) -> bytes:
-    """A clip of the face, whose head sways a little, as MP4, which browsers play.
+    """Draw a clip of the face, whose head sways a little, as MP4, which browsers play.
 
     Args:
         smiles: of each frame, from 0 to 1.
         rate: frames a second.
+
+    Raises:
+        ImportError: OpenCV or PyAV is missing.
     """
     try:
         import av

@@ -1,4 +1,4 @@
-"""What one visitor may ask of a demo, so that there is something left for the others; said in words for a page."""
+"""Limits of one visitor of a demo, so that the others get their share."""
 
 from __future__ import annotations
 
@@ -8,46 +8,55 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one conversation, or one tab of a browser."""
+    """Limits of one conversation, or of one tab of a browser."""
 
     characters: int = 1_000  # of a message
     messages: int = 80  # of a conversation, both sides
-    per_minute: int = 20  # replies asked for
     minutes: int = 60  # of a conversation
-    file_bytes: int = 500_000  # of a conversation to load
+    replies_per_minute: int = 20
+    file_bytes: int = 500_000  # of a conversation or a transcript to load, and of what a tab stores
+    video_megabytes: int = 200
+    video_minutes: float = 20.0
+    camera_seconds: int = 3_600  # until the camera has to be started again
 
-    def problem(self, text: str, messages: int, minutes: float) -> str:
-        """Why this message can't be sent, or ""."""
+    def problem(self, text: str, messages: int, minutes: float = 0) -> str:
+        """Say why a message can't be added, in words for the visitor; "" if it can.
+
+        Args:
+            text: the message.
+            messages: number of messages in the conversation.
+            minutes: age of the conversation.
+        """
         if not text.strip():
             return "Write something first."
         if len(text) > self.characters:
             return f"That is {len(text):,} characters; a message may have {self.characters:,}. Please shorten it."
         if messages + 2 > self.messages:
-            return f"A conversation may have {self.messages} messages here. Rate this one, or clear it to begin anew."
+            return f"A conversation may have {self.messages} messages here. Begin a new one to go on."
         if minutes > self.minutes:
-            return f"A conversation may last {self.minutes} minutes here. Rate this one, or clear it to begin anew."
+            return f"A conversation may last {self.minutes} minutes here. Begin a new one to go on."
         return ""
 
 
 @dataclass
 class Visit:
-    """What has to outlast a conversation in one tab: who asks for how much, and that a reply shall stop."""
+    """State of one tab that outlasts a conversation: its latest change, and when replies were asked for."""
 
-    stopped: bool = False  # the reply that is being written: what is there of it is kept
-    latest: int = 0  # number of that reply, or of what was done after it
-    asked: deque[float] = field(default_factory=deque)
+    stopped: bool = False  # the reply that is being written ends here
+    latest: int = 0  # number of the latest change of the conversation
+    requests: deque[float] = field(default_factory=deque)
 
     def begin(self) -> int:
-        """The number of a reply, or of another change of the conversation: nobody waits for a reply before it."""
+        """Number a change of the conversation; a reply with an earlier number is abandoned."""
         self.stopped = False
         self.latest += 1
         return self.latest
 
     def too_often(self, limits: Limits, now: float) -> bool:
-        """Whether another reply has to wait; if not, it is counted."""
-        while self.asked and now - self.asked[0] > 60:
-            self.asked.popleft()
-        if len(self.asked) >= limits.per_minute:
+        """Tell whether another reply has to wait; if not, count it."""
+        while self.requests and now - self.requests[0] > 60:
+            self.requests.popleft()
+        if len(self.requests) >= limits.replies_per_minute:
             return True
-        self.asked.append(now)
+        self.requests.append(now)
         return False

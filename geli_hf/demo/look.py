@@ -1,96 +1,163 @@
-"""One look for the web demos: theme, style sheet, and how a reward is drawn.
+"""The look of the web demos: theme, style sheets, and pieces of HTML and SVG.
 
-Whatever somebody wrote goes through `plain` on its way into a page. Colours are blue for above and orange for below
-average, which colour-blind people can tell apart, and a number and a sign always stand beside them.
+Every text from outside goes through `plain` on its way into a page. Blue is above and orange below average, which
+colour-blind people can tell apart, and a number and a sign always stand beside the colour.
 """
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
-from functools import cache
+from html import escape
 from pathlib import Path
 
+NO_BREAK = "\u00a0"  # space
 MINUS = str.maketrans("-", "−")  # as wide as the plus
-# Besides what HTML knows: what Gradio's templates would take for theirs.
+# Beyond HTML's own: the signs of Gradio's templates.
 _TEMPLATES = str.maketrans({sign: f"&#{ord(sign)};" for sign in "${}`@"})
 
-
-def plain(text: str) -> str:
-    """The text as HTML that shows it, and does nothing else, in an element or in an attribute."""
-    return html.escape(text, quote=True).translate(_TEMPLATES)
+# Colours of Gradio's theme, light and dark.
+COLOURS = {
+    "body_background_fill": ("#f6f7fb", "#0f1320"),
+    "background_fill_primary": ("#ffffff", "#171c2c"),
+    "background_fill_secondary": ("#f6f7fb", "#121726"),
+    "block_background_fill": ("#ffffff", "#171c2c"),
+    "block_border_color": ("#dfe3ee", "#2b3247"),
+    "border_color_primary": ("#dfe3ee", "#2b3247"),
+    "input_background_fill": ("#ffffff", "#121726"),
+    "button_primary_background_fill": ("#4338ca", "#4f46e5"),
+    "button_primary_background_fill_hover": ("#3730a3", "#6366f1"),
+    "button_primary_text_color": ("#ffffff", "#ffffff"),
+    "block_info_text_color": ("#4b5468", "#b3bbd0"),
+    "body_text_color_subdued": ("#4b5468", "#b3bbd0"),
+}
 
 
 def theme():
-    """The theme of the pages, for `launch`. Needs Gradio."""
+    """Return the theme of the pages, for `launch`. Needs Gradio."""
     import gradio as gr
 
-    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
+    # Fonts of the system: there is nothing to wait for, and no other server is asked.
     return gr.themes.Base(
         primary_hue=gr.themes.colors.indigo,
         secondary_hue=gr.themes.colors.indigo,
         neutral_hue=gr.themes.colors.slate,
         radius_size=gr.themes.sizes.radius_lg,
-        font=fonts,  # of the system: nothing to wait for, and nobody else's server is asked
+        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"],
         font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
     ).set(
-        body_background_fill="#f6f7fb",
-        body_background_fill_dark="#0f1320",
-        background_fill_primary="#ffffff",
-        background_fill_primary_dark="#171c2c",
-        background_fill_secondary="#f6f7fb",
-        background_fill_secondary_dark="#121726",
-        block_background_fill="#ffffff",
-        block_background_fill_dark="#171c2c",
-        block_border_color="#dfe3ee",
-        block_border_color_dark="#2b3247",
-        border_color_primary="#dfe3ee",
-        border_color_primary_dark="#2b3247",
-        input_background_fill="#ffffff",
-        input_background_fill_dark="#121726",
-        button_primary_background_fill="#4338ca",
-        button_primary_background_fill_dark="#4f46e5",
-        button_primary_background_fill_hover="#3730a3",
-        button_primary_background_fill_hover_dark="#6366f1",
-        button_primary_text_color="#ffffff",
-        button_primary_text_color_dark="#ffffff",
-        block_info_text_color="#4b5468",
-        block_info_text_color_dark="#b3bbd0",
-        body_text_color_subdued="#4b5468",
-        body_text_color_subdued_dark="#b3bbd0",
+        **{name: light for name, (light, _) in COLOURS.items()},
+        **{f"{name}_dark": dark for name, (_, dark) in COLOURS.items()},
     )
 
 
-@cache
-def style_sheet() -> str:
-    """The CSS of the pages, for `launch`."""
-    return (Path(__file__).parent / "look.css").read_text(encoding="utf-8")
+def style_sheet(*names: str) -> str:
+    """Read style sheets of this folder as one text."""
+    return "".join((Path(__file__).parent / f"{name}.css").read_text(encoding="utf-8") for name in names)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Text
+
+
+def plain(text: str) -> str:
+    """Escape a text for an element or an attribute, so that it is shown and does nothing else."""
+    return escape(text, quote=True).translate(_TEMPLATES)
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """+0.8, −0.3, 0.0; a dash if there is none."""
+    """Format a number as +0.8, −0.3 or 0.0; NaN as a dash."""
     if math.isnan(value):
         return "–"
     rounded = round(value, digits) + 0.0  # no negative zero
     return f"{rounded:+.{digits}f}".translate(MINUS) if rounded else f"{rounded:.{digits}f}"
 
 
+def percent(share: float, space: str = " ") -> str:
+    """Format a share from 0 to 1 as 80 %; NaN as a dash."""
+    return "–" if math.isnan(share) else f"{100 * share:.0f}{space}%"
+
+
 def side(value: float) -> str:
-    """The class that colours a value: above, below, or as good as average."""
+    """Return the CSS class of a value: above, below, even (about average) or unknown."""
     return "unknown" if math.isnan(value) else "above" if value > 0.05 else "below" if value < -0.05 else "even"
 
 
 def in_words(reward: float, percentile: float) -> str:
-    """What a person understands of a reward: "+0.8, better than 79 % of turns"."""
+    """Describe a reward: "+0.8, better than 79 % of turns"."""
     if math.isnan(reward):
         return "no reward yet"
-    told = signed(reward)
-    return told if math.isnan(percentile) else f"{told}, better than {100 * percentile:.0f}\u00a0% of turns"
+    text = signed(reward)
+    return text if math.isnan(percentile) else f"{text}, better than {percent(percentile, NO_BREAK)} of turns"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# HTML
+
+
+def note(text: str, *, problem: bool = False, html: str = "") -> str:
+    """Return a message to the visitor; "" for no text.
+
+    Args:
+        text: it is escaped here.
+        problem: it reports one.
+        html: follows the text.
+    """
+    kind = "g-note f-problem" if problem else "g-note"
+    return f'<div class="{kind}" role="status">{plain(text)}{html}</div>' if text else ""
+
+
+def panel(title: str, body: str, attributes: str = "") -> str:
+    """Return a titled box of the page."""
+    return f'<section class="g-panel"{attributes}><h2>{title}</h2>{body}</section>'
+
+
+def scrollable(body: str, label: str) -> str:
+    """Return a box that scrolls sideways where its content is wider than the screen."""
+    return f'<div class="g-scroll" tabindex="0" aria-label="{label}">{body}</div>'
+
+
+def turn(
+    kind: str,
+    who: str,
+    text: str,
+    foot: str = "",
+    *,
+    below: str = "",
+    attributes: str = "",
+    index: int | None = None,
+    typing: bool = False,
+) -> str:
+    """Return a message of a dialogue.
+
+    Args:
+        kind: CSS classes that colour it.
+        who: HTML of its author.
+        text: the message; it is escaped here.
+        foot: HTML of what belongs to it, in one line.
+        below: HTML beneath that.
+        attributes: of the element.
+        index: by which a script finds the text.
+        typing: the text is being written.
+    """
+    place = "" if index is None else f' data-text="{index}"'
+    foot = f'<div class="g-foot">{foot}</div>' if foot else ""
+    return (
+        f'<div class="g-turn {kind}"{attributes}><div class="g-who">{who}</div>'
+        f'<div class="g-text{" g-typing" if typing else ""}"{place}>{plain(text)}</div>{foot}{below}</div>'
+    )
+
+
+def meter(share: float, label: str) -> str:
+    """Return a horizontal bar of a share from 0 to 1."""
+    return (
+        f'<div class="g-meter" role="meter" aria-label="{label}" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{100 * share:.0f}"><div style="width:{100 * share:.0f}%"></div></div>'
+    )
 
 
 def reward_chip(reward: float, percentile: float, before: float = math.nan) -> str:
-    """A reward as a coloured label. `before`: what the turn was worth before a change, shown where it differs."""
+    """Return a reward as a coloured label, with its value `before` a change where that differs."""
     signs = {"above": "▲", "below": "▼", "even": "●", "unknown": "…"}
     kind = side(reward)
     sign = f'<span aria-hidden="true">{signs[kind]}</span>'
@@ -100,80 +167,91 @@ def reward_chip(reward: float, percentile: float, before: float = math.nan) -> s
     return label
 
 
-def timeline(
-    rewards: Sequence[float],
-    *,
-    labels: Sequence[str] = (),
-    signal: Sequence[float] | None = None,
-    signal_name: str = "smile",
-    limit: float = 2.0,
-) -> str:
-    """A bar for each turn, up for what was above average and down for what was below, as an SVG.
+# ---------------------------------------------------------------------------------------------------------------------
+# SVG
+
+
+def svg_text(x: float, y: float, text: str, anchor: str = "middle", kind: str = "g-tick") -> str:
+    """Return a short text at a point of a chart."""
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
+
+
+def svg_line(x: tuple[float, float], y: tuple[float, float], kind: str = "f-grid") -> str:
+    """Return a line from (x[0], y[0]) to (x[1], y[1])."""
+    return f'<line class="{kind}" x1="{x[0]:.1f}" x2="{x[1]:.1f}" y1="{y[0]:.1f}" y2="{y[1]:.1f}"/>'
+
+
+def svg_bar(x: float, y: float, width: float, height: float, kind: str, title: str = "", rounding: int = 4) -> str:
+    """Return a bar with a text that the mouse shows."""
+    title = f"<title>{title}</title>" if title else ""
+    return (
+        f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="{rounding}">'
+        f"{title}</rect>"
+    )
+
+
+def smile_dot(x: float, y: float, smile: float, turn: int) -> str:
+    """Return the smile at a turn as a dot, larger for a broader one; NaN as a dash."""
+    if math.isnan(smile):
+        return svg_text(x, y + 5, "–")
+    return (
+        f'<circle class="g-signal" cx="{x:.1f}" cy="{y:.1f}" r="{3 + 8 * smile:.1f}">'
+        f"<title>Turn {turn}: smile {percent(smile)}</title></circle>"
+    )
+
+
+def timeline(rewards: Sequence[float], *, signal: Sequence[float] | None = None, limit: float = 2.0) -> str:
+    """Draw a bar for each turn, up for above average and down for below.
 
     Args:
         rewards: one value per turn; NaN leaves a gap.
-        labels: what to call each turn for those who can't see the bars.
-        signal: a share from 0 to 1 for each turn, as a dot beneath its bar; NaN where nothing was observed.
-        signal_name: what it is called.
+        signal: the smile at each turn, from 0 to 1, as a dot beneath its bar; NaN where nothing was observed.
         limit: of the scale; a greater value stretches it.
     """
     count = len(rewards)
-    known = [value for value in rewards if not math.isnan(value)]
-    limit = max([limit, *map(abs, known)])
+    limit = max([limit, *(abs(value) for value in rewards if not math.isnan(value))])
     step, middle, half = 36, 70, 58
     width, height = max(7, count) * step + 40, 150 + (34 if signal is not None else 0)
-    told = "; ".join(
-        f"{labels[index] if index < len(labels) else f'turn {index + 1}'} {signed(value)}"
-        for index, value in enumerate(rewards)
-    )
-    parts = [
-        f'<svg class="g-timeline" viewBox="0 0 {width} {height}" style="min-width:{width}px;max-width:{width + 60}px" '
-        f'role="img" aria-label="Rewards of the turns, from first to last: {plain(told) or "none yet"}">',
-        f'<line class="g-axis" x1="34" x2="{width - 4}" y1="{middle}" y2="{middle}"/>',
-    ]
+    words = "; ".join(f"reply {number} {signed(value)}" for number, value in enumerate(rewards, 1)) or "none yet"
+    parts = [svg_line((34, width - 4), (middle, middle), "g-axis")]
     for value in (limit, 0, -limit):
-        y = middle - value / limit * half
-        parts.append(f'<text class="g-tick" x="30" y="{y + 4:.1f}" text-anchor="end">{signed(value)}</text>')
+        parts.append(svg_text(30, middle - value / limit * half + 4, signed(value), "end"))
     for index, value in enumerate(rewards):
         x = 40 + index * step
-        parts.append(f'<text class="g-tick" x="{x + 13}" y="146" text-anchor="middle">{index + 1}</text>')
+        parts.append(svg_text(x + 13, 146, str(index + 1)))
         if not math.isnan(value):
             length = max(2.0, abs(value) / limit * half)
             y = middle - length if value > 0 else middle
-            parts.append(
-                f'<rect class="g-bar g-{side(value)}" x="{x}" y="{y:.1f}" width="26" height="{length:.1f}" rx="4">'
-                f"<title>Turn {index + 1}: {signed(value, 2)}</title></rect>"
-            )
+            title = f"Turn {index + 1}: {signed(value, 2)}"
+            parts.append(svg_bar(x, y, 26, length, f"g-bar g-{side(value)}", title))
         if signal is not None:
-            seen = index < len(signal) and not math.isnan(signal[index])
-            shape = (
-                f'<circle class="g-signal" cx="{x + 13}" cy="168" r="{3 + 8 * signal[index]:.1f}">'
-                f"<title>{plain(signal_name)} {100 * signal[index]:.0f} %</title></circle>"
-                if seen
-                else f'<text class="g-tick" x="{x + 13}" y="172" text-anchor="middle">–</text>'
-            )
-            parts.append(shape)
-    return "".join(parts) + "</svg>"
+            smile = signal[index] if index < len(signal) else math.nan
+            parts.append(smile_dot(x + 13, 168, smile, index + 1))
+    return (
+        f'<svg class="g-timeline" viewBox="0 0 {width} {height}" style="min-width:{width}px;max-width:{width + 60}px" '
+        f'role="img" aria-label="Rewards of the turns, from first to last: {words}">{"".join(parts)}</svg>'
+    )
 
 
 def gauge(value: float, deviation: float, low: float = 1, high: float = 9) -> str:
-    """A number on its scale, with the span of a deviation to both sides, as an SVG."""
+    """Draw a number on its scale, with the span of one standard deviation to both sides.
+
+    Args:
+        value: the number; NaN draws the scale alone.
+        deviation: its standard deviation; NaN draws no span.
+        low: least value of the scale.
+        high: greatest value of the scale.
+    """
 
     def at(number: float) -> float:
         return 10 + 300 * (min(max(number, low), high) - low) / (high - low)
 
-    ticks = "".join(
-        f'<line class="g-axis" x1="{at(number):.1f}" x2="{at(number):.1f}" y1="22" y2="28"/>'
-        f'<text class="g-tick" x="{at(number):.1f}" y="42" text-anchor="middle">{number:g}</text>'
-        for number in range(round(low), round(high) + 1)
-    )
-    mark = ""
+    parts = [svg_line((10, 310), (25, 25), "g-axis")]
+    for number in range(round(low), round(high) + 1):
+        parts.append(svg_line((at(number), at(number)), (22, 28), "g-axis") + svg_text(at(number), 42, f"{number:g}"))
     if not math.isnan(value):
         if not math.isnan(deviation):
             first, last = at(value - deviation), at(value + deviation)
-            mark += f'<rect class="g-span" x="{first:.1f}" y="9" width="{last - first:.1f}" height="12" rx="6"/>'
-        mark += f'<circle class="g-mark" cx="{at(value):.1f}" cy="15" r="8"/>'
-    return (
-        '<svg class="g-gauge" viewBox="0 0 320 48" role="img" aria-hidden="true">'
-        f'<line class="g-axis" x1="10" x2="310" y1="25" y2="25"/>{ticks}{mark}</svg>'
-    )
+            parts.append(svg_bar(first, 9, last - first, 12, "g-span", rounding=6))
+        parts.append(f'<circle class="g-mark" cx="{at(value):.1f}" cy="15" r="8"/>')
+    return f'<svg class="g-gauge" viewBox="0 0 320 48" role="img" aria-hidden="true">{"".join(parts)}</svg>'

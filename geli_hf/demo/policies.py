@@ -1,7 +1,7 @@
-"""The models of the chat: the policy before and after alignment, and the reward model that judges both.
+"""The models of the demos: the policy before and after alignment, the reward model, and an attribution.
 
-Replies are sampled token by token here, and not by `generate` in a thread of its own: so a reply stops when nobody
-reads on, many are sampled side by side, and each has its own randomness.
+Replies are sampled token by token here, not by `generate` in a thread of its own: so a reply stops when nobody reads
+on, many are sampled side by side, and each has its own randomness.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..models.loading import is_attribution
 from ..sessions import Message
 from .conversation import ALIGNED, BASE
 
-# What a policy sees of a long conversation, so that each reply costs about the same.
+# A policy sees so much of a long conversation, so that each reply costs about the same.
 CONTEXT_MESSAGES = 24
 
 
@@ -37,7 +37,7 @@ class Policy:
 
     @property
     def reads_system(self) -> bool:
-        """Whether its chat template has a place for a system prompt."""
+        """True if the chat template has a place for a system prompt."""
         user = {"role": "user", "content": "Hello."}
         plain, with_system = (
             self.tokenizer.apply_chat_template(messages, tokenize=False)
@@ -47,26 +47,19 @@ class Policy:
 
     @torch.inference_mode()
     def stream(
-        self,
-        messages: Sequence[Message],
-        *,
-        system: str = "",
-        max_new_tokens: int = 40,
-        temperature: float = 0.8,
-        seed: int | None = None,
+        self, messages: Sequence[Message], *, system: str = "", max_new_tokens: int = 40, temperature: float = 0.8
     ) -> Iterator[str]:
-        """A reply as far as it is sampled.
+        """Sample a reply, token by token.
 
         Args:
             messages: a dialogue that ends with the user; of a long one the last `CONTEXT_MESSAGES` are read.
             system: system prompt; "" for none.
             max_new_tokens: longest reply, in tokens.
-            temperature: of sampling; 0 takes the most likely token each time.
-            seed: of sampling; None for another one each time. The caller's random state is left alone.
+            temperature: of sampling, which leaves the caller's random state alone; 0 takes the most likely token.
 
         Yields:
-            The whole reply up to now, cut where the reward function would cut it: the last one may be shorter than
-            the one before, which did not know yet what it began.
+            All of the reply so far, cut where the reward function would cut it; so the last one may be shorter than
+            the one before.
         """
         window = context_window(messages, CONTEXT_MESSAGES)
         if system.strip():
@@ -79,33 +72,33 @@ class Policy:
             ids = ids[:, -max(1, longest - max_new_tokens) :]
         ends = self.model.generation_config.eos_token_id
         ends = {self.tokenizer.eos_token_id} if ends is None else {ends} if isinstance(ends, int) else set(ends)
-        chance = torch.Generator(device)
-        chance.seed() if seed is None else chance.manual_seed(seed)
+        generator = torch.Generator(device)
+        generator.seed()
         cache, sampled, shown = None, [], ""
         for _ in range(max_new_tokens):
             output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache, logits = output.past_key_values, output.logits[0, -1].float()
             if temperature:
-                ids = torch.multinomial((logits / temperature).softmax(-1), 1, generator=chance)[None]
+                ids = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[None]
             else:
                 ids = logits.argmax()[None, None]
             if (token := int(ids)) in ends:
                 break
             sampled.append(token)
-            said = self.tokenizer.decode(sampled, skip_special_tokens=True)
-            reply = cut_reply(said)
-            spoke_for_user = len(reply) < len(said.strip())
-            reply = reply.rstrip("\ufffd")  # of a character that is not whole yet
+            text = self.tokenizer.decode(sampled, skip_special_tokens=True)
+            reply = cut_reply(text)
+            speaks_for_user = len(reply) < len(text.strip())
+            reply = reply.rstrip("\ufffd")  # of a character that is not complete yet
             if reply != shown:
                 shown = reply
                 yield reply
-            if spoke_for_user:
+            if speaks_for_user:
                 break
 
 
 @dataclass(frozen=True)
 class Models:
-    """What the page talks with.
+    """The models of the chat page.
 
     Args:
         policies: by `BASE` and `ALIGNED`; the first may be missing.
@@ -115,71 +108,71 @@ class Models:
     policies: Mapping[str, Policy]
     reward: GeliRewardModel
 
+    def stream(self, source: str, messages: Sequence[Message], options: Mapping) -> Iterator[str]:
+        """Sample a reply of the policy `source`, see `Policy.stream`."""
+        yield from self.policies[source].stream(messages, **options)
+
     @torch.inference_mode()
     def score(self, messages: list[Message]) -> list[float]:
-        """A reward for every turn of the assistant, in units of the standardised rating."""
+        """Compute a reward for every turn of the assistant, in units of the standardised rating."""
         rewards = self.reward.score_messages([messages], last_turn_only=False)[0].tolist()
         return [value for value in rewards if not math.isnan(value)]
 
     def rating(self, rewards: Sequence[float]) -> float:
-        """The rating that the rewards of a session's turns predict, in the units of the ratings."""
+        """Predict the rating from the rewards of a session's turns, in the units of the ratings."""
         values = torch.tensor([list(rewards)])
         return self.reward.predict_score(values, torch.ones_like(values, dtype=torch.bool)).item()
 
     @property
     def uncertainty(self) -> float:
-        """Deviation of a held-out session's rating from its prediction; NaN if the checkpoint doesn't know it."""
+        """Standard deviation of a held-out rating from its prediction; NaN if the checkpoint doesn't have it."""
         deviation = self.reward.config.residual_std
         return math.nan if deviation is None else deviation
 
 
 class ModelError(ValueError):
-    """What should be a model of a demo is none, or can't be read.
+    """A model of a demo can't be loaded.
 
     Args:
-        argument: that of the function, which names the model.
-        told: what was found and what was expected, in one line.
+        argument: name of the argument that names the model.
+        problem: the expected and the found, in one line.
     """
 
-    def __init__(self, argument: str, told: str):
-        super().__init__(f"{argument}: {told}")
-        self.argument, self.told = argument, told
+    def __init__(self, argument: str, problem: str):
+        super().__init__(f"{argument}: {problem}")
+        self.argument, self.problem = argument, problem
 
 
 @contextmanager
-def _expected(what: str, argument: str) -> Iterator[None]:
+def _loading(kind: str, argument: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # the last two of weights
-        told = " ".join(str(error).split()).removeprefix(f"{argument}: ")
-        raise ModelError(argument, f"expected {what}: {told}") from error
+        problem = " ".join(str(error).split()).removeprefix(f"{argument}: ")
+        raise ModelError(argument, f"expected {kind}: {problem}") from error
 
 
 def load_models(
-    policy: str | Path,
-    base: str | Path | None,
-    reward: str | Path,
-    *,
-    device: str | torch.device | None = None,
+    policy: str | Path, base: str | Path | None, reward: str | Path, *, device: str | torch.device | None = None
 ) -> Models:
-    """The models by name or folder.
+    """Load the models of the chat by name or folder.
 
     Args:
-        policy: the aligned policy, or an adapter (PEFT) to `base`, or to what its configuration names.
-        base: the policy before alignment; None if it is not to be had, and then nothing can be compared.
+        policy: the aligned policy, or an adapter (PEFT) to `base`, or to the model that its configuration names.
+        base: the policy before alignment; None if there is none, and then nothing can be compared.
         reward: the reward model.
-        device: where they run; the GPU, if there is one.
+        device: where they run; by default the GPU, if there is one.
 
     Raises:
-        ModelError: one isn't there, or is none.
+        ModelError: a model is missing or not of its kind.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if str(device) == "cpu" else torch.bfloat16
     policies = {}
-    with _expected("a policy", "base"):
+    with _loading("a policy", "base"):
         if base is not None:
             policies[BASE] = Policy(*_loaded(base, dtype, device))
-    with _expected("a policy or an adapter to one", "policy"):
+    with _loading("a policy or an adapter to one", "policy"):
         if base is not None and is_adapter(policy):
             model, tokenizer = _loaded(base, dtype, device)
             model.load_adapter(str(policy))
@@ -190,26 +183,25 @@ def load_models(
 
 
 def load_reward_model(reward: str | Path, *, device: str | torch.device = "cpu") -> GeliRewardModel:
-    """The reward model by name or folder, in eval mode.
+    """Load a reward model by name or folder, in eval mode.
 
     Raises:
-        ModelError: it isn't there, or is none.
+        ModelError: there is none.
     """
-    with _expected("a reward model", "reward"):
-        if is_attribution(str(reward), "reward"):
-            raise ValueError(
-                f"{reward} is an attribution, which explains recorded sessions; name the folder beside it"
-            )
-        return GeliRewardModel.from_pretrained(reward, dtype=torch.float32).to(device).eval()
+    with _loading("a reward model", "reward"):
+        if not is_attribution(str(reward), "reward"):
+            return GeliRewardModel.from_pretrained(reward, dtype=torch.float32).to(device).eval()
+    problem = f"{reward} is an attribution, which explains recorded sessions; name the folder beside it"
+    raise ModelError("reward", f"expected a reward model: {problem}")
 
 
 def load_attribution(name: str | Path) -> HindsightAttribution:
-    """The attribution by name or folder.
+    """Load an attribution by name or folder.
 
     Raises:
-        ModelError: it isn't there, or is none.
+        ModelError: there is none.
     """
-    with _expected("an attribution", "attribution"):
+    with _loading("an attribution", "attribution"):
         return HindsightAttribution.from_pretrained(name)
 
 

@@ -1,7 +1,7 @@
-"""What the apps of the Spaces share, and the one module here that needs Gradio: handlers, downloads, the set-up.
+"""Set-up of the Gradio apps: event handlers without leaks, downloads, a tab's storage, models from the environment.
 
-An app imports it first: a Space with ZeroGPU lends its GPU to functions that its package `spaces` has marked, and that
-has to be imported before torch, which importing this module doesn't do. It also tells the C library how to keep house.
+An app imports this module first. A Space with ZeroGPU lends its GPU to functions that its package `spaces` has marked,
+and that package has to be imported before torch, which this module doesn't import. It also sets up the allocator.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import inspect
 import json
 import os
 import platform
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
-# glibc has heaps for each thread, and keeps the more in them the larger the tensors were that were freed: a busy page
-# grew by an eighth within minutes. It listens before the first thread begins.
+# glibc has heaps for each thread, and keeps the more in them the larger the freed tensors were: a busy page grew by an
+# eighth within minutes. It reads these before the first thread begins.
 if platform.libc_ver()[0] == "glibc":
     for parameter, value in ((-8, 2), (-3, 256 * 1024)):  # M_ARENA_MAX and M_MMAP_THRESHOLD of malloc.h
         ctypes.CDLL(None).mallopt(parameter, value)
@@ -28,7 +30,7 @@ try:
 except ImportError:
 
     def on_gpu(function):
-        """The function as it is: there is no GPU to be lent."""
+        """Return the function as it is: there is no GPU to be lent."""
         return function
 
 
@@ -39,8 +41,11 @@ from .look import style_sheet, theme
 
 logger = logging.get_logger("geli_hf.demo")
 
+WEIGHTS = Path(__file__).parents[1] / "weights"
 SORRY = "Something went wrong here. What you see is still there; please try again."
-# Takes what `for_browser` gives.
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}  # of an event
+CAMERA = QUIET | {"stream_every": 0.5, "preprocess": False}  # of an event that a camera streams to
+# Saves a file of `for_browser`.
 SAVE_JS = """(file) => {
   if (!file) return;
   const [name, url] = JSON.parse(file);
@@ -49,13 +54,21 @@ SAVE_JS = """(file) => {
 }"""
 
 
-def friendly(handler: Callable) -> Callable:
-    """The handler, which says that something went wrong, and not what: an error may hold what somebody has said."""
+def guarded(handler: Callable) -> Callable:
+    """Make an event handler a generator that reports an error without its message, which may hold a visitor's words.
 
-    @contextmanager
-    def told_kindly():
+    Args:
+        handler: returns its outputs, or yields them several times.
+    """
+
+    @functools.wraps(handler)
+    def generate(*arguments, **named):
         try:
-            yield
+            outputs = handler(*arguments, **named)
+            if inspect.isgenerator(outputs):
+                yield from outputs
+            else:
+                yield outputs
         except gr.Error:
             raise
         except Exception as error:
@@ -66,42 +79,74 @@ def friendly(handler: Callable) -> Callable:
             logger.error(f"{handler.__name__}: {type(error).__name__} at {where}")
             raise gr.Error(SORRY, print_exception=False) from None
 
-    if inspect.isgeneratorfunction(handler):  # which Gradio has to see, too
-
-        @functools.wraps(handler)
-        def guarded(*arguments, **named):
-            with told_kindly():
-                yield from handler(*arguments, **named)
-
-    else:
-
-        @functools.wraps(handler)
-        def guarded(*arguments, **named):
-            with told_kindly():
-                return handler(*arguments, **named)
-
-    return guarded
+    return generate
 
 
-def for_browser(name: str, kind: str, content: bytes) -> str:
-    """A file that the browser saves and the server never writes down.
+def for_browser(name: str, media_type: str, content: bytes) -> str:
+    """Encode a file that the browser saves and the server never writes."""
+    return json.dumps([name, f"data:{media_type};base64,{base64.b64encode(content).decode()}"])
+
+
+def on_download(event: Callable, handler: Callable, inputs, file: gr.Textbox) -> None:
+    """Let the browser save the file that a handler makes with `for_browser`.
 
     Args:
-        kind: its media type.
+        event: such as `button.click`.
+        handler: makes the file, or "".
+        inputs: of the handler.
+        file: a hidden text that carries it.
     """
-    return json.dumps([name, f"data:{kind};base64,{base64.b64encode(content).decode()}"])
+    event(handler, inputs, file, **QUIET).then(None, file, js=SAVE_JS, **QUIET)
 
 
-def launch_options(max_file_size: str, css: str = "") -> dict:
-    """Arguments of `Blocks.launch` that a page is served with.
+def store_in_tab(name: str) -> str:
+    """Return JavaScript that stores a text in the tab, where no other tab sees it and closing the tab deletes it."""
+    return f"(text) => {{ text ? sessionStorage.setItem('{name}', text) : sessionStorage.removeItem('{name}'); }}"
+
+
+def read_from_tab(name: str) -> str:
+    """Return JavaScript that replaces the first input by the text that the tab stores."""
+    return f"(text, ...rest) => [sessionStorage.getItem('{name}') || '', ...rest]"
+
+
+def html(value: str | Path = "", *, js: Path | None = None, **options) -> gr.HTML:
+    """Create an HTML component in the demos' own style.
 
     Args:
-        max_file_size: of an upload, as Gradio has it, such as "1mb".
-        css: of this page alone.
+        value: its HTML, or a file of it.
+        js: a file of JavaScript that runs when the component is loaded.
+        options: of `gr.HTML`.
+    """
+    value = value.read_text(encoding="utf-8") if isinstance(value, Path) else value
+    script = {} if js is None else {"js_on_load": js.read_text(encoding="utf-8")}
+    return gr.HTML(value, apply_default_css=False, **script, **options)
+
+
+@contextmanager
+def exit_naming(variables: Mapping[str, str]) -> Iterator[None]:
+    """End the process with one line that names the environment variable of a model that can't be loaded.
+
+    Args:
+        variables: by the argument of `ModelError`.
+    """
+    from .policies import ModelError
+
+    try:
+        yield
+    except ModelError as error:
+        sys.exit(f"{variables[error.argument]}: {error.problem}")
+
+
+def launch_options(max_file_size: str, *sheets: str) -> dict:
+    """Return the arguments of `Blocks.launch`.
+
+    Args:
+        max_file_size: of an upload, as Gradio writes it, such as "1mb".
+        sheets: names of the page's own style sheets.
     """
     return {
         "theme": theme(),
-        "css": style_sheet() + css,
+        "css": style_sheet("look", *sheets),
         "max_file_size": max_file_size,
         "footer_links": [],
         "show_error": False,
@@ -109,8 +154,8 @@ def launch_options(max_file_size: str, css: str = "") -> dict:
 
 
 def serve(demo: gr.Blocks, options: dict) -> None:
-    """Serve the page until the process ends; four are answered at once, and 64 may wait."""
+    """Serve the page until the process ends; four events run at once, and 64 may wait."""
     import torch
 
-    torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # for what several people ask is computed side by side
+    torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # several visitors' events run side by side
     demo.queue(default_concurrency_limit=4, max_size=64).launch(**options)

@@ -1,4 +1,4 @@
-"""The apps in a browser, policies that say what a test expects, a tiny reward model, and what a person does."""
+"""The apps in a browser, scripted policies, a tiny reward model, and the acts of a visitor."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ new MutationObserver((changes) => changes.forEach((change) => {
 
 
 def load_app(name: str) -> ModuleType:
-    """The app of that Space as a module."""
+    """Import the app of that Space as a module."""
     pytest.importorskip("gradio", reason="needs gradio, of the demo extra, for the browser tests")
     return as_module(ROOT / "spaces" / name / "app.py")
 
 
 @contextmanager
 def serving(demo, options: dict, at_once: int = 4) -> Iterator[str]:
-    """The address of the page, on this machine, where so many are answered at once."""
+    """Serve the page at an address of this machine, with `at_once` events side by side."""
     demo.queue(default_concurrency_limit=at_once).launch(prevent_thread_lock=True, quiet=True, **options)
     yield demo.local_url
     demo.close()
 
 
 def new_context(browser, **options):
-    """A browser's window, with a camera, patience, and a memory for toasts."""
+    """Open a browser window with a camera, long timeouts, and a list of all toasts."""
     context = browser.new_context(permissions=["camera"], **options)
     context.set_default_timeout(PATIENCE)
     context.add_init_script(TOASTS_JS)
@@ -58,7 +58,7 @@ def new_context(browser, **options):
 
 @dataclass
 class Scripted:
-    """A policy that says its line word by word; asked for "slowly", it goes on for minutes unless it is stopped."""
+    """A policy that writes its line word by word; asked for "slowly", it goes on for minutes unless it is stopped."""
 
     line: str
     reads_system: bool = True
@@ -93,14 +93,14 @@ def open_page(page, address: str) -> None:
 
 
 def say(page, text: str) -> None:
-    """Send a message and wait for what comes of it."""
+    """Send a message."""
     box = page.get_by_label("Your message")
     box.fill(text)
     box.press("Enter")
 
 
-def told(page, text: str) -> None:
-    """Wait for a toast that says this, and close it: what is said again is no new one while the first stands."""
+def wait_for_toast(page, text: str) -> None:
+    """Wait for a toast with this text, and close it: the same text makes no new one while the first is shown."""
     page.wait_for_function("text => toasts.some((toast) => toast.textContent.includes(text))", arg=text)
     page.evaluate("toasts.splice(0).forEach((toast) => toast.querySelector('.toast-close')?.click())")
 
@@ -110,7 +110,7 @@ def wait_for_rewards(page, count: int) -> None:
 
 
 def texts(page) -> list[str]:
-    """The messages, as they stand there."""
+    """Return the messages on the page."""
     return page.locator(".g-text").all_inner_texts()
 
 
@@ -123,7 +123,7 @@ def act(page, label: str) -> None:
     page.locator(".g-thread").get_by_role("button", name=label, exact=True).click()
 
 
-def opened(page, section: str) -> None:
+def open_section(page, section: str) -> None:
     """Open one of the page's sections."""
     page.get_by_role("button", name=section).click()
 

@@ -1,4 +1,4 @@
-"""A clip for a browser's camera, of scikit-image's `astronaut` (NASA, public domain), who smiles, and who doesn't."""
+"""A clip for a browser's camera: scikit-image's `astronaut` (NASA, public domain), smiling and not smiling."""
 
 from pathlib import Path
 

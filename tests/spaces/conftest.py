@@ -27,7 +27,7 @@ def app():
 
 @pytest.fixture(scope="module")
 def served(app, tmp_path_factory):
-    """(address, folder of the collection): the page, with policies that say what a test expects."""
+    """(address, folder of the collection): the page, with scripted policies."""
     folder = tmp_path_factory.mktemp("collected")
     with serving(app.build_demo(tiny_models(), Collection(folder), app.camera_faces()), app.LAUNCH) as address:
         yield address, folder
@@ -35,7 +35,7 @@ def served(app, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def camera_file(tmp_path_factory) -> Path:
-    """What the browser's camera shows, again and again: two seconds of a face that doesn't smile, then two that do."""
+    """A clip that the browser's camera repeats: two seconds of a face without a smile, then two with one."""
     return write_clip(tmp_path_factory.mktemp("camera") / "camera.mjpeg")
 
 
@@ -54,7 +54,7 @@ def browser(camera_file):
 
 @pytest.fixture(scope="module")
 def context(browser):
-    """One for all tests of a module: what the pages are made of is read once, and each test has a tab of its own."""
+    """A browser window for all tests of a module, so that the page's files are loaded once; each test has a tab."""
     context = new_context(browser, viewport={"width": 1280, "height": 900})
     yield context
     context.close()
@@ -62,7 +62,7 @@ def context(browser):
 
 @pytest.fixture
 def page(context, served):
-    """The page in a tab of its own, opened; that a script failed or a message box opened is an error."""
+    """The page in a tab of its own; a failing script or a message box is an error."""
     page = context.new_page()
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -75,7 +75,7 @@ def page(context, served):
 
 @pytest.fixture(scope="session")
 def attribution(tmp_path_factory):
-    """Of a toy corpus, as it comes back from its folder."""
+    """An attribution of a toy corpus, loaded from its folder."""
     folder = tmp_path_factory.mktemp("attribution")
     fit = fit_hindsight(GeliRewardModel.from_backbone(backbone("llama")), toy_sessions(60), cache_dir=folder / "cache")
     fit.attribution.save_pretrained(folder / "it")

@@ -1,5 +1,6 @@
-"""`python opened_files.py opened.txt app.py` runs the app, and notes the path of each file that Python opens there to
-write. A library's own code, such as a codec's, can open one unseen.
+"""Run an app and log the path of each file that Python opens for writing: `opened_files.py opened.txt app.py`.
+
+A library's native code, such as a codec's, can open one unseen.
 """
 
 import os

@@ -1,10 +1,10 @@
-"""Conversations, and rewards that are easy to tell: what the tests of the demos are made of."""
+"""Conversations with rewards that are easy to compute."""
 
 from geli_hf.demo.conversation import ALIGNED, Conversation, Reply
 
 
 def lengths(messages) -> list[float]:
-    """Rewards that are easy to tell: the length of each turn of the assistant."""
+    """Return the length of each turn of the assistant as its reward."""
     return [float(len(message["content"])) for message in messages if message["role"] == "assistant"]
 
 
@@ -12,11 +12,12 @@ def mean(rewards) -> float:
     return sum(rewards) / len(rewards)
 
 
-def talked(*texts: str) -> Conversation:
+def dialogue(*texts: str) -> Conversation:
+    """Return a conversation whose messages appear one a second; the user begins."""
     conversation = Conversation()
-    for index, text in enumerate(texts):
-        if index % 2:
-            conversation = conversation.replied(Reply(ALIGNED, text), float(index))
+    for second, text in enumerate(texts):
+        if second % 2:
+            conversation = conversation.add_reply(Reply(ALIGNED, text), float(second))
         else:
-            conversation = conversation.said(text, float(index))
-    return conversation.scored(lengths, mean)
+            conversation = conversation.add_message(text, float(second))
+    return conversation.rescore(lengths, mean)

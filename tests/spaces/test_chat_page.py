@@ -1,4 +1,4 @@
-"""The chat page as a person uses it, in a browser."""
+"""The chat page in a browser."""
 
 import json
 import math
@@ -12,15 +12,15 @@ import pytest
 from browsing import (
     act,
     open_page,
-    opened,
+    open_section,
     rewards,
     say,
     serving,
     slide,
     texts,
     tiny_models,
-    told,
     wait_for_rewards,
+    wait_for_toast,
 )
 from PIL import Image
 from scripts import EXAMPLES, as_module
@@ -54,8 +54,8 @@ def writing(page) -> None:
     page.wait_for_function("(document.querySelector('.g-typing') || {textContent: ''}).textContent.length > 3")
 
 
-def kept(page, text: str) -> None:
-    """Wait until the tab would still have this after a reload."""
+def wait_until_stored(page, text: str) -> None:
+    """Wait until the tab has stored this text."""
     page.wait_for_function("text => (sessionStorage.getItem('geli-chat') || '').includes(text)", arg=text)
 
 
@@ -81,8 +81,8 @@ def test_two_turns_and_their_rewards(page):
     assert page.locator("#chart .g-bar").count() == 2
 
 
-def test_what_if(page):
-    """Another message gives other rewards, those before the change stand beside them, and undo brings them back."""
+def test_edit_regenerate_retry_and_undo(page):
+    """An edit changes rewards, the earlier ones stand beside them, and undo brings them back."""
     say(page, "I saw your dog in the garden")
     wait_for_rewards(page, 1)
     say(page, "it was lovely")
@@ -103,7 +103,7 @@ def test_what_if(page):
     act(page, "Edit message 1")  # and think better of it
     page.keyboard.press("Escape")
     assert page.locator(".g-edit").count() == 0
-    opened(page, "Settings")
+    open_section(page, "Settings")
     slide(page, "Longest reply, in tokens", 8)
     page.get_by_label("System prompt").fill("a friend")
     act(page, "Regenerate message 4")
@@ -118,7 +118,7 @@ def test_what_if(page):
     wait_for_rewards(page, 2)
 
 
-def test_stop_keeps_what_was_said(page):
+def test_stop_keeps_the_reply_so_far(page):
     say(page, "tell me slowly about the train")
     writing(page)
     page.get_by_role("button", name="Stop").click()
@@ -130,7 +130,7 @@ def test_stop_keeps_what_was_said(page):
     assert reply != whole
 
 
-def test_what_is_sent_while_a_reply_is_written_waits_for_its_end(page):
+def test_a_message_sent_during_a_reply_waits_for_its_end(page):
     say(page, "tell me slowly about the train")
     writing(page)
     say(page, "it was lovely")
@@ -145,8 +145,7 @@ def test_what_is_sent_while_a_reply_is_written_waits_for_its_end(page):
 
 
 @pytest.mark.parametrize("name", ["Undo", "Clear"])
-def test_who_goes_on_does_not_wait_for_the_reply(page, name):
-    """What is left of it comes into nobody's way."""
+def test_a_change_abandons_the_reply_that_is_written(page, name):
     say(page, "tell me slowly about the train")
     writing(page)
     page.get_by_role("button", name=name).click()
@@ -156,7 +155,7 @@ def test_who_goes_on_does_not_wait_for_the_reply(page, name):
     assert texts(page) == ["I saw your dog in the garden", f"{HAPPY} 1"]
 
 
-def test_side_by_side_goes_on_with_the_reply_that_is_chosen(page):
+def test_side_by_side_continues_with_the_chosen_reply(page):
     page.get_by_label("Side by side").check()
     say(page, "I saw your dog in the garden")
     wait_for_rewards(page, 2)
@@ -175,7 +174,7 @@ def test_blind_vote_is_revealed_afterwards(page):
     assert not re.search("aligned|base", thread.inner_html(), re.IGNORECASE)
     assert rewards(page) == []  # a reward would give it away
     say(page, "and now?")
-    told(page, "Vote first")
+    wait_for_toast(page, "Vote first")
     first = texts(page)[1]
     act(page, "Reply A is better")
     wait_for_rewards(page, 1)
@@ -187,11 +186,11 @@ def test_blind_vote_is_revealed_afterwards(page):
     )
 
 
-# ------------------------------------------------------------------------------------------------ keeping and giving
+# ------------------------------------------------------------------------------------------------ sessions
 
 
-def test_rate_and_train_on_what_was_collected(page, served, tmp_path, monkeypatch):
-    """Four sessions with consent, one without; the script trains on what is on disk; and one of them is deleted."""
+def test_rate_collect_train_and_delete(page, served, tmp_path, monkeypatch):
+    """Four sessions with consent and one without; the script trains on the collected ones; and one is deleted."""
     folder = served[1]
     for path in files(folder):  # of another test
         path.unlink()
@@ -212,7 +211,7 @@ def test_rate_and_train_on_what_was_collected(page, served, tmp_path, monkeypatc
         else:
             assert "Nothing was kept" in page.locator("#note").inner_text()
         say(page, "and more")
-        told(page, "closed")
+        wait_for_toast(page, "closed")
         page.get_by_role("button", name="Clear").click()
         page.wait_for_selector(".g-empty")
 
@@ -247,7 +246,7 @@ def test_rate_and_train_on_what_was_collected(page, served, tmp_path, monkeypatc
     page.wait_for_selector("#note .g-key")
     assert len(files(folder)) == 5
     key = page.locator("#note .g-key").inner_text()
-    opened(page, "Your data")
+    open_section(page, "Your data")
     assert page.get_by_label("Key of a session").input_value() == key
     page.get_by_role("button", name="Delete my session").click()
     page.wait_for_selector("#deleted .g-note")
@@ -259,7 +258,7 @@ def test_export_and_load_back(page, tmp_path):
     say(page, "I saw your dog & <b>my</b> cat")
     wait_for_rewards(page, 1)
     expected, dialogue = rewards(page), texts(page)
-    opened(page, "Export and load")
+    open_section(page, "Export and load")
     with page.expect_download() as download:
         page.get_by_role("button", name="Export JSONL").click()
     path = tmp_path / "conversation.jsonl"
@@ -289,7 +288,7 @@ def test_export_and_load_back(page, tmp_path):
         chooser.set_input_files(
             {"name": "<img src=x onerror=alert(1)>.jsonl", "mimeType": "text/plain", "buffer": content}
         )
-        told(page, wrong)
+        wait_for_toast(page, wrong)
         assert texts(page) == dialogue
 
 
@@ -297,7 +296,7 @@ def test_reload_in_the_middle_and_two_tabs(page, served):
     say(page, "I saw your dog in the garden")
     wait_for_rewards(page, 1)
     dialogue = texts(page)
-    kept(page, dialogue[1])
+    wait_until_stored(page, dialogue[1])
     other = page.context.new_page()
     open_page(other, served[0])
     other.wait_for_timeout(300)
@@ -318,7 +317,7 @@ def test_reload_in_the_middle_and_two_tabs(page, served):
 def test_the_smile_meter_rises_with_a_smile(page, served):
     """The camera shows two seconds of each face, over and over."""
     assert page.locator("#meter").count() == 0  # off until it is asked for
-    opened(page, "Camera")
+    open_section(page, "Camera")
     page.get_by_label("Use my camera").check()
     page.get_by_text("Click to Access Webcam").click()
     page.get_by_text("Record", exact=True).click()
@@ -345,11 +344,11 @@ def test_the_smile_meter_rises_with_a_smile(page, served):
     assert page.locator("#chart .g-signal").count() == 1
 
 
-# ------------------------------------------------------------------------------------------------ it holds
+# ------------------------------------------------------------------------------------------------ robustness
 
 
-def test_who_waits_for_others_sees_the_place_in_the_queue(app, context, tmp_path, tmp_path_factory):
-    """Of two people; three tabs of one browser would have no connection left."""
+def test_the_place_in_the_queue_is_shown(app, context, tmp_path, tmp_path_factory):
+    """Two visitors: three tabs of one browser would have no connection left."""
     talking, waiting = context.new_page(), context.new_page()
     with serving(app.build_demo(tiny_models(), Collection(tmp_path)), app.LAUNCH, at_once=1) as address:
         for page in (talking, waiting):
@@ -369,7 +368,7 @@ def test_who_waits_for_others_sees_the_place_in_the_queue(app, context, tmp_path
         waiting.close()
 
 
-def test_nothing_that_was_written_is_executed(page):
+def test_text_is_never_executed(page):
     evil = (
         "<img src=x onerror=alert(1)><script>alert(2)</script>${alert(3)}{{alert(4)}}{{#each}} `x` javascript:alert(5)"
     )
@@ -388,9 +387,9 @@ def test_nothing_that_was_written_is_executed(page):
     assert texts(page) == [evil, evil]
 
 
-def test_an_error_is_told_kindly_and_not_as_it_is(page, caplog):
+def test_an_error_is_reported_without_its_message(page, caplog):
     say(page, "break my password hunter2")
-    told(page, "Something went wrong")
+    wait_for_toast(page, "Something went wrong")
     assert "secret of the server" not in page.content()
     assert "RuntimeError" in caplog.text
     assert "hunter2" not in caplog.text
@@ -400,12 +399,13 @@ def test_an_error_is_told_kindly_and_not_as_it_is(page, caplog):
     wait_for_rewards(page, 1)
 
 
-@pytest.mark.parametrize("path", ["/etc/hostname", "setup.cfg", "geli_hf/__init__.py", "../../etc/hostname"])
-def test_no_file_of_the_server_can_be_read(served, path):
-    for door in ("gradio_api/file=", "file=", "gradio_api/file/", "static/", "gradio_api/stream/"):
-        with pytest.raises(HTTPError) as error:
-            urllib.request.urlopen(f"{served[0]}{door}{path}")
-        assert error.value.code in (403, 404, 405, 500)
+def test_no_file_of_the_server_can_be_read(served):
+    routes = ("gradio_api/file=", "file=", "gradio_api/file/", "static/", "gradio_api/stream/")
+    for path in ("/etc/hostname", "setup.cfg", "geli_hf/__init__.py", "../../etc/hostname"):
+        for route in routes:
+            with pytest.raises(HTTPError) as error:
+                urllib.request.urlopen(f"{served[0]}{route}{path}")
+            assert error.value.code in (403, 404, 405, 500)
 
 
 def test_the_keyboard_is_enough(page):
@@ -432,10 +432,8 @@ def test_the_keyboard_is_enough(page):
     assert unnamed == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_it_fits(page, width, scheme, tmp_path_factory, request):
-    """Nothing is wider than the screen, at a phone's width and a laptop's; a picture of each is kept."""
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_the_page_fits_a_phone_and_a_laptop(page, width, scheme, tmp_path_factory):
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 844})
     page.reload()

@@ -1,4 +1,4 @@
-"""A conversation as a value: what changes, what goes back, and what becomes a Session row."""
+"""A conversation as a value: its changes, undo, its Session row, and its copy in a browser's tab."""
 
 import json
 import math
@@ -6,128 +6,121 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from talks import lengths, mean, talked
+from talks import dialogue, lengths, mean
 
 from geli_hf.demo.conversation import (
     ALIGNED,
     BASE,
     PERSON,
+    UNDO_STEPS,
     Conversation,
     Reply,
-    conversation_of,
-    restored,
+    read_conversation,
+    restore_conversation,
     session_id_of,
     session_row,
     snapshot,
 )
+from geli_hf.demo.limits import Limits, Visit
 from geli_hf.sessions import SessionError, validate_session
 
-LIMITS = {"most_messages": 20, "most_characters": 200}
+LIMITS = Limits(messages=20, characters=200)
 
 
-def test_rewards_and_the_rating_that_they_predict():
-    conversation = talked("hi", "hello", "how", "well")
-    assert conversation.rewards == (5.0, 4.0)
-    assert conversation.score == 4.5
-    assert math.isnan(Conversation().scored(lengths, mean).score)
+def row_of(conversation: Conversation, **columns) -> dict:
+    return session_row(conversation.session_id, conversation.turns, **columns)
 
 
-def test_an_edit_keeps_what_follows_and_what_it_was_worth_before():
-    conversation = talked("hi", "hello", "how", "well").edited(1, "good morning").scored(lengths, mean)
-    assert [turn.text for turn in conversation.turns] == ["hi", "good morning", "how", "well"]
-    assert conversation.turns[1].source == PERSON
-    assert (conversation.before, conversation.rewards) == ((5.0, 4.0), (12.0, 4.0))
-    assert conversation.edited(0, "hey").turns[0].source == ""  # no policy wrote that
-    assert conversation.said("and now", 9.0).before == ()  # that is no what-if
+def test_rewards_rating_and_edits():
+    conversation = dialogue("hi", "hello", "how", "well")
+    assert (conversation.rewards, conversation.score) == ((5.0, 4.0), 4.5)
+    assert math.isnan(Conversation().rescore(lengths, mean).score)
+    edited = conversation.edit(1, "good morning").rescore(lengths, mean)
+    assert [turn.text for turn in edited.turns] == ["hi", "good morning", "how", "well"]
+    assert edited.turns[1].source == PERSON
+    assert (edited.before, edited.rewards) == ((5.0, 4.0), (12.0, 4.0))
+    assert edited.edit(0, "hey").turns[0].source == ""  # no policy wrote that
+    assert edited.add_message("and now", 9.0).before == ()
+    unanswered = Conversation().add_message("hi", 1.0).add_message("there", 2.0)
+    assert unanswered.messages == [{"role": "user", "content": "hi there"}]
 
 
 def test_undo_goes_back_step_by_step():
-    steps = [talked("hi", "hello")]
-    steps.append(steps[-1].edited(1, "good morning"))
-    steps.append(steps[-1].said("how", 3.0))
+    steps = [dialogue("hi", "hello")]
+    steps.append(steps[-1].edit(1, "good morning"))
+    steps.append(steps[-1].add_message("how", 3.0))
     conversation = steps[-1]
     for step in reversed(steps[:-1]):
-        conversation = conversation.undone()
-        assert conversation.turns == step.turns
-        assert conversation.rewards == step.rewards
-    assert conversation.undone().turns == ()
-    assert Conversation().undone().turns == ()
-
-
-def test_undo_does_not_grow_without_end():
-    conversation = Conversation()
+        conversation = conversation.undo()
+        assert (conversation.turns, conversation.rewards) == (step.turns, step.rewards)
+    assert conversation.undo().turns == Conversation().undo().turns == ()
     for number in range(100):
-        conversation = conversation.changed(score=float(number))
-    assert len(conversation.past) == 30
+        conversation = conversation.change(score=float(number))
+    assert len(conversation.past) == UNDO_STEPS
     assert all(step.past == () for step in conversation.past)
 
 
 def choosing(blind: bool) -> Conversation:
     replies = [Reply(BASE, "hm"), Reply(ALIGNED, "great")]
-    return talked("hi", "hello").said("how", 3.0).asked(replies, blind).scored(lengths, mean)
+    return dialogue("hi", "hello").add_message("how", 3.0).offer(replies, blind).rescore(lengths, mean)
 
 
-def test_a_choice_is_rewarded_and_goes_on_with_what_was_chosen():
+def test_a_choice_is_rewarded_and_continues_with_the_chosen_reply():
     conversation = choosing(blind=False)
     assert [reply.reward for reply in conversation.choice.replies] == [2.0, 5.0]
     assert conversation.rewards == (5.0,)
-    chosen = conversation.decided(0, 4.0).scored(lengths, mean)
+    chosen = conversation.decide(0, 4.0).rescore(lengths, mean)
     assert chosen.turns[-1].text == "hm"
-    assert [reply.text for reply in chosen.turns[-1].instead_of] == ["great"]
+    assert [reply.text for reply in chosen.turns[-1].alternatives] == ["great"]
     assert sum(chosen.votes.values()) == 0
-    assert chosen.undone().choice == conversation.choice
-    # Who just goes on talking gets the aligned policy's reply.
-    assert [turn.text for turn in conversation.said("more", 5.0).turns][-2:] == ["great", "more"]
+    assert chosen.undo().choice == conversation.choice
+    # Another message chooses the aligned policy's reply.
+    assert [turn.text for turn in conversation.add_message("more", 5.0).turns][-2:] == ["great", "more"]
 
 
 @pytest.mark.parametrize(
     ("index", "text", "votes"), [(0, "hm", (0, 1, 0)), (1, "great", (1, 0, 0)), (-1, "hm", (0, 0, 1))]
 )
 def test_a_blind_vote_is_counted(index, text, votes):
-    conversation = choosing(blind=True).decided(index, 4.0)
+    conversation = choosing(blind=True).decide(index, 4.0)
     assert conversation.turns[-1].text == text
     assert tuple(conversation.votes.values()) == votes
 
 
 @pytest.mark.parametrize("index", [2, -2, 10**9])
-def test_what_cannot_be_decided_changes_nothing(index):
-    for conversation in (choosing(blind=True), choosing(blind=False), talked("hi", "hello")):
-        assert conversation.decided(index, 4.0) is conversation
-    conversation = choosing(blind=False)  # where nobody voted, nothing can be alike
-    assert conversation.decided(-1, 4.0) is conversation
+def test_an_index_without_a_reply_decides_nothing(index):
+    for conversation in (choosing(blind=True), choosing(blind=False), dialogue("hi", "hello")):
+        assert conversation.decide(index, 4.0) is conversation
+    conversation = choosing(blind=False)  # a tie needs a blind vote
+    assert conversation.decide(-1, 4.0) is conversation
 
 
-def test_two_messages_without_an_answer_become_one():
-    conversation = Conversation().said("hi", 1.0).said("there", 2.0)
-    assert conversation.messages == [{"role": "user", "content": "hi there"}]
-
-
-def test_the_row_is_a_session_and_does_not_tell_the_key():
-    conversation = talked("hi", "hello")
-    row = session_row(conversation, 7, {"affect": [1.0]})
+def test_the_row_is_a_session_and_does_not_reveal_the_key():
+    conversation = dialogue("hi", "hello")
+    row = row_of(conversation, score=7, feedback={"affect": [1.0]})
     validate_session(row, "row", {})
     assert (row["score"], row["feedback"], row["rater_id"]) == (7.0, {"affect": [1.0]}, "")
     assert row["session_id"] == session_id_of(conversation.key) != conversation.key
     assert conversation.key not in json.dumps(row)
-    assert talked("hi", "hello").session_id != conversation.session_id
+    assert dialogue("hi", "hello").session_id != conversation.session_id
     with pytest.raises(SessionError, match="assistant"):
-        session_row(talked("hi"))
+        row_of(dialogue("hi"))
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=40).filter(str.strip), min_size=2, max_size=8))
-def test_a_reload_brings_back_what_was_said(texts):
-    conversation = talked(*texts)
-    found = restored(snapshot(conversation), **LIMITS)
-    assert found.messages == conversation.messages
-    assert [turn.source for turn in found.turns] == [turn.source for turn in conversation.turns]
-    assert found.session_id == conversation.session_id
-    assert conversation_of(json.loads(snapshot(conversation))["row"], **LIMITS).messages == conversation.messages
+def test_a_reload_restores_the_conversation(texts):
+    conversation = dialogue(*texts)
+    restored = restore_conversation(snapshot(conversation), LIMITS)
+    assert restored.messages == conversation.messages
+    assert [turn.source for turn in restored.turns] == [turn.source for turn in conversation.turns]
+    assert restored.session_id == conversation.session_id
 
 
 @pytest.mark.parametrize(
     "text",
     [
+        None,
         "",
         "null",
         "[]",
@@ -136,23 +129,42 @@ def test_a_reload_brings_back_what_was_said(texts):
         '{"key": 3, "row": 4, "sources": 5}',
         "\x00",
         "[" * 9999,
+        json.dumps(json.loads(snapshot(dialogue("a", "b"))) | {"sources": []}),
+        json.dumps(json.loads(snapshot(dialogue("a", "b"))) | {"more": "x" * LIMITS.file_bytes}),
     ],
 )
 def test_a_browsers_storage_may_hold_anything(text):
-    assert restored(text, **LIMITS) is None
+    assert restore_conversation(text, LIMITS) is None
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "problem"),
     [
-        ("", "no JSON"),
-        ("[" * 100_000, "no JSON"),
-        ("3", "no JSON object"),
+        ("", "JSON"),
+        ("[" * 100_000, "JSON"),
+        ("3", "JSON object"),
         ("{}", "session_id"),
-        (json.dumps(session_row(talked("a", "b" * 201)) | {"score": 1}), "too long"),
-        (json.dumps(session_row(talked(*"ab" * 11)) | {"score": 1}), "22 messages"),
+        (json.dumps(row_of(dialogue("a", "b" * 201)) | {"score": 1}), "200 characters"),
+        (json.dumps(row_of(dialogue(*"ab" * 11)) | {"score": 1}), "22 messages"),
     ],
 )
-def test_what_is_no_conversation_is_not_loaded(line, told):
-    with pytest.raises(SessionError, match=told):
-        conversation_of(line, **LIMITS)
+def test_only_a_conversation_within_the_limits_is_loaded(line, problem):
+    with pytest.raises(SessionError, match=problem):
+        read_conversation(line, LIMITS)
+
+
+def test_limits_of_a_conversation_and_of_a_visit():
+    limits = Limits(characters=10, messages=4, minutes=5, replies_per_minute=3)
+    assert limits.problem("hello", 2, 1) == ""
+    assert "10" in limits.problem("x" * 11, 0)
+    assert "4 messages" in limits.problem("hello", 3)
+    assert "5 minutes" in limits.problem("hello", 0, 6)
+    assert limits.problem("  ", 0)
+    visit = Visit()
+    assert [visit.too_often(limits, second) for second in (0, 1, 2, 3)] == [False, False, False, True]
+    assert not visit.too_often(limits, 61)
+    assert visit.too_often(limits, 61)
+    first = visit.begin()
+    visit.stopped = True
+    assert visit.begin() > first
+    assert not visit.stopped

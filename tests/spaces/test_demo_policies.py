@@ -1,13 +1,13 @@
-"""How the chat samples a reply, and which models it takes."""
+"""Sampling of replies, and the models of the chat."""
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from talks import talked
+from talks import dialogue
 from tiny import reward_model, session
 
 from geli_hf.alignment import load_policy
-from geli_hf.alignment.policy import PLAIN_TEMPLATE, small_policy
+from geli_hf.alignment.policy import small_policy
 from geli_hf.demo.conversation import ALIGNED, BASE
 from geli_hf.demo.policies import Models, Policy, load_models
 
@@ -25,7 +25,7 @@ def policy() -> Policy:
     return Policy(model.eval(), tokenizer)
 
 
-def test_greedy_is_what_generate_says(policy):
+def test_greedy_sampling_equals_generate(policy):
     *_, reply = policy.stream(PROMPT, temperature=0, max_new_tokens=12)
     assert reply
     text = policy.tokenizer.apply_chat_template(PROMPT, tokenize=False, add_generation_prompt=True)
@@ -35,31 +35,31 @@ def test_greedy_is_what_generate_says(policy):
     assert reply == expected.strip().rstrip("\ufffd")
 
 
-def test_a_seed_gives_the_same_reply_and_leaves_other_randomness_alone(policy):
+def test_sampling_differs_and_leaves_other_randomness_alone(policy):
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    replies = [list(policy.stream(PROMPT, seed=seed, temperature=1.0)) for seed in (1, 1, 2)]
-    assert replies[0] == replies[1] != replies[2]
+    replies = [list(policy.stream(PROMPT, temperature=1.0)) for _ in range(2)]
+    assert replies[0] != replies[1]
     assert torch.equal(torch.get_rng_state(), state)
     for earlier, later in zip(replies[0], replies[0][1:]):
         assert len(later) > len(earlier)
 
 
-def test_a_reply_stops_where_it_would_speak_for_the_user(policy, monkeypatch):
-    """The words of a reply come one after the other from a model that always says the same."""
-    said = policy.tokenizer("fine User: and you", add_special_tokens=False).input_ids
-    asked = []
+def test_a_reply_stops_before_it_speaks_for_the_user(policy, monkeypatch):
+    """The model repeats a fixed text, token by token."""
+    ids = policy.tokenizer("fine User: and you", add_special_tokens=False).input_ids
+    calls = []
 
     def forward(input_ids, **_):
-        asked.append(input_ids)
+        calls.append(input_ids)
         logits = torch.zeros(1, 1, len(policy.tokenizer))
-        logits[0, 0, said[len(asked) - 1]] = 100.0
+        logits[0, 0, ids[len(calls) - 1]] = 100.0
         return type("Output", (), {"logits": logits, "past_key_values": None})
 
     monkeypatch.setattr(policy.model, "forward", forward)
-    *_, reply = policy.stream(PROMPT, temperature=0, max_new_tokens=len(said))
+    *_, reply = policy.stream(PROMPT, temperature=0, max_new_tokens=len(ids))
     assert reply == "fine"
-    assert len(asked) < len(said)
+    assert len(calls) < len(ids)
 
 
 def test_a_long_conversation_still_gets_a_reply(policy):
@@ -67,12 +67,11 @@ def test_a_long_conversation_still_gets_a_reply(policy):
     assert list(policy.stream(long, max_new_tokens=4))
 
 
-def test_the_system_prompt_is_read_where_the_template_has_a_place_for_it(policy):
+def test_a_template_may_have_no_place_for_a_system_prompt(policy):
     assert not policy.reads_system
     tokenizer = type(policy.tokenizer)(tokenizer_object=policy.tokenizer.backend_tokenizer, eos_token="<|end|>")
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
     assert Policy(policy.model, tokenizer).reads_system
-    assert PLAIN_TEMPLATE  # what a policy without a template gets
 
 
 def test_an_adapter_changes_the_aligned_policy_alone(policy, tmp_path):
@@ -96,11 +95,11 @@ def test_an_adapter_changes_the_aligned_policy_alone(policy, tmp_path):
     assert set(load_models(base, None, tmp_path / "reward", device="cpu").policies) == {ALIGNED}
 
 
-def test_rewards_and_rating_are_those_of_the_model():
+def test_rewards_and_rating_equal_the_models():
     model = reward_model("llama")
     model.config.score_mean, model.config.score_std = 5.0, 2.0
     models = Models({}, model)
-    conversation = talked("hi", "i saw your dog", "how", "we walked").scored(models.score, models.rating)
+    conversation = dialogue("hi", "i saw your dog", "how", "we walked").rescore(models.score, models.rating)
     [expected] = model.score_sessions([{"messages": conversation.messages}])
     assert conversation.rewards == pytest.approx(expected["turn_rewards"], abs=1e-5)
     assert conversation.score == pytest.approx(expected["score"], abs=1e-4)

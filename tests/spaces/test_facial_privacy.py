@@ -1,4 +1,4 @@
-"""No picture of a listener is written down: the page in a process of its own, all of whose files are looked at."""
+"""No picture of a listener is written: the page runs in its own process, all of whose files are watched."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOKEN = "hf_ThisIsNoTokenButNobodyKnows"
 
 
 class Watched:
-    """The page as `python spaces/facial_signal/app.py` serves it, all of whose folders lie in one."""
+    """The page as `python spaces/facial_signal/app.py` serves it, with all of its folders in one."""
 
     def __init__(self, folder: Path):
         self.folder, self.opened, self.log = folder / "server", folder / "opened.txt", folder / "log.txt"
@@ -86,7 +86,7 @@ class Watched:
         self._looking.join()
 
     def written(self) -> set[str]:
-        """All files that were opened to write, or seen."""
+        """Return all files that were opened for writing, or seen."""
         return self.seen.union(self.opened.read_text().splitlines(), map(str, self.files()))
 
 
@@ -104,7 +104,7 @@ def watched(tmp_path):
 
 
 def send_frame(address: str, url: object) -> None:
-    """A frame as the camera's stream begins, whatever it is, until there is an answer."""
+    """Send anything as the first frame of a camera's stream, and wait for the answer."""
     with httpx.Client(base_url=address, timeout=30) as client:
         config = client.get("/config").json()
         [see] = [each for each in config["dependencies"] if each["api_name"] == "see"]

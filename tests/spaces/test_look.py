@@ -1,4 +1,4 @@
-"""How a reward is told, and that what somebody wrote stays text."""
+"""Pieces of HTML and SVG: rewards in words and to scale, and text from outside that stays text."""
 
 import html
 import math
@@ -10,11 +10,11 @@ import pytest
 from browsing import tiny_models
 from hypothesis import given
 from hypothesis import strategies as st
-from talks import talked
+from talks import dialogue
 
-from geli_hf.demo import page
+from geli_hf.demo import chat_html
 from geli_hf.demo.conversation import ALIGNED, BASE, Reply
-from geli_hf.demo.look import gauge, in_words, plain, reward_chip, signed, timeline
+from geli_hf.demo.look import gauge, in_words, note, plain, reward_chip, signed, timeline
 
 EVIL = "<script>alert(1)</script> ${x} {{y}} {{#each}} `z` @children \" ' & <img src=x onerror=alert(2)>"
 
@@ -43,16 +43,15 @@ def test_plain_shows_the_text_and_nothing_else(text):
 
 
 @pytest.mark.parametrize(
-    ("value", "told"), [(0.84, "+0.8"), (-0.26, "−0.3"), (0.04, "0.0"), (-0.01, "0.0"), (math.nan, "–")]
+    ("value", "text"), [(0.84, "+0.8"), (-0.26, "−0.3"), (0.04, "0.0"), (-0.01, "0.0"), (math.nan, "–")]
 )
-def test_signed(value, told):
-    assert signed(value) == told
+def test_signed(value, text):
+    assert signed(value) == text
 
 
 def test_a_reward_in_words():
     assert in_words(0.8, 0.79) == "+0.8, better than 79\u00a0% of turns"
     assert in_words(-1.0, math.nan) == "−1.0"  # of an untrained model
-    assert in_words(math.nan, math.nan) == "no reward yet"
     assert "▲" in reward_chip(0.8, 0.79)
     assert "▼" in reward_chip(-0.8, 0.1)
     assert "was −0.2" in reward_chip(0.8, 0.79, before=-0.2)
@@ -60,24 +59,20 @@ def test_a_reward_in_words():
 
 
 def bars(svg: str) -> list[tuple[float, float]]:
-    """(y, height) of each bar."""
-    found = ElementTree.fromstring(svg).iter("rect")
-    return [(float(bar.get("y")), float(bar.get("height"))) for bar in found]
+    """Return (y, height) of each bar."""
+    return [(float(bar.get("y")), float(bar.get("height"))) for bar in ElementTree.fromstring(svg).iter("rect")]
 
 
 def test_the_timeline_is_to_scale():
-    (up, high), (down, low), (_, most) = bars(timeline([1.0, -0.5, -4.0]))
+    (up, high), (down, low), (_, greatest) = bars(timeline([1.0, -0.5, -4.0]))
     axis = down
-    assert up + high == pytest.approx(axis)
+    assert up + high == pytest.approx(axis, abs=0.1)
     assert high / low == pytest.approx(2, abs=0.05)
-    assert most / low == pytest.approx(8, abs=0.1)
+    assert greatest / low == pytest.approx(8, abs=0.1)
     assert len(bars(timeline([1.0, math.nan]))) == 1
-    svg = timeline([1.0, -0.5], labels=["first", EVIL], signal=[0.5, math.nan])
-    root = ElementTree.fromstring(svg)
-    assert "first +1.0" in root.get("aria-label")
-    assert EVIL in root.get("aria-label")
+    root = ElementTree.fromstring(timeline([1.0, -0.5], signal=[0.5, math.nan]))
+    assert "reply 1 +1.0" in root.get("aria-label")
     assert len(list(root.iter("circle"))) == 1
-    assert "none yet" in timeline([])
 
 
 @given(st.floats(-3, 13), st.floats(0, 5))
@@ -90,16 +85,17 @@ def test_the_gauge_stays_on_its_scale(value, deviation):
     assert first + float(span.get("width")) <= 310.1
 
 
-def test_what_was_written_stays_text_wherever_it_is_shown():
+def test_text_from_outside_stays_text():
     models = tiny_models()
-    conversation = talked(EVIL, EVIL).scored(models.score, models.rating)
-    choosing = conversation.said(EVIL, 3.0).asked([Reply(ALIGNED, EVIL), Reply(BASE, EVIL)], blind=False)
-    chosen = choosing.scored(models.score, models.rating).decided(0, 4.0).scored(models.score, models.rating)
+    conversation = dialogue(EVIL, EVIL).rescore(models.score, models.rating)
+    choosing = conversation.add_message(EVIL, 3.0).offer([Reply(ALIGNED, EVIL), Reply(BASE, EVIL)], blind=False)
+    chosen = choosing.rescore(models.score, models.rating).decide(0, 4.0).rescore(models.score, models.rating)
     for shown in (
-        page.thread(conversation, models),
-        page.thread(choosing, models),
-        page.thread(chosen, models),
-        page.thread(conversation, models, [Reply(ALIGNED, EVIL)]),
+        note(EVIL),
+        chat_html.thread(conversation, models),
+        chat_html.thread(choosing, models),
+        chat_html.thread(chosen, models),
+        chat_html.thread(conversation, models, [Reply(ALIGNED, EVIL)]),
     ):
         read = Reader(shown)
         assert not read.tags & {"script", "img"}
@@ -107,16 +103,15 @@ def test_what_was_written_stays_text_wherever_it_is_shown():
         assert EVIL in read.text
 
 
-def test_blind_replies_tell_nothing_of_their_authors():
+def test_blind_replies_reveal_nothing_of_their_authors():
     models = tiny_models()
     replies = [Reply(BASE, "hm"), Reply(ALIGNED, "great")]
-    conversation = talked("hi").asked(replies, blind=True).scored(models.score, models.rating)
-    shown = page.thread(conversation, models) + page.thread(talked("hi"), models, replies, blind=True)
-    for giving_away in ("ligned", "ase policy", "better than", "g-above", "g-below"):
-        assert giving_away not in shown
+    conversation = dialogue("hi").offer(replies, blind=True).rescore(models.score, models.rating)
+    shown = chat_html.thread(conversation, models) + chat_html.thread(dialogue("hi"), models, replies, blind=True)
+    for clue in ("ligned", "ase policy", "better than", "g-above", "g-below"):
+        assert clue not in shown
 
 
 def test_a_closed_conversation_offers_no_change():
-    models = tiny_models()
-    shown = page.thread(replace(talked("hi", "hello"), closed=True), models)
+    shown = chat_html.thread(replace(dialogue("hi", "hello"), closed=True), tiny_models())
     assert "data-act" not in shown
