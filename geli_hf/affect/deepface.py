@@ -134,7 +134,7 @@ class DeepFaceDetector:
 
     def detect(self, image: np.ndarray, size: tuple[float, float] | None = None) -> list[Box]:
         """Find the faces of a picture, (height, width) uint8. See `FaceDetector`."""
-        found = self._deepface.extract_faces(
+        answers = self._deepface.extract_faces(
             np.repeat(image[..., None], 3, -1),
             detector_backend=self.name,
             enforce_detection=False,
@@ -142,7 +142,7 @@ class DeepFaceDetector:
             normalize_face=False,
         )
         # Without a face the answer is the whole picture, with no confidence.
-        areas = [face["facial_area"] for face in found if face["confidence"] > 0]
+        areas = [face["facial_area"] for face in answers if face["confidence"] > 0]
         boxes = [Box(*(float(area[side]) for side in "xywh")) for area in areas]
         return [box for box in boxes if size is None or size[0] <= box.width <= size[1]]
 

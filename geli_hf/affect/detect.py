@@ -44,10 +44,10 @@ class CascadeDetector:
         """Find the faces of a picture, (height, width) uint8. See `FaceDetector`."""
         low, high = (max(24, int(size[0])), max(25, int(size[1]))) if size else (24, 0)
         agree = math.ceil(NEIGHBOURS / 3) if size else NEIGHBOURS
-        found = self._cascade.detectMultiScale(
+        boxes = self._cascade.detectMultiScale(
             image, scaleFactor=1.1, minNeighbors=agree, minSize=(low, low), maxSize=(high, high)
         )
-        return [Box(*map(float, box)) for box in found]
+        return [Box(*map(float, box)) for box in boxes]
 
 
 def cascade_xml() -> str:
@@ -56,10 +56,10 @@ def cascade_xml() -> str:
     Raises:
         ImportError: scikit-image is missing.
     """
-    found = find_spec("skimage")
-    if found is None:
+    spec = find_spec("skimage")
+    if spec is None:
         raise ImportError(f"the cascade detector reads its data from scikit-image: {NEEDS}")
-    path = Path(found.origin).parent / "data" / "lbpcascade_frontalface_opencv.xml"
+    path = Path(spec.origin).parent / "data" / "lbpcascade_frontalface_opencv.xml"
     # A misspelt tag keeps OpenCV from reading the file as it is.
     return path.read_text(encoding="utf-8").replace("featuhreParams", "featureParams")
 
@@ -88,6 +88,6 @@ class YuNetDetector:
     def detect(self, image: np.ndarray, size: tuple[float, float] | None = None) -> list[Box]:
         """Find the faces of a picture, (height, width) uint8. See `FaceDetector`."""
         self._net.setInputSize(image.shape[::-1])
-        _, found = self._net.detect(np.repeat(image[..., None], 3, 2))
-        boxes = [] if found is None else [Box(*map(float, face[:4])) for face in found]
+        _, faces = self._net.detect(np.repeat(image[..., None], 3, 2))
+        boxes = [] if faces is None else [Box(*map(float, face[:4])) for face in faces]
         return [box for box in boxes if size is None or size[0] <= box.width <= size[1]]

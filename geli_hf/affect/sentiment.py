@@ -26,6 +26,7 @@ LABEL_VALUES = {
     **dict.fromkeys(("embarrassment", "fear", "grief", "nervousness", "pessimism", "remorse", "sadness"), -1.0),
 }
 _STARS = re.compile(r"([1-9]) stars?")
+BATCH = 32  # messages that a model reads at once
 _NO_LIMIT = 10**6  # a tokenizer without a limit gives a number beyond any
 
 
@@ -39,8 +40,6 @@ class NextTurnSentiment:
         values: value of each label of the model, from -1 to 1. Default: by the label's name, in upper or lower case,
             from `LABEL_VALUES` (sentiments and emotions), or star ratings ("1 star" to "5 stars"), which are spread
             evenly from -1 to 1.
-        batch_size: messages that the model reads at once.
-        device: of the model, as `transformers.pipeline` takes it.
 
     Raises:
         ImportError: without `model`, and without the package vaderSentiment.
@@ -48,16 +47,9 @@ class NextTurnSentiment:
         OSError: there is no such model.
     """
 
-    def __init__(
-        self,
-        model: str | Path | None = None,
-        *,
-        values: Mapping[str, float] | None = None,
-        batch_size: int = 32,
-        device: str | int | None = None,
-    ):
-        self.model, self.values, self.batch_size, self.device = model, values, batch_size, device
-        self._sentiment = vader() if model is None else _Classifier(str(model), values, batch_size, device)
+    def __init__(self, model: str | Path | None = None, *, values: Mapping[str, float] | None = None):
+        self.model, self.values = model, values
+        self._sentiment = vader() if model is None else _load_classifier(str(model), values)
 
     def __call__(self, messages: Sequence[Message]) -> list[float]:
         """Return one value per assistant turn of a session, NaN where no message follows."""
@@ -69,13 +61,13 @@ class NextTurnSentiment:
         """Return the arguments and not the weights, for fingerprints of data sets and for other processes."""
         files = sorted(Path(self.model).iterdir()) if self.model is not None and os.path.isdir(self.model) else []
         return {
-            "arguments": (self.model, self.values, self.batch_size, self.device),
+            "arguments": (self.model, self.values),
             "files": [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files],
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        model, values, batch_size, device = state["arguments"]
-        self.__init__(model, values=values, batch_size=batch_size, device=device)
+        model, values = state["arguments"]
+        self.__init__(model, values=values)
 
 
 def vader() -> Callable[[list[str]], list[float]]:
@@ -94,29 +86,27 @@ def vader() -> Callable[[list[str]], list[float]]:
     return lambda texts: [analyser.polarity_scores(text)["compound"] for text in texts]
 
 
-class _Classifier:
-    def __init__(self, model: str, values: Mapping[str, float] | None, batch_size: int, device: str | int | None):
-        from transformers import AutoConfig, pipeline
+def _load_classifier(model: str, values: Mapping[str, float] | None) -> Callable[[list[str]], list[float]]:
+    from transformers import AutoConfig, pipeline
 
-        labels = list(AutoConfig.from_pretrained(model).id2label.values())  # before the weights are fetched
-        self.values = _label_values(model, labels, values)
-        self.pipeline = pipeline("text-classification", model=model, device=device)
-        self.batch_size = batch_size
-        tokenizer, config = self.pipeline.tokenizer, self.pipeline.model.config
-        if tokenizer.model_max_length > _NO_LIMIT and getattr(config, "max_position_embeddings", None):
-            # Positions of RoBERTa and its kin begin after that of padding.
-            unused = config.pad_token_id + 1 if "roberta" in config.model_type else 0
-            tokenizer.model_max_length = config.max_position_embeddings - unused
+    labels = list(AutoConfig.from_pretrained(model).id2label.values())  # before the weights are fetched
+    values = _label_values(model, labels, values)
+    classify = pipeline("text-classification", model=model)
+    tokenizer, config = classify.tokenizer, classify.model.config
+    if tokenizer.model_max_length > _NO_LIMIT and getattr(config, "max_position_embeddings", None):
+        # Positions of RoBERTa and its kin begin after that of padding.
+        unused = config.pad_token_id + 1 if "roberta" in config.model_type else 0
+        tokenizer.model_max_length = config.max_position_embeddings - unused
 
-    def __call__(self, texts: list[str]) -> list[float]:
-        if not texts:
-            return []
-        answers = self.pipeline(texts, batch_size=self.batch_size, top_k=None, truncation=True)
+    def sentiment(texts: list[str]) -> list[float]:
+        answers = classify(texts, batch_size=BATCH, top_k=None, truncation=True) if texts else []
         # Probabilities of a model that may give several labels need not sum to 1.
         return [
-            sum(self.values[each["label"]] * each["score"] for each in answer) / sum(each["score"] for each in answer)
+            sum(values[each["label"]] * each["score"] for each in answer) / sum(each["score"] for each in answer)
             for answer in answers
         ]
+
+    return sentiment
 
 
 def _label_values(model: str, labels: Sequence[str], values: Mapping[str, float] | None) -> dict[str, float]:

@@ -60,7 +60,7 @@ def nothing():
     yield grey(astronaut())[260:]  # her suit
 
 
-def test_no_face_where_there_is_none(cascade):
+def test_pictures_without_a_face(cascade):
     for number, picture in enumerate(nothing()):
         assert cascade.detect(picture.astype(np.uint8)) == [], number
 

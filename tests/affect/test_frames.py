@@ -65,7 +65,7 @@ def test_times_of_a_constant_rate(ten_seconds):
 
 @pytest.mark.parametrize("container", ["mkv", "ts", "mp4", "webm"])
 def test_a_file_may_begin_at_any_time(folder, container):
-    """What its own clock says at the start is 0."""
+    """The start of its own clock is 0."""
     codec = "libvpx" if container == "webm" else "libx264"
     at = [5.2, 5.3, 5.5, 5.9]
     path = write(folder / f"late.{container}", [small()] * 4, times=at, codec=codec)
@@ -86,7 +86,7 @@ def grainy(frames: int):
 
 
 def recorded(at: list[float], pictures=None) -> bytes:
-    """What a browser's recorder sends: frames as they came, and no index, since nothing can be written later."""
+    """Make the stream of a browser's recorder: no index, since nothing can be written later."""
     file = OnlyWrites()
     options = {"live": "1"}
     pictures = pictures or map(small, range(len(at)))

@@ -58,7 +58,7 @@ def by_hand(folder, messages, values, *, probabilities=lambda logits: logits.sof
 )
 def test_labels_that_are_known_have_their_values(tmp_path, labels, values):
     folder, messages = classifier(tmp_path, labels), talk(8)
-    sentiment = NextTurnSentiment(folder, batch_size=3)(messages)
+    sentiment = NextTurnSentiment(folder)(messages)
     np.testing.assert_allclose(sentiment, by_hand(folder, messages, values), atol=1e-5)
     assert len(sentiment) == 4
     assert math.isnan(sentiment[-1])
@@ -111,7 +111,7 @@ def test_it_travels_without_its_weights(tmp_path):
     np.testing.assert_array_equal(pickle.loads(packed)(messages), sentiment(messages))
 
 
-def test_as_a_signal_it_is_found_again_until_the_model_changes(tmp_path):
+def test_the_fingerprint_of_a_signal_is_that_of_the_model(tmp_path):
     sessions = Dataset.from_list([session(8), session(5)])
     signals = [add_signal(sessions, "mood", NextTurnSentiment(classifier(tmp_path, SENTIMENTS)))]
     signals.append(add_signal(sessions, "mood", NextTurnSentiment(str(tmp_path / "classifier"))))

@@ -166,9 +166,12 @@ def test_a_table_without_columns_or_frames(tmp_path):
 
 
 def test_a_turn_without_times_is_missing_alone(tmp_path):
-    said = [Utterance(who, text, start, stop, "here") for who, start, stop, text in TALK]
-    said[1] = said[1]._replace(stop=math.nan)
-    session = session_of_recording(FRAMES, Transcript(tmp_path / "t.csv", said), listener="Ben", short_words=0)
+    utterances = [Utterance(who, text, start, stop, "here") for who, start, stop, text in TALK]
+    utterances[1] = utterances[1]._replace(stop=math.nan)
+    transcript = Transcript(tmp_path / "t.csv", utterances)
+    session = session_of_recording(FRAMES, transcript, listener="Ben", short_words=0)
     np.testing.assert_array_equal(session["feedback"]["affect"], [0, 0])
-    session = session_of_recording(FRAMES, Transcript(tmp_path / "t.csv", said), listener="Ann", min_share=0, lag=1)
+    session = session_of_recording(
+        FRAMES, Transcript(tmp_path / "t.csv", utterances), listener="Ann", min_share=0, lag=1
+    )
     np.testing.assert_array_equal(session["feedback"]["affect"], [math.nan, 1])

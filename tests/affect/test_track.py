@@ -82,7 +82,7 @@ def test_which_face(face, expected):
 
 
 @pytest.mark.parametrize(("face", "other"), [("left", RIGHT), ("right", LEFT), ("300,400,20,20", LEFT)])
-def test_nobody_there(face, other):
+def test_no_face_in_that_place(face, other):
     track = FaceTrack(CascadeDetector(), face)
     for _ in range(SCAN_EVERY + 2):
         assert track(grey(other)) is None
@@ -133,7 +133,7 @@ def test_a_much_larger_face_that_stays_takes_over(track):
     assert is_at(follow(track, LEFT, large, frames=SCANS * SCAN_EVERY), large)
 
 
-def test_nobody_takes_over_from_the_other_half():
+def test_a_face_of_the_other_half_does_not_take_over():
     track = FaceTrack(CascadeDetector(), "left")
     large = (380, 140, 160, 160)
     assert is_at(follow(track, LEFT, large, frames=5 * SCAN_EVERY), LEFT)

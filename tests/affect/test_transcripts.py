@@ -57,14 +57,14 @@ def written(folder, name, content, encoding="utf-8", newline="\n"):
     return folder / name
 
 
-def said(path):
+def read(path):
     return [utterance[:4] for utterance in read_transcript(path).utterances]
 
 
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize(("encoding", "newline"), [("utf-8", "\n"), ("utf-8-sig", "\r\n"), ("utf-8", "\r")])
 def test_each_form_says_the_same(tmp_path, name, encoding, newline):
-    assert said(written(tmp_path, name, FORMS[name], encoding, newline)) == SAID
+    assert read(written(tmp_path, name, FORMS[name], encoding, newline)) == SAID
 
 
 def test_several_voices_in_a_cue_have_its_times(tmp_path):
@@ -74,7 +74,7 @@ def test_several_voices_in_a_cue_have_its_times(tmp_path):
         "WEBVTT\n\n00:01.000 --> 00:02.000\n<v Ann>No!</v>\n<v Ben>Yes: no?</v>\n\n"
         "00:03.000 --> 00:04.000\nAnn: Well,\nthen.\nBen：好\n\n00:05.000 --> 00:06.000\nAt 10:30, see http://a.b\n",
     )
-    assert said(path) == [
+    assert read(path) == [
         ("Ann", "No!", 1, 2),
         ("Ben", "Yes: no?", 1, 2),
         ("Ann", "Well, then.", 3, 4),
@@ -85,9 +85,9 @@ def test_several_voices_in_a_cue_have_its_times(tmp_path):
 
 def test_utterances_come_by_their_start_if_it_is_known(tmp_path):
     rows = "speaker,start,stop,text\nAnn,5,6,five\nBen,1,2,one\nAnn,1,3,one too\n"
-    texts = [text for _, text, *_ in said(written(tmp_path, "a.csv", rows))]
+    texts = [text for _, text, *_ in read(written(tmp_path, "a.csv", rows))]
     assert texts == ["one", "one too", "five"]
-    texts = [text for _, text, *_ in said(written(tmp_path, "b.csv", rows + "Ben,,,unknown\n"))]
+    texts = [text for _, text, *_ in read(written(tmp_path, "b.csv", rows + "Ben,,,unknown\n"))]
     assert texts == ["five", "one", "one too", "unknown"]
 
 

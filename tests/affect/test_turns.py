@@ -34,7 +34,7 @@ def by_hand(seconds, probabilities, start, stop, words, lag=0.0, min_share=0.0, 
 
 # Coarse numbers make ties, and borders on the very second.
 time = st.integers(0, 24).map(lambda half: half / 2) | st.just(math.nan)
-# Few different faces, so that a second may be told twice with the same one or another.
+# Few different faces, so that a second may come twice with the same one or another.
 FACES = [*np.random.default_rng(0).integers(0, 4, (6, len(EMOTIONS))) / 3, np.full(8, math.nan)]
 FACES.append(np.where(np.arange(8) == 2, math.nan, FACES[0]))  # lacks an emotion that others have
 faces = st.sampled_from(FACES)
@@ -97,7 +97,7 @@ def test_the_rule_by_hand():
     assert one_turn("happiness", "anger") == 0
 
 
-def test_a_second_told_twice_counts_once_and_a_contradicted_one_not_at_all():
+def test_a_repeated_second_counts_once_and_a_contradicted_one_not_at_all():
     smile, frown = (
         np.array([0.65 if each == emotion else 0.05 for each in EMOTIONS]) for emotion in ("happiness", "anger")
     )

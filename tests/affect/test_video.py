@@ -119,8 +119,8 @@ def test_a_video_without_a_face(frames):
     assert watch().live()(scene()) is None
 
 
-def test_frames_are_not_kept():
-    """However long the video is: of those that came before, one may be there still."""
+def test_frames_are_freed():
+    """Of the frames that came before, one may still be in memory."""
     alive, most = [], 0
 
     def camera():

@@ -108,7 +108,7 @@ def test_the_figures_are_those_of_the_saved_model(ran, faces):
     assert figures["test_by_seed"][str(figures["chosen_seed"])]["happiness AUC"] == pytest.approx(by_pairs)
 
 
-def test_a_finished_seed_is_kept_and_another_is_trained(ran, faces, script, tmp_path, monkeypatch):
+def test_resuming_trains_only_the_missing_seed(ran, faces, script, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "RESAMPLES", 20)
     output = tmp_path / "again"
     shutil.copytree(ran, output)
