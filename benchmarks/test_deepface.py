@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from geli_hf.affect import DeepFaceAffect, VideoAffect
-from geli_hf.affect.detect import _cascade_text
+from geli_hf.affect.detect import cascade_xml
 from geli_hf.affect.video import BOX_COLUMNS
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -65,7 +65,7 @@ def deepface(request, tmp_path_factory):
     write_weights(home)
     for name in HAAR:
         if request.param == "LBP":
-            (home / ".deepface" / "weights" / name).write_text(_cascade_text()[0])
+            (home / ".deepface" / "weights" / name).write_text(cascade_xml())
         elif (HOME / name).is_file():
             shutil.copy(HOME / name, home / ".deepface" / "weights")
         else:

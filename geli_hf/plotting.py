@@ -1,6 +1,6 @@
-"""Drawing that every picture shares: colours, fonts, axes, and how a figure is saved.
+"""Colours, fonts and axes of every picture.
 
-Nothing here touches pyplot, so that no global state or display is needed and a server can draw in threads.
+Nothing here touches pyplot, which has global state: a server can draw in threads, without a display.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 BLUE, RED, GREY, LIGHT, INK = "#2f6c9f", "#b5523b", "#7d7d7d", "#d9d9d9", "#222222"
 DPI = 150
 MINUS = str.maketrans("-", "−")  # as wide as the plus
-# Scripts and emoji that DejaVu lacks, from whichever of these is installed; what none of them has shows as a box.
+# For scripts and emoji that DejaVu lacks, the installed ones of these; a character that none of them has is a box.
 FALLBACK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Noto Emoji", "Symbola")
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Any]:
+    """Make a figure of this size in inches, and its axes."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     style(axes)
@@ -28,12 +29,14 @@ def new_figure(width: float, height: float) -> tuple[Figure, Any]:
 
 
 def style(axes: Any) -> None:
+    """Draw a light grid, and no frame above and on the right."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=LIGHT, linewidth=0.5)
     axes.set_axisbelow(True)
 
 
 def say_nothing(figure: Figure, axes: Any, why: str) -> Figure:
+    """Write the reason into axes that have nothing to show."""
     axes.set(xticks=[], yticks=[])
     axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color=GREY)
     return figure
@@ -41,7 +44,7 @@ def say_nothing(figure: Figure, axes: Any, why: str) -> Figure:
 
 @cache
 def fonts() -> tuple[list[str], frozenset[int]]:
-    """Installed families, best first, and the code points that they have between them."""
+    """Return the installed font families, best first, and all code points that they have."""
     installed = set(font_manager.fontManager.get_font_names())
     families = ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
     fonts = [font_manager.get_font(font_manager.findfont(name)) for name in families]
@@ -49,7 +52,7 @@ def fonts() -> tuple[list[str], frozenset[int]]:
 
 
 def printable(text: str) -> str:
-    """The text on one line, with a box for each character that no font has; joiners and selectors of emoji go."""
+    """Put a text on one line, with a box for each character that no font has, and without joiners of emoji."""
     known = fonts()[1]
     invisible = {"Cf", "Cc", "Mn"}
     return "".join(
@@ -58,5 +61,6 @@ def printable(text: str) -> str:
 
 
 def save(figure: Figure, path: str | Path) -> Figure:
+    """Save a figure as PNG, and return it."""
     figure.savefig(path, format="png")
     return figure

@@ -28,7 +28,7 @@ ENDS = {"pytorch": "pth", "onnx": "onnx"}
 
 
 def onnx_graph(weights: dict[str, torch.Tensor]) -> bytes:
-    """What torch.onnx.export would write, if the package onnx were there: (n, 48, 48, 1) to (n, 7)."""
+    """Write what torch.onnx.export would, if the package onnx were installed: (n, 48, 48, 1) to (n, 7)."""
     nodes, now = [], "faces"
 
     def add(operator: str, *tensors: str, **attributes: int | list[int]) -> None:

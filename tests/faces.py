@@ -42,7 +42,7 @@ def affect_model(labels=SEVEN, *, seed: int = 0, **config) -> FacialAffectModel:
     torch.manual_seed(seed)
     config = {"hidden_sizes": [8, 8, 8], "id2label": dict(enumerate(labels))} | config
     model = FacialAffectModel(FacialAffectConfig(**config)).eval()
-    # Wide enough that pictures differ in what is said of them.
+    # Wide enough that the answers to pictures differ.
     torch.nn.init.normal_(list(model.parameters())[-2], std=1.0)
     return model
 

@@ -1,6 +1,6 @@
-"""What the listener showed: faces in video, the sentiment of words, and how either becomes one number per turn.
+"""The listener's reactions, faces in video and the sentiment of words, as one number per turn.
 
-Names are imported when they are first used: readers of corpora need none of what video needs.
+Names are imported when they are first used: readers of corpora need no packages for video.
 """
 
 from .._lazy import lazy_exports

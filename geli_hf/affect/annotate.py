@@ -1,5 +1,7 @@
-"""Watching many videos. It takes minutes each and is done once: what the faces showed is kept in the cache, so that a
-run that was stopped goes on where it was, and a broken file costs nothing of the others."""
+"""Many videos through `VideoAffect`, which takes minutes each.
+
+The cache keeps the tables, so that a run that was stopped goes on. A broken file costs nothing of the others.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +22,16 @@ from tqdm import tqdm
 from ..cache import cache_root, whole
 from . import VideoAffect, face_classifier, face_detector
 
-VERSION = 1  # of what a video is made into; to be raised when the same video and settings give another table
+VERSION = 1  # to be raised when the same video and settings give another table
 
 
 @dataclass(frozen=True)
 class Watching:
-    """How videos are watched.
+    """Settings by which videos are read.
 
     Args:
-        backend: what reads a face: see `geli_hf.affect.face_classifier`.
-        detector: what finds it: see `geli_hf.affect.face_detector`.
+        backend: reads a face: see `geli_hf.affect.face_classifier`.
+        detector: finds it: see `geli_hf.affect.face_detector`.
         fps: frames looked at per second of video.
         face: which one, if several are seen: see `geli_hf.affect.VideoAffect`.
     """
@@ -43,11 +45,17 @@ class Watching:
 def watch_all(
     videos: Sequence[Path], how: Watching, *, jobs: int = 1, progress: bool = True
 ) -> Iterator[pd.DataFrame | Exception]:
-    """What the face showed in each video, in their order: a table of `VideoAffect`, or the error that came instead.
+    """Read the face in each video, in their order.
 
     Args:
-        jobs: processes that watch. With one, the bar counts seconds of video, with several it counts videos. A
-            process that dies takes its video with it, and no other.
+        videos: paths.
+        how: settings.
+        jobs: processes. With one, the bar counts seconds of video, with several it counts videos. A process that dies
+            takes its video with it, and no other.
+        progress: show a bar.
+
+    Yields:
+        A table of `VideoAffect`, or the error that came instead.
     """
     if jobs == 1:
         for video in videos:
@@ -58,16 +66,16 @@ def watch_all(
             else:
                 yield table
         return
-    context, mine = multiprocessing.get_context("spawn"), local()
+    context, thread = multiprocessing.get_context("spawn"), local()
 
     def watch(video: Path) -> pd.DataFrame | Exception:
-        # A pool of one for each thread: where a process dies, which file killed it is known.
-        if not hasattr(mine, "pool"):
-            mine.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_one_thread)
+        # A pool of one for each thread: when a process dies, its file is known.
+        if not hasattr(thread, "pool"):
+            thread.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_take_one_core)
         try:
-            return mine.pool.submit(_watch, video, how, False).result()
+            return thread.pool.submit(_watch, video, how, False).result()
         except BrokenProcessPool:
-            del mine.pool
+            del thread.pool
             return RuntimeError(f"{video}: the process that watched it died (out of memory?)")
         except Exception as error:
             return error
@@ -76,8 +84,7 @@ def watch_all(
         yield from tqdm(threads.map(watch, videos), total=len(videos), unit="video", disable=not progress)
 
 
-def _one_thread() -> None:
-    """Processes that share the cores must not take all of them each."""
+def _take_one_core() -> None:
     import cv2
     import torch
 
@@ -87,21 +94,25 @@ def _one_thread() -> None:
 
 def _watch(video: Path, how: Watching, progress: bool) -> pd.DataFrame:
     affect = affect_of(how)
-    kept = cache_root() / "affect" / f"{_key(video, affect)}.parquet"
-    if not kept.exists():
+    cached = cache_root() / "affect" / f"{_key(video, affect)}.parquet"
+    if not cached.exists():
         table = affect(video, progress=progress)
-        with whole(kept) as partial:
+        with whole(cached) as partial:
             table.to_parquet(partial)
-    return pd.read_parquet(kept)
+    return pd.read_parquet(cached)
 
 
 @lru_cache(maxsize=1)
 def affect_of(how: Watching) -> VideoAffect:
-    """What watches, loaded once in each process."""
+    """Load the reader of videos with these settings, once in each process.
+
+    Raises:
+        ImportError, OSError, RuntimeError, ValueError: see `face_classifier`, `face_detector` and `VideoAffect`.
+    """
     return VideoAffect(face_classifier(how.backend), face_detector(how.detector), fps=how.fps, face=how.face)
 
 
 def _key(video: Path, affect: VideoAffect) -> str:
     status = video.stat()
-    told = [VERSION, str(video.resolve()), status.st_size, status.st_mtime_ns, affect.fingerprint]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    key = [VERSION, str(video.resolve()), status.st_size, status.st_mtime_ns, affect.fingerprint]
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]

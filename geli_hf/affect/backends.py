@@ -1,20 +1,19 @@
-"""What reads and what finds a face, by name: as a command line or a demo asks for them."""
+"""Face classifiers and detectors by the names that a command line or a demo gives them."""
 
 from pathlib import Path
 
 from .faces import FaceClassifier, FaceDetector
 
-ENGINES = ("onnx", "pytorch", "tensorflow")
-
 
 def face_classifier(name: str = "geli") -> FaceClassifier:
-    """
+    """Load a face classifier by name.
+
     Args:
-        name: `geli`, the one that comes with the package; `deepface`, or `deepface:` and one of `ENGINES`; or the
-            folder, or the name on the Hub, of an image classifier whose labels are emotions.
+        name: `geli`, the one that comes with the package; `deepface`, or `deepface:` and an engine (`onnx`, `pytorch`,
+            `tensorflow`); or the folder, or the name on the Hub, of an image classifier whose labels are emotions.
 
     Raises:
-        ImportError, OSError, ValueError: it isn't there, or is none.
+        ImportError, OSError, RuntimeError, ValueError: see `DeepFaceAffect` and `ImageAffect`.
     """
     kind, _, engine = name.partition(":")
     if kind == "deepface":
@@ -27,14 +26,15 @@ def face_classifier(name: str = "geli") -> FaceClassifier:
 
 
 def face_detector(name: str = "cascade") -> FaceDetector:
-    """
+    """Load a face detector by name.
+
     Args:
-        name: `cascade`, which needs no download; the path of a YuNet model (`.onnx`); or `deepface:` and one of
-            DeepFace's detectors, such as `deepface:retinaface`, and where that is not onnx `:` and one of `ENGINES`,
-            which has to be that of the classifier if it is DeepFace's too.
+        name: `cascade`, which needs no download; the path of a YuNet model (`.onnx`); or `deepface:` and the name of
+            one of DeepFace's detectors, such as `deepface:retinaface`. An engine other than onnx follows after `:`; it
+            has to be the classifier's if that is DeepFace's too.
 
     Raises:
-        ImportError, OSError, ValueError: it isn't there, or is none.
+        ImportError, OSError, RuntimeError, ValueError: see `CascadeDetector`, `YuNetDetector` and `DeepFaceDetector`.
     """
     kind, _, which = name.partition(":")
     if kind == "deepface" and which:

@@ -1,6 +1,6 @@
-"""What the listener's face, eyes and voice did during a turn, in words: for annotators that read.
+"""The behaviour of the listener's face, eyes and voice during a turn, in words: for annotators that read.
 
-Words are made by fixed thresholds, and only of what was observed.
+Words follow from fixed thresholds, and only from what was observed.
 """
 
 from collections.abc import Sequence
@@ -10,20 +10,15 @@ import numpy as np
 from .emotions import EMOTIONS, HAPPINESS
 from .turns import distinct_faces, rows_of_turns, sums_of_turns
 
-# Shares of a turn's rows that show a thing, for it to be told of with these words.
+# Shares of a turn's rows that have to show a thing for these words.
 THROUGHOUT = 0.9
 MOST = 0.5  # more than that, of the turn, or of its first or last third
-BRIEFLY = 0.1  # smiles only: the less frequent emotions are mistaken too often to tell of a moment
-# Standard deviations from the listener's own mean, for more or less than usual.
-UNUSUAL = 1.0
-# Fewer rows of a session than these know no mean.
-LEAST_USUAL = 10
-# Where a smaller share of the rows is known, nothing is told of a turn, or of a third of it.
-LEAST_KNOWN = 0.25
-# A turn of fewer rows has no thirds.
-LEAST_ROWS = 3
-
-LEAST_SPREAD = 1e-6  # between the least and the greatest of them, in their unit
+BRIEFLY = 0.1  # smiles only: the less frequent emotions are mistaken too often to name a moment
+UNUSUAL = 1.0  # standard deviations from the listener's own mean, for more or less than usual
+LEAST_USUAL = 10  # rows of a session for a mean
+LEAST_KNOWN = 0.25  # share of the rows of a turn, or of a third of it, for any words
+LEAST_ROWS = 3  # rows of a turn that has thirds
+LEAST_SPREAD = 1e-6  # between the least and the greatest row, in their unit
 
 _LOOKS = {
     "happiness": "smiles",
@@ -49,7 +44,7 @@ def behaviour_of_turns(
     intensity: np.ndarray | None = None,
     lag: float = 0.0,
 ) -> list[str]:
-    """What the listener did during each turn: "listener smiles through most of this turn, looks away at the end".
+    """Describe the listener during each turn: "listener smiles through most of this turn, looks away at the end".
 
     Args:
         seconds: (n,), the time of each row, in any order; NaN if unknown.
@@ -61,84 +56,84 @@ def behaviour_of_turns(
         lag: seconds after the turn that still belong to it.
 
     Returns:
-        One sentence per turn; "" where nothing was observed, or nothing of it is worth a word.
+        One sentence per turn; "" where nothing was observed, or nothing worth a word.
 
     A row smiles, or looks sad (...), where that is its most probable emotion, and looks away where its gaze is
-    unusually low. This is told of as "throughout this turn" (in a share of `THROUGHOUT` of the turn's known rows) or
+    unusually low. The words are "throughout this turn" (in a share of `THROUGHOUT` of the turn's known rows) or
     "through most of this turn" (more than `MOST`), else "at the start" or "at the end" (more than `MOST` of the first
-    or the last third), and a smile else as "briefly" (`BRIEFLY`). A face without any of it that is neutral through
-    most of the turn is told of as neutral.
+    or the last third), and for a smile else "briefly" (`BRIEFLY`). A face without any of it that is neutral through
+    most of the turn "keeps a neutral face".
 
-    Of the means over a turn it is told where they are unusual: the probability of happiness, pitch and intensity.
-    Usual is this listener's mean over the rows of all turns of the session together (people are louder while they
-    speak themselves, so that the rest of the session says little of how they listen), and unusual what is `UNUSUAL`
-    standard deviations of these rows away from it. Without `LEAST_USUAL` known rows nothing is.
+    Means over a turn get words where they are unusual: the probability of happiness, pitch and intensity. Usual is
+    this listener's mean over the rows of all turns of the session (people are louder while they speak themselves, so
+    the rest of the session shows little of how they listen), and unusual is `UNUSUAL` standard deviations of these
+    rows away from it. Without `LEAST_USUAL` known rows nothing is unusual.
 
-    What is known in less than `LEAST_KNOWN` of a turn's rows, or of a third's, is not told of, and a turn of fewer
-    than `LEAST_ROWS` rows has no thirds.
+    Less than `LEAST_KNOWN` known rows of a turn, or of a third, give no words, and a turn of fewer than `LEAST_ROWS`
+    rows has no thirds.
     """
     clauses: list[list[str]] = [[] for _ in range(len(start))]
     if probabilities is not None:
         times, faces = distinct_faces(seconds, probabilities)
-        _tell_face(clauses, faces, _parts(times, start, stop, lag))
+        _describe_face(clauses, faces, _parts(times, start, stop, lag))
     order = np.argsort(seconds, kind="stable")
     order = order[: np.count_nonzero(~np.isnan(seconds))]  # unknown times come last
     parts = _parts(np.asarray(seconds, float)[order], start, stop, lag)
     if gaze is not None:
         deviation = _deviations(np.asarray(gaze, float)[order], parts[0])
         away = np.where(np.isnan(deviation), np.nan, deviation <= -UNUSUAL)
-        for told, shares in zip(clauses, _means(away[None], parts)[:, 0].T):
+        for clause, shares in zip(clauses, _means(away[None], parts)[:, 0].T):
             if when := _when(*shares):
-                told.append(f"looks away {when}")
+                clause.append(f"looks away {when}")
     if pitch is not None:
         voice = np.asarray(pitch, float)[order]
         voice = np.where(voice > 0, voice, np.nan)
-        _tell_unusual(clauses, voice, parts, "has a higher voice than usual", "has a lower voice than usual")
+        _describe_unusual(clauses, voice, parts, "has a higher voice than usual", "has a lower voice than usual")
     if intensity is not None:
         loudness = np.asarray(intensity, float)[order]
-        _tell_unusual(clauses, loudness, parts, "is louder than usual", "is quieter than usual")
-    return [f"listener {', '.join(told)}" if told else "" for told in clauses]
+        _describe_unusual(clauses, loudness, parts, "is louder than usual", "is quieter than usual")
+    return [f"listener {', '.join(clause)}" if clause else "" for clause in clauses]
 
 
 def joined(*texts: str) -> str:
-    """Several descriptions of one turn as one; "" where there is none."""
+    """Join several descriptions of one turn; "" where there is none."""
     return "; ".join(text for text in texts if text)
 
 
-def _tell_face(clauses: list[list[str]], faces: np.ndarray, parts: Parts) -> None:
+def _describe_face(clauses: list[list[str]], faces: np.ndarray, parts: Parts) -> None:
     seen = ~np.isnan(faces[:, HAPPINESS])
     shown = np.full((len(EMOTIONS), len(faces)), np.nan)
     shown[:, seen] = 0
     shown[np.nan_to_num(faces[seen], nan=-1).argmax(1), np.flatnonzero(seen)] = 1
-    for told, shares in zip(clauses, _means(shown, parts).transpose(2, 1, 0)):
+    for clause, shares in zip(clauses, _means(shown, parts).transpose(2, 1, 0)):
         for emotion, words in _LOOKS.items():
             if when := _when(*shares[EMOTIONS.index(emotion)], briefly=emotion == "happiness"):
-                told.append(f"{words} {when}")
-        if not told and shares[EMOTIONS.index("neutral"), 0] > MOST:
-            told.append("keeps a neutral face")
-    _tell_unusual(clauses, faces[:, HAPPINESS], parts, "looks happier than usual", "looks less happy than usual")
+                clause.append(f"{words} {when}")
+        if not clause and shares[EMOTIONS.index("neutral"), 0] > MOST:
+            clause.append("keeps a neutral face")
+    _describe_unusual(clauses, faces[:, HAPPINESS], parts, "looks happier than usual", "looks less happy than usual")
 
 
-def _tell_unusual(clauses: list[list[str]], values: np.ndarray, parts: Parts, above: str, below: str) -> None:
-    for told, deviation in zip(clauses, _means(_deviations(values, parts[0])[None], parts)[0, 0]):
+def _describe_unusual(clauses: list[list[str]], values: np.ndarray, parts: Parts, above: str, below: str) -> None:
+    for clause, deviation in zip(clauses, _means(_deviations(values, parts[0])[None], parts)[0, 0]):
         if abs(deviation) >= UNUSUAL:
-            told.append(above if deviation > 0 else below)
+            clause.append(above if deviation > 0 else below)
 
 
-def _when(whole: float, first: float, last: float, *, briefly: bool = False) -> str:
-    """When in a turn something shows, given its share of the turn, and of the first and the last third."""
-    if whole >= THROUGHOUT:
+def _when(turn: float, first: float, last: float, *, briefly: bool = False) -> str:
+    """Say when a thing shows, given its share of the turn, and of the first and the last third."""
+    if turn >= THROUGHOUT:
         return "throughout this turn"
-    if whole > MOST:
+    if turn > MOST:
         return "through most of this turn"
     places = [place for place, share in (("at the start", first), ("at the end", last)) if share > MOST]
     if places:
         return " and ".join(places)
-    return "briefly" if briefly and whole >= BRIEFLY else ""
+    return "briefly" if briefly and turn >= BRIEFLY else ""
 
 
 def _parts(times: np.ndarray, start: np.ndarray, stop: np.ndarray, lag: float) -> Parts:
-    """The rows of each turn, of its first third, and of its last."""
+    """Find the rows of each turn, of its first third, and of its last."""
     start, end = np.asarray(start, float), np.asarray(stop, float) + lag
     third = (end - start) / 3
     return [
@@ -149,7 +144,7 @@ def _parts(times: np.ndarray, start: np.ndarray, stop: np.ndarray, lag: float) -
 
 
 def _means(values: np.ndarray, parts: Parts) -> np.ndarray:
-    """(parts, k, turns): means of `values` (k, n) over the known rows of each part; NaN where too few are known."""
+    """Average `values` (k, n) over the known rows of each part: (parts, k, turns), NaN where too few are known."""
     known = ~np.isnan(values)
     both = np.concatenate([np.where(known, values, 0), known])
     means = []
@@ -157,14 +152,13 @@ def _means(values: np.ndarray, parts: Parts) -> np.ndarray:
         sums, count = np.split(sums_of_turns(both, first, past), 2)
         enough = (count > 0) & (count >= LEAST_KNOWN * (past - first))
         means.append(np.where(enough, sums / np.maximum(count, 1), np.nan))
-    whole, *thirds = means
-    rows = parts[0][1] - parts[0][0]
-    means = [whole, *(np.where(np.isnan(whole) | (rows < LEAST_ROWS), np.nan, third) for third in thirds)]
-    return np.stack(means)
+    turn, *thirds = means
+    without_thirds = np.isnan(turn) | (parts[0][1] - parts[0][0] < LEAST_ROWS)
+    return np.stack([turn, *(np.where(without_thirds, np.nan, third) for third in thirds)])
 
 
 def _deviations(values: np.ndarray, turns: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """(n,): distance from the mean over the rows of all turns, in standard deviations; NaN where unknown."""
+    """Compute (n,), the distance from the mean over the rows of all turns, in standard deviations; NaN if unknown."""
     borders = np.zeros(len(values) + 1)
     np.add.at(borders, turns[0], 1)
     np.add.at(borders, turns[1], -1)

@@ -1,13 +1,13 @@
-"""The emotions that everything here speaks of: CANDOR's eight, in CANDOR's order."""
+"""The emotions of the package: CANDOR's eight, in CANDOR's order."""
 
 from collections.abc import Sequence
 
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 HAPPINESS = EMOTIONS.index("happiness")
-# The columns of CANDOR's features, and of the tables that are made of video here.
+# The columns of CANDOR's features, and of the tables that are made of video.
 FACE_COLUMNS = [f"prob_face_{emotion}" for emotion in EMOTIONS]
 
-# What other classifiers call them.
+# Labels of other classifiers.
 _SYNONYMS = {
     "angry": "anger",
     "contemptuous": "contempt",
@@ -25,10 +25,10 @@ _SYNONYMS = {
 
 
 def emotions_of_labels(labels: Sequence[str]) -> list[int]:
-    """For each label of a classifier the index of its emotion in `EMOTIONS`.
+    """Map each label of a classifier to the index of its emotion in `EMOTIONS`.
 
     Raises:
-        ValueError: a label is no emotion that is known here, or two are the same one, or none is happiness.
+        ValueError: a label is no known emotion, two labels are the same one, or none is happiness.
     """
     names = [_SYNONYMS.get(label.strip().lower(), label.strip().lower()) for label in labels]
     if unknown := [label for label, name in zip(labels, names) if name not in EMOTIONS]:
@@ -36,8 +36,8 @@ def emotions_of_labels(labels: Sequence[str]) -> list[int]:
             f"labels: expected emotions ({', '.join(EMOTIONS)}), found {', '.join(map(repr, unknown))}; "
             "give the classifier's `id2label` these names"
         )
-    if len(set(names)) < len(names):
-        raise ValueError(f"labels: expected one label for an emotion, found {', '.join(labels)}")
-    if "happiness" not in names:
-        raise ValueError(f"labels: expected happiness among them, found {', '.join(labels)}")
+    if len(set(names)) < len(names) or "happiness" not in names:
+        raise ValueError(
+            f"labels: expected different emotions, happiness among them, found {', '.join(map(repr, labels))}"
+        )
     return [EMOTIONS.index(name) for name in names]

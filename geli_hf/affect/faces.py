@@ -1,4 +1,4 @@
-"""What a face in a picture is here, and what finds and reads one: the protocols that everything else keeps to.
+"""Boxes of faces, and the protocols of what finds and reads a face.
 
 Pictures are grey (the luma of a video frame, full range), and live in memory only.
 """
@@ -12,10 +12,10 @@ NEEDS = "pip install 'geli-hf[faces]'"
 
 
 def opencv() -> ModuleType:
-    """OpenCV, which only those need who look at faces.
+    """Import OpenCV, which comes with an extra.
 
     Raises:
-        ImportError: it is missing. Says what to install.
+        ImportError: it is missing.
     """
     try:
         import cv2
@@ -34,16 +34,21 @@ class Box(NamedTuple):
 
 
 class FaceDetector(Protocol):
-    """Finds faces."""
+    """The protocol of what finds faces.
 
-    fingerprint: str  # differs from that of every detector that may find other boxes
+    Attributes:
+        fingerprint: differs from that of every detector that may find other boxes.
+    """
+
+    fingerprint: str
 
     def detect(self, image: np.ndarray, size: tuple[float, float] | None = None) -> list[Box]:
-        """
+        """Find the faces of a picture.
+
         Args:
             image: (height, width) uint8.
-            size: least and greatest width of the faces that are looked for, in pixels, where one is expected. It saves
-                time, and a detector may be content with less.
+            size: least and greatest width in pixels, where a face of known size is expected. It saves time, and a
+                detector may accept less certain faces then.
 
         Returns:
             The faces, in any order; none is no error.
@@ -51,13 +56,19 @@ class FaceDetector(Protocol):
 
 
 class FaceClassifier(Protocol):
-    """Reads the emotions of faces. Cutting a face out and reading it are two steps, so that a frame can be forgotten
-    before there are enough faces for a batch."""
+    """The protocol of what reads the emotions of faces.
 
-    fingerprint: str  # differs from that of every classifier that may give other probabilities
+    Cutting out and reading are two steps, so that a frame can be freed before there are enough faces for a batch.
+
+    Attributes:
+        fingerprint: differs from that of every classifier that may give other probabilities.
+    """
+
+    fingerprint: str
 
     def crop(self, image: np.ndarray, box: Box) -> np.ndarray:
-        """
+        """Cut out a face.
+
         Args:
             image: (height, width) uint8.
             box: may reach over the edge of the picture.
@@ -67,23 +78,31 @@ class FaceClassifier(Protocol):
         """
 
     def classify(self, crops: np.ndarray) -> np.ndarray:
-        """
+        """Compute the emotions of faces.
+
         Args:
             crops: (n, ...), as `crop` made them.
 
         Returns:
-            (n, 8) float32: probabilities in the order of `EMOTIONS`. NaN for an emotion that it does not know.
+            (n, 8) float32: probabilities in the order of `EMOTIONS`. NaN for an emotion that it has no label of.
         """
 
 
 def square_crop(image: np.ndarray, box: Box, *, scale: float = 1.0, shift: float = 0.0, side: int) -> np.ndarray:
-    """(side, side) uint8: a square around a face. What lies outside of the picture repeats its edge.
+    """Cut out a square around a face. Outside of the picture its edge is repeated.
 
     Args:
         image: (height, width) uint8.
+        box: the face.
         scale: side of the square, in sides of the box (the greater one).
-        shift: how far the square lies below the middle of the box, in sides of the box.
+        shift: distance of the square below the middle of the box, in sides of the box.
         side: pixels of the result.
+
+    Returns:
+        (side, side) uint8.
+
+    Raises:
+        ValueError: the square lies outside of the picture.
     """
     cv2 = opencv()
     length = max(box.width, box.height) * scale
@@ -99,5 +118,4 @@ def square_crop(image: np.ndarray, box: Box, *, scale: float = 1.0, shift: float
     edges = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
     if any(edges):
         inside = cv2.copyMakeBorder(inside, *edges, cv2.BORDER_REPLICATE)
-    smaller = pixels > side
-    return cv2.resize(inside, (side, side), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    return cv2.resize(inside, (side, side), interpolation=cv2.INTER_AREA if pixels > side else cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""A picture of what a listener's face showed, second by second, with the turns beneath."""
+"""A picture of a listener's emotions over time, with the turns beneath."""
 
 import math
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ from ..plotting import BLUE, DPI, GREY, INK, LIGHT, MINUS, RED, printable, save,
 from ..sessions import Session, assistant_turns
 from .emotions import EMOTIONS, FACE_COLUMNS, HAPPINESS
 
-# Besides happiness, so many emotions are drawn: those that are most probable on average.
-OTHERS = 2
-POINTS = 1500  # what a picture has room for; of longer recordings the means of so many stretches are drawn
+OTHERS = 2  # emotions that are drawn besides happiness: those that are most probable on average
+POINTS = 1500  # for which a picture has room; of longer recordings the means of so many stretches are drawn
 
 
 def plot_affect(table: pd.DataFrame, session: Session, path: str | Path, *, signal: str = "affect_mean") -> Figure:
-    """Probabilities of the listener's emotions over time, and beneath them who spoke when.
+    """Draw the probabilities of the listener's emotions over time, and beneath them the turns.
 
     Args:
         table: `time` and `prob_face_*`, NaN where no face was seen (see `geli_hf.affect.VideoAffect`).
-        session: a Session row with `start`, `stop` and the signal in `feedback`.
+        session: a Session row with `start`, `stop` and `feedback`.
         path: of the PNG.
-        signal: whose value colours each turn of the assistant, 0..1; a turn where it is missing stays white.
+        signal: name in `feedback` of the value, 0..1, that colours each turn of the assistant; a turn without it is
+            white.
     """
     figure = Figure(figsize=(11, 5), dpi=DPI, layout="constrained")
     curves, lanes = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
@@ -75,6 +75,6 @@ def plot_affect(table: pd.DataFrame, session: Session, path: str | Path, *, sign
 
 
 def _runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
-    """First and past-the-last index of every run of true flags."""
+    """Return the first and the past-the-last index of every run of true flags."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(flags, int), [0]])))
     return list(zip(edges[::2], edges[1::2]))

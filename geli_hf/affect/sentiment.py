@@ -1,5 +1,7 @@
-"""The sentiment of what the listener says next: a Local Implicit signal of corpora that have no camera (the LS of
-GELI, EMNLP 2024, arXiv 2403.11330)."""
+"""Sentiment of the listener's next words: a Local Implicit signal of corpora that have no camera.
+
+It is the LS of GELI (EMNLP 2024, arXiv 2403.11330).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from typing import Any
 
 from ..sessions import Message, assistant_turns
 
-# How good a sign each label of a classifier is, in lower case. Labels that say nothing about good or bad are 0.
+# The value of each label of a classifier, in lower case. Labels that are neither good nor bad are 0.
 LABEL_VALUES = {
     **dict.fromkeys(("positive", "pos"), 1.0),
     **dict.fromkeys(("neutral", "neu"), 0.0),
@@ -24,69 +26,52 @@ LABEL_VALUES = {
     **dict.fromkeys(("embarrassment", "fear", "grief", "nervousness", "pessimism", "remorse", "sadness"), -1.0),
 }
 _STARS = re.compile(r"([1-9]) stars?")
-# A tokenizer that knows no limit says a number beyond any.
-_NO_LIMIT = 10**6
+BATCH = 32  # messages that a model reads at once
+_NO_LIMIT = 10**6  # a tokenizer without a limit gives a number beyond any
 
 
 class NextTurnSentiment:
     """The sentiment, from -1 to 1, of the user message that follows each assistant turn.
 
-    Calling it with the messages of a session gives one value per assistant turn. NaN where the session ends with the
-    turn: there was no reaction, which is not a neutral one.
-
     Args:
-        model: a text classifier, by name or path, whose labels are told apart by `values`; the sentiment is the mean
-            of the labels' values, weighted by their probabilities. Texts are cut to what the model takes. Default:
-            VADER's compound sentiment (English only).
+        model: a text classifier, by name or path, whose labels have `values`; the sentiment is the mean of the labels'
+            values, weighted by their probabilities. Texts are cut to what the model takes. Default: VADER's compound
+            sentiment (English only).
         values: value of each label of the model, from -1 to 1. Default: by the label's name, in upper or lower case,
             from `LABEL_VALUES` (sentiments and emotions), or star ratings ("1 star" to "5 stars"), which are spread
             evenly from -1 to 1.
-        batch_size: messages that the model reads at once.
-        device: of the model, as `transformers.pipeline` takes it.
 
     Raises:
         ImportError: without `model`, and without the package vaderSentiment.
-        ValueError: the labels say nothing, as "LABEL_0" does, and `values` does not either; or a value is not from
-            -1 to 1.
+        ValueError: a label has no known value, such as "LABEL_0", or a value is not from -1 to 1.
         OSError: there is no such model.
     """
 
-    def __init__(
-        self,
-        model: str | Path | None = None,
-        *,
-        values: Mapping[str, float] | None = None,
-        batch_size: int = 32,
-        device: str | int | None = None,
-    ):
-        self.model, self.values, self.batch_size, self.device = model, values, batch_size, device
-        if model is not None:
-            self._scores = _Classifier(str(model), values, batch_size, device)
-        elif values is not None:
-            raise ValueError("values: VADER has no labels; give a model too")
-        else:
-            self._scores = vader()
+    def __init__(self, model: str | Path | None = None, *, values: Mapping[str, float] | None = None):
+        self.model, self.values = model, values
+        self._sentiment = vader() if model is None else _load_classifier(str(model), values)
 
     def __call__(self, messages: Sequence[Message]) -> list[float]:
+        """Return one value per assistant turn of a session, NaN where no message follows."""
         turns = assistant_turns(messages)
-        sentiment = self._scores([messages[turn + 1]["content"] for turn in turns if turn + 1 < len(messages)])
+        sentiment = self._sentiment([messages[turn + 1]["content"] for turn in turns if turn + 1 < len(messages)])
         return sentiment + [math.nan] * (len(turns) - len(sentiment))  # only the last turn can lack a reaction
 
     def __getstate__(self) -> dict[str, Any]:
-        """What makes it, not the weights: so that it is known again, and travels to another process."""
+        """Return the arguments and not the weights, for fingerprints of data sets and for other processes."""
         files = sorted(Path(self.model).iterdir()) if self.model is not None and os.path.isdir(self.model) else []
         return {
-            "arguments": (self.model, self.values, self.batch_size, self.device),
+            "arguments": (self.model, self.values),
             "files": [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files],
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        model, values, batch_size, device = state["arguments"]
-        self.__init__(model, values=values, batch_size=batch_size, device=device)
+        model, values = state["arguments"]
+        self.__init__(model, values=values)
 
 
 def vader() -> Callable[[list[str]], list[float]]:
-    """VADER's compound sentiment, from -1 to 1, of each of several English texts.
+    """Load VADER: a function of several English texts that returns their compound sentiment, from -1 to 1.
 
     Raises:
         ImportError: without the package vaderSentiment.
@@ -101,54 +86,45 @@ def vader() -> Callable[[list[str]], list[float]]:
     return lambda texts: [analyser.polarity_scores(text)["compound"] for text in texts]
 
 
-class _Classifier:
-    def __init__(self, model: str, values: Mapping[str, float] | None, batch_size: int, device: str | int | None):
-        from transformers import AutoConfig, pipeline
+def _load_classifier(model: str, values: Mapping[str, float] | None) -> Callable[[list[str]], list[float]]:
+    from transformers import AutoConfig, pipeline
 
-        labels = list(AutoConfig.from_pretrained(model).id2label.values())  # before the weights are fetched
-        self.values = _values(model, labels, values)
-        self.pipeline = pipeline("text-classification", model=model, device=device)
-        self.batch_size = batch_size
-        tokenizer, config = self.pipeline.tokenizer, self.pipeline.model.config
-        if tokenizer.model_max_length > _NO_LIMIT and getattr(config, "max_position_embeddings", None):
-            # Positions of RoBERTa and its kin begin after that of padding.
-            unused = config.pad_token_id + 1 if "roberta" in config.model_type else 0
-            tokenizer.model_max_length = config.max_position_embeddings - unused
+    labels = list(AutoConfig.from_pretrained(model).id2label.values())  # before the weights are fetched
+    values = _label_values(model, labels, values)
+    classify = pipeline("text-classification", model=model)
+    tokenizer, config = classify.tokenizer, classify.model.config
+    if tokenizer.model_max_length > _NO_LIMIT and getattr(config, "max_position_embeddings", None):
+        # Positions of RoBERTa and its kin begin after that of padding.
+        unused = config.pad_token_id + 1 if "roberta" in config.model_type else 0
+        tokenizer.model_max_length = config.max_position_embeddings - unused
 
-    def __call__(self, texts: list[str]) -> list[float]:
-        if not texts:
-            return []
-        answers = self.pipeline(texts, batch_size=self.batch_size, top_k=None, truncation=True)
+    def sentiment(texts: list[str]) -> list[float]:
+        answers = classify(texts, batch_size=BATCH, top_k=None, truncation=True) if texts else []
         # Probabilities of a model that may give several labels need not sum to 1.
         return [
-            sum(self.values[each["label"]] * each["score"] for each in answer) / sum(each["score"] for each in answer)
+            sum(values[each["label"]] * each["score"] for each in answer) / sum(each["score"] for each in answer)
             for answer in answers
         ]
 
+    return sentiment
 
-def _values(model: str, labels: Sequence[str], values: Mapping[str, float] | None) -> dict[str, float]:
-    """The value of each label."""
+
+def _label_values(model: str, labels: Sequence[str], values: Mapping[str, float] | None) -> dict[str, float]:
+    """Return the value of each label."""
     if len(labels) < 2:
         raise ValueError(f"model: expected a classifier of several labels, and {model} has only {labels[0]!r}")
-    if values is None:
-        stars = [_STARS.fullmatch(label.strip().lower()) for label in labels]
-        if all(stars):
-            most = max(int(match[1]) for match in stars)
-            known = {label: 2 * (int(match[1]) - 1) / (most - 1) - 1 for label, match in zip(labels, stars)}
-        else:
-            known = {label: LABEL_VALUES.get(label.strip().lower()) for label in labels}
-    else:
-        known = {label: values.get(label) for label in labels}
-        if strangers := [label for label in values if label not in known]:
+    stars = [_STARS.fullmatch(label.strip().lower()) for label in labels]
+    if values is None and all(stars):
+        most = max(int(match[1]) for match in stars)
+        values = {label: 2 * (int(match[1]) - 1) / (most - 1) - 1 for label, match in zip(labels, stars)}
+    elif values is None:
+        values = {label: LABEL_VALUES.get(label.strip().lower()) for label in labels}
+    for label in labels:
+        if values.get(label) is None:
             raise ValueError(
-                f"values: {model} has no label {strangers[0]!r}; there are {', '.join(map(repr, labels))}"
+                f"values: the label {label!r} of {model} has no known value; give a number from -1 to 1 for each of "
+                f"{', '.join(map(repr, labels))}"
             )
-    if unknown := [label for label, value in known.items() if value is None]:
-        raise ValueError(
-            f"values: nobody knows how good a sign {', '.join(map(repr, unknown))} of {model} is; give a number from "
-            f"-1 to 1 for each label, as in values={{{labels[0]!r}: -1.0, {labels[1]!r}: 1.0}}"
-        )
-    for label, value in known.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1 <= value <= 1:
-            raise ValueError(f"values: expected a number from -1 to 1 for {label!r}, found {value!r}")
-    return {label: float(value) for label, value in known.items()}
+        if not -1 <= values[label] <= 1:
+            raise ValueError(f"values: expected a number from -1 to 1 for {label!r}, found {values[label]!r}")
+    return {label: float(values[label]) for label in labels}

@@ -1,6 +1,5 @@
-"""A recording and its transcript as a session: whose face was watched, who spoke, and how the one met the other."""
+"""A session from a recording of a conversation: the table of the listener's face, and the transcript."""
 
-import difflib
 import math
 from collections.abc import Sequence
 
@@ -16,11 +15,10 @@ from .turns import SHORT_WORDS, affect_of_turns
 
 logger = logging.get_logger(__name__)
 
-# Who listens and who is rewarded where speakers have the names of roles.
+# Speakers' names that are roles.
 LISTENERS = {"user", "human"}
 AGENTS = {"assistant", "agent", "ai", "bot"}
-# A turn during which the face was seen in a smaller share of the frames is one that nobody watched.
-MIN_SHARE = 0.25
+MIN_SHARE = 0.25  # of the frames of a turn, which have to show the face
 PER_TURN = ("feedback", "behaviour", "turn_rating")
 
 
@@ -34,12 +32,12 @@ def session_of_recording(
     min_share: float = MIN_SHARE,
     short_words: int = SHORT_WORDS,
 ) -> Session:
-    """The Session row of a conversation of two whose listener was filmed.
+    """Make the Session row of a conversation of two whose listener was filmed.
 
     Args:
-        table: what `VideoAffect` saw of the listener: `time` in seconds and `prob_face_*`, NaN where no face was seen.
+        table: of `VideoAffect`: `time` in seconds and `prob_face_*`, NaN where no face was seen.
         transcript: of the same recording, on the same clock.
-        listener: the speaker whose face it is, who becomes the `user`; upper and lower case are one. May be left out
+        listener: name of the speaker whose face it is, who becomes the `user`, in upper or lower case. May be left out
             where the speakers' names are roles: of `LISTENERS`, and of `AGENTS`.
         session_id: of the row. Default: the transcript's, or else the name of its file.
         lag, min_share, short_words: the rules of `affect_of_turns`. `lag=0, min_share=0` are the published ones.
@@ -48,8 +46,8 @@ def session_of_recording(
         Successive utterances of one speaker are one message. `start` and `stop` are the least and the greatest of a
         message, so messages may overlap: the face counts for every turn of the `assistant` during which it is seen.
         `feedback` holds `affect` and `affect_mean`, NaN where nothing was seen, or after the end of the video, and
-        `behaviour` the face in words (see `behaviour_of_turns`). Of a Session row its other columns are kept; a
-        `score` that is not known is NaN.
+        `behaviour` the face in words (see `behaviour_of_turns`). Other columns of a Session row are kept; a `score`
+        that is not known is NaN.
 
     Raises:
         ValueError: the table lacks columns, or holds no frame.
@@ -79,8 +77,12 @@ def session_of_recording(
         "start": start.tolist(),
         "stop": stop.tolist(),
     }
-    if any(given.get(column) for column in PER_TURN):
-        _check_roles(transcript, messages)
+    roles = [each.speaker.lower() for each in transcript.utterances]
+    if any(given.get(column) for column in PER_TURN) and roles != [message["role"] for message in messages]:
+        raise SessionError(
+            f"{transcript.path}: its {', '.join(PER_TURN)} are of the row's own turns, which a listener who is not "
+            "the 'user', or messages of one speaker in a row, would change; leave these columns out"
+        )
     validate_session(session, str(transcript.path), {})
 
     spoken = np.array([turn.speaker != user for turn in turns])
@@ -95,22 +97,24 @@ def session_of_recording(
 
 
 def listener_of(transcript: Transcript, listener: str | None) -> str:
-    """The speaker whose face the video shows; "" for one who says nothing.
+    """Find the speaker whose face the video shows.
 
     Args:
-        listener: what the user calls them; None if their names are those of roles.
+        transcript: of the recording.
+        listener: their name, in upper or lower case; None if the speakers' names are roles.
+
+    Returns:
+        The name as the transcript has it; "" for a listener who says nothing.
 
     Raises:
         SessionError: the transcript doesn't say who listens, or names more or fewer than two speakers.
     """
+    path = transcript.path
     nameless = [each for each in transcript.utterances if not each.speaker]
-    speakers = list(dict.fromkeys(each.speaker for each in transcript.utterances))
-    path, names = transcript.path, ", ".join(map(repr, speakers))
     if nameless:
-        raise SessionError(
-            f"{path}, {nameless[0].where}: no speaker, as in {len(nameless)} of {len(transcript.utterances)} "
-            "utterances; name who speaks in each of them"
-        )
+        raise SessionError(f"{path}, {nameless[0].where}: no speaker; name who speaks in each utterance")
+    speakers = list(dict.fromkeys(each.speaker for each in transcript.utterances))
+    names = ", ".join(map(repr, speakers))
     if len(speakers) > 2:
         raise SessionError(
             f"{path}: {len(speakers)} speakers, {names}, where a session has two; give all who are not the listener "
@@ -120,23 +124,17 @@ def listener_of(transcript: Transcript, listener: str | None) -> str:
     agents = [name for name in speakers if name.lower() in AGENTS]
     if listener is not None:
         wanted = listener.strip()
-        same = [name for name in speakers if name == wanted] or [
+        users = [name for name in speakers if name == wanted] or [
             name for name in speakers if name.lower() == wanted.lower()
         ]
-        if not same:
-            near = difflib.get_close_matches(wanted.lower(), [name.lower() for name in speakers], 1, 0.0)
-            closest = next(name for name in speakers if name.lower() == near[0])
-            raise SessionError(
-                f"listener: nobody in {path} is called {listener!r}; there are {names}; did you mean {closest!r}?"
-            )
-        if len(same) > 1:
-            raise SessionError(f"listener: {listener!r} may be each of {names} in {path}; give one of these names")
-        users, agents = same, [name for name in speakers if name != same[0]]
+        if len(users) != 1:
+            raise SessionError(f"listener: expected one of {names} in {path}, found {listener!r}")
+        agents = [name for name in speakers if name != users[0]]
+    if len(speakers) == 1 and agents:
+        return ""  # who listens in silence
     if len(speakers) == 1:
-        if agents:
-            return ""  # who listens in silence
         raise SessionError(
-            f"{path}: nobody but {names} speaks, so there is no turn that a listener meets; "
+            f"{path}: nobody but {names} speaks, so the listener meets no turn; "
             "if another one listens in silence, name the speaker 'assistant'"
         )
     if len(users) != 1 or len(agents) != 1:
@@ -145,11 +143,10 @@ def listener_of(transcript: Transcript, listener: str | None) -> str:
 
 
 def _check_times(transcript: Transcript, turns: Sequence[Turn], start: np.ndarray, end: float) -> None:
-    """Refuse a transcript that lies beyond the end of the video, and tell of the part of one that does."""
+    """Refuse a transcript that lies beyond the end of the video, and warn of one that does in part."""
     beyond = np.flatnonzero(start > end)
     if not len(beyond):
         return
-    first = turns[beyond[0]].rows[0].where
     if len(beyond) == np.count_nonzero(~np.isnan(start)):
         raise SessionError(
             f"{transcript.path}: every turn starts after the end of the video at {end:.1f} s (the first at "
@@ -157,14 +154,5 @@ def _check_times(transcript: Transcript, turns: Sequence[Turn], start: np.ndarra
         )
     logger.warning(
         f"{transcript.path}: {len(beyond)} of {len(turns)} turns start after the end of the video at {end:.1f} s, "
-        f"from {first} on; nothing was observed during these"
+        f"from {turns[beyond[0]].rows[0].where} on; nothing was observed during these"
     )
-
-
-def _check_roles(transcript: Transcript, messages: Sequence[dict]) -> None:
-    """What a Session row says per turn fits only the turns that it had."""
-    if [each.speaker.lower() for each in transcript.utterances] != [message["role"] for message in messages]:
-        raise SessionError(
-            f"{transcript.path}: its {', '.join(PER_TURN)} are of the row's own turns, which a listener who is not "
-            "the 'user', or messages of one speaker in a row, would change; leave these columns out"
-        )

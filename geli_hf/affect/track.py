@@ -1,6 +1,6 @@
 """One listener's face from frame to frame.
 
-A detector looks at every frame anew; a track looks where the face was, which costs a tenth, and knows whose it is.
+A detector looks at every frame anew. A track looks where the face was, which costs a tenth, and keeps to one person.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from .faces import Box, FaceDetector
 
 FACE = 48.0  # pixels to which the face is scaled for the search around its last place
-NEAR = 1.0  # that search reaches so many widths of the face beyond it, on every side
+NEAR = 1.0  # widths of the face by which that search reaches beyond it, on every side
 SCAN_EVERY = 10  # frames from one look at the whole picture to the next, while the face is seen
 SIDE = 320  # longer side of the whole picture when it is looked at
 LARGER_SIDES = (640, 1280)  # when a face was just lost, and every SCAN_EVERY frames without one: small faces
@@ -23,26 +23,26 @@ SCANS = 3  # ... if so many looks at the whole picture in a row show it
 class FaceTrack:
     """Follows one face through the frames of a recording.
 
-    Which one, if there are several:
-
     - `"largest"`: the largest of the first frame with a face. It is followed, whoever else comes and goes. A face of
       twice its area that stays for `SCANS` looks at the whole picture takes over.
     - `"left"`, `"right"`: the largest one whose middle lies in that half of the picture, for two people side by side.
-    - `"x,y,width,height"`: the one that overlaps most with this box, in pixels of the video; faces that don't are
-      nobody's.
+    - `"x,y,width,height"`: the one that overlaps most with this box, in pixels of the video; other faces don't count.
 
-    A face that is lost is awaited near the place where it was. After `patience` frames any other face is taken for it.
-    A face that was found by a look at the whole picture counts if a second look, close up, finds it again.
+    A lost face is awaited near its last place. After `patience` frames any other face is taken for it. A face that a
+    look at the whole picture finds counts if a second look, close up, finds it again.
 
     Args:
         detector: finds faces.
-        face: which one.
+        face: which one to follow.
         patience: frames to wait for a face that was lost.
+
+    Raises:
+        ValueError: `face` is none of these.
     """
 
     def __init__(self, detector: FaceDetector, face: str = "largest", *, patience: int = 15):
         self._detector = detector
-        self._side, self._given = _which(face)
+        self._half, self._place = _parse_face(face)
         self._patience = patience
         self._box: Box | None = None  # the last one that was seen
         self._unseen = 0  # frames since then
@@ -51,10 +51,11 @@ class FaceTrack:
         self._scale = 1.0
 
     def __call__(self, image: np.ndarray, scale: float = 1.0) -> Box | None:
-        """
+        """Find the face in the next frame.
+
         Args:
-            image: the next frame, (height, width) uint8.
-            scale: of its pixels to those of the video.
+            image: (height, width) uint8.
+            scale: size of the frame, in sizes of the video's picture.
 
         Returns:
             The box of the face in pixels of the frame; None where it isn't seen.
@@ -62,11 +63,11 @@ class FaceTrack:
         self._frames += 1
         self._scale = scale
         awaited = self._box is not None and self._unseen <= self._patience
-        box = self._near(image, self._box) if awaited else None
+        box = self._search_near(image, self._box) if awaited else None
         if box is not None and not self._admits(box, image):
             box = None
         if box is None or self._frames >= SCAN_EVERY:
-            box = self._choose(self._everywhere(image, box is None), box, awaited)
+            box = self._choose(self._scan(image, box is None), box, awaited)
         if box is None:
             self._unseen += 1
         else:
@@ -83,27 +84,26 @@ class FaceTrack:
             faces = larger
         elif awaited:
             last = self._box
-            alike = [face for face in faces if _alike(face, last)]
-            near = [face for face in alike if _distance(face, last) < 2 * last.width]
+            near = [face for face in faces if _alike(face, last) and _distance(face, last) < 2 * last.width]
             return min(near, key=lambda face: _distance(face, last), default=None)
         self._rival = 0
         return max(faces, key=self._preference, default=None)
 
     def _preference(self, box: Box) -> float:
-        return _overlap(self._of_video(box), self._given) if self._given else _area(box)
+        return _overlap(self._in_video(box), self._place) if self._place else _area(box)
 
     def _admits(self, box: Box, image: np.ndarray) -> bool:
-        """Whether it may be the face that is asked for."""
-        if self._given:
-            return _overlap(self._of_video(box), self._given) > 0
+        """Tell whether a face may be the one that is asked for."""
+        if self._place:
+            return self._preference(box) > 0
         left = box.x + box.width / 2 < image.shape[1] / 2
-        return self._side is None or self._side == ("left" if left else "right")
+        return self._half is None or self._half == ("left" if left else "right")
 
-    def _of_video(self, box: Box) -> Box:
+    def _in_video(self, box: Box) -> Box:
         return Box(*(value / self._scale for value in box))
 
-    def _everywhere(self, image: np.ndarray, lost: bool) -> list[Box]:
-        """All faces that may be the one, from the smallest scale that shows any."""
+    def _scan(self, image: np.ndarray, lost: bool) -> list[Box]:
+        """Find all faces that may be the one, at the smallest scale that shows any."""
         self._frames = 0
         longer = max(image.shape)
         small_too = lost and self._unseen % SCAN_EVERY == 0
@@ -116,17 +116,17 @@ class FaceTrack:
                 return faces
         return []
 
-    def _near(self, image: np.ndarray, last: Box) -> Box | None:
-        """The face around a place where one was."""
-        faces = self._around(image, last, (0.7 * FACE, 1.5 * FACE))
+    def _search_near(self, image: np.ndarray, last: Box) -> Box | None:
+        """Find the face around its last place."""
+        faces = self._search(image, last, (0.7 * FACE, 1.5 * FACE))
         return min(faces, key=lambda face: _distance(face, last), default=None)
 
     def _confirms(self, image: np.ndarray, face: Box) -> bool:
-        """Whether a look from close up, at which no face is expected, shows this one too."""
-        return any(_alike(found, face) and _overlap(found, face) for found in self._around(image, face, None))
+        """Tell whether a look from close up, at which no face is expected, shows this one too."""
+        return any(_alike(other, face) and _overlap(other, face) for other in self._search(image, face, None))
 
-    def _around(self, image: np.ndarray, place: Box, size: tuple[float, float] | None) -> list[Box]:
-        """The faces in and around a place, which is scaled so that it is FACE pixels wide."""
+    def _search(self, image: np.ndarray, place: Box, size: tuple[float, float] | None) -> list[Box]:
+        """Find the faces in and around a place, which is scaled to a width of FACE pixels."""
         margin = NEAR * place.width
         left, top = max(0, round(place.x - margin)), max(0, round(place.y - margin))
         right, bottom = round(place.x + place.width + margin), round(place.y + place.height + margin)
@@ -134,12 +134,12 @@ class FaceTrack:
         if not around.size:  # the picture has become smaller
             return []
         small, factor = _scaled(around, FACE / place.width)
-        found = self._detector.detect(small, size)
-        return [Box(x / factor + left, y / factor + top, w / factor, h / factor) for x, y, w, h in found]
+        boxes = self._detector.detect(small, size)
+        return [Box(x / factor + left, y / factor + top, w / factor, h / factor) for x, y, w, h in boxes]
 
 
-def _which(face: str) -> tuple[str | None, Box | None]:
-    """A half of the picture, or a box in it, or neither."""
+def _parse_face(face: str) -> tuple[str | None, Box | None]:
+    """Return a half of the picture, or a box in it, or neither."""
     if face == "largest":
         return None, None
     if face in ("left", "right"):
@@ -152,15 +152,15 @@ def _which(face: str) -> tuple[str | None, Box | None]:
 
 
 def _scaled(image: np.ndarray, factor: float) -> tuple[np.ndarray, float]:
-    """The picture scaled, and by how much in truth: sides are whole pixels."""
+    """Scale a picture, and return the true factor too: sides are whole pixels."""
     height, width = image.shape
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     if size == (width, height):
         return image, 1.0
     import cv2
 
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    return cv2.resize(image, size, interpolation=how), size[0] / width
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    return cv2.resize(image, size, interpolation=method), size[0] / width
 
 
 def _area(box: Box) -> float:
@@ -168,19 +168,19 @@ def _area(box: Box) -> float:
 
 
 def _alike(one: Box, other: Box) -> bool:
-    """Whether they are about as large."""
+    """Tell whether two boxes are about as large."""
     return 1 / OUTGROWN < _area(one) / _area(other) < OUTGROWN
 
 
 def _distance(one: Box, other: Box) -> float:
-    """Between the middles, in pixels."""
+    """Return the distance between the middles, in pixels."""
     x = one.x + one.width / 2 - other.x - other.width / 2
     y = one.y + one.height / 2 - other.y - other.height / 2
     return float(np.hypot(x, y))
 
 
 def _overlap(one: Box, other: Box) -> float:
-    """Pixels that both cover."""
+    """Return the pixels that both boxes cover."""
     width = min(one.x + one.width, other.x + other.width) - max(one.x, other.x)
     height = min(one.y + one.height, other.y + other.height) - max(one.y, other.y)
     return max(width, 0.0) * max(height, 0.0)

@@ -1,7 +1,7 @@
-"""Who said what when: transcripts as tables, as JSON, and as subtitles.
+"""Transcripts with times, as tables, as JSON, and as subtitles.
 
-What a file says is taken as it is, and what it leaves open stays open: a time is NaN, a speaker is "". A file that
-contradicts itself is an error, with the line, cue or entry to look at.
+A time that a file leaves open is NaN, and a speaker is "". A file that contradicts itself is an error, which names the
+line, cue or entry.
 """
 
 import csv
@@ -10,14 +10,14 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..sessions import OPTIONAL_COLUMNS, REQUIRED_COLUMNS, SessionError, null_to_nan
 
-# What each field of an utterance may be called in a table or an object, upper or lower case.
+# Names of each field of an utterance in a table or an object, in upper or lower case.
 NAMES = {
     "speaker": ("speaker", "role"),
     "text": ("text", "utterance", "content"),
@@ -25,11 +25,10 @@ NAMES = {
     "stop": ("stop", "end", "stop_time", "end_time"),
 }
 SUFFIXES = (".csv", ".json", ".srt", ".vtt")
-# Columns of a Session row that a transcript makes itself.
-MADE_HERE = {"messages", "start", "stop"}
+MADE_HERE = {"messages", "start", "stop"}  # columns of a Session row that come from the utterances
 NUMBERS = {"scores", "feedback", "turn_rating"}  # columns in which null is NaN
 NO_TIME = {"", "na", "nan", "none", "null"}
-# Lines before a colon that are taken for a name in subtitles: "Ann:", "SPEAKER_00:", "Dr. O'Neil (off):".
+# A name before a colon in subtitles: "Ann:", "SPEAKER_00:", "Dr. O'Neil (off):".
 _NAME = re.compile(
     r"\s*(?:-\s*)?((?:>>\s*)?[^\W\d_][\w.'’()-]*(?: [\w.'’()-]+){0,2})\s*(?::(?:\s+|$)|：)(.*)", re.DOTALL
 )
@@ -40,18 +39,25 @@ _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d*)?)")
 
 
 class Utterance(NamedTuple):
-    """One entry of a transcript."""
+    """One entry of a transcript.
 
-    speaker: str  # "" if the file doesn't say
+    Attributes:
+        speaker: "" if the file doesn't say.
+        text: words.
+        start, stop: seconds; NaN if the file doesn't say.
+        where: name of the entry in an error.
+    """
+
+    speaker: str
     text: str
-    start: float  # seconds; NaN if the file doesn't say
+    start: float
     stop: float
-    where: str = ""  # what to call it in an error
+    where: str = ""
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """What a file says about a recording.
+    """The utterances of a recording.
 
     Attributes:
         path: of the file.
@@ -70,14 +76,14 @@ def read_transcript(path: str | Path) -> Transcript:
 
     `.csv`
         Columns `speaker`, `start`, `stop` and `text` (or one of their other `NAMES`) with a heading; others are left
-        out. Between commas, semicolons or tabs. Lines before the heading may be comments (`#`).
+        out. Between commas, semicolons or tabs.
     `.json`
         A list of objects with these names; or `{"messages": [...]}` of such objects; or a Session row, with `start`
         and `stop` as lists of their own; or `{"segments": [...]}`, as Whisper and WhisperX write it. Other columns of
         a Session row (`session_id`, `score`, ...) that stand beside the messages or segments are kept.
     `.srt`, `.vtt`
         Subtitles. The speaker is `<v Ann>`, or `Ann:` at the beginning of a line (of up to three words before the
-        colon). Several in one cue are an utterance each, of the cue's times. A cue that names nobody goes on with the
+        colon). Several in one cue are an utterance each, of the cue's times. A cue without a name goes on with the
         speaker of the one before.
 
     Times are seconds (`83.5`) or clocks (`1:23.5`, `00:01:23,500`).
@@ -89,14 +95,14 @@ def read_transcript(path: str | Path) -> Transcript:
         OSError: the file can't be opened.
     """
     path = Path(path)
-    readers: dict[str, Callable] = dict(zip(SUFFIXES, (_csv, _json, _subtitles, _subtitles)))
+    readers = dict(zip(SUFFIXES, (_read_csv, _read_json, _read_subtitles, _read_subtitles)))
     read = readers.get(path.suffix.lower())
     if read is None:
         raise ValueError(f"{path}: expected a transcript that ends in {', '.join(readers)}")
     session: dict[str, Any] = {}
-    utterances = [utterance for utterance in read(path, _decoded(path), session) if utterance.text]
+    utterances = [utterance for utterance in read(path, _read_text(path), session) if utterance.text]
     if not utterances:
-        raise SessionError(f"{path}: nobody says anything in this transcript; expected a row, cue or entry with text")
+        raise SessionError(f"{path}: expected a row, cue or entry with text, found none")
     for each in utterances:
         if each.stop < each.start:
             raise SessionError(
@@ -105,52 +111,57 @@ def read_transcript(path: str | Path) -> Transcript:
             )
     if all(math.isnan(each.start) or math.isnan(each.stop) for each in utterances):
         raise SessionError(
-            f"{path}: no utterance has a start and a stop, so nobody knows which frames belong to it; "
-            "align the text with the recording first (as WhisperX does)"
+            f"{path}: no utterance has a start and a stop; align the text with the recording first (as WhisperX does)"
         )
     if not session and not any(math.isnan(each.start) for each in utterances):
         utterances.sort(key=lambda each: each.start)
     return Transcript(path, utterances, session)
 
 
-def _decoded(path: Path) -> str:
+def _read_text(path: Path) -> str:
     data = path.read_bytes()
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SessionError(f"{path}, line {line}: no UTF-8 text ({error.reason}); save the file as UTF-8") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _time(value: Any, where: str) -> float:
-    """Seconds; NaN if there is nothing."""
+    """Read a time in seconds; NaN if there is none."""
     if value is None or (isinstance(value, str) and value.strip().lower() in NO_TIME):
         return math.nan
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if math.isnan(value) or 0 <= value < math.inf:
-            return float(value)
-    elif isinstance(value, str):
-        if match := _CLOCK.fullmatch(value.strip()):
-            hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in match.groups())
-            if (seconds < 60 or match[2] is None) and (minutes < 60 or match[1] is None):
-                return 3600 * hours + 60 * minutes + seconds
-        try:  # as tables of numbers are written: 1e-05
-            return _time(float(value), where)
-        except ValueError:
-            pass
+    seconds = _parse_time(value.strip()) if isinstance(value, str) else value
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if is_number and (math.isnan(seconds) or 0 <= seconds < math.inf):
+        return float(seconds)
     raise SessionError(f"{where}: expected seconds (83.5) or a clock (00:01:23.500), found {value!r}")
 
 
-def _fields(names: Sequence[Any], where: str) -> dict[str, str]:
-    """Under what name each field of an utterance stands; a field that is not there is left out."""
-    found: dict[str, str] = {}
+def _parse_time(text: str) -> float | None:
+    match = _CLOCK.fullmatch(text)
+    if match is None:
+        try:
+            return float(text)  # as tables of numbers are written: 1e-05
+        except ValueError:
+            return None
+    hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in match.groups())
+    if (match[2] and seconds >= 60) or (match[1] and minutes >= 60):
+        return None
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _find_fields(names: Sequence[Any], where: str) -> dict[str, str]:
+    """Map each field of an utterance to its name here; missing fields are left out."""
+    fields: dict[str, str] = {}
     for field_name, synonyms in NAMES.items():
         here = [name for name in names if isinstance(name, str) and name.strip().lower() in synonyms]
         if len(here) > 1:
             raise SessionError(f"{where}: {' and '.join(map(repr, here))} both mean the {field_name}; leave one out")
         if here:
-            found[field_name] = here[0]
-    return found
+            fields[field_name] = here[0]
+    return fields
 
 
 def _utterance(entry: Mapping[str, Any], fields: Mapping[str, str], path: Path, where: str) -> Utterance:
@@ -167,120 +178,89 @@ def _utterance(entry: Mapping[str, Any], fields: Mapping[str, str], path: Path, 
     )
 
 
-def _csv(path: Path, text: str, session: dict) -> Iterator[Utterance]:
-    lines = text.splitlines(keepends=True)
-    comments = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith("#")), len(lines))
-    heading = lines[comments] if comments < len(lines) else ""
-    delimiter = max(",;\t", key=heading.count)
-    rows = csv.reader(io.StringIO("".join(lines[comments:]), newline=""), delimiter=delimiter, strict=True)
-    before = comments
+def _read_csv(path: Path, text: str, session: dict) -> Iterator[Utterance]:
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        names = [name.strip() for name in next(rows, [])]
-        fields = _fields(names, f"{path}, line {comments + 1}")
+        names = rows.fieldnames or []
+        fields = _find_fields(names, f"{path}, line 1")
         if missing := [name for name in NAMES if name not in fields]:
             raise SessionError(
-                f"{path}, line {comments + 1}: expected a heading with the columns speaker, start, stop and text; "
+                f"{path}, line 1: expected a heading with the columns speaker, start, stop and text; "
                 f"no {', '.join(missing)} among {', '.join(map(repr, names)) or 'nothing'}"
             )
-        before = comments + rows.line_num
         for row in rows:
-            where, before = f"line {before + 1}", comments + rows.line_num
-            if not any(cell.strip() for cell in row):
-                continue
-            if len(row) != len(names):
+            where = f"line {rows.line_num}"
+            if None in row or None in row.values():
                 raise SessionError(
-                    f"{path}, {where}: expected {len(names)} fields, as in the heading, found {len(row)}; "
-                    f'text with a {delimiter!r} in it has to stand between quotes (")'
+                    f"{path}, {where}: expected {len(names)} fields, as in the heading, found more or fewer; text "
+                    f'with a {delimiter!r} in it has to stand between quotes (")'
                 )
-            yield _utterance(dict(zip(names, row)), fields, path, where)
+            yield _utterance(row, fields, path, where)
     except csv.Error as error:
-        raise SessionError(f"{path}, line {before + 1}: no CSV ({error})") from None
+        raise SessionError(f"{path}, line {rows.line_num}: no CSV ({error})") from None
 
 
-def _json(path: Path, text: str, session: dict) -> Iterator[Utterance]:
+def _read_json(path: Path, text: str, session: dict) -> Iterator[Utterance]:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise SessionError(f"{path}, line {error.lineno}: no JSON ({error.msg}); was it written whole?") from None
+        raise SessionError(f"{path}, line {error.lineno}: no JSON ({error.msg}); is the file complete?") from None
+    unit, entries = "entries", content
     if isinstance(content, dict):
-        unit = next((name for name in ("messages", "segments") if name in content), None)
-        if unit is None:
-            raise SessionError(f"{path}: expected 'messages' or 'segments', found {', '.join(map(repr, content))}")
-        entries = content[unit]
-        kept = {*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS} - MADE_HERE
-        session |= {name: value for name, value in content.items() if name in kept and value is not None}
+        unit = "messages" if "messages" in content else "segments"
+        entries = content.get(unit)
+        columns = {*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS} - MADE_HERE
+        session |= {name: value for name, value in content.items() if name in columns and value is not None}
         session |= {name: null_to_nan(session[name]) for name in NUMBERS.intersection(session)}
-    else:
-        unit, entries = "entries", content
     if not isinstance(entries, list):
-        raise SessionError(f"{path}: expected a list of {unit}, found a {type(entries).__name__}")
-    times = _lists_of_times(path, content, len(entries)) if unit == "messages" else [{}] * len(entries)
-    for number, (entry, apart) in enumerate(zip(entries, times)):
-        where = f"{unit}[{number}]" if isinstance(content, dict) else f"entry {number}"
+        raise SessionError(f"{path}: expected a list, or an object with a list of messages or segments")
+    apart: dict[str, list] = {}  # the times, where a Session row has them in lists of their own
+    for name in ("start", "stop"):
+        if unit == "messages" and content.get(name) is not None:
+            apart[name] = content[name]
+            if not isinstance(apart[name], list) or len(apart[name]) != len(entries):
+                raise SessionError(f"{path}, field {name!r}: expected one value per message, that is {len(entries)}")
+    for number, entry in enumerate(entries):
+        where = f"{unit}[{number}]"
         if not isinstance(entry, dict):
             raise SessionError(
                 f"{path}, {where}: expected an object with speaker, text, start and stop, found {entry!r}"
             )
-        entry = entry | apart
-        yield _utterance(entry, _fields(list(entry), f"{path}, {where}"), path, where)
+        entry = entry | {name: values[number] for name, values in apart.items()}
+        yield _utterance(entry, _find_fields(list(entry), f"{path}, {where}"), path, where)
 
 
-def _lists_of_times(path: Path, row: Mapping, messages: int) -> list[dict]:
-    """`start` and `stop` of each message, where a Session row has them apart."""
-    apart: list[dict] = [{} for _ in range(messages)]
-    for name in ("start", "stop"):
-        values = row.get(name)
-        if values is None:
+def _read_subtitles(path: Path, text: str, session: dict) -> Iterator[Utterance]:
+    speaker, number = "", 0
+    for block in re.split(r"\n\s*\n", text.strip()):
+        lines = block.split("\n")
+        if lines[0].split()[:1] in (["WEBVTT"], ["NOTE"], ["STYLE"], ["REGION"]):
             continue
-        if not isinstance(values, list) or len(values) != messages:
-            raise SessionError(f"{path}, field {name!r}: expected one value per message, that is {messages}")
-        for entry, value in zip(apart, values):
-            entry[name] = value
-    return apart
-
-
-def _subtitles(path: Path, text: str, session: dict) -> Iterator[Utterance]:
-    speaker = ""
-    for number, (first, block) in enumerate(_blocks(text)):
-        at = next((row for row, line in enumerate(block[:2]) if "-->" in line), None)
-        if at is None:
-            kind = block[0].split()[0]
-            if (kind == "WEBVTT" and number == 0) or kind in ("NOTE", "STYLE", "REGION"):
-                continue
-            if len(block) == 1 and block[0].strip().isdigit():  # an empty cue of which the times are left out too
-                continue
-            raise SessionError(
-                f"{path}, line {first}: expected the times of a cue (00:00:01.000 --> 00:00:02.500), found "
-                f"{block[0].strip()!r}; a cue holds no empty line"
-            )
-        where = f"cue at line {first + at}"
-        times = _CUE.fullmatch(block[at])
+        if lines[0].strip().isdigit() and len(lines) == 1:  # an empty cue of which the times are left out too
+            continue
+        number += 1
+        where = f"cue {number}"
+        at = next((row for row, line in enumerate(lines[:2]) if "-->" in line), None)
+        times = None if at is None else _CUE.fullmatch(lines[at])
         if times is None:
-            raise SessionError(f"{path}, {where}: expected 'start --> stop', found {block[at].strip()!r}")
+            raise SessionError(
+                f"{path}, {where}: expected times (00:00:01.000 --> 00:00:02.500), found {lines[at or 0]!r}; "
+                "a cue holds no empty line"
+            )
         start, stop = (_time(time, f"{path}, {where}") for time in times.groups())
-        for row, line in enumerate(block[at + 1 :], first + at + 1):
-            if "-->" in line:
-                raise SessionError(f"{path}, line {row}: times within the text of a cue; an empty line is missing")
-        voices = _voices("\n".join(block[at + 1 :]), speaker)
+        words = "\n".join(lines[at + 1 :])
+        if "-->" in words:
+            raise SessionError(f"{path}, {where}: times within its text; an empty line is missing")
+        voices = _split_voices(words, speaker)
         speaker = voices[-1][0]
-        for name, said in voices:
-            yield Utterance(name, said, start, stop, where)
+        for name, spoken in voices:
+            yield Utterance(name, spoken, start, stop, where)
 
 
-def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Lines between empty ones, and the number of the first of them."""
-    block: list[str] = []
-    for number, line in enumerate([*re.split(r"\r\n|\r|\n", text), ""], 1):
-        if line.strip():
-            block.append(line)
-        elif block:
-            yield number - len(block), block
-            block = []
-
-
-def _voices(text: str, speaker: str) -> list[tuple[str, str]]:
-    """Who says what in a cue, given who spoke last."""
-    said: list[tuple[str, str]] = []
+def _split_voices(text: str, speaker: str) -> list[tuple[str, str]]:
+    """Split a cue into speakers and their words, given who spoke last."""
+    voices: list[tuple[str, str]] = []
     unmarked, *marked = _VOICE.split(text)  # text, name, text, name, text, ...
     for name, part in [("", unmarked), *zip(marked[::2], marked[1::2])]:
         if name:
@@ -288,9 +268,9 @@ def _voices(text: str, speaker: str) -> list[tuple[str, str]]:
         lines: list[str] = []
         for line in html.unescape(_MARKUP.sub("", part)).split("\n"):
             if (named := _NAME.fullmatch(line)) and not name:
-                said.append((speaker, " ".join(" ".join(lines).split())))
+                voices.append((speaker, " ".join(" ".join(lines).split())))
                 speaker, lines = named[1].removeprefix(">>").strip(), [named[2]]
             else:
                 lines.append(line)
-        said.append((speaker, " ".join(" ".join(lines).split())))
-    return [(who, words) for who, words in said if words] or [(speaker, "")]
+        voices.append((speaker, " ".join(" ".join(lines).split())))
+    return [(who, words) for who, words in voices if words] or [(speaker, "")]

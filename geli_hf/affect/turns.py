@@ -1,6 +1,6 @@
-"""What the listener's face showed while the other one spoke, as one number per turn. Pure functions on arrays.
+"""The listener's face while the other one spoke, as one number per turn. Pure functions on arrays.
 
-Rows of features hold a time and the probabilities of eight emotions: CANDOR's one per second, a video's several. Where
+Rows of features hold a time and the probabilities of eight emotions: CANDOR has one per second, a video several. Where
 no face was seen they are NaN, and stay so: nothing is guessed.
 """
 
@@ -23,13 +23,15 @@ def affect_of_turns(
     min_share: float = 0.0,
     short_words: int = SHORT_WORDS,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The listener's affect over each utterance (GELI, EMNLP 2024, arXiv 2403.11330); the defaults are its rule.
+    """Compute the listener's affect over each utterance.
+
+    The defaults are the published rule of GELI (EMNLP 2024, arXiv 2403.11330).
 
     Args:
         seconds: (n,), the time of each row of features, in any order; NaN if unknown. Rows of one time that show the
             same count once. Rows of one time that show different faces contradict each other, and none of them counts.
         probabilities: (n, 8) in the order of `EMOTIONS`; NaN where no face was seen. An emotion that is NaN in every
-            row is one that the classifier doesn't know; a row that lacks another one shows no face.
+            row is one that the classifier has no label of; a row that lacks another one shows no face.
         start, stop: (turns,), seconds; NaN if unknown. A row counts where start <= its time <= stop + lag. Turns may
             overlap, in any order.
         words: (turns,), words of each utterance.
@@ -42,8 +44,8 @@ def affect_of_turns(
         happiness, else 0; 0 for an utterance of `short_words` words or fewer. Of equally frequent emotions the first
         in the order of `EMOTIONS` counts.
         `affect_mean` (turns,): mean probability of happiness over the utterance's rows.
-        Both are NaN where no face, or in too few rows, was seen during the utterance, where no row falls into it, and
-        where nobody knows when that was or it stops before it starts.
+        Both are NaN where too few rows of the utterance show a face, where it has no rows or no times, and where it
+        stops before it starts.
 
     Raises:
         ValueError: `lag` is negative, or `min_share` is no share.
@@ -65,9 +67,14 @@ def affect_of_turns(
 
 
 def distinct_faces(seconds: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Known times (m,), ascending and without repetition, and the one face (m, 8) that each of them shows.
+    """Merge rows of the same time.
 
-    A face is NaN where none was seen, or two that contradict each other. Arguments as of `affect_of_turns`.
+    Args:
+        seconds, probabilities: (n,) and (n, 8), as in `affect_of_turns`.
+
+    Returns:
+        Known times (m,), ascending and without repetition, and the face (m, 8) of each: NaN where none was seen, or
+        two that contradict each other.
     """
     seconds, probabilities = np.asarray(seconds, float), np.asarray(probabilities, float)
     missing = np.isnan(probabilities)
@@ -89,9 +96,19 @@ def distinct_faces(seconds: np.ndarray, probabilities: np.ndarray) -> tuple[np.n
 def rows_of_turns(
     times: np.ndarray, start: np.ndarray, stop: np.ndarray, lag: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each turn the first of the ascending `times` within start..stop + lag, and the one past its last.
+    """Find the rows of each turn.
 
-    The two are equal where no time is within, and where the turn has no times or stops before it starts.
+    Args:
+        times: (n,), seconds, ascending.
+        start, stop: (turns,), seconds; NaN if unknown.
+        lag: seconds after the turn that still belong to it.
+
+    Returns:
+        (turns,) the first row within start..stop + lag, and (turns,) the one past the last. The two are equal where
+        there is none, and where the turn has no times or stops before it starts.
+
+    Raises:
+        ValueError: `lag` is negative.
     """
     if not 0 <= lag < np.inf:
         raise ValueError(f"lag: expected seconds from 0, found {lag!r}")
@@ -102,7 +119,7 @@ def rows_of_turns(
 
 
 def sums_of_turns(values: np.ndarray, first: np.ndarray, past: np.ndarray) -> np.ndarray:
-    """(k, turns): sums of `values` (k, n) over first..past-1, by differences of a running sum (so in float64)."""
+    """Sum `values` (k, n) over the rows first..past-1 of each turn, as (k, turns) in float64."""
     running = np.zeros((len(values), values.shape[1] + 1))
     np.cumsum(values, 1, out=running[:, 1:])
     return running[:, past] - running[:, first]

@@ -1,9 +1,9 @@
-"""What a face shows in a video, or before a camera: probabilities of emotions over time."""
+"""Probabilities of a face's emotions over time, in a video or before a camera."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ..cache import whole
 from .emotions import EMOTIONS, FACE_COLUMNS
 from .faces import Box, FaceClassifier, FaceDetector
-from .frames import LONGEST_SIDE, Frame, VideoFrames, _at_most, grey
+from .frames import VideoFrames, grey, scale_down
 from .track import FaceTrack
 
 BOX_COLUMNS = list(Box._fields)
@@ -22,11 +22,11 @@ COLUMNS = ["time", *BOX_COLUMNS, *FACE_COLUMNS]
 PATIENCE = 3.0  # seconds for which a face that was lost is awaited where it was
 # Seconds of the video, which are no whole numbers as tqdm's own bar has them, and the time that is left.
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f} of {total:.1f} s [{elapsed}<{remaining}]"
-BAR_WITHOUT_END = "{desc}: {n:.1f} s [{elapsed}]"  # what browsers record, and cameras, tell no length
+BAR_WITHOUT_END = "{desc}: {n:.1f} s [{elapsed}]"  # recordings of browsers, and cameras, tell no length
 
 
 class VideoAffect:
-    """Watches one listener's face.
+    """Reads one listener's face in videos.
 
     Frames are in memory one at a time, and of the faces in them only small crops until they make a batch. Nothing is
     written.
@@ -37,6 +37,9 @@ class VideoAffect:
         fps: frames looked at per second.
         face: which one, if several are seen; see `FaceTrack`.
         batch_size: faces that are read at once.
+
+    Raises:
+        ValueError: `fps` is not positive, or `face` is none that `FaceTrack` takes.
     """
 
     def __init__(
@@ -60,15 +63,15 @@ class VideoAffect:
             raise ValueError(f"fps: expected a number of frames per second above 0, found {fps}")
         self.classifier, self.detector, self.fps, self.face = classifier, detector, fps, face
         self.batch_size = batch_size
-        self.track()  # tells of a wrong face now
+        self.track()  # a wrong `face` is an error now
 
     @property
     def fingerprint(self) -> str:
-        """Differs where tables may differ."""
+        """Text that differs where tables may differ."""
         return json.dumps([self.classifier.fingerprint, self.detector.fingerprint, self.fps, self.face])
 
     def __call__(self, source: Any, *, progress: bool = False) -> pd.DataFrame:
-        """Watch a video.
+        """Read the face in a video.
 
         Args:
             source: path, file-like object, or (seconds, picture) pairs; see `VideoFrames`.
@@ -77,8 +80,8 @@ class VideoAffect:
         Returns:
             A row for every frame that was looked at: `time` in seconds, `x`, `y`, `width`, `height` of the face in
             pixels of the video, and `prob_face_*`, as in CANDOR's features. All but the time are NaN where no face
-            was seen, and an emotion that the classifier doesn't know is NaN everywhere. `attrs["incomplete"]` says
-            why not all of the video could be read, if so.
+            was seen, and an emotion that the classifier has no label of is NaN everywhere. `attrs["incomplete"]` is
+            the reason why not all of the video could be read, if so.
 
         Raises:
             FileNotFoundError, ValueError: see `VideoFrames`.
@@ -91,21 +94,21 @@ class VideoAffect:
         return table
 
     def track(self) -> FaceTrack:
-        """A track of its own for every video and every viewer."""
-        patience = round(min(PATIENCE * self.fps, 1e6))
-        return FaceTrack(self.detector, self.face, patience=patience)
+        """Make a track, of which every video and every viewer needs its own."""
+        return FaceTrack(self.detector, self.face, patience=round(min(PATIENCE * self.fps, 1e6)))
 
     def live(self) -> LiveAffect:
-        """For the frames of a camera as they come; each viewer needs one of its own."""
+        """Make a reader of a camera's frames, of which every viewer needs its own."""
         return LiveAffect(self)
 
     def _batches(self, frames: VideoFrames, progress: bool) -> Iterator[np.ndarray]:
+        """Yield the rows of the table, (frames, columns) at a time."""
         track = self.track()
         rows: list[list[float]] = []
         crops: list[np.ndarray] = []
-        places: list[int] = []
+        places: list[int] = []  # the rows of the crops
 
-        def finished() -> np.ndarray:
+        def batch() -> np.ndarray:
             part = np.full((len(rows), len(COLUMNS)), np.nan)
             part[:, : 1 + len(BOX_COLUMNS)] = rows
             if crops:
@@ -120,33 +123,35 @@ class VideoAffect:
                 if box is not None:
                     crops.append(self.classifier.crop(frame.image, box))
                     places.append(len(rows))
-                rows.append([frame.time, *_in_the_video(box, frame)])
+                place = [np.nan] * len(BOX_COLUMNS) if box is None else [value / frame.scale for value in box]
+                rows.append([frame.time, *place])
                 bar.update(frame.time - bar.n)
                 if len(crops) == self.batch_size or len(rows) == 100 * self.batch_size:
-                    yield finished()
+                    yield batch()
                     rows, crops, places = [], [], []
             if length is not None and not frames.incomplete:
                 bar.update(length - bar.n)
         if rows:
-            yield finished()
+            yield batch()
 
 
 class LiveAffect:
-    """One listener before a camera, frame by frame. Made by `VideoAffect.live`."""
+    """Reads one listener's face before a camera, frame by frame. Made by `VideoAffect.live`."""
 
     def __init__(self, affect: VideoAffect):
         self._classifier = affect.classifier
         self._track = affect.track()
 
     def __call__(self, picture: np.ndarray) -> tuple[Box, np.ndarray] | None:
-        """
+        """Read the face in the next frame.
+
         Args:
             picture: (height, width) grey or (height, width, 3) RGB, uint8.
 
         Returns:
             The face's box in pixels, and (8,) probabilities in the order of `EMOTIONS`; None where no face is seen.
         """
-        image, scale = _at_most(grey(picture), LONGEST_SIDE)
+        image, scale = scale_down(grey(picture))
         box = self._track(image, scale)
         if box is None:
             return None
@@ -154,7 +159,7 @@ class LiveAffect:
         return Box(*(value / scale for value in box)), probabilities
 
 
-def write_candor_features(tables: dict[str, pd.DataFrame], path: str | Path) -> Path:
+def write_candor_features(tables: Mapping[str, pd.DataFrame], path: str | Path) -> None:
     """Write tables of `VideoAffect` as `audio_video_features.csv` of a CANDOR conversation.
 
     Args:
@@ -169,8 +174,3 @@ def write_candor_features(tables: dict[str, pd.DataFrame], path: str | Path) -> 
         parts.append(part)
     with whole(Path(path)) as partial:
         pd.concat(parts).to_csv(partial, index=False)
-    return Path(path)
-
-
-def _in_the_video(box: Box | None, frame: Frame) -> list[float]:
-    return [np.nan] * len(BOX_COLUMNS) if box is None else [value / frame.scale for value in box]

@@ -57,7 +57,7 @@ def scene(*faces: Sequence[float], width: int = 640, height: int = 480, mirrored
 
 
 def walk(frames: int, side: float = 90.0) -> list[Box]:
-    """Where a face is that moves about, in a picture of 640 x 480."""
+    """Return the boxes of a face that moves about, in a picture of 640 x 480."""
     phase = np.linspace(0, 2 * np.pi, frames, endpoint=False)
     return [Box(250 + 120 * np.sin(p), 180 + 40 * np.sin(2 * p), side, side) for p in phase]
 

@@ -1,4 +1,4 @@
-"""Behaviour in words: what a person would say of rows made by hand, and never what was not observed."""
+"""Behaviour in words, on rows made by hand and on random ones, where nothing unobserved may get words."""
 
 import math
 
@@ -15,7 +15,7 @@ LETTERS = {"h": "happiness", "n": "neutral", "s": "sadness", "S": "surprise", "-
 
 
 def faces(letters):
-    """A row per letter, one per second."""
+    """Make a row per letter, one per second."""
     return np.array(
         [
             [math.nan if LETTERS[each] is None else 0.65 if name == LETTERS[each] else 0.05 for name in EMOTIONS]
@@ -25,7 +25,7 @@ def faces(letters):
 
 
 def of_face(letters):
-    """In words what a turn shows, among fewer rows than make a mean."""
+    """Describe a turn of fewer rows than make a mean."""
     assert len(letters) < LEAST_USUAL
     span = np.array([0.0]), np.array([len(letters) - 1.0])
     return behaviour_of_turns(np.arange(len(letters)), *span, probabilities=faces(letters))[0]
@@ -153,12 +153,13 @@ def observed(draw):
 
 @settings(max_examples=120, deadline=None)
 @given(observed(), st.sampled_from([0.0, 1.5]))
-def test_nothing_is_told_that_was_not_observed(case, lag):
+def test_nothing_unobserved_gets_words(case, lag):
     seconds, start, stop, rows = case
-    told = behaviour_of_turns(seconds, start, stop, lag=lag, **rows)
-    assert told == behaviour_of_turns(seconds[::-1], start, stop, lag=lag, **{k: v[::-1] for k, v in rows.items()})
-    assert len(told) == len(start)
-    for words, begin, end in zip(told, start, stop):
+    described = behaviour_of_turns(seconds, start, stop, lag=lag, **rows)
+    backwards = {name: values[::-1] for name, values in rows.items()}
+    assert described == behaviour_of_turns(seconds[::-1], start, stop, lag=lag, **backwards)
+    assert len(described) == len(start)
+    for words, begin, end in zip(described, start, stop):
         within = (seconds >= begin) & (seconds <= end + lag) & (begin <= end)
         thirds = {
             "at the start": within & (seconds <= begin + (end + lag - begin) / 3 + 1e-9),
@@ -178,9 +179,9 @@ def test_nothing_is_told_that_was_not_observed(case, lag):
 
 @settings(max_examples=60, deadline=None)
 @given(observed())
-def test_each_sense_is_told_of_by_itself(case):
+def test_senses_are_described_independently(case):
     seconds, start, stop, rows = case
     alone = [behaviour_of_turns(seconds, start, stop, **{name: rows[name]}) for name in ABOUT]
-    for told, *each in zip(behaviour_of_turns(seconds, start, stop, **rows), *alone):
+    for described, *each in zip(behaviour_of_turns(seconds, start, stop, **rows), *alone):
         clauses = [words.removeprefix("listener ") for words in each if words]
-        assert told == (f"listener {', '.join(clauses)}" if clauses else "")
+        assert described == (f"listener {', '.join(clauses)}" if clauses else "")

@@ -1,4 +1,4 @@
-"""Faces read by image classifiers: the one that comes with the package, and others."""
+"""Emotions of faces by image classifiers: the one that comes with the package, and others."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def noise(count: int, side: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, side, side), np.uint8)
 
 
-def test_the_shipped_one_sees_the_astronaut_smile(shipped):
+def test_the_shipped_classifier_sees_the_astronaut_smile(shipped):
     crop = shipped.crop(grey_astronaut(), ASTRONAUT_BOX)
     assert crop.shape == (48, 48)
     assert crop.dtype == np.uint8
@@ -59,8 +59,8 @@ def test_a_box_that_is_a_little_off_changes_little(shipped):
     assert shipped.classify(crops // 4)[:, HAPPINESS].min() > 0.8  # nor does a dark room
 
 
-def test_it_is_the_same_as_by_the_image_processor(shipped, tmp_path):
-    """The short way to the model's input is exact, for the shipped model and for others."""
+def test_it_agrees_with_the_image_processor(shipped, tmp_path):
+    """`standardise` alone is exact, for the shipped model and for others."""
     for affect in (shipped, ImageAffect(affect_checkpoint(tmp_path, image_size=40))):
         crops = noise(5, affect.side)
         by_processor = affect.processor(list(crops), return_tensors="pt")
@@ -83,8 +83,6 @@ def test_the_crop_is_that_of_the_image_processor(tmp_path):
     box = Box(150.0, 60.0, 90.0, 110.0)
     expected = square_crop(grey_astronaut(), box, scale=0.7, shift=0.1, side=40)
     assert np.array_equal(affect.crop(grey_astronaut(), box), expected)
-    other = ImageAffect(tmp_path, scale=1.5, shift=0.0)
-    assert np.array_equal(other.crop(grey_astronaut(), box), square_crop(grey_astronaut(), box, scale=1.5, side=40))
 
 
 def test_any_classifier_of_emotions_serves(vit):
@@ -100,21 +98,20 @@ def test_any_classifier_of_emotions_serves(vit):
     assert np.abs(read[0] - read[1])[HAPPINESS] > 1e-3
 
 
-def test_labels_that_are_no_emotions_are_named(vit, tmp_path):
+def test_labels_that_are_no_emotions_are_named(tmp_path):
     folder = affect_checkpoint(tmp_path, labels=("happiness", "neutral", "sarcasm"))
-    with pytest.raises(ValueError, match=r"expected emotions .* found 'sarcasm'") as error:
+    with pytest.raises(ValueError, match="'sarcasm'") as error:
         ImageAffect(folder)
     assert str(folder) in str(error.value)
 
 
-def test_the_fingerprint_is_of_what_can_change_the_answer(tmp_path):
+def test_the_fingerprint_changes_with_the_answers(tmp_path):
     one = affect_checkpoint(tmp_path / "one")
     same = affect_checkpoint(tmp_path / "same")
     other_weights = affect_checkpoint(tmp_path / "weights", seed=1)
     other_calibration = affect_checkpoint(tmp_path / "calibration", temperature=2.0)
     other_crop = affect_checkpoint(tmp_path / "crop", scale=0.8)
     different = [ImageAffect(folder).fingerprint for folder in (one, other_weights, other_calibration, other_crop)]
-    different.append(ImageAffect(one, shift=0.2).fingerprint)
     assert len(set(different)) == len(different)
     assert ImageAffect(same).fingerprint == different[0]
 
@@ -132,7 +129,7 @@ def test_the_shipped_files_are_small_half_precision_and_have_a_card():
     assert "2024/1689" in card
 
 
-def test_the_shipped_one_finds_smiles_of_people_it_never_saw(shipped, shared_data):
+def test_the_shipped_classifier_on_unseen_people(shipped, shared_data):
     import pyarrow.parquet
 
     rows = pyarrow.parquet.read_table(shared_data / "faces" / "test.parquet", columns=["image", "label"]).to_pydict()

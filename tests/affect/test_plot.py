@@ -1,4 +1,4 @@
-"""The picture of a recording says what was seen, what was not, and what each turn met."""
+"""The picture of a recording: curves, gaps without a face, and turns."""
 
 import numpy as np
 import pandas as pd

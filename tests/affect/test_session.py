@@ -1,4 +1,4 @@
-"""A table of frames and a transcript become a session: who is who, whose turns count, and what can't be."""
+"""Sessions from a table of frames and a transcript: roles, turns, and errors."""
 
 import json
 import math
@@ -43,7 +43,7 @@ TALK = [
 FRAMES = frames("neutral", "happiness", "happiness", "sadness", "", "happiness")
 
 
-def test_whose_turns_meet_whose_face(tmp_path):
+def test_roles_and_feedback_of_either_listener(tmp_path):
     session = session_of_recording(FRAMES, talk(tmp_path, *TALK), listener="ann")
     validate_session(session, "here", {})
     assert session["session_id"] == session["conversation_id"] == "talk"
@@ -87,40 +87,35 @@ def test_names_of_roles_need_no_listener(tmp_path, names):
     assert session_of_recording(FRAMES, transcript, listener=names[1])["messages"][0]["role"] == "assistant"
 
 
-def test_who_listens_in_silence(tmp_path):
+def test_a_listener_who_is_silent(tmp_path):
     session = session_of_recording(FRAMES, talk(tmp_path, ("assistant", 1, 2, "Once upon a time there was a king.")))
     assert session["feedback"]["affect"] == [1]
-    with pytest.raises(SessionError, match=r"talk\.csv: nobody but 'Ann' speaks.*name the speaker 'assistant'"):
-        session_of_recording(FRAMES, talk(tmp_path, TALK[0]))
-    with pytest.raises(SessionError, match=r"nobody but 'Ann' speaks"):
-        session_of_recording(FRAMES, talk(tmp_path, TALK[0]), listener="Ann")
+    for listener in (None, "Ann"):
+        with pytest.raises(SessionError, match=r"talk\.csv.*'Ann'.*'assistant'"):
+            session_of_recording(FRAMES, talk(tmp_path, TALK[0]), listener=listener)
 
 
 @pytest.mark.parametrize(
     ("utterances", "listener", "message"),
     [
-        (TALK, None, r"listener: say whose face the video shows; in .*talk\.csv there are 'Ann', 'Ben'"),
-        (
-            TALK,
-            "Bne",
-            r"listener: nobody in .*talk\.csv is called 'Bne'; there are 'Ann', 'Ben'; did you mean 'Ben'\?",
-        ),
-        ([*TALK, ("Cleo", 5, 6, "Hi")], "Ann", r"talk\.csv: 3 speakers, 'Ann', 'Ben', 'Cleo', .* one name"),
-        ([*TALK, ("", 5, 6, "Hi")], "Ann", r"talk\.csv, line 7: no speaker, as in 1 of 6 utterances"),
-        ([("ann", 0, 1, "Hi"), ("Ann", 2, 3, "Ho")], "ANN", r"listener: 'ANN' may be each of 'ann', 'Ann'"),
+        (TALK, None, r"listener: .*talk\.csv.* 'Ann', 'Ben'"),
+        (TALK, "Bne", r"listener: .* 'Ann', 'Ben' in .*talk\.csv, found 'Bne'"),
+        ([*TALK, ("Cleo", 5, 6, "Hi")], "Ann", r"talk\.csv: .*'Ann', 'Ben', 'Cleo'"),
+        ([*TALK, ("", 5, 6, "Hi")], "Ann", r"talk\.csv, line 7: no speaker"),
+        ([("ann", 0, 1, "Hi"), ("Ann", 2, 3, "Ho")], "ANN", r"listener: .*'ann', 'Ann'"),
         (
             [(who, start * 1000 + 100, stop * 1000 + 100, text) for who, start, stop, text in TALK],
             "Ann",
-            r"talk\.csv: every turn starts after the end of the video at 5\.8 s \(the first at 100\.0 s\)",
+            r"talk\.csv: .* 5\.8 s .* 100\.0 s",
         ),
     ],
 )
-def test_what_does_not_fit_is_named(tmp_path, utterances, listener, message):
+def test_a_transcript_that_does_not_fit_is_an_error(tmp_path, utterances, listener, message):
     with pytest.raises(SessionError, match=message):
         session_of_recording(FRAMES, talk(tmp_path, *utterances), listener=listener)
 
 
-def test_turns_beyond_the_end_are_missing_and_told_of(tmp_path, caplog):
+def test_turns_beyond_the_end_are_missing_with_a_warning(tmp_path, caplog):
     with caplog.at_level("WARNING", logger="geli_hf"):
         session = session_of_recording(FRAMES.head(20), talk(tmp_path, *TALK), listener="Ann")
     assert session["feedback"]["affect"][0] == 1
@@ -131,7 +126,7 @@ def test_turns_beyond_the_end_are_missing_and_told_of(tmp_path, caplog):
     assert not caplog.text
 
 
-def test_a_session_row_keeps_what_it_says(tmp_path):
+def test_a_session_row_keeps_its_columns(tmp_path):
     row = {
         "session_id": "a-1",
         "conversation_id": "a",
@@ -159,21 +154,24 @@ def test_a_session_row_keeps_what_it_says(tmp_path):
     assert session["feedback"]["affect"] == [1]
     assert session["behaviour"] == ['listener smiles throughout this turn; said "Mhm"']
     assert session_of_recording(FRAMES, transcript, session_id="b")["session_id"] == "b"
-    with pytest.raises(SessionError, match=r"row\.json: its feedback, .* are of the row's own turns"):
+    with pytest.raises(SessionError, match=r"row\.json: .*feedback"):
         session_of_recording(FRAMES, transcript, listener="assistant")
 
 
-def test_a_table_that_is_none(tmp_path):
-    with pytest.raises(ValueError, match="found none called prob_face_fear"):
+def test_a_table_without_columns_or_frames(tmp_path):
+    with pytest.raises(ValueError, match="prob_face_fear"):
         session_of_recording(FRAMES.drop(columns="prob_face_fear"), talk(tmp_path, *TALK), listener="Ann")
-    with pytest.raises(ValueError, match="at least one frame"):
+    with pytest.raises(ValueError, match="table"):
         session_of_recording(FRAMES.head(0), talk(tmp_path, *TALK), listener="Ann")
 
 
 def test_a_turn_without_times_is_missing_alone(tmp_path):
-    said = [Utterance(who, text, start, stop, "here") for who, start, stop, text in TALK]
-    said[1] = said[1]._replace(stop=math.nan)
-    session = session_of_recording(FRAMES, Transcript(tmp_path / "t.csv", said), listener="Ben", short_words=0)
+    utterances = [Utterance(who, text, start, stop, "here") for who, start, stop, text in TALK]
+    utterances[1] = utterances[1]._replace(stop=math.nan)
+    transcript = Transcript(tmp_path / "t.csv", utterances)
+    session = session_of_recording(FRAMES, transcript, listener="Ben", short_words=0)
     np.testing.assert_array_equal(session["feedback"]["affect"], [0, 0])
-    session = session_of_recording(FRAMES, Transcript(tmp_path / "t.csv", said), listener="Ann", min_share=0, lag=1)
+    session = session_of_recording(
+        FRAMES, Transcript(tmp_path / "t.csv", utterances), listener="Ann", min_share=0, lag=1
+    )
     np.testing.assert_array_equal(session["feedback"]["affect"], [math.nan, 1])

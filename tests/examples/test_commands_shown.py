@@ -44,7 +44,7 @@ def load(script: str):
 def test_a_command_that_is_shown_is_accepted(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = shlex.split(command)
-    at = next(index for index, word in enumerate(words) if re.fullmatch(r"examples/\w+\.py", word))
+    at = next(index for index, word in enumerate(words) if re.fullmatch(r"examples/[\w/]+\.py", word))
     script, argv = load(words[at]), words[at + 1 :]
     if words[at].endswith("summarise_comparisons.py"):  # which takes folders alone
         assert all(re.fullmatch(r"[\w/]+=\w+", word) for word in argv)
@@ -77,7 +77,7 @@ def test_a_command_that_is_shown_is_accepted(command, monkeypatch):
 @pytest.mark.parametrize("command", commands("examples/README.md"))
 def test_a_command_of_the_examples_is_run(command):
     """By the tests of its script, on tiny models."""
-    [script] = re.findall(r"examples/(\w+)\.py", command)
+    [script] = re.findall(r"examples/(?:recipes/)?(\w+)\.py", command)
     tests = Path(__file__).with_name(f"test_{script}.py").read_text(encoding="utf-8")
     assert f'shown("{script}")' in tests
 

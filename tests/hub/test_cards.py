@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from jinja2 import Environment, meta
 from loopback_hub import cards as hub_rules
 from peft import LoraConfig, get_peft_model
-from scripts import EXAMPLES, as_module
+from scripts import RECIPES, as_module
 from tiny import reward_model, session
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -280,7 +280,7 @@ def test_a_card_gets_the_name_of_its_repository():
 
 
 def shipped_cards() -> dict[str, object]:
-    script = as_module(EXAMPLES / "train_affect.py")
+    script = as_module(RECIPES / "train_affect.py")
     folder = WEIGHTS / "facial_affect"
     figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     return {"facial_affect": script.card(figures, FacialAffectConfig.from_pretrained(folder))}
