@@ -81,7 +81,7 @@ def _score(arguments: argparse.Namespace, out: TextIO) -> None:
 
 def _scores(arguments: argparse.Namespace, sessions: Iterator[dict]):
     """The reward model, and what it, or the attribution that it is a part of, says of each session."""
-    from ..models.loading import is_attribution, iter_explained, open_model
+    from ..models.loading import is_attribution, open_model
 
     name = arguments.model
     explains = is_attribution(name)
@@ -97,9 +97,7 @@ def _scores(arguments: argparse.Namespace, sessions: Iterator[dict]):
             "an attribution, as fit_hindsight(...).attribution.save_pretrained(FOLDER) writes it"
         )
     model = open_model(name)
-    if explains:
-        return model.model, iter_explained(model, sessions, batch_size=arguments.batch_size)
-    return model, model.iter_scores(sessions, batch_size=arguments.batch_size)
+    return model.model if explains else model, model.iter_scores(sessions, batch_size=arguments.batch_size)
 
 
 def _convert_head(arguments: argparse.Namespace, out: TextIO) -> None:

@@ -251,9 +251,9 @@ def test_a_warning_is_said_once_however_many_batches_there_are(geli, file, expla
     absent = "no session has feedback 'smile', so turns were explained without it (they carry tone)"
     cropped = (
         "2 of 3 sessions are longer than the model's context of 64 tokens: "
-        "some turns were explained without the beginning."
+        "some turns were rewarded without the beginning."
     )
-    assert caplog.messages == [absent, cropped]
+    assert caplog.messages == [cropped, absent]
 
 
 def test_a_signal_that_some_session_has_is_not_missed(geli, file, explainer, caplog):
