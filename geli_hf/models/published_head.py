@@ -135,7 +135,8 @@ def _head_of(module: _Layer) -> PublishedHead:
     kinds = Counter(type(layer).__name__ for layer in layers.values())
     if kinds != Counter(["Linear", "Linear", "ReLU", "Tanh", "Dropout"]):
         raise ValueError("other layers than those of the published head")
-    fc1, fc2 = ({k: v.float() for k, v in vars(layers[name])["_parameters"].items()} for name in ("fc1", "fc2"))
+    parameters = [vars(layers[name])["_parameters"] for name in ("fc1", "fc2")]
+    fc1, fc2 = ({name: value.detach().float() for name, value in weights.items()} for weights in parameters)
     width, size = fc1["weight"].shape
     expected = {"weight": (width, size), "bias": (width,)}, {"weight": (1, width), "bias": (1,)}
     if tuple({name: tuple(value.shape) for name, value in weights.items()} for weights in (fc1, fc2)) != expected:
