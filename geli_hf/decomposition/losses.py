@@ -225,8 +225,8 @@ def geli_loss(global_explicit: Tensor, local_implicit: Tensor, li_weight: float)
     `1 - li_weight`, and uses .5.
 
     Args:
-        global_explicit: L_GE, a scalar, of shape (,).
-        local_implicit: L_LI, a scalar, of shape (,).
+        global_explicit: L_GE, a scalar, from scores (B,).
+        local_implicit: L_LI, a scalar, from feedback (B, T).
         li_weight: from 0 (GE alone) to 1 (LI alone).
 
     Returns:

@@ -27,8 +27,8 @@ class GeliRewardArguments(TrainingArguments):
             Weight of the Local Implicit loss, from 0 (the score alone) to 1 (the signal alone).
         li_slope (`bool`, *optional*, defaults to `False`):
             Estimate the slope of the signal on the rewards, and compare the two within sessions. As published, a
-            reward is to equal the signal, which keeps it small where the signal says little. With the slope, the
-            weight of the highest likelihood is about .8 for 8 turns a session, and higher for more turns.
+            reward is to equal the signal, which keeps it small where the signal says little. With the slope, the best
+            weight is about .8 for 8 turns a session, and higher for more turns.
         standardise (`bool`, *optional*, defaults to `True`):
             Measure score, signal and the features of a frozen backbone in deviations from their training mean.
             Otherwise the score is multiplied by ten, and the others are taken as they are, as published.

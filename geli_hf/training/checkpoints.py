@@ -11,8 +11,8 @@ from transformers.trainer_utils import sort_checkpoints
 
 from ..cache import whole
 
-# Files of every checkpoint of a Trainer, as patterns of names: weights, optimizer, schedule, random state. DeepSpeed and
-# FSDP have folders of their own for the first two.
+# Files of every checkpoint of a Trainer, as patterns of names: weights, optimizer, schedule, random state. DeepSpeed
+# and FSDP have folders of their own for the first two.
 PARTS = (
     ("*.safetensors", "pytorch_model*", "adapter_model*", "global_step*"),
     ("optimizer*", "global_step*"),
@@ -30,8 +30,8 @@ def run_training(trainer: Trainer, resume: bool) -> None:
     """
     checkpoint = last_checkpoint(trainer.args) if resume else None
     if checkpoint is not None:
-        # A Trainer takes a step before it asks if it should stop, even from the last checkpoint of a training that ends
-        # within an epoch. No callback comes in between, so it gets no batch to take the step with.
+        # A Trainer takes a step before it asks if it should stop, even from the last checkpoint of a training that
+        # ends within an epoch. No callback comes in between, so it gets no batch for the step.
         draw = trainer.get_batch_samples
         trainer.get_batch_samples = lambda *args: ([], None) if trainer.control.should_training_stop else draw(*args)
         trainer.add_callback(_StopAtOnce())
