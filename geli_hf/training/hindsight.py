@@ -79,16 +79,16 @@ def _verdict(signal: SignalTrust, sessions: int) -> str:
         return "not used: it was never observed or never changes, or sessions are too few to tell."
     found = f"t = {signal.t:.1f}, trusted with beta = {signal.beta:+.3f}"
     if abs(signal.t) >= SIGNIFICANT:
-        wrong = ", the better the sign the lower the score" if signal.t < 0 else ""
-        found += f": borne out by the scores{wrong} (observed at {signal.observed:.0%} of the turns)."
+        sign = ", with a negative sign" if signal.t < 0 else ""
+        found += f": borne out by the scores{sign} (observed at {signal.observed:.0%} of the turns)."
     else:
-        wanted = int(np.ceil(sessions * (SIGNIFICANT / signal.t) ** 2))
-        found += f": not borne out by the scores; were it real, about {wanted} sessions would show it."
+        needed = int(np.ceil(sessions * (SIGNIFICANT / signal.t) ** 2))
+        found += f": not borne out by the scores; about {needed} sessions would show an effect of this size."
     if signal.foreseen_t:
         trusted = "trusted" if signal.foreseen_beta else "not trusted"
-        found += f" Of it, what the words foresee: t = {signal.foreseen_t:.1f}, {trusted}."
+        found += f" Its prediction from the words: t = {signal.foreseen_t:.1f}, {trusted}."
     if signal.habit:
-        found += f" Of a session's mean {signal.habit:.0%} is the listener's habit, and taken off."
+        found += f" {signal.habit:.0%} of a session's mean is the listener's habit, and taken off."
     return found
 
 
@@ -119,7 +119,8 @@ class Prepared(NamedTuple):
         center, scale: (2 hidden,), mean and deviation of each feature of z and h.
         signals: (turns, 2 signals), l and then p.
         signal_means: (sessions, 2 signals), l-bar and p-bar.
-        predictors: u and d for each signal, learned from all folds.
+        scales: scale and habit of each signal by name, not trusted yet.
+        predictors: u and d of each signal, learned from all folds.
     """
 
     score: np.ndarray
@@ -132,6 +133,7 @@ class Prepared(NamedTuple):
     scale: np.ndarray
     signals: np.ndarray
     signal_means: np.ndarray
+    scales: dict[str, SignalTrust]
     predictors: list[Ridge]
 
     @property
@@ -219,11 +221,11 @@ def fit_hindsight(
             "reactions": cached_reaction_features(model, sessions, cache_dir=cache_dir, dtype=dtype),
         }
 
-    data, scales = prepare(sessions, (score - score_mean) / score_std, fold, names, features)
+    data = prepare(sessions, (score - score_mean) / score_std, fold, names, features)
     teacher = fit_teacher(data, data.scored, RATIOS)
     student, targets = fit_student(data, teacher.ratio)
 
-    trusted = {name: _trust_of(scales[name], teacher.trust, index, len(names)) for index, name in enumerate(names)}
+    trusted = _with_trust(data.scales, teacher.trust)
     report = HindsightReport(
         sessions=len(sessions),
         scored=int(data.scored.sum()),
@@ -259,7 +261,7 @@ def prepare(
     fold: np.ndarray,
     names: Sequence[str],
     features: Mapping[str, TurnFeatureCache],
-) -> tuple[Prepared, dict[str, SignalTrust]]:
+) -> Prepared:
     """Step 1: collect the arrays, and predict every signal from the words,
 
         p_t = u z_t + d
@@ -273,9 +275,6 @@ def prepare(
         fold: (sessions,).
         names: of the signals.
         features: of turns and reactions, see `fit_hindsight`.
-
-    Returns:
-        The arrays, and each signal's scale by name, not trusted yet.
     """
     turns, answers = features["turns"].all(), features["reactions"].all()
     (turn_mean, turn_std), (answer_mean, answer_std) = (
@@ -293,7 +292,7 @@ def prepare(
         for name in names
     ]
     signals = np.array([*standard.values(), *(others for _, others in predicted)]).reshape(-1, len(turns)).T
-    prepared = Prepared(
+    return Prepared(
         score=score,
         fold=fold,
         first=first,
@@ -304,9 +303,9 @@ def prepare(
         scale=np.concatenate([turn_std, answer_std]),
         signals=signals,
         signal_means=_session_means(signals, first),
+        scales=scales,
         predictors=[ridge for ridge, _ in predicted],
     )
-    return prepared, scales
 
 
 def learn_trust(data: Prepared, rows: np.ndarray) -> Trust:
@@ -324,7 +323,7 @@ def learn_trust(data: Prepared, rows: np.ndarray) -> Trust:
 
 
 def fit_teacher(data: Prepared, rows: np.ndarray, ratios: Sequence[float]) -> Teacher:
-    """Step 3: explain what the trusted signals leave of the score by words and answers,
+    """Step 3: take the trusted signals off the score, and explain the rest by words and answers,
 
         R - beta [l-bar, p-bar] = w z-bar + q h-bar + c + e
 
@@ -451,16 +450,20 @@ def _scale_of(values: np.ndarray, first: np.ndarray, sessions: Dataset) -> Signa
     return SignalTrust(mean, std, slope=0.0, t=0.0, beta=0.0, observed=len(known) / max(1, len(values)), habit=habit)
 
 
-def _trust_of(scale: SignalTrust, trust: Trust, signal: int, signals: int) -> SignalTrust:
-    """Add the trust in a signal, and in its prediction, to its scale."""
-    return replace(
-        scale,
-        slope=float(trust.slope[signal]),
-        t=float(trust.t[signal]),
-        beta=float(trust.beta[signal]),
-        foreseen_t=float(trust.t[signals + signal]),
-        foreseen_beta=float(trust.beta[signals + signal]),
-    )
+def _with_trust(scales: dict[str, SignalTrust], trust: Trust) -> dict[str, SignalTrust]:
+    """Add the trust in the signals, and in their predictions after them, to their scales."""
+    count = len(scales)
+    return {
+        name: replace(
+            scale,
+            slope=float(trust.slope[index]),
+            t=float(trust.t[index]),
+            beta=float(trust.beta[index]),
+            foreseen_t=float(trust.t[count + index]),
+            foreseen_beta=float(trust.beta[count + index]),
+        )
+        for index, (name, scale) in enumerate(scales.items())
+    }
 
 
 def _attribution(
