@@ -80,11 +80,11 @@ def fit_ridge(features: np.ndarray, target: np.ndarray, scale: np.ndarray | None
         scatter += part.T @ part
         against += part.T @ y[first : first + ROWS_AT_ONCE]
     scatter, basis = np.linalg.eigh(scatter)
-    kept = scatter > scatter[-1] * len(scatter) * np.finfo(float).eps if len(scatter) else np.zeros(0, bool)
+    used = scatter > scatter[-1] * len(scatter) * np.finfo(float).eps if len(scatter) else np.zeros(0, bool)
     total, freedom = y @ y, len(y) - 1
-    if not kept.any() or total == 0:
+    if not used.any() or total == 0:
         return Ridge(np.zeros(x.shape[1]), float(level), np.inf, 0.0, 0.0)
-    scatter, basis = scatter[kept], basis[:, kept]
+    scatter, basis = scatter[used], basis[:, used]
     along = basis.T @ against
     power = along**2 / scatter  # u_j^2
     rest = max(total - power.sum(), 1e-12 * total)  # of the target that no weight could explain

@@ -17,8 +17,8 @@ class Trust:
     Args:
         slope: least squares slope of the score on the session means of the signals, all at once.
         t: slope over its standard error; 0 where a signal never changes, or sessions are too few to tell.
-        beta: the slope shrunk, `slope max(0, 1 - 1/t^2)`: what a deviation of the signal at one turn adds to that
-            turn's reward. 0 for a signal that could as well be noise; negative for one that says the opposite.
+        beta: the slope shrunk, `slope max(0, 1 - 1/t^2)`, the part of a turn's reward per deviation of the signal. It
+            is 0 for a signal that could as well be noise, and negative for one with the opposite meaning.
     """
 
     slope: np.ndarray

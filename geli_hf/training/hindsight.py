@@ -327,7 +327,7 @@ def fit_teacher(data: Prepared, rows: np.ndarray, ratios: Sequence[float]) -> Te
 
         R - beta [l-bar, p-bar] = w z-bar + q h-bar + c + e
 
-    a ridge regression over sessions that shrinks w and q each by a strength of its own.
+    a ridge regression over sessions that shrinks w by one strength and q by another.
 
     Args:
         data: see `prepare`.
@@ -407,8 +407,9 @@ def _predict_signal(
         return Ridge(np.zeros(features.shape[1]), 0.0, np.inf, 0.0, 0.0)
 
     predicted = np.zeros(len(signal))
-    for each in np.unique(fold):
-        predicted[fold == each] = fit(observed & (fold != each))(features[fold == each])
+    for held_out in np.unique(fold):
+        rows = fold == held_out
+        predicted[rows] = fit(observed & ~rows)(features[rows])
     return fit(observed), predicted
 
 

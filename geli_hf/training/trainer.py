@@ -47,9 +47,9 @@ class GeliRewardTrainer(Trainer):
     signal is above its training mean minus where it is not; `within_session_spearman` where sessions carry a
     `turn_rating`; and `li_slope`, where it is learned.
 
-    Several processes learn what one does that has their batches in one, up to rounding: the loss is that of all their
-    sessions together, and RRD draws turns from all of them at once. Only dropout has other masks. A training that is
-    resumed on a CPU ends bit for bit as if it had not been interrupted.
+    Several processes learn the model of one process with the joined batches, up to rounding: the loss is that of all
+    sessions together, and RRD draws turns from all of them at once. Only dropout masks differ. A training that is
+    resumed on a CPU ends bit for bit like one without an interruption.
     """
 
     def __init__(
@@ -97,9 +97,9 @@ class GeliRewardTrainer(Trainer):
         self.slope = SignalSlope() if args.li_slope else None
         if self.slope is not None:
             self.add_callback(self.slope)  # so that checkpoints keep it
-        # Ours is a mean over sessions: the losses of accumulated steps have to be averaged.
+        # The loss is a mean over sessions, so the losses of accumulated steps have to be averaged.
         self.model_accepts_loss_kwargs = False
-        if self.args.process_index:  # or every process would drop out the same units
+        if self.args.process_index:  # otherwise every process would drop out the same units
             torch.manual_seed(self.args.seed + self.args.process_index)
 
     @staticmethod
@@ -128,7 +128,7 @@ class GeliRewardTrainer(Trainer):
         accelerator = self.accelerator
         if accelerator.num_processes == 1:
             return rewards, mask, score, feedback
-        # As numbers: what is padded here and not there would be bool here and not there.
+        # As numbers, since padding changes the type of a bool mask.
         batch = accelerator.pad_across_processes((rewards, mask.to(rewards.dtype), score, feedback), dim=1)
         own = batch[0]
         every, mask, score, feedback = accelerator.gather((own.detach(), *batch[1:]))
@@ -141,13 +141,13 @@ class GeliRewardTrainer(Trainer):
     def _loss(self, rewards, mask, score, feedback) -> torch.Tensor:
         scale = self.scale
         global_explicit = self._global_explicit(rewards, mask, (score - scale.score_mean) / scale.score_std)
-        felt = (feedback - scale.feedback_mean) / scale.feedback_std
+        signal = (feedback - scale.feedback_mean) / scale.feedback_std
         if self.slope is None:
-            local_implicit = li_loss(rewards, mask, felt)
+            local_implicit = li_loss(rewards, mask, signal)
         else:
             if self.model.training:
-                self.slope.update(rewards, mask, felt)
-            local_implicit = li_slope_loss(rewards, mask, felt, self.slope.value)
+                self.slope.update(rewards, mask, signal)
+            local_implicit = li_slope_loss(rewards, mask, signal, self.slope.value)
         return geli_loss(global_explicit, local_implicit, self.args.li_weight)
 
     def _global_explicit(self, rewards: torch.Tensor, mask: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
@@ -172,7 +172,7 @@ class GeliRewardTrainer(Trainer):
             loss, output = self.compute_loss(model, inputs, return_outputs=True)
         if prediction_loss_only:
             return loss, None, None
-        # No loss: a mean of the batches' means would depend on how sessions are dealt to batches and processes.
+        # No loss: a mean of the batches' means would depend on how sessions are split into batches.
         return None, (output.turn_rewards.float(), output.turn_mask.float()), targets
 
     def _session_metrics(self, prediction) -> dict[str, float]:
@@ -225,7 +225,7 @@ class GeliRewardTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        # What the Trainer writes next says that the checkpoint is whole, in all processes (see `checkpoints`).
+        # The Trainer's next file marks the checkpoint as complete, for all processes (see `checkpoints`).
         self.accelerator.wait_for_everyone()
 
     def _predict(self, data: SessionData):
