@@ -1,6 +1,6 @@
 """One rating in, a reward for every turn out.
 
-Names are imported when they are first used, so that `import geli_hf` stays as light as `import transformers`.
+Names are imported at their first use, so that `import geli_hf` stays as light as `import transformers`.
 """
 
 from ._lazy import lazy_exports

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, so that it stays light to import."""
+"""Exports that a package imports at their first use, so that it stays light to import."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -8,11 +8,14 @@ from typing import Any
 def lazy_exports(
     package: str, exports: Mapping[str, Sequence[str]]
 ) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
-    """`__all__`, `__getattr__` and `__dir__` of a package.
+    """Make `__all__`, `__getattr__` and `__dir__` of a package.
 
     Args:
         package: its `__name__`.
-        exports: its modules, each with the names that are found there.
+        exports: names to export, by module.
+
+    Raises:
+        AttributeError: by `__getattr__`, for another name.
     """
     home = {name: module for module, names in exports.items() for name in names}
 

@@ -1,6 +1,7 @@
-"""Where what was computed once is kept, and how it is written: corpora, features, models and reports of a run.
+"""The cache folder of the package, and atomic writing of files and folders.
 
-What is there is whole. A writer may be killed at any moment; what it leaves has another name and is never read.
+A file or folder that exists is complete. A writer may be killed at any moment: its incomplete file has another name,
+and is never read.
 """
 
 import os
@@ -15,21 +16,21 @@ from huggingface_hub import constants
 
 
 def cache_root() -> Path:
-    """`$GELI_HF_CACHE`, or `~/.cache/geli_hf`."""
+    """Return `$GELI_HF_CACHE`, or `~/.cache/geli_hf`."""
     return Path(os.environ.get("GELI_HF_CACHE") or Path.home() / ".cache" / "geli_hf")
 
 
 @contextmanager
 def whole(target: Path) -> Iterator[Path]:
-    """A path to write a file or a folder to. It is renamed to `target` at the end of the block, unless that fails.
+    """Yield a path to write a file or a folder to, and rename it to `target` when the block succeeds.
 
-    A file replaces one that is there. A folder does not: another process was faster, and what it wrote is the same.
+    A file replaces an existing one. A folder does not: another process was faster, and wrote the same.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}{_suffix(os.getpid())}")
-    for left in target.parent.glob(f".*{_suffix('[0-9]*')}"):
-        if left == partial or not _runs(int(left.suffixes[-2][1:])):
-            _remove(left)
+    for path in target.parent.glob(f".*{_suffix('[0-9]*')}"):
+        if path == partial or not _is_running(int(path.suffixes[-2][1:])):
+            _remove(path)
     try:
         yield partial
         try:
@@ -42,7 +43,7 @@ def whole(target: Path) -> Iterator[Path]:
 
 
 def offline_hint(name: str | os.PathLike, command: str = "hf download {}") -> str:
-    """Return what to do if `name` is not in the cache and the Hub may not be asked; "" where that is not the cause.
+    """Say what to do about a `name` that is not in the cache while HF_HUB_OFFLINE is set; "" if it is not set.
 
     Args:
         name: repository on the Hub, or a folder.
@@ -58,11 +59,11 @@ def offline_hint(name: str | os.PathLike, command: str = "hf download {}") -> st
 
 
 def _suffix(process: int | str) -> str:
-    """With the machine's name: a process of another one that shares the folder can't be asked whether it runs."""
+    """Name process and machine: only this machine's processes can be asked if they are running."""
     return f".{socket.gethostname()}.{process}.partial"
 
 
-def _runs(process: int) -> bool:
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

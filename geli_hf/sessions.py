@@ -24,7 +24,7 @@ OPTIONAL_COLUMNS = ("rater_id", "scores", "feedback", "start", "stop", "behaviou
 
 
 class SessionError(ValueError):
-    """A Session row breaks the schema. The message names the row, the field, what was found and what is expected."""
+    """Error of a Session row that breaks the schema. It names row, field, the value found and the one expected."""
 
 
 def session_features(
@@ -35,7 +35,7 @@ def session_features(
     behaviour: bool = False,
     turn_rating: bool = False,
 ) -> Features:
-    """The `datasets.Features` of Session rows.
+    """Make the `datasets.Features` of Session rows.
 
     Args:
         feedback: names of the Local Implicit signals; each becomes a list of float32, one value per assistant turn.
@@ -67,7 +67,7 @@ def session_features(
 
 
 class Turn(NamedTuple):
-    """What one speaker says until the other speaks, with the source's own entry of each of its rows."""
+    """One speaker's text until the other speaks, with the source's own entry of each of its rows."""
 
     speaker: str
     text: str
@@ -75,7 +75,7 @@ class Turn(NamedTuple):
 
 
 def merge_turns(rows: Iterable[tuple[str, str, Any]]) -> list[Turn]:
-    """Successive rows (speaker, text, entry) of one speaker as one turn; a row without text is no row."""
+    """Merge successive rows (speaker, text, entry) of one speaker to one turn. Rows without text are dropped."""
     turns: list[Turn] = []
     for speaker, text, entry in rows:
         text = text.strip() if isinstance(text, str) else ""
@@ -90,18 +90,13 @@ def merge_turns(rows: Iterable[tuple[str, str, Any]]) -> list[Turn]:
 
 
 def span(rows: Sequence[Any]) -> tuple[float, float]:
-    """The least `start` and the greatest `stop` of a turn's rows; NaN if one of them doesn't tell."""
-    if len(rows) == 1:
-        return rows[0].start, rows[0].stop
-    starts, stops = [row.start for row in rows], [row.stop for row in rows]
-    return (
-        math.nan if any(map(math.isnan, starts)) else min(starts),
-        math.nan if any(map(math.isnan, stops)) else max(stops),
-    )
+    """Return the least `start` and the greatest `stop` of a turn's rows; NaN if one of them is NaN."""
+    # numpy's minimum and maximum pass NaN on
+    return float(np.min([row.start for row in rows])), float(np.max([row.stop for row in rows]))
 
 
 def null_to_nan(value: Any) -> Any:
-    """What was read of JSON, with NaN for `null` in all its lists and objects."""
+    """Replace `null` by NaN in all lists and objects of a JSON value."""
     if isinstance(value, Mapping):
         return {name: null_to_nan(entry) for name, entry in value.items()}
     if isinstance(value, list):
@@ -110,12 +105,12 @@ def null_to_nan(value: Any) -> Any:
 
 
 def assistant_turns(messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """Indices of the messages that are rewarded, in order."""
+    """List the indices of the messages that are rewarded, in order."""
     return [index for index, message in enumerate(messages) if message["role"] == "assistant"]
 
 
 def feedback_names(sessions: Dataset) -> list[str]:
-    """Names of the Local Implicit signals that `sessions` carries."""
+    """List the names of the Local Implicit signals that `sessions` carry."""
     feedback = sessions.features.get("feedback")
     return list(feedback) if feedback else []
 
@@ -123,19 +118,20 @@ def feedback_names(sessions: Dataset) -> list[str]:
 def add_signal(
     sessions: Dataset, name: str, signal: Callable[[list[Message]], Sequence[float]] | Sequence[Sequence[float]]
 ) -> Dataset:
-    """The sessions with one more Local Implicit signal in `feedback`.
+    """Return the sessions with one more Local Implicit signal in `feedback`.
 
     Args:
+        sessions: Session rows.
         name: of the signal, by which training finds it (`li`).
-        signal: what gives one number per assistant turn from a session's messages; or these numbers themselves, one
-            list per row. None or NaN where nothing was observed. What a function gave is kept in the cache of
-            `datasets`, if it can be pickled.
+        signal: one list per row with one number per assistant turn, None or NaN where nothing was observed; or a
+            function from a session's messages to such a list. `datasets` caches the results of a function that can be
+            pickled.
 
     Raises:
         SessionError: the sessions have a signal of that name, or a row gets other than one finite number per turn.
     """
     if not isinstance(name, str) or not name:
-        raise SessionError(f"name: expected what to call the signal, found {name!r}")
+        raise SessionError(f"name: expected the signal's name, found {name!r}")
     if name in feedback_names(sessions):
         raise SessionError(f"name: the sessions have a signal {name!r} already; choose another name for this one")
     if not callable(signal) and len(signal) != len(sessions):
@@ -152,10 +148,15 @@ def add_signal(
 
 
 def numbers_per_turn(session: Session, values: Any, where: str) -> list[float]:
-    """The values as one finite number, or NaN, per assistant turn.
+    """Return values as floats, one per assistant turn, NaN where missing.
+
+    Args:
+        session: their session.
+        values: as read.
+        where: the beginning of an error message.
 
     Raises:
-        SessionError: they are not; the message begins with `where`.
+        SessionError: there are more or fewer values than turns, or one is neither a finite number nor missing.
     """
     turns = len(assistant_turns(session["messages"]))
     if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
@@ -185,10 +186,10 @@ def validate_messages(messages: Sequence[Message], where: str) -> None:
 
     Args:
         messages: a session's messages.
-        where: what to call the row in an error.
+        where: name of the row in an error.
 
     Raises:
-        SessionError: they are not.
+        SessionError: they can't.
     """
 
     def fail(problem: str) -> None:
@@ -212,11 +213,11 @@ def validate_session(session: Session, where: str, seen: dict[str, str]) -> None
 
     Args:
         session: the row.
-        where: what to call it in an error ("row 3", "sessions.jsonl, line 3").
-        seen: the ids met so far and where; the row's own is added.
+        where: name of the row in an error ("row 3", "sessions.jsonl, line 3").
+        seen: ids of earlier rows, with their names; the row's own is added.
 
     Raises:
-        SessionError: it breaks the schema.
+        SessionError: the row breaks the schema.
     """
 
     def fail(field: str, problem: str) -> None:
@@ -225,7 +226,7 @@ def validate_session(session: Session, where: str, seen: dict[str, str]) -> None
 
     for column in REQUIRED_COLUMNS:
         if session.get(column) is None:
-            fail(column, f"missing; a session needs {', '.join(REQUIRED_COLUMNS)}; a score that is not there is null")
+            fail(column, f"missing; a session needs {', '.join(REQUIRED_COLUMNS)}; an unknown score is null")
     for column in ("session_id", "conversation_id"):
         if not isinstance(session[column], str) or not session[column]:
             fail(column, f"expected a non-empty string, found {session[column]!r}")
@@ -271,11 +272,15 @@ def split_sessions(sessions: Dataset, fractions: Mapping[str, float], *, seed: i
     """Split by conversation, so that all perspectives of a conversation stay on one side.
 
     Args:
+        sessions: Session rows.
         fractions: share of the conversations for each named part; they sum to 1.
-        seed: the shuffle of the conversations.
+        seed: of the shuffle of the conversations.
 
     Returns:
-        The parts under their names, each in the original order.
+        The parts by name, each in the original order.
+
+    Raises:
+        ValueError: the shares are negative or do not sum to 1.
     """
     if not math.isclose(sum(fractions.values()), 1.0, abs_tol=1e-6) or min(fractions.values()) < 0:
         raise ValueError(f"fractions: expected shares that sum to 1, found {dict(fractions)}")

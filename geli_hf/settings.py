@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -17,7 +18,7 @@ from transformers import HfArgumentParser
 
 from .cache import whole
 
-# What YAML can write, in words. A field of any other type is left to its own class to check.
+# Types that YAML can write, in words. Fields of other types are checked by their own class.
 TYPES = {
     bool: "true or false",
     int: "a whole number",
@@ -28,11 +29,11 @@ TYPES = {
     NoneType: "null",
 }
 
-OTHERS = ("builtins", "transformers", "trl")  # whose arguments are hundreds, and documented there
+OTHERS = ("builtins", "transformers", "trl")  # packages that document their hundreds of arguments themselves
 
 
 class SettingsError(ValueError):
-    """A setting that does not exist or can't be read; the message names it and where it was given."""
+    """Error of a setting that does not exist or can't be read. It names the setting and its source."""
 
 
 def parse_settings(argv: Sequence[str], main: type, sections: Mapping[str, type]) -> dict[str, Any]:
@@ -45,12 +46,12 @@ def parse_settings(argv: Sequence[str], main: type, sections: Mapping[str, type]
         sections: dataclasses of the sections, by name.
 
     Returns:
-        The settings as given, for each section ("" for the top) a plain dict, checked to have known names only. They
-        become dataclasses by `build(cls, settings)`, when their time has come.
+        The settings as given, a plain dict for each section ("" for the top), all of known names. `build` makes a
+        dataclass of such a dict.
 
     Raises:
-        SettingsError: an unknown setting, a value missing, a file that can't be read.
-        SystemExit: after `--help`, which tells what settings there are.
+        SettingsError: an unknown setting, a missing value, or a file that can't be read.
+        SystemExit: after `--help`, which lists the settings.
     """
     if {"-h", "--help"}.intersection(argv):
         sys.stdout.write(_help(main, sections))
@@ -62,21 +63,29 @@ def parse_settings(argv: Sequence[str], main: type, sections: Mapping[str, type]
             if name in sections:
                 if not isinstance(value, Mapping):
                     raise SettingsError(f"{source}: {name!r} is a section, found {value!r} in place of its settings")
-                for key, each in value.items():
-                    key = str(key)  # YAML reads `1:` and `yes:` as what they look like
-                    _known(source, f"{name}.{key}", key, sections[name])
-                    settings[name][key] = each
+                for key, setting in value.items():
+                    key = str(key)  # YAML reads `1:` as a number and `yes:` as a truth value
+                    _check_name(source, f"{name}.{key}", key, sections[name])
+                    settings[name][key] = setting
                 continue
             section, _, key = name.rpartition(".")
             if section not in settings:
                 raise SettingsError(f"{source}: no section {section!r} in {name!r}; there are {', '.join(sections)}")
-            _known(source, name, key, sections[section] if section else main, sections)
+            _check_name(source, name, key, sections[section] if section else main, sections)
             settings[section][key] = value
     return settings
 
 
 def build(cls: type, settings: Mapping[str, Any]) -> Any:
-    """The dataclass with these settings; numbers written as YAML does not read them (`1e-3`) are taken as numbers."""
+    """Make a dataclass of settings. Numbers in a form that YAML reads as text (`1e-3`) are accepted.
+
+    Args:
+        cls: the dataclass.
+        settings: values by name of the field.
+
+    Raises:
+        SettingsError: a setting is missing, has another type, or is refused by the dataclass itself.
+    """
     values, hints = dict(settings), get_type_hints(cls)
     for field in fields(cls):
         if field.name in values:
@@ -90,12 +99,17 @@ def build(cls: type, settings: Mapping[str, Any]) -> Any:
             if field.default is MISSING and field.default_factory is MISSING and field.name not in values
         ]
         raise SettingsError(f"not given: {', '.join(missing)}" if missing else str(error)) from error
-    except ValueError as error:  # what the dataclass itself has to say
+    except ValueError as error:  # by a check of the dataclass itself
         raise SettingsError(str(error)) from error
 
 
 def claim(folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
-    """Make a folder this run's own by writing its settings there, or go on with the run in it if that has the same.
+    """Reserve a folder for a run by writing its settings there, or accept it if the same run is to be resumed.
+
+    Args:
+        folder: of the run.
+        settings: a dict for each section.
+        resume: accept a folder that holds a run with the same settings.
 
     Raises:
         SettingsError: the folder holds something else.
@@ -124,10 +138,14 @@ def claim(folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
 
 
 def json_object(text: str, argument: str) -> dict[str, Any]:
-    """What a command's argument holds as a JSON object.
+    """Parse a command's argument as a JSON object.
+
+    Args:
+        text: value of the argument.
+        argument: its name, for the error.
 
     Raises:
-        ValueError: it is none; the message names the argument.
+        ValueError: the text is no JSON object.
     """
     try:
         read = json.loads(text)
@@ -139,11 +157,11 @@ def json_object(text: str, argument: str) -> dict[str, Any]:
 
 
 def _help(main: type, sections: Mapping[str, type]) -> str:
-    """All settings with their defaults; of a class of another library only those that ours add to it."""
+    """List all settings with their defaults; of a subclass of another library's class, only its own."""
     lines = ["--config FILE", "    settings as YAML; may be given several times, and what follows overrides it", ""]
     for name, cls in {"": main, **sections}.items():
-        ours = [each for each in cls.__mro__ if each.__module__.split(".")[0] not in OTHERS]
-        own = {key for each in ours for key in vars(each).get("__annotations__", ())}
+        bases = [base for base in cls.__mro__ if base.__module__.split(".")[0] not in OTHERS]
+        own = {key for base in bases for key in vars(base).get("__annotations__", ())}
         lines += [f"--{name}.NAME: {cls.__name__}" + (f", see {cls.__module__}" if not own else "")] if name else []
         for field in fields(cls):
             if field.name in own:
@@ -154,7 +172,7 @@ def _help(main: type, sections: Mapping[str, type]) -> str:
 
 
 def _typed(field: Field, hint: Any, value: Any) -> Any:
-    """The value as its field wants it."""
+    """Convert a value to the type of its field."""
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     kinds = [get_origin(kind) or kind for kind in kinds]
     if not set(kinds) <= set(TYPES) or (value is None and field.default is None):
@@ -171,8 +189,8 @@ def _typed(field: Field, hint: Any, value: Any) -> Any:
 
 
 def _sources(argv: list[str]):
-    """The files and the command line, each as a name for messages and a dict, in the order in which they count."""
-    given, overrides = [], {}
+    """List the files and the command line, later ones overriding earlier ones: a name for messages, and a dict."""
+    files, overrides = [], {}
     while argv:
         flag = argv.pop(0)
         if not flag.startswith("--"):
@@ -184,13 +202,13 @@ def _sources(argv: list[str]):
             elif name != "config":
                 value = "true"
         if name == "config":
-            given.append((value, _read(Path(value))))
+            files.append((value, _read(Path(value))))
         else:
             try:
                 overrides[name] = yaml.safe_load(value)
             except yaml.YAMLError as error:
                 raise SettingsError(f"command line: --{name} {value} is not YAML: {error}") from None
-    return [*given, ("command line", overrides)]
+    return [*files, ("command line", overrides)]
 
 
 def _read(path: Path) -> dict:
@@ -207,9 +225,7 @@ def _read(path: Path) -> dict:
     return values
 
 
-def _known(source: str, name: str, key: str, cls: type, sections: Mapping[str, type] = {}) -> None:
-    from difflib import get_close_matches
-
+def _check_name(source: str, name: str, key: str, cls: type, sections: Mapping[str, type] = {}) -> None:
     names = [field.name for field in fields(cls)]
     if key not in names:
         close = get_close_matches(key, [*names, *sections], n=3)

@@ -1,4 +1,4 @@
-"""What is there is whole: writers that fail or are killed leave nothing that could be taken for their work."""
+"""A file that exists is complete: writers that fail or are killed leave no file under its name."""
 
 import signal
 import subprocess
@@ -13,7 +13,7 @@ def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_is_there_when_the_block_has_ended(tmp_path):
+def test_a_file_exists_after_the_block(tmp_path):
     target = tmp_path / "new" / "text.json"
     with whole(target) as partial:
         partial.write_text("half")
@@ -26,7 +26,7 @@ def test_a_file_is_there_when_the_block_has_ended(tmp_path):
     assert names(target.parent) == ["text.json"]
 
 
-def test_of_a_writer_that_fails_nothing_is_left_and_what_was_there_stays(tmp_path):
+def test_a_writer_that_fails_leaves_nothing_and_the_old_file_stays(tmp_path):
     (tmp_path / "text.json").write_text("before")
 
     def fail():
@@ -42,7 +42,7 @@ def test_of_a_writer_that_fails_nothing_is_left_and_what_was_there_stays(tmp_pat
     assert (tmp_path / "text.json").read_text() == "before"
 
 
-def test_of_two_writers_of_a_folder_the_first_counts(tmp_path):
+def test_the_first_of_two_writers_of_a_folder_wins(tmp_path):
     with whole(tmp_path / "folder") as partial:
         partial.mkdir()
         (partial / "a").write_text("mine")
@@ -52,7 +52,7 @@ def test_of_two_writers_of_a_folder_the_first_counts(tmp_path):
     assert (tmp_path / "folder" / "a").read_text() == "theirs"
 
 
-def test_what_a_killed_writer_left_is_removed_by_the_next_one_but_not_what_a_living_one_writes(tmp_path):
+def test_the_partial_file_of_a_killed_writer_is_removed_and_that_of_a_living_one_is_not(tmp_path):
     code = "import sys, time; from pathlib import Path; from geli_hf.cache import whole\n"
     code += "with whole(Path(sys.argv[1])) as partial:\n"
     code += "    partial.mkdir(); (partial / 'half').touch(); print('begun', flush=True); time.sleep(60)"
@@ -78,7 +78,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_one_but_not_what_a_liv
         alive.wait()
 
 
-def test_what_another_machine_left_is_not_touched(tmp_path):
+def test_the_partial_file_of_another_machine_is_not_touched(tmp_path):
     elsewhere = tmp_path / ".rows.arrow.another-machine.1234567.partial"
     elsewhere.touch()
     with whole(tmp_path / "rows.arrow") as partial:

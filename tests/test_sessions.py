@@ -1,4 +1,4 @@
-"""The Session row: what breaks the schema is named by row and field; a split never parts a conversation."""
+"""The Session row: an error names row and field; a split keeps conversations together."""
 
 import copy
 import math
@@ -133,27 +133,16 @@ def test_each_break_is_caught(number):
 
 
 def check_caught(sessions, row, field, change):
-    whole = copy.deepcopy(sessions)
+    valid = copy.deepcopy(sessions)
     change(sessions[row])
     with pytest.raises(SessionError, match=rf"^row {row}\b.*field '{re.escape(field)}': ."):
         validate_sessions(sessions)
-    validate_sessions(whole)
+    validate_sessions(valid)
 
 
 def test_an_id_may_be_used_once():
     with pytest.raises(SessionError, match=r"row 2 \('c0-a'\), field 'session_id': .* id of row 0"):
         validate_sessions([good_row("c0-a"), good_row("c0-b"), good_row("c0-a")])
-
-
-def test_an_error_says_what_was_found_and_what_to_do():
-    row = good_row()
-    row["messages"][1]["content"] = " "
-    with pytest.raises(SessionError, match=r"row 0 \('c1-a'\).*message 1 is empty.*leave it out"):
-        validate_sessions([row])
-    row = good_row()
-    row["feedback"]["affect"].append(0.0)
-    with pytest.raises(SessionError, match="one value per assistant turn, that is 2, found 3"):
-        validate_sessions([row])
 
 
 def test_assistant_turns():
@@ -193,15 +182,12 @@ def test_another_seed_splits_otherwise_and_the_order_of_rows_does_not_matter():
     assert set(split_sessions(shuffled, fractions, seed=0)["eval"]["conversation_id"]) == split[0]
 
 
-@pytest.mark.parametrize("fractions", [{"train": 0.5, "eval": 0.6}, {"train": 1.5, "eval": -0.5}, {"train": math.nan}])
+@pytest.mark.parametrize(
+    "fractions", [{"train": 0.5, "eval": 0.6}, {"train": 1.5, "eval": -0.5}, {"train": math.nan}, {}]
+)
 def test_shares_that_do_not_sum_to_one_are_refused(fractions):
-    with pytest.raises(ValueError, match="fractions: expected shares that sum to 1"):
+    with pytest.raises(ValueError, match=r"^fractions: "):
         split_sessions(corpus(4), fractions)
-
-
-def test_no_part_at_all_is_refused():
-    with pytest.raises(ValueError, match="fractions: expected shares that sum to 1"):
-        split_sessions(corpus(2), {})
 
 
 def test_successive_rows_of_a_speaker_are_one_turn():
@@ -242,7 +228,7 @@ def test_any_number_per_turn_is_a_signal():
     ("name", "signal", "message"),
     [
         ("words", words_of_turns, "name: the sessions have a signal 'words' already"),
-        ("", words_of_turns, "name: expected what to call the signal, found ''"),
+        ("", words_of_turns, "name: expected the signal's name, found ''"),
         ("mine", [[1, 2]], "signal: expected one list per row, that is 2, found 1"),
         ("mine", [[1, 2], [1, 2]], r"row 1 \('c2-a'\), field 'feedback.mine': .* that is 1, found 2"),
         ("mine", [[1, math.inf], [1]], r"row 0 \('c1-a'\), .*, assistant turn 1: expected a number .*, found inf"),

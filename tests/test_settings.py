@@ -50,13 +50,13 @@ def journey(*argv: str) -> tuple[Journey, Boat]:
 
 
 def problem(*argv: str) -> str:
-    """What is said of a command line that can't be parsed, or whose settings don't fit their dataclass."""
+    """Message about a command line that can't be parsed, or whose settings don't fit their dataclass."""
     with pytest.raises(SettingsError) as caught:
         journey(*argv)
     return str(caught.value)
 
 
-def test_a_file_has_the_settings_of_the_run_at_the_top_and_sections_below(written):
+def test_a_file_has_settings_of_the_run_at_the_top_and_sections_below(written):
     config = written("output_dir: runs/1\ndays: 4\nboat:\n  sails: 3\n  paint: {hull: red}\n")
     settings = parse("--config", config)
     assert settings == {
@@ -101,31 +101,48 @@ def test_sections_may_be_arguments_of_a_trainer(written):
 # ------------------------------------------------------------------------------------------------ what goes wrong
 
 
-def test_an_unknown_setting(written):
-    assert problem("--luggge", "3") == "command line: no setting 'luggge'; did you mean luggage?"
-    known = "there are days, guide, luggage, output_dir, stages, tent"
-    assert problem("--xyz", "3") == f"command line: no setting 'xyz'; {known}"
-    assert problem("--boat.xyz", "3") == "command line: no setting 'boat.xyz'; there are length, paint, sails"
-    config = written("boat: {sail: 3}\n")
-    assert problem("--config", config) == f"{config}: no setting 'boat.sail'; did you mean sails?"
-    assert problem("--bat", "3").endswith("did you mean boat?")
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--luggge", "3"], ["command line", "'luggge'", "luggage"]),
+        (["--xyz", "3"], ["'xyz'", "days, guide, luggage, output_dir, stages, tent"]),
+        (["--boat.xyz", "3"], ["'boat.xyz'", "length, paint, sails"]),
+        (["--bat", "3"], ["'bat'", "boat"]),
+        (["--ship.sails", "3"], ["'ship'", "'ship.sails'", "boat, reward"]),
+        (["--days", "3"], ["not given", "output_dir"]),
+        (["days", "3"], ["command line", "'days'"]),
+        (["--stages", "[out"], ["command line", "--stages [out", "YAML"]),
+        (["--config", "nowhere.yaml"], ["--config", "nowhere.yaml"]),
+        (["--config"], ["--config"]),
+    ],
+)
+def test_a_wrong_command_line(argv, named):
+    assert [part for part in named if part not in problem(*argv)] == []
 
 
-def test_an_unknown_section(written):
-    expected = "no section 'ship' in 'ship.sails'; there are boat, reward"
-    assert problem("--ship.sails", "3") == f"command line: {expected}"
-    config = written("ship.sails: 3\n")
-    assert problem("--config", config) == f"{config}: {expected}"
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("boat: {sail: 3}\n", ["'boat.sail'", "sails"]),
+        ("ship.sails: 3\n", ["'ship'", "'ship.sails'"]),
+        ("1: 2\n", ["'1'"]),  # names that YAML does not read as text
+        ("boat:\n  yes: 2\n", ["'boat.True'"]),
+        ("boat: 3\n", ["'boat'", "found 3"]),
+        ("boat: {sails: [\n", ["YAML"]),
+        ("- boat\n", ["found ['boat']"]),
+    ],
+)
+def test_a_wrong_file(written, text, named):
+    config = written(text)
+    message = problem("--config", config)
+    assert message.startswith(f"{config}: ")
+    assert [part for part in named if part not in message] == []
 
 
-@pytest.mark.parametrize(("text", "name"), [("1: 2\n", "'1'"), ("boat:\n  yes: 2\n", "'boat.True'")])
-def test_a_name_that_yaml_does_not_read_as_text(written, text, name):
-    assert f"no setting {name}; there are" in problem("--config", written(text))
-
-
-def test_a_section_without_settings(written):
-    config = written("boat: 3\n")
-    assert problem("--config", config) == f"{config}: 'boat' is a section, found 3 in place of its settings"
+def test_a_file_that_is_no_text(tmp_path):
+    assert str(tmp_path) in problem("--config", str(tmp_path))
+    (tmp_path / "picture.yaml").write_bytes(b"\xff\xd8\xff\xe0")
+    assert problem("--config", str(tmp_path / "picture.yaml")).startswith(f"{tmp_path}/picture.yaml: ")
 
 
 @pytest.mark.parametrize(
@@ -151,29 +168,8 @@ def test_a_whole_number_is_a_number():
     assert build(Journey, {"output_dir": "x", "luggage": 8}).luggage == 8
 
 
-def test_a_value_that_is_missing():
-    assert problem("--days", "3") == "not given: output_dir"
-
-
-def test_a_command_line_that_makes_no_sense():
-    assert problem("days", "3") == "command line: expected --name value, found 'days'"
-    assert problem("--stages", "[out").startswith("command line: --stages [out is not YAML: ")
-
-
-def test_a_file_that_cannot_be_read(written, tmp_path):
-    assert problem("--config", "nowhere.yaml") == "--config: there is no file nowhere.yaml"
-    assert problem("--config", str(tmp_path)) == f"--config: expected a file, found '{tmp_path}': Is a directory"
-    assert problem("--config").startswith("--config: expected a file, found")
-    config = written("boat: {sails: [\n")
-    assert problem("--config", config).startswith(f"{config}: not YAML: ")
-    (tmp_path / "picture.yaml").write_bytes(b"\xff\xd8\xff\xe0")
-    assert problem("--config", str(tmp_path / "picture.yaml")).startswith(f"{tmp_path}/picture.yaml: not YAML: ")
-    config = written("- boat\n")
-    assert problem("--config", config) == f"{config}: expected settings as `name: value`, found ['boat']"
-
-
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help_tells_what_settings_there_are(flag, capsys):
+def test_help_lists_the_settings(flag, capsys):
     sections = SECTIONS | {"sft": TrainingArguments}
     with pytest.raises(SystemExit) as stopped:
         parse_settings(["--days", "4", flag], Journey, sections)

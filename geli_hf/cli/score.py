@@ -45,7 +45,7 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
 
 def _score(arguments: argparse.Namespace, sessions: Iterator[dict]):
     """Open a reward model, or an attribution, and score sessions with it."""
-    from ..models.loading import is_attribution, iter_explained, open_model
+    from ..models.loading import is_attribution, open_model
 
     name, explains = arguments.model, is_attribution(arguments.model)
     if explains and not arguments.with_reactions:
@@ -60,7 +60,7 @@ def _score(arguments: argparse.Namespace, sessions: Iterator[dict]):
         )
     model = open_model(name)
     if explains:
-        return model.model, iter_explained(model, sessions, batch_size=arguments.batch_size)
+        return model.model, model.iter_scores(sessions, batch_size=arguments.batch_size)
     return model, model.iter_scores(sessions, batch_size=arguments.batch_size)
 
 

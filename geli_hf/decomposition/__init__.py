@@ -1,4 +1,4 @@
-"""From one rating of a session to a reward for each of its turns: the losses and their equations, and closed forms."""
+"""Decomposition of a session's rating into a reward per turn: losses with their equations, and closed forms."""
 
 from .losses import (
     GLOBAL_EXPLICIT,

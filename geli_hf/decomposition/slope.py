@@ -1,4 +1,4 @@
-"""How much of a reward shows in the listener's signal, found out while the rewards are learned."""
+"""The slope of the listener's signal on the rewards, estimated while the rewards are learned."""
 
 import torch
 from transformers import TrainerCallback
@@ -6,35 +6,43 @@ from transformers.trainer_callback import ExportableState
 
 from . import slope_moments
 
-DECAY = 0.99  # of what a batch counts, from one to the next: the last hundred count most
-# What is believed at first, and as firmly as a batch whose rewards have this variance. Where a session's score says as
-# much as real ones do, a turn is worth some two deviations of the score, and a good signal correlates with it by .2.
+DECAY = 0.99  # of a batch's weight per step: the last hundred batches count most
+# The prior slope, with the weight of a batch whose rewards have this variance. Where a session's score says as much as
+# real ones do, a turn is worth some two deviations of the score, and a good signal correlates with it by .2.
 FIRST_SLOPE, FIRST_VARIANCE = 0.1, 0.1
-# Batches that tell nothing let both moments fade. Below this variance the first belief is all there is, never 0 / 0.
+# Batches without information let both moments decay to 0. Below this variance the prior slope is left, never 0 / 0.
 LEAST_VARIANCE = 1e-8
 
 
 class SignalSlope(TrainerCallback, ExportableState):
-    """The slope of the signal on the rewards within sessions, by least squares over the last batches.
+    """Least squares slope of the signal on the rewards within sessions, over the last batches.
 
-    It changes with the rewards while they are learned. A checkpoint keeps it, for a training that is resumed.
+        a = cov / var,    (cov, var) <- DECAY (cov, var) + (1 - DECAY) `slope_moments` of a batch
+
+    As a callback, it saves its state in every checkpoint.
     """
 
     def __init__(self):
         self._set(FIRST_SLOPE * FIRST_VARIANCE, FIRST_VARIANCE)
 
     def _set(self, covariance: float, variance: float) -> None:
-        # Tensors, so that numbers that come from a checkpoint are rounded as they would have been.
+        # Tensors, so that numbers from a checkpoint have the precision of those that were saved.
         self.covariance, self.variance = torch.tensor(covariance), torch.tensor(variance)
 
     @property
     def value(self) -> torch.Tensor:
-        """Units of the signal per unit of reward."""
+        """Slope in units of the signal per unit of reward."""
         return (self.covariance + FIRST_SLOPE * LEAST_VARIANCE) / (self.variance + LEAST_VARIANCE)
 
     @torch.no_grad()
     def update(self, rewards: torch.Tensor, mask: torch.Tensor, feedback: torch.Tensor) -> None:
-        """Take note of a batch. Arguments as of [`li_slope_loss`]."""
+        """Add a batch.
+
+        Args:
+            rewards: (B, T), r_t.
+            mask: (B, T), bool, True where a turn exists.
+            feedback: (B, T), l_t, NaN where nothing was observed.
+        """
         covariance, variance = slope_moments(rewards, mask, feedback)
         self.covariance = DECAY * self.covariance + (1 - DECAY) * covariance
         self.variance = DECAY * self.variance + (1 - DECAY) * variance

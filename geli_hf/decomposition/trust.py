@@ -1,4 +1,4 @@
-"""How far a session's score bears out the Local Implicit signals: the trust that each of them has earned."""
+"""Trust in Local Implicit signals, estimated from the scores of sessions."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RETURNS_NEEDED = 30  # sessions with a listener who was heard before; with fewer the share could be anything
-HABIT_LIMIT = 0.9  # something of a session's mean is always the session's
+RETURNS_NEEDED = 30  # further sessions of listeners; with fewer the share could be anything
+HABIT_LIMIT = 0.9  # a part of a session's mean is always the session's own
 
 
 @dataclass
 class Trust:
-    """What the scores say of each signal, arrays of shape `(signals,)`.
+    """Regression of the scores on the signals, arrays of shape `(signals,)`.
 
     Args:
         slope: least squares slope of the score on the session means of the signals, all at once.
         t: slope over its standard error; 0 where a signal never changes, or sessions are too few to tell.
-        beta: the slope shrunk, `slope max(0, 1 - 1/t^2)`: what a deviation of the signal at one turn adds to that
-            turn's reward. 0 for a signal that could as well be noise; negative for one that says the opposite.
+        beta: the slope shrunk, `slope max(0, 1 - 1/t^2)`, the part of a turn's reward per deviation of the signal. It
+            is 0 for a signal that could as well be noise, and negative for one with the opposite meaning.
     """
 
     slope: np.ndarray
@@ -27,14 +27,20 @@ class Trust:
 
 
 def fit_trust(score: np.ndarray, signals: np.ndarray) -> Trust:
-    """Multiple regression of R on the session means of the signals, R = b + sum_j slope_j mean_t l_jt + e, shrunk.
+    """Multiple regression of the score on the session means of the signals, with shrunk slopes.
 
-    The shrinkage is that of a positive-part James-Stein estimate of one slope: it takes off the share of slope^2 that
-    is expected from sampling error alone. A useless signal gets nearly nothing and so does no harm.
+        R = b + sum_j slope_j mean_t l_jt + e,    beta_j = slope_j max(0, 1 - 1/t_j^2)
+
+    The shrinkage is that of the positive-part James-Stein estimate (James and Stein, "Estimation with Quadratic Loss",
+    Berkeley Symposium 1961) of one slope: it takes off the share of slope^2 that sampling error alone
+    explains. A useless signal gets nearly no weight.
 
     Args:
-        score: (sessions,), standardised.
+        score: (sessions,), R, standardised.
         signals: (sessions, signals), the mean over each session's turns of every standardised signal.
+
+    Returns:
+        Slope, t and beta of each signal.
 
     Raises:
         ValueError: the shapes do not fit, or a value is not finite.
@@ -69,27 +75,29 @@ def fit_trust(score: np.ndarray, signals: np.ndarray) -> Trust:
 def habit_share(signal: np.ndarray, rater: np.ndarray) -> float:
     """Share of the variance between sessions' means of a signal that is the listener's habit: some people smile more.
 
-    The intraclass correlation of one-way analysis of variance, ICC(1) (Shrout and Fleiss, "Intraclass correlations",
-    Psychological Bulletin 1979), with the mean number of sessions for unequal groups of Donner and Koval (Biometrics
-    1980). Listeners who were in one session only count among the differences between listeners.
+        (MS_between - MS_within) / (MS_between + (n - 1) MS_within),    n = mean number of sessions per listener
+
+    Source: the intraclass correlation ICC(1) of one-way analysis of variance (Shrout and Fleiss, "Intraclass
+    correlations", Psychological Bulletin 1979), with the n of Donner and Koval (Biometrics 1980) for unequal groups.
+    A listener of one session only counts in MS_between.
 
     Args:
         signal: (sessions,), the mean over each session's turns; NaN where nothing was observed.
-        rater: (sessions,), who listened; "" where that is not known.
+        rater: (sessions,), id of the listener; "" where unknown.
 
     Returns:
         In 0..`HABIT_LIMIT`; 0 where listeners came back fewer than `RETURNS_NEEDED` times.
     """
     y, rater = np.asarray(signal, float), np.asarray(rater)
     known = ~np.isnan(y) & (rater != "")
-    _, who = np.unique(rater[known], return_inverse=True)
-    y, sessions, people = y[known], int(known.sum()), int(who.max(initial=-1) + 1)
-    if people < 2 or sessions - people < RETURNS_NEEDED:
+    _, listener = np.unique(rater[known], return_inverse=True)
+    y, sessions, listeners = y[known], int(known.sum()), int(listener.max(initial=-1) + 1)
+    if listeners < 2 or sessions - listeners < RETURNS_NEEDED:
         return 0.0
-    each = np.bincount(who)
-    means = np.bincount(who, y) / each
-    within = np.sum((y - means[who]) ** 2) / (sessions - people)
-    between = np.sum(each * (means - y.mean()) ** 2) / (people - 1)
-    size = (sessions - np.sum(each**2) / sessions) / (people - 1)
+    count = np.bincount(listener)
+    means = np.bincount(listener, y) / count
+    within = np.sum((y - means[listener]) ** 2) / (sessions - listeners)
+    between = np.sum(count * (means - y.mean()) ** 2) / (listeners - 1)
+    size = (sessions - np.sum(count**2) / sessions) / (listeners - 1)
     total = between + (size - 1) * within
     return float(np.clip((between - within) / total, 0, HABIT_LIMIT)) if total > 0 else 0.0

@@ -19,7 +19,7 @@ from ..metrics import metrics
 from ..metrics.baselines import TURN_BASELINES
 from ..metrics.table import COLUMNS, markdown_table
 from ..models.geli_reward.modeling_geli import GeliRewardModel
-from ..models.loading import is_attribution, iter_explained, open_model
+from ..models.loading import is_attribution, open_model
 from ..sessions import assistant_turns, feedback_names
 from .methods.comparison import CONVERSATIONS_NEEDED, CORPUS_NOTES, FIRST, SECOND, compare, write_files
 from .methods.rows import NotRun
@@ -94,8 +94,7 @@ def _scored(sessions: Dataset, name: str, about: Mapping[str, Any]) -> Run:
     began = time.perf_counter()
     model = open_model(name)
     sees_reaction = not isinstance(model, GeliRewardModel)
-    scores = iter_explained(model, sessions) if sees_reaction else model.iter_scores(sessions)
-    rows = list(tqdm(scores, desc=f"Scoring by {name}", unit="session", total=len(sessions)))
+    rows = list(tqdm(model.iter_scores(sessions), desc=f"Scoring by {name}", unit="session", total=len(sessions)))
     config = (model.model if sees_reaction else model).config
     signals = model.signals if sees_reaction else {}
     of_model = {

@@ -1,24 +1,21 @@
-"""What recorded turns were worth, seen together with how the listener took them: the teacher of `hindsight`."""
+"""The teacher of `hindsight`: a value for every recorded turn, from its words and the listener's reaction."""
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from itertools import islice, tee
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
-from huggingface_hub import CommitInfo
 from safetensors.numpy import load_file, save_file
 from transformers.utils import cached_file, logging
 
-from ..hub.cards import rating_of, reward_model_card
-from ..hub.models import push_to_hub
-from ..sessions import assistant_turns
+from ..sessions import Message, Session, assistant_turns
 from .features import TurnFeatureCache, score_cached
 from .geli_reward.modeling_geli import GeliRewardModel
 
@@ -29,19 +26,19 @@ WEIGHTS_FILE, SIGNALS_FILE = "hindsight.safetensors", "hindsight.json"
 
 @dataclass
 class SignalTrust:
-    """How one Local Implicit signal is read: `beta (l - habit l-bar)` is its part of a turn's value.
+    """Scale and trust of one Local Implicit signal: `beta (l - habit l-bar)` is its part of a turn's value.
 
     There l is the signal in deviations from its mean, and l-bar the mean of that over the session.
 
     Args:
         mean, std: of the observed training turns, in the signal's own units.
-        slope: of the standardised score on the session's mean of the signal as it is read, all signals at once.
+        slope: of the standardised score on the session's mean of the signal, in a regression on all signals.
         t: slope over its standard error.
         beta: the slope shrunk towards 0, see `decomposition.Trust`.
-        observed: share of the training turns where there was something to observe.
-        habit: share of a session's mean that is taken to be the listener's own way, see `decomposition.habit_share`.
-        foreseen_t, foreseen_beta: the same of what the turn's words let expect of the signal; it is part of what the
-            words are worth.
+        observed: share of the training turns with an observation.
+        habit: share of a session's mean that is the listener's habit, see `decomposition.habit_share`.
+        foreseen_t, foreseen_beta: t and beta of the signal's prediction from the turn's words. This part of the value
+            counts to the words.
     """
 
     mean: float
@@ -54,28 +51,28 @@ class SignalTrust:
     foreseen_t: float = 0.0
     foreseen_beta: float = 0.0
 
-    def read(self, values: np.ndarray, first: np.ndarray) -> np.ndarray:
-        """The signal as it is read, 0 where nothing was observed.
+    def standardise(self, values: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """Return l - habit l-bar, 0 where nothing was observed.
 
         Args:
-            values: (turns,), in its own units, NaN where missing.
-            first: (sessions + 1,), where each session's turns begin.
+            values: (turns,), in the signal's own units, NaN where missing.
+            first: (sessions + 1,), index of each session's first turn.
         """
         standard = (values - self.mean) / self.std
-        usual = np.repeat(np.nan_to_num(observed_means(standard, first)), np.diff(first))
-        return np.where(np.isnan(standard), 0.0, standard - self.habit * usual)
+        means = np.repeat(np.nan_to_num(observed_means(standard, first)), np.diff(first))
+        return np.where(np.isnan(standard), 0.0, standard - self.habit * means)
 
 
 class HindsightAttribution:
-    """Explains recorded sessions: what each turn was worth, seen together with how the listener took it.
+    """A model that explains recorded sessions: the value of each turn, given the listener's reaction.
 
-    It reads what comes after a turn, so it must never reward a policy; `fit_hindsight` gives the model that may.
+    It reads what follows a turn, so it must never reward a policy; `fit_hindsight` gives the model that may.
 
     Args:
-        model: a [`GeliRewardModel`] whose linear head holds the turn's part. Also what the backbone is taken from.
+        model: a [`GeliRewardModel`] with the turn's part in its linear head. It also holds the backbone.
         reaction_mean, reaction_weight: (hidden,), the part of an answer with the features h is
-            `reaction_weight (h - reaction_mean)`; that of no answer is 0.
-        signals: name -> how it is read; what was not observed adds 0.
+            `reaction_weight (h - reaction_mean)`; without an answer it is 0.
+        signals: trust by name; an unobserved signal adds 0.
     """
 
     def __init__(
@@ -88,65 +85,90 @@ class HindsightAttribution:
         self.model, self.signals = model, signals
         self.reaction_mean, self.reaction_weight = reaction_mean, reaction_weight
 
-    @torch.inference_mode()
     def score_sessions(
         self,
-        sessions: Dataset | Sequence[dict],
+        sessions: Dataset | Sequence[Session],
         *,
         batch_size: int = 32,
         features: Mapping[str, TurnFeatureCache] | None = None,
     ) -> list[dict]:
-        """What every assistant turn of every session was worth.
+        """Explain every assistant turn of every session.
 
         Args:
-            sessions: rows with `messages`, and `feedback` with the signals; one that is absent was not observed.
-            features: of the sessions, where they are at hand, as of [`fit_hindsight`].
+            sessions: rows with `messages`, and `feedback` with the signals; an absent one counts as not observed.
+            batch_size: sessions that are encoded together; it changes no value.
+            features: cached features of the sessions, as for [`fit_hindsight`].
 
         Returns:
-            As [`GeliRewardModel.score_sessions`], and one more key: `parts`, lists like `turn_rewards` that add up to
-            it, under "turn", "reaction" and "feedback.<signal>".
+            The rows of [`GeliRewardModel.score_sessions`] with one more key: `parts`, lists like `turn_rewards` that
+            add up to it, under "turn", "reaction" and "feedback.<signal>".
         """
         if features is None:
-            rows = self.model.score_sessions(sessions, batch_size=batch_size)
-        else:
-            rows = score_cached(self.model, sessions, features=features["turns"])
-        feedback = [session.get("feedback") or {} for session in sessions]
-        for name, signal in self.signals.items():
-            if signal.beta and rows and all(felt.get(name) is None for felt in feedback):
-                logger.warning(f"no session has feedback {name!r}, so turns are explained without it")
-        messages = [session["messages"] for session in sessions]
-        for start in range(0, len(rows), batch_size):
-            batch = range(start, min(start + batch_size, len(rows)))
-            answers = None if features is None else features["reactions"].select(batch).all()
-            reactions = iter(self._reaction_parts(messages[start : start + batch_size], answers))
-            for row, felt in zip(rows[start : start + batch_size], feedback[start : start + batch_size]):
-                parts = {"turn": row["turn_rewards"]}
-                parts["reaction"] = list(itertools.islice(reactions, len(parts["turn"])))
-                for name, signal in self.signals.items():
-                    values = np.full(len(parts["turn"]), np.nan) if felt.get(name) is None else felt[name]
-                    values = signal.read(np.asarray(values, float), np.array([0, len(values)]))
-                    parts[f"feedback.{name}"] = (signal.beta * values).tolist()
-                row["parts"] = parts
-                row["turn_rewards"] = [sum(values) for values in zip(*parts.values())]
-                mean = sum(row["turn_rewards"]) / len(row["turn_rewards"])
-                row["score"] = self.model.config.score_mean + self.model.config.score_std * mean
-        return rows
+            return list(self.iter_scores(sessions, batch_size=batch_size))
+        scored = score_cached(self.model, sessions, features=features["turns"])
+        answers = (features["reactions"][index] for index in range(len(sessions)))
+        return list(self._explain(zip(scored, sessions, answers)))
 
-    def _reaction_parts(self, dialogues: list[list[dict]], features: np.ndarray | None = None) -> list[float]:
-        """One per assistant turn of all dialogues; 0 where nobody answered. `features` are those of the answers."""
-        reactions = reactions_to(dialogues)
-        said = [said_alone(text) for text in reactions if text is not None]
-        if not said:
-            return [0.0] * len(reactions)
-        if features is None:
-            features = self.model.encode_turns(**self.model.tokenize(said)).features[:, 0].cpu().numpy()
-        parts = iter(((features - self.reaction_mean) @ self.reaction_weight).tolist())
-        return [0.0 if text is None else next(parts) for text in reactions]
+    def iter_scores(self, sessions: Iterable[Session], *, batch_size: int = 32) -> Iterator[dict]:
+        """Yield the rows of `score_sessions` one by one, in memory that does not grow with their number.
 
-    def save_pretrained(self, folder: str | Path, **kwargs) -> None:
-        """Writes a reward model's checkpoint (with the turn's part alone) and two files more beside it.
+        It reads a batch ahead, and warns once, after the last session.
 
         Args:
+            sessions: any iterable of rows, such as a generator.
+            batch_size: sessions that are encoded together.
+        """
+        sessions, copies = tee(sessions)
+        scored = self.model.iter_scores(copies, batch_size=batch_size)
+
+        def batches() -> Iterator[tuple[dict, Session, np.ndarray]]:
+            while batch := list(islice(zip(scored, sessions), batch_size)):
+                answers = self._encode_answers([session["messages"] for _, session in batch])
+                yield from ((row, session, features) for (row, session), features in zip(batch, answers))
+
+        yield from self._explain(batches())
+
+    def _explain(self, rows: Iterable[tuple[dict, Session, np.ndarray]]) -> Iterator[dict]:
+        """Add the parts of each turn to scored rows, given the features `(answers, hidden)` of each session."""
+        absent, carried = {name for name, signal in self.signals.items() if signal.beta}, set()
+        row = None
+        for row, session, answers in rows:
+            feedback = {name: values for name, values in (session.get("feedback") or {}).items() if values is not None}
+            absent, carried = absent - feedback.keys(), carried | feedback.keys()
+            parts = {"turn": row["turn_rewards"], "reaction": self._reaction_parts(session["messages"], answers)}
+            turns = np.array([0, len(parts["turn"])])
+            for name, signal in self.signals.items():
+                values = np.asarray(feedback.get(name, [math.nan] * turns[1]), float)
+                parts[f"feedback.{name}"] = (signal.beta * signal.standardise(values, turns)).tolist()
+            row["parts"] = parts
+            row["turn_rewards"] = [sum(values) for values in zip(*parts.values())]
+            mean = sum(row["turn_rewards"]) / len(row["turn_rewards"])
+            row["score"] = self.model.config.score_mean + self.model.config.score_std * mean
+            yield row
+        for name in sorted(absent if row else ()):
+            found = f"they carry {', '.join(sorted(carried))}" if carried else "they carry no signal"
+            logger.warning(f"no session has feedback {name!r}, so turns were explained without it ({found})")
+
+    @torch.inference_mode()
+    def _encode_answers(self, dialogues: list[list[Message]]) -> list[np.ndarray]:
+        """Encode the answers of each dialogue, `(answers, hidden)`, all dialogues together."""
+        answers = [[text for text in reactions_to([messages]) if text is not None] for messages in dialogues]
+        texts = [as_dialogue(text) for row in answers for text in row]
+        if not texts:
+            return [np.zeros((0, len(self.reaction_mean)))] * len(dialogues)
+        features = self.model.encode_turns(**self.model.tokenize(texts)).features[:, 0].cpu().numpy()
+        return np.split(features, np.cumsum([len(row) for row in answers])[:-1])
+
+    def _reaction_parts(self, messages: list[Message], answers: np.ndarray) -> list[float]:
+        """Return the answers' part of each assistant turn, 0 where nobody answered."""
+        parts = iter(((answers - self.reaction_mean) @ self.reaction_weight).tolist())
+        return [0.0 if text is None else next(parts) for text in reactions_to([messages])]
+
+    def save_pretrained(self, folder: str | Path, **kwargs) -> None:
+        """Write the checkpoint of the reward model (with the turn's part alone) and two more files beside it.
+
+        Args:
+            folder: to write to.
             kwargs: of the reward model's `save_pretrained`, such as `max_shard_size`.
         """
         self.model.save_pretrained(folder, **kwargs)
@@ -158,31 +180,25 @@ class HindsightAttribution:
         signals = {name: asdict(signal) for name, signal in self.signals.items()}
         (Path(folder) / SIGNALS_FILE).write_text(json.dumps({"signals": signals}, indent=1), encoding="utf-8")
 
-    def push_to_hub(self, repo_id: str, **how) -> CommitInfo:
-        """As of every model; see `geli_hf.hub.models.push_to_hub`."""
-        config = self.model.config
-        base, rating = config.text_config._name_or_path, rating_of(config)
-        card = partial(reward_model_card, base_model=base, rating=rating, signals=self.signals)
-        return push_to_hub(self, repo_id, card=card, loaded_from=config._name_or_path, **how)
-
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **where) -> HindsightAttribution:
-        """
+    def from_pretrained(cls, name_or_path: str | Path, **kwargs) -> HindsightAttribution:
+        """Load an attribution.
+
         Args:
             name_or_path: on the Hub or on disk.
-            where: `revision`, `token` and the like, as of every model's `from_pretrained`.
+            kwargs: `revision`, `token` and the like, as for every `from_pretrained`.
 
         Raises:
             OSError: there is no such folder or repository, or it holds no attribution (a reward model, perhaps).
         """
-        weights, signals = (cached_file(str(name_or_path), name, **where) for name in (WEIGHTS_FILE, SIGNALS_FILE))
+        weights, signals = (cached_file(str(name_or_path), name, **kwargs) for name in (WEIGHTS_FILE, SIGNALS_FILE))
         read = json.loads(Path(signals).read_text(encoding="utf-8"))["signals"]
-        model = GeliRewardModel.from_pretrained(name_or_path, **where)
+        model = GeliRewardModel.from_pretrained(name_or_path, **kwargs)
         return cls(model, **load_file(weights), signals={name: SignalTrust(**signal) for name, signal in read.items()})
 
 
-def reactions_to(dialogues: Iterable[list[dict]]) -> list[str | None]:
-    """What the user said after each assistant turn of each dialogue; None where it was the last word."""
+def reactions_to(dialogues: Iterable[list[Message]]) -> list[str | None]:
+    """List the user's answer to each assistant turn of each dialogue; None where there is none."""
     return [
         messages[turn + 1]["content"] if turn + 1 < len(messages) else None
         for messages in dialogues
@@ -190,13 +206,21 @@ def reactions_to(dialogues: Iterable[list[dict]]) -> list[str | None]:
     ]
 
 
-def said_alone(text: str) -> list[dict]:
-    """An answer as a dialogue of its own. The backbone reads the assistant's turns only, so it takes that place."""
-    return [{"role": "assistant", "content": text}]
+def as_dialogue(answer: str) -> list[Message]:
+    """Return an answer as a dialogue, in the place of an assistant turn: the backbone encodes no others."""
+    return [{"role": "assistant", "content": answer}]
 
 
 def observed_means(values: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """(turns,) -> (sessions,), over what was observed; NaN where nothing was."""
+    """Average the observed values of each session.
+
+    Args:
+        values: (turns,), NaN where nothing was observed.
+        first: (sessions + 1,), index of each session's first turn.
+
+    Returns:
+        (sessions,), NaN for a session without an observation.
+    """
     session = np.repeat(np.arange(len(first) - 1), np.diff(first))
     known = ~np.isnan(values)
     count = np.bincount(session[known], minlength=len(first) - 1)

@@ -1,7 +1,7 @@
-"""Turn features of a frozen backbone, computed once and kept on disk, so that an epoch costs seconds.
+"""Turn features of a frozen backbone, computed once and kept on disk, so that an epoch takes seconds.
 
-A cache is named by what it depends on: the backbone's weights and vocabulary, how turns are read, and the dialogues
-themselves. It is there when it is whole, so a half-written one is never read.
+The name of a cache is a digest of all that it depends on: the backbone's weights and vocabulary, the settings by which
+it reads turns, and the dialogues. A cache gets its name when it is complete, so a half-written one is never read.
 """
 
 import copy
@@ -23,7 +23,8 @@ from .geli_reward.modeling_geli import GeliRewardModel
 logger = logging.get_logger(__name__)
 
 READING_FIELDS = ("pooling", "layers", "causal", "context_messages", "max_length", "prefix_token_ids")
-TURNS_AT_ONCE = 4096  # that are read from a cache to compute with all of them
+CONSTANT = 1e-6  # a deviation up to which a feature is constant but for rounding
+TURNS_AT_ONCE = 4096  # in memory while a mean is computed
 
 
 class TurnFeatureCache:
@@ -31,15 +32,16 @@ class TurnFeatureCache:
 
     Args:
         features: (all turns, hidden).
-        first: (sessions + 1,), where each session's turns begin.
+        first: (sessions + 1,), index of each session's first turn.
     """
 
     def __init__(self, features: np.ndarray, first: np.ndarray):
         self.features = features
-        self.spans = np.stack([first[:-1], first[1:]], 1)  # (sessions, 2): first turn and the one past the last
+        self.spans = np.stack([first[:-1], first[1:]], 1)  # (sessions, 2): first turn, one past the last
 
     @classmethod
     def read(cls, folder: Path) -> "TurnFeatureCache":
+        """Open the cache in a folder."""
         return cls(np.load(folder / "features.npy", mmap_mode="r"), np.load(folder / "first.npy"))
 
     def __len__(self) -> int:
@@ -50,18 +52,18 @@ class TurnFeatureCache:
         return np.array(self.features[first:past])
 
     def select(self, rows: Sequence[int]) -> "TurnFeatureCache":
-        """The features of some of the sessions, in that order; nothing is copied."""
+        """Return the features of some of the sessions, in that order, without a copy."""
         selected = copy.copy(self)
         selected.spans = self.spans[np.asarray(rows, int)]
         return selected
 
     @property
     def lengths(self) -> np.ndarray:
-        """(sessions,), how many turns each session has."""
+        """Number of turns of each session, (sessions,)."""
         return self.spans[:, 1] - self.spans[:, 0]
 
     def all(self) -> np.ndarray:
-        """(turns, hidden), those of all sessions, one after the other; a copy only where sessions were selected."""
+        """Return the features of all sessions, (turns, hidden), as a copy only if sessions were selected."""
         begin, end = self.spans[:, 0], self.spans[:, 1]
         if not len(self):
             return self.features[:0]
@@ -70,20 +72,27 @@ class TurnFeatureCache:
         return np.concatenate([self.features[first:past] for first, past in self.spans])
 
     def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation `(hidden,)` of each feature over all turns, in memory that does not grow with them."""
-        turns = sum(len(part) for part in self._parts())
+        """Compute mean and deviation of each feature over all turns, in memory that does not grow with their number.
+
+        Returns:
+            Two arrays `(hidden,)`. The deviation of a constant feature is 1, so that one can divide by it.
+        """
+        turns, hidden = int(self.lengths.sum()), self.features.shape[1]
+        if not turns:
+            return np.zeros(hidden), np.ones(hidden)
         mean = sum(part.sum(0, dtype=np.float64) for part in self._parts()) / turns
-        return mean, np.sqrt(sum(np.square(part - mean).sum(0) for part in self._parts()) / turns)
+        std = np.sqrt(sum(np.square(part - mean).sum(0) for part in self._parts()) / turns)
+        return mean, np.where(std > CONSTANT, std, 1.0)
 
     def _parts(self) -> Iterator[np.ndarray]:
-        """All turns, some thousand at once, whatever the lengths of the sessions."""
-        waiting, turns = [], 0
+        """Yield all turns, some thousand at once, whatever the lengths of the sessions."""
+        rows, turns = [], 0
         for index in range(len(self)):
-            waiting.append(self[index])
-            turns += len(waiting[-1])
+            rows.append(self[index])
+            turns += len(rows[-1])
             if turns >= TURNS_AT_ONCE or index == len(self) - 1:
-                yield np.concatenate(waiting)
-                waiting, turns = [], 0
+                yield np.concatenate(rows)
+                rows, turns = [], 0
 
 
 def cached_turn_features(
@@ -94,13 +103,18 @@ def cached_turn_features(
     dtype: torch.dtype = torch.float32,
     batch_size: int = 32,
 ) -> TurnFeatureCache:
-    """The features that `model`'s backbone gives the assistant turns of `sessions`.
+    """Encode the assistant turns of sessions with a model's backbone, or open what an earlier call has encoded.
 
     Args:
+        model: its backbone encodes.
+        sessions: Session rows; only `messages` is read.
         cache_dir: default `features` under `geli_hf.cache.cache_root()`.
-        dtype: what the backbone's matrices are multiplied in; `torch.bfloat16` is two to three times as fast where
-            the hardware has it. Features are kept in float32.
+        dtype: precision of the backbone's matrix products; `torch.bfloat16` is two to three times as fast where the
+            hardware has it. Features are stored in float32.
         batch_size: sessions that are encoded together.
+
+    Returns:
+        The cache, memory-mapped.
     """
     folder = Path(cache_dir or cache_root() / "features") / features_key(model, sessions, dtype)
     if not folder.exists():
@@ -119,10 +133,16 @@ def score_cached(
     dtype: torch.dtype = torch.float32,
     features: TurnFeatureCache | None = None,
 ) -> list[dict]:
-    """`turn_rewards` and `score` of every session, as of `model.score_sessions`, from cached features.
+    """Score sessions from cached features: of several heads on one backbone, only the first has to encode.
 
-    For several heads on one backbone: only the first has to encode. `features` are those of the sessions, where they
-    are at hand.
+    Args:
+        model: its backbone encodes, its head scores.
+        sessions: Session rows; only `messages` is read.
+        cache_dir, dtype: see [`cached_turn_features`].
+        features: cached features of the sessions, in place of these two.
+
+    Returns:
+        `turn_rewards` and `score` of every session, as in `model.score_sessions`.
     """
     cache = features or cached_turn_features(model, sessions, cache_dir=cache_dir, dtype=dtype)
     scored = []
@@ -155,7 +175,7 @@ def _write(model: GeliRewardModel, sessions: Dataset, folder: Path, dtype: torch
 
 
 def features_key(model: GeliRewardModel, sessions: Dataset, dtype: torch.dtype) -> str:
-    """What names a cache: a digest of all that the features of the sessions' turns depend on."""
+    """Compute the name of a cache, a digest of all that the features depend on; see `cached_turn_features`."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps({name: getattr(model.config, name) for name in READING_FIELDS}).encode())
     digest.update(f"{dtype} {model.tokenizer.chat_template}".encode())

@@ -1,6 +1,9 @@
-"""The published GELI head as a reward model, read without running anything that its file names (`torch_file`)."""
+"""The published GELI head as a reward model. Its file is read by torch's restricted unpickler, which runs nothing."""
 
+import io
 import os
+import zipfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +11,6 @@ import torch
 from transformers import AutoConfig
 
 from ..cache import offline_hint
-from ..torch_file import Archive, Layer, Pickle, short
 from .geli_reward.modeling_geli import GeliRewardModel
 
 PUBLISHED_BACKBONE = "facebook/bart-large"
@@ -21,16 +23,35 @@ PUBLISHED_MODEL = {  # fields of `GeliRewardConfig` in the published recipe
     "context_messages": 20,
     "aggregation": "sum",
 }
+LARGEST_FILE = 8 * 2**20  # bytes; the published file has half a MiB
+
+
+class _Layer:
+    """A stand-in for a layer's class: it keeps the attributes that the file lists and computes nothing."""
+
+
+# Classes that the published pickle names, the module's own last: it was defined in the authors' script. Torch's
+# unpickler makes objects of the stand-ins in their place, and refuses every other name but those of tensors.
+LAYERS = {
+    name: type(name.rpartition(".")[2], (_Layer,), {})
+    for name in (
+        "torch.nn.modules.linear.Linear",
+        "torch.nn.modules.activation.ReLU",
+        "torch.nn.modules.activation.Tanh",
+        "torch.nn.modules.dropout.Dropout",
+        "__main__.reward_function",
+    )
+}
 
 
 @dataclass
 class PublishedHead:
-    """tanh(w2 relu(W1 x + b1) + b2).
+    """Weights of the published head, tanh(w2 relu(W1 x + b1) + b2).
 
     Args:
         fc1: `weight` W1 `(width, hidden_size)` and `bias` b1 `(width,)`, float32.
         fc2: `weight` w2 `(1, width)` and `bias` b2 `(1,)`, float32.
-        dropout: probability of the dropout that it was trained with.
+        dropout: probability of the dropout in training.
     """
 
     fc1: dict[str, torch.Tensor]
@@ -39,17 +60,17 @@ class PublishedHead:
 
 
 def convert_head(path: str | os.PathLike, backbone: str = PUBLISHED_BACKBONE) -> GeliRewardModel:
-    """A reward model with the published GELI head (EMNLP 2024, arXiv 2403.11330) on an encoder of your choice.
+    """Make a reward model of the published GELI head (EMNLP 2024, arXiv 2403.11330) and an encoder of your choice.
 
-    Nothing that the file names is run. What the file does not hold can't be converted:
+    The file lacks parts of the published system, so the result differs from it:
 
-    - The published encoder was trained too, and is no part of the file. The rewards are those of the head on another
-      encoder, and not those of the published system.
+    - The published encoder was fine-tuned too, and is not in the file. The rewards are those of the head on another
+      encoder.
     - The published text was " User: ..." and " AI: ..." with one end token before the turn to reward. Here role tokens
       open each message, and an end token closes it.
     - The order of the layers is code. It is taken from the published scripts, without their dropout after the last
       layer, which is a defect.
-    - Rewards of training turns, so `model.percentile` is NaN.
+    - Rewards of training turns are not in the file either, so `model.percentile` is NaN.
 
     The licence of the head is its authors' (CC BY-NC-SA 4.0).
 
@@ -57,8 +78,11 @@ def convert_head(path: str | os.PathLike, backbone: str = PUBLISHED_BACKBONE) ->
         path: the published file, as `torch.save` wrote it.
         backbone: encoder on the Hub or on disk, with the hidden size that the head reads (1024).
 
+    Returns:
+        The reward model, in evaluation mode.
+
     Raises:
-        ValueError: the file is anything but such a head, or the backbone does not fit it.
+        ValueError: the file does not hold such a head, or the backbone does not fit it.
         OSError: there is no such file, or no such backbone.
     """
     head = read_published_head(path)
@@ -66,82 +90,65 @@ def convert_head(path: str | os.PathLike, backbone: str = PUBLISHED_BACKBONE) ->
     try:
         found = getattr(AutoConfig.from_pretrained(backbone), "hidden_size", None)
     except (OSError, ValueError) as error:
-        hint = offline_hint(backbone)
-        raise OSError(f"backbone: no model {backbone!r}, neither as a folder nor on the Hub: {error}{hint}") from None
-    fitting = f"choose an encoder with hidden states of size {size}, such as {PUBLISHED_BACKBONE} for 1024"
+        raise OSError(
+            f"backbone: no model {backbone!r}, neither as a folder nor on the Hub: {error}{offline_hint(backbone)}"
+        ) from None
     if found != size:
         raise ValueError(
             f"backbone: the head in {path} reads hidden states of size {size}, those of {backbone} have size {found}; "
-            f"{fitting}"
+            f"choose an encoder of that size, such as {PUBLISHED_BACKBONE} for 1024"
         )
     settings = PUBLISHED_MODEL | {"head_hidden_size": len(head.fc1["weight"]), "head_dropout": head.dropout}
     # The published score is multiplied by ten, and not centred.
     model = GeliRewardModel.from_backbone(backbone, **settings, score_mean=0.0, score_std=0.1)
     if model.config.causal:
-        raise ValueError(f"backbone: the head in {path} was trained on an encoder, {backbone} is a decoder; {fitting}")
+        raise ValueError(f"backbone: the head in {path} was trained on an encoder, but {backbone} is a decoder")
     model.score.dense.load_state_dict(head.fc1)
     model.score.out.load_state_dict(head.fc2)
     return model
 
 
 def read_published_head(path: str | os.PathLike) -> PublishedHead:
-    """The weights of the published GELI head, from the file in which `torch.save` pickled it.
+    """Read the weights of the published GELI head from the file in which `torch.save` pickled it.
 
     Raises:
-        ValueError: the file is anything else. The message says what was found, and what was expected.
+        ValueError: the file holds anything else.
+        OSError: there is no such file.
     """
+    size = Path(path).stat().st_size
     try:
-        archive = Archive(Path(path))
-        return _head(Pickle(archive).read())
-    except ValueError as error:
+        if size > LARGEST_FILE:
+            raise ValueError("a larger file")
+        content = Path(path).read_bytes()
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if archive.testzip() is not None:  # torch does not compare checksums
+                raise ValueError("a damaged file")
+        with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in LAYERS.items()]):
+            module = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return _head_of(module)
+    # A broken or hostile file leads the reader into errors of any kind, whose texts suggest to trust it.
+    except Exception as error:
         raise ValueError(
-            f"{path}: {error}. Nothing in it was run. Only the published GELI head can be converted, a zip archive as "
-            "torch.save writes it; fetch it anew from its authors, and don't open this file with torch.load"
+            f"{path}: this is not the published GELI head, a zip archive as torch.save writes it "
+            f"({type(error).__name__}). Nothing in it was run. Get the file again from its authors, and do not load "
+            "this one with weights_only=False"
         ) from None
 
 
-def _head(module) -> PublishedHead:
-    """The weights of a module that has the layers of the published head, and nothing else."""
-    layers = _attributes(module, "the module", "_modules")["_modules"]
-    kinds = {name: getattr(layer, "kind", type(layer).__name__) for name, layer in layers.items()}
-    expected = ["Dropout", "Linear", "Linear", "ReLU", "Tanh"]
-    if sorted(kinds.values()) != expected or [kinds.get("fc1"), kinds.get("fc2")] != ["Linear", "Linear"]:
-        raise ValueError(f"found the layers {short(kinds)}, expected {', '.join(expected)}, with fc1 and fc2")
-    fc1, fc2 = (_linear(layers[name], name) for name in ("fc1", "fc2"))
-    width, size = fc1["weight"].shape if fc1["weight"].dim() == 2 else (0, 0)
-    shapes = [tuple(weights[name].shape) for weights in (fc1, fc2) for name in ("weight", "bias")]
-    if shapes != [(width, size), (width,), (1, width), (1,)]:
-        names = "fc1.weight, fc1.bias, fc2.weight, fc2.bias"
-        raise ValueError(f"found {names} of shapes {shapes}, expected (128, 1024), (128,), (1, 128), (1,) or alike")
-    attributes = {kind: _attributes(layers[name], kind) for name, kind in kinds.items() if kind != "Linear"}
-    p = attributes["Dropout"].get("p")
-    if type(p) not in (int, float) or not 0 <= p < 1:
-        raise ValueError(f"Dropout: found the probability {short(p)}, expected a number from 0 to below 1")
-    return PublishedHead(fc1, fc2, float(p))
-
-
-def _linear(layer: Layer, name: str) -> dict[str, torch.Tensor]:
-    parameters = _attributes(layer, name, "_parameters")["_parameters"]
-    if sorted(parameters) != ["bias", "weight"] or not all(torch.is_tensor(value) for value in parameters.values()):
-        raise ValueError(f"{name}: found the parameters {short(parameters)}, expected a weight and a bias")
-    parameters = {key: value.float() for key, value in parameters.items()}
-    if not all(torch.isfinite(value).all() for value in parameters.values()):
-        raise ValueError(f"{name}: found weights that are not finite")
-    return parameters
-
-
-def _attributes(layer, where: str, filled: str | None = None) -> dict:
-    """Attributes of a layer: none but `filled` holds anything (hooks, buffers) that could change what it computes."""
-    if type(layer) is not Layer or layer.state is None:
-        raise ValueError(f"{where}: found {short(layer)}, expected a layer with its attributes")
-    for name, value in layer.state.items():
-        container = isinstance(value, (dict, list, tuple, set))
-        if name == filled:
-            fits = type(value) is dict
-        else:
-            fits = not value if container else value is None or isinstance(value, (bool, int, float, str))
-        if not fits:
-            raise ValueError(f"{where}: found {short(value)} as {name[:80]!r}, expected nothing of the kind")
-    if filled and filled not in layer.state:
-        raise ValueError(f"{where}: found no {filled}")
-    return layer.state
+def _head_of(module: _Layer) -> PublishedHead:
+    layers = vars(module)["_modules"]
+    kinds = Counter(type(layer).__name__ for layer in layers.values())
+    if kinds != Counter(["Linear", "Linear", "ReLU", "Tanh", "Dropout"]):
+        raise ValueError("other layers than those of the published head")
+    parameters = [vars(layers[name])["_parameters"] for name in ("fc1", "fc2")]
+    fc1, fc2 = ({name: value.detach().float() for name, value in weights.items()} for weights in parameters)
+    width, size = fc1["weight"].shape
+    expected = {"weight": (width, size), "bias": (width,)}, {"weight": (1, width), "bias": (1,)}
+    if tuple({name: tuple(value.shape) for name, value in weights.items()} for weights in (fc1, fc2)) != expected:
+        raise ValueError("weights of other shapes than those of the published head")
+    if not all(value.isfinite().all() for weights in (fc1, fc2) for value in weights.values()):
+        raise ValueError("weights that are not finite")
+    [dropout] = [vars(layer)["p"] for layer in layers.values() if type(layer).__name__ == "Dropout"]
+    if not 0 <= dropout < 1:
+        raise ValueError("no probability of dropout")
+    return PublishedHead(fc1, fc2, float(dropout))

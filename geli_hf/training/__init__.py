@@ -1,6 +1,6 @@
 """Training of the reward model on rated sessions.
 
-Names are imported when they are first used: who explains sessions needs no trainer.
+Names are imported at their first use.
 """
 
 from .._lazy import lazy_exports
@@ -8,7 +8,7 @@ from .._lazy import lazy_exports
 _EXPORTS = {
     "arguments": ["PAPER", "GeliRewardArguments"],
     "data": ["shuffle_feedback"],
-    "hindsight": ["Hindsight", "HindsightReport", "cached_reaction_features", "fit_hindsight"],
+    "hindsight": ["Hindsight", "HindsightReport", "cached_reaction_features", "fit_hindsight", "set_linear_head"],
     "trainer": ["GeliRewardTrainer"],
 }
 

@@ -1,4 +1,4 @@
-"""What a reward model is trained with."""
+"""Arguments of the reward model's trainer, and the published recipe."""
 
 from dataclasses import dataclass, field
 
@@ -20,33 +20,35 @@ class GeliRewardArguments(TrainingArguments):
         rrd_turns (`int`, *optional*):
             Turns that RRD samples from each session. `None`: all.
         rrd_replacement (`bool`, *optional*, defaults to `False`):
-            Whether RRD samples with replacement.
+            Sample with replacement in RRD.
         li (`str`, *optional*, defaults to `"affect"`):
             The signal in `feedback` that is the Local Implicit feedback.
         li_weight (`float`, *optional*, defaults to 0.1):
             Weight of the Local Implicit loss, from 0 (the score alone) to 1 (the signal alone).
         li_slope (`bool`, *optional*, defaults to `False`):
-            Whether to find out how much of a reward shows in the signal, and compare the two within sessions. As
-            published, a reward is to be the signal, which holds it down where the signal says little. With the slope,
-            the weights by likelihood are about .8 for 8 turns a session, and higher the more turns there are.
+            Estimate the slope of the signal on the rewards, and compare the two within sessions. As published, a
+            reward is to equal the signal, which keeps it small where the signal says little. With the slope, the best
+            weight is about .8 for 8 turns a session, and higher for more turns.
         standardise (`bool`, *optional*, defaults to `True`):
             Measure score, signal and the features of a frozen backbone in deviations from their training mean.
             Otherwise the score is multiplied by ten, and the others are taken as they are, as published.
         freeze_backbone (`bool`, *optional*, defaults to `True`):
             Train the head alone, on features that are computed once and kept on disk.
         features_dir (`str`, *optional*):
-            Where features are kept. Default: the cache folder of `geli_hf`.
+            Folder of cached features. Default: the cache folder of `geli_hf`.
     """
 
     ge: str = field(default="rrd", metadata={"help": "Decomposition of the score: rrd, ircr or rudder."})
     rrd_turns: int | None = field(default=None, metadata={"help": "Turns that RRD samples per session; all if unset."})
-    rrd_replacement: bool = field(default=False, metadata={"help": "Whether RRD samples with replacement."})
+    rrd_replacement: bool = field(default=False, metadata={"help": "Sample with replacement in RRD."})
     li: str = field(default="affect", metadata={"help": "Name of the Local Implicit signal in `feedback`."})
     li_weight: float = field(default=0.1, metadata={"help": "Weight of the Local Implicit loss, 0 to 1."})
-    li_slope: bool = field(default=False, metadata={"help": "Learn how much of a reward shows in the signal."})
+    li_slope: bool = field(default=False, metadata={"help": "Estimate the slope of the signal on the rewards."})
     standardise: bool = field(default=True, metadata={"help": "Standardise score and signal on the training set."})
     freeze_backbone: bool = field(default=True, metadata={"help": "Train the head alone, on cached features."})
-    features_dir: str | None = field(default=None, metadata={"help": "Where features of a frozen backbone are kept."})
+    features_dir: str | None = field(
+        default=None, metadata={"help": "Folder of cached features of a frozen backbone."}
+    )
 
     num_train_epochs: float = field(default=30.0, metadata={"help": "Epochs."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate."})
@@ -67,9 +69,9 @@ class GeliRewardArguments(TrainingArguments):
             raise ValueError(f"li_weight: expected a weight from 0 to 1, found {self.li_weight}")
         if self.li_slope and self.li_weight == 1:
             raise ValueError(
-                "li_slope with li_weight=1: expected a weight below 1, for the score alone tells how large a reward is"
+                "li_slope with li_weight=1: expected a weight below 1, since only the score fixes the size of a reward"
             )
-        # Columns of Session rows are not arguments of forward(); the collator knows what to take.
+        # Columns of Session rows are not arguments of forward(); the collator selects them.
         self.remove_unused_columns = False
         super().__post_init__()
 

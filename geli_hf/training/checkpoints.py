@@ -1,4 +1,4 @@
-"""What a training leaves, and from which checkpoint it goes on if it was killed, perhaps while it wrote that one."""
+"""Resuming of a training from its last complete checkpoint, and files that the first process writes."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from transformers.trainer_utils import sort_checkpoints
 
 from ..cache import whole
 
-# What every checkpoint of a Trainer holds, as patterns of names: weights, optimizer, schedule, random state. DeepSpeed
+# Files of every checkpoint of a Trainer, as patterns of names: weights, optimizer, schedule, random state. DeepSpeed
 # and FSDP have folders of their own for the first two.
 PARTS = (
     ("*.safetensors", "pytorch_model*", "adapter_model*", "global_step*"),
@@ -22,55 +22,66 @@ PARTS = (
 
 
 def run_training(trainer: Trainer, resume: bool) -> None:
-    """Train from the beginning or, to resume, from the last whole checkpoint if there is one."""
+    """Train a trainer's model.
+
+    Args:
+        trainer: of transformers or TRL.
+        resume: start from the last complete checkpoint in its output folder, if there is one.
+    """
     checkpoint = last_checkpoint(trainer.args) if resume else None
     if checkpoint is not None:
-        # The Trainer always takes a step first, even from the last checkpoint of a training that ends within an epoch.
+        # A Trainer takes a step before it asks if it should stop, even from the last checkpoint of a training that
+        # ends within an epoch. No callback comes in between, so it gets no batch for the step.
         draw = trainer.get_batch_samples
         trainer.get_batch_samples = lambda *args: ([], None) if trainer.control.should_training_stop else draw(*args)
-        trainer.add_callback(_StopWhereNothingIsLeft())
+        trainer.add_callback(_StopAtOnce())
     trainer.train(resume_from_checkpoint=checkpoint)
 
 
-class _StopWhereNothingIsLeft(TrainerCallback):
-    nothing_left = False
+class _StopAtOnce(TrainerCallback):
+    stopped = False
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        control.should_training_stop |= state.global_step >= state.max_steps  # or another callback has said so
-        self.nothing_left = control.should_training_stop
+        control.should_training_stop |= state.global_step >= state.max_steps  # or another callback has set it
+        self.stopped = control.should_training_stop
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        if self.nothing_left:  # nor to be said: it was before the checkpoint was written
+        if self.stopped:  # the checkpoint has the log and the evaluation already
             control.should_log = control.should_evaluate = control.should_save = False
 
 
 def last_checkpoint(args: TrainingArguments) -> str | None:
-    """The newest checkpoint in a trainer's output folder that is whole; None if there is none.
+    """Return the newest complete checkpoint in a trainer's output folder; None if there is none.
 
-    Checkpoints that are not whole are deleted, since a Trainer would count them among those that it keeps. With
-    `save_only_model` there is nothing to go on from, and nothing is deleted. To be called by all processes.
+    Incomplete ones are deleted, since a Trainer would count them among those that it keeps. With `save_only_model`
+    there is nothing to resume from, and nothing is deleted. All processes call it.
     """
     if args.save_only_model:
         return None
     if PartialState().is_main_process:
         for checkpoint in map(Path, sort_checkpoints(args.output_dir)):
-            if not _is_whole(checkpoint):
+            if not _is_complete(checkpoint):
                 shutil.rmtree(checkpoint)
     PartialState().wait_for_everyone()
     left = sort_checkpoints(args.output_dir)
     return left[-1] if left else None
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def _is_complete(checkpoint: Path) -> bool:
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text())  # which the Trainer writes last
+        json.loads((checkpoint / "trainer_state.json").read_text())  # the Trainer writes it last
     except (FileNotFoundError, ValueError):
         return False
     return all(any(next(checkpoint.glob(name), None) for name in names) for names in PARTS)
 
 
 def write_by_one(target: Path, write: Callable[[Path], object]) -> None:
-    """Let the first process write a file or folder, which is there when it is whole, and the others wait for it."""
+    """Write a file or folder atomically in the first process, while the others wait.
+
+    Args:
+        target: to be written.
+        write: writes to the path that it is called with.
+    """
     if PartialState().is_main_process:
         with whole(target) as partial:
             write(partial)
@@ -78,6 +89,6 @@ def write_by_one(target: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_history(trainer: Trainer, file: Path) -> None:
-    """Write what the trainer has logged, without the summary, which says how long the last of its starts took."""
+    """Write a trainer's log as JSON, without the summary: its time is that of the last start alone."""
     history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
     write_by_one(file, lambda partial: partial.write_text(json.dumps(history, indent=1)))

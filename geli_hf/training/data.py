@@ -1,4 +1,4 @@
-"""Session rows as the batches of training: turn features or token ids, with the targets beside them."""
+"""Batches of training from Session rows: turn features or token ids, with their targets."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,7 +28,8 @@ class Scale:
 
     @classmethod
     def of(cls, sessions: Dataset, args: GeliRewardArguments) -> "Scale":
-        """
+        """Estimate the scale on training sessions.
+
         Raises:
             SessionError: the scores, or the signals, are missing or all the same, so there is nothing to learn from.
         """
@@ -43,21 +44,19 @@ class Scale:
             raise SessionError(
                 f"train_dataset: all {len(scores)} scores are {scores[0]}, so no turn can be told apart"
             )
-        felt = np.concatenate(signal(sessions, args)).astype(float)  # sums of float32 would be rounded
-        felt = felt[~np.isnan(felt)]
-        if args.li_weight > 0 and (not len(felt) or np.ptp(felt) == 0):
-            found = f"the same value, {felt[0]}, for every observed turn" if len(felt) else "no observed turn"
+        observed = np.concatenate(observed_feedback(sessions, args)).astype(float)  # sums of float32 would be rounded
+        observed = observed[~np.isnan(observed)]
+        if args.li_weight > 0 and (not len(observed) or np.ptp(observed) == 0):
+            found = f"the same value, {observed[0]}, for every turn" if len(observed) else "no observed turn"
             raise SessionError(f"train_dataset, feedback.{args.li}: found {found}; use another `li`, or li_weight=0")
         if not args.standardise:
             return cls(0.0, 0.1, 0.0, 1.0)
-        spread = float(np.std(scores)) or 1.0
-        if not len(felt):
-            return cls(float(scores.mean()), spread, 0.0, 1.0)
-        return cls(float(scores.mean()), spread, float(felt.mean()), float(felt.std()) or 1.0)
+        mean, std = (observed.mean(), observed.std()) if len(observed) else (0.0, 1.0)
+        return cls(float(scores.mean()), float(scores.std()) or 1.0, float(mean), float(std) or 1.0)
 
 
-def signal(sessions: Dataset, args: GeliRewardArguments) -> list[np.ndarray]:
-    """The Local Implicit signal of every session, one value per assistant turn; NaN throughout where there is none.
+def observed_feedback(sessions: Dataset, args: GeliRewardArguments) -> list[np.ndarray]:
+    """Return the signal `args.li` of every session, `(turns,)`; NaN throughout if the sessions lack it.
 
     Raises:
         SessionError: the loss needs the signal and the sessions do not carry it.
@@ -72,21 +71,24 @@ def signal(sessions: Dataset, args: GeliRewardArguments) -> list[np.ndarray]:
 
 
 def shuffle_feedback(sessions: Dataset, name: str, *, seed: int = 0) -> Dataset:
-    """The same sessions with the observed values of one signal dealt out anew over all turns: a control.
+    """Permute the observed values of one signal over all turns: a control, whose signal says nothing.
 
-    What a method still gains from a signal that says nothing, it did not gain from the signal.
+    Args:
+        sessions: Session rows.
+        name: of the signal.
+        seed: of the permutation.
     """
     values = [np.array(row[name], np.float64) for row in sessions["feedback"]]
     flat = np.concatenate(values)
     observed = ~np.isnan(flat)
     flat[observed] = np.random.default_rng(seed).permutation(flat[observed])
-    dealt = iter(np.split(flat, np.cumsum([len(row) for row in values])[:-1]))
-    rows = [feedback | {name: next(dealt).tolist()} for feedback in sessions["feedback"]]
+    shuffled = np.split(flat, np.cumsum([len(row) for row in values])[:-1])
+    rows = [feedback | {name: row.tolist()} for feedback, row in zip(sessions["feedback"], shuffled)]
     return sessions.remove_columns("feedback").add_column("feedback", rows, feature=sessions.features["feedback"])
 
 
 class SessionData(torch.utils.data.Dataset):
-    """Sessions with what the reward model reads of them: features from a cache, or messages.
+    """Sessions as items of training, with features from a cache or else messages.
 
     Index `~i`, a negative number, is session `i` without its score and signal, so that it counts nothing in a loss.
     """
@@ -94,7 +96,7 @@ class SessionData(torch.utils.data.Dataset):
     def __init__(self, sessions: Dataset, args: GeliRewardArguments, features: TurnFeatureCache | None = None):
         self.sessions, self.features = sessions, features
         self.score = np.array(sessions["score"], np.float32)
-        self.feedback = signal(sessions, args)
+        self.feedback = observed_feedback(sessions, args)
         if "turn_rating" in sessions.column_names:
             self.turn_rating = [np.array(row, np.float32) for row in sessions["turn_rating"]]
         else:
@@ -118,15 +120,16 @@ class SessionData(torch.utils.data.Dataset):
 
 
 class SessionSampler(torch.utils.data.Sampler):
-    """Every session once, in an order that the seed and the epoch decide and nothing else does.
+    """Sampler of every session once, in an order that depends on seed and epoch alone.
 
-    Several processes take turns at the batches, and all have to get as many. So the last ones are filled up with a
-    session of theirs that counts nothing, where accelerate would have had other sessions count twice.
+    Several processes take turns at the batches, and need equal numbers of them. So the last batches are filled up with
+    a session that counts nothing, where accelerate would count other sessions twice.
 
     Args:
-        sessions: how many there are.
-        multiple: of how many the indices come.
-        epoch: tells which epoch it is.
+        sessions: number of sessions.
+        multiple: that the number of indices is filled up to.
+        seed: of the order.
+        epoch: returns the current epoch.
     """
 
     def __init__(self, sessions: int, multiple: int, seed: int, epoch: Callable[[], int]):
@@ -145,7 +148,7 @@ class SessionSampler(torch.utils.data.Sampler):
 
 @dataclass
 class SessionCollator:
-    """Pads the sessions of a batch to the turns of the longest: values with NaN, features with 0."""
+    """Collator that pads the sessions of a batch to the turns of the longest: values with NaN, features with 0."""
 
     model: GeliRewardModel
 

@@ -1,15 +1,15 @@
-"""Hindsight: who has seen the listener's reaction knows better what a turn was worth, and can teach who has not.
+"""Hindsight: a teacher sees the listener's reaction to every turn, and teaches a student that does not.
 
-A closed form in three steps on the features of a frozen backbone, in seconds and without a learning rate. It departs
-from GELI (arXiv 2403.11330), whose weight of the Local Implicit signal is given and whose model never sees more of the
-reaction than that signal:
+A closed form on the features of a frozen backbone, in seconds and without a learning rate. It departs from GELI (arXiv
+2403.11330), whose weight of the Local Implicit signal is given and whose model never sees more of the reaction than
+that signal. With z the features of a turn, h those of the listener's answer, l the standardised signals, R the
+standardised score, and bars for means over a session's turns:
 
-1. Trust. The scores say how far each signal may be followed (`decomposition.fit_trust`), and how far what the turn's
-   words let expect of it: the one is full of noise, which makes its slope too small, the other is not.
-2. Teacher. Ridge regression of what the trusted signals leave of the score, on the session's mean turn and mean
-   reaction; by its linearity it says what each turn with its reaction was worth.
-3. Student. Ridge regression of the teacher's values, of sessions that this teacher has not seen, on the turn in its
-   context alone. It reads nothing that comes after the turn, so that it can reward a policy.
+1. `prepare`      p_t = u z_t + d                             the signals predicted from words
+2. `learn_trust`  R = b + slope [l-bar, p-bar] + e            beta, the slope shrunk
+3. `fit_teacher`  R - beta [l-bar, p-bar] = w z-bar + q h-bar + c + e
+4. `fit_student`  w z_t + q h_t + beta [l_t, p_t] + c = v z_t + b + e_t
+                                                              the reward is v z_t + b
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ import torch
 from datasets import Dataset
 from transformers.utils import logging
 
-from ..decomposition import RATIOS, Ridge, fit_ridge, fit_trust, fit_two_ridges, habit_share
-from ..models.attribution import HindsightAttribution, SignalTrust, observed_means, reactions_to, said_alone
+from ..decomposition import RATIOS, Ridge, Trust, fit_ridge, fit_trust, fit_two_ridges, habit_share
+from ..models.attribution import HindsightAttribution, SignalTrust, as_dialogue, observed_means, reactions_to
 from ..models.features import TurnFeatureCache, cached_turn_features, score_cached
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..sessions import SessionError, feedback_names
 
 logger = logging.get_logger(__name__)
 
-SESSIONS_NEEDED = 200  # below, the sign of the listener alone was better on real corpora
-BELIEVABLE = 2.0  # |t| from which a signal is said to be borne out by the scores
+SESSIONS_NEEDED = 200  # with fewer, the signal alone was better on real corpora
+SIGNIFICANT = 2.0  # |t| from which the scores bear out a signal
 
 
 @dataclass
 class HindsightReport:
-    """What a fit has found; `str()` says it in words.
+    """Figures of a fit; `str()` puts them in words.
 
     Args:
-        sessions, turns: what the student learned from.
-        scored: sessions with a score, which trust and teacher learned from.
-        signals: name -> its trust.
-        teacher, student: share of the variance that the likelihood ascribes to what they read: of the sessions' scores
-            without the trusted signals, and of the teacher's values.
-        reactions: share of the turns that were answered.
+        sessions, turns: that the student learned from.
+        scored: sessions with a score, from which trust and teacher are learned.
+        reactions: share of the turns with an answer.
+        signals: trust by name.
+        teacher, student: share of the variance that the likelihood ascribes to the features: of the sessions' scores
+            less the trusted signals, and of the teacher's values.
     """
 
     sessions: int
@@ -78,32 +78,92 @@ def _verdict(signal: SignalTrust, sessions: int) -> str:
     if not signal.observed or signal.t == 0:
         return "not used: it was never observed or never changes, or sessions are too few to tell."
     found = f"t = {signal.t:.1f}, trusted with beta = {signal.beta:+.3f}"
-    if abs(signal.t) >= BELIEVABLE:
-        wrong = ", the better the sign the lower the score" if signal.t < 0 else ""
-        found += f": borne out by the scores{wrong} (observed at {signal.observed:.0%} of the turns)."
+    if abs(signal.t) >= SIGNIFICANT:
+        sign = ", with a negative sign" if signal.t < 0 else ""
+        found += f": borne out by the scores{sign} (observed at {signal.observed:.0%} of the turns)."
     else:
-        wanted = int(np.ceil(sessions * (BELIEVABLE / signal.t) ** 2))
-        found += f": not borne out by the scores; were it real, about {wanted} sessions would show it."
+        needed = int(np.ceil(sessions * (SIGNIFICANT / signal.t) ** 2))
+        found += f": not borne out by the scores; about {needed} sessions would show an effect of this size."
     if signal.foreseen_t:
         trusted = "trusted" if signal.foreseen_beta else "not trusted"
-        found += f" Of it, what the words foresee: t = {signal.foreseen_t:.1f}, {trusted}."
+        found += f" Its prediction from the words: t = {signal.foreseen_t:.1f}, {trusted}."
     if signal.habit:
-        found += f" Of a session's mean {signal.habit:.0%} is the listener's habit, and taken off."
+        found += f" {signal.habit:.0%} of a session's mean is the listener's habit, and taken off."
     return found
 
 
 class Hindsight(NamedTuple):
-    """A forward reward model, the attribution that taught it, and what was found on the way.
+    """A reward model, the attribution that taught it, and figures of the fit.
 
-    `targets` are what the student learned from: one array per session with the value of each turn, as a teacher said
-    who had not learned from that session. With `add_signal(sessions, "hindsight", fit.targets)` a trainer can teach
-    them to a model of any kind: `GeliRewardArguments(li="hindsight", li_weight=1)`.
+    `targets` are what the student learned from: one array per session with the value of each turn, by a teacher that
+    did not learn from this session. With `add_signal(sessions, "hindsight", fit.targets)` a trainer can teach them to
+    a model of any kind: `GeliRewardArguments(li="hindsight", li_weight=1)`.
     """
 
     reward_model: GeliRewardModel
     attribution: HindsightAttribution
     report: HindsightReport
     targets: list[np.ndarray]
+
+
+class Prepared(NamedTuple):
+    """Arrays that a fit learns from; `hidden` features of a turn, then as many of its answer.
+
+    Args:
+        score: (sessions,), R, standardised; NaN for sessions without a score.
+        fold: (sessions,), the fold of each session.
+        first: (sessions + 1,), index of each session's first turn.
+        turns: (turns, hidden), z.
+        reactions: (turns, hidden), h; the mean of all answers where nobody answered.
+        means: (sessions, 2 hidden), z-bar and h-bar.
+        center, scale: (2 hidden,), mean and deviation of each feature of z and h.
+        signals: (turns, 2 signals), l and then p.
+        signal_means: (sessions, 2 signals), l-bar and p-bar.
+        scales: scale and habit of each signal by name, not trusted yet.
+        predictors: u and d of each signal, learned from all folds.
+    """
+
+    score: np.ndarray
+    fold: np.ndarray
+    first: np.ndarray
+    turns: np.ndarray
+    reactions: np.ndarray
+    means: np.ndarray
+    center: np.ndarray
+    scale: np.ndarray
+    signals: np.ndarray
+    signal_means: np.ndarray
+    scales: dict[str, SignalTrust]
+    predictors: list[Ridge]
+
+    @property
+    def hidden(self) -> int:
+        """Number of features of a turn."""
+        return self.turns.shape[1]
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Mask of the sessions with a score, (sessions,)."""
+        return ~np.isnan(self.score)
+
+    @property
+    def fold_of_turn(self) -> np.ndarray:
+        """Fold of each turn, (turns,)."""
+        return np.repeat(self.fold, np.diff(self.first))
+
+
+class Teacher(NamedTuple):
+    """The result of step 3.
+
+    Args:
+        trust: of the signals, from step 2.
+        ridge: w and q in one, and c.
+        ratio: of the prior deviations of q and w.
+    """
+
+    trust: Trust
+    ridge: Ridge
+    ratio: float
 
 
 def fit_hindsight(
@@ -118,33 +178,28 @@ def fit_hindsight(
     dtype: torch.dtype = torch.float32,
     features: Mapping[str, TurnFeatureCache] | None = None,
 ) -> Hindsight:
-    """Learn turn rewards in closed form from scores, signals and words of the listener (see this module).
+    """Learn turn rewards in closed form from scores, signals and words of the listener, by this module's four steps.
 
-    With z the turn's features, h those of the listener's answer, l the standardised signals beside what z lets expect
-    of them (by ridge regression on other folds; these see signals and no score), and R the standardised score:
-
-        R - beta l-bar = w z-bar + q h-bar + c + e      the teacher, over sessions; bars are means over their turns,
-                                                        and w and q are shrunk each by a strength of its own
-        a_t = w z_t + q h_t + beta l_t + c              what it says of a turn; of sessions in no fold of its training,
-        a_t = v z_t + b + e_t                           the student, over turns; the reward is v z_t + b
-
-    Sessions without a score teach the student alone. What was not observed, or not answered, counts as the mean.
+    Sessions without a score teach the student alone. A missing signal or answer counts as the mean.
 
     Trust is learned from differences between sessions. A signal that tells content listeners from others is trusted
     too, though it may say little of single turns: leave such a one out of `signals`. Where listeners come back
-    (`rater_id`), what is their habit rather than the session's is found out, and taken off.
+    (`rater_id`), their habit is estimated and taken off the signal.
 
     Args:
         model: with a linear head and mean aggregation, as `GeliRewardModel.from_backbone()` makes it. Its backbone
-            stays as it is; head and configuration are changed in place, as a trainer would.
+            stays as it is; head and configuration are changed in place, as by a trainer.
         sessions: to learn from.
         eval_sessions: held-out sessions, for the deviation of the residuals alone.
         signals: names in `feedback`. Default: all that the sessions carry.
-        folds: teachers that the student's values come from, each blind to a part of the conversations.
+        folds: number of teachers for the student's targets, each blind to one part of the conversations.
         seed: of the folds.
         cache_dir, dtype: see [`cached_turn_features`].
-        features: of `sessions`, where they are at hand: [`cached_turn_features`] under `"turns"` and
+        features: cached features of `sessions`: [`cached_turn_features`] under `"turns"` and
             [`cached_reaction_features`] under `"reactions"`, such as the selected rows of a whole corpus.
+
+    Returns:
+        The reward model (which is `model`), its attribution, the report, and the targets of the student.
 
     Raises:
         SessionError: fewer than two conversations with a score, or scores that are all the same, or no such signal.
@@ -158,75 +213,27 @@ def fit_hindsight(
     if folds < 2:
         raise ValueError(f"folds: expected at least 2, found {folds}")
     names = _signal_names(sessions, signals)
-    score, fold_of, folds = _scores_and_folds(sessions, folds, seed)
-    scored = ~np.isnan(score)
-    score_mean, score_std = float(score[scored].mean()), float(score[scored].std())
-    target = (score - score_mean) / score_std
-
+    score, fold = _scores_and_folds(sessions, folds, seed)
+    score_mean, score_std = float(np.nanmean(score)), float(np.nanstd(score))
     if features is None:
         features = {
             "turns": cached_turn_features(model, sessions, cache_dir=cache_dir, dtype=dtype),
             "reactions": cached_reaction_features(model, sessions, cache_dir=cache_dir, dtype=dtype),
         }
-    first = np.append(0, np.cumsum(features["turns"].lengths))
-    turn_features, answers = features["turns"].all(), features["reactions"].all()
-    middle, deviation = _mean_and_std(turn_features)
-    answered = np.array([text is not None for text in reactions_to(sessions["messages"])])
-    h_middle, h_deviation = _mean_and_std(answers)
-    reactions = np.tile(h_middle.astype(np.float32), (len(turn_features), 1))  # no answer is like an average one
-    reactions[answered] = answers
-    felt = {name: np.concatenate([np.asarray(row[name], float) for row in sessions["feedback"]]) for name in names}
-    signals_read = {name: _signal(values, first, sessions) for name, values in felt.items()}
-    standard = [signals_read[name].read(felt[name], first) for name in names]
-    standard = np.stack(standard, 1) if names else np.zeros((len(turn_features), 0))
 
-    read = np.concatenate([_session_means(values, first) for values in (turn_features, reactions)], 1)
-    fold_of_turn = np.repeat(fold_of, np.diff(first))
-    observed = np.stack([~np.isnan(felt[name]) for name in names], 1) if names else np.zeros(standard.shape, bool)
-    foresight, foreseen = _foresee(turn_features, standard, observed, fold_of_turn, deviation)
-    signs = np.concatenate([standard, foreseen], 1)
-    sensed = _session_means(signs, first)
-    scale, hidden = np.concatenate([deviation, h_deviation]), len(middle)
+    data = prepare(sessions, (score - score_mean) / score_std, fold, names, features)
+    teacher = fit_teacher(data, data.scored, RATIOS)
+    student, targets = fit_student(data, teacher.ratio)
 
-    def teach(which: np.ndarray, ratios: Sequence[float]):
-        trust = fit_trust(target[which], sensed[which])
-        rest = target[which] - sensed[which] @ trust.beta
-        return trust, *fit_two_ridges(read[which], rest, scale, hidden, ratios)
-
-    def attribute(which: np.ndarray, trust, ridge) -> np.ndarray:
-        value = turn_features[which] @ ridge.weight[:hidden] + reactions[which] @ ridge.weight[hidden:]
-        return value + signs[which] @ trust.beta + ridge.intercept
-
-    trust, teacher, ratio = teach(scored, RATIOS)
-    values = np.empty(len(turn_features))
-    for fold in range(folds):
-        hidden_turns = fold_of_turn == fold
-        blind_trust, blind_teacher, _ = teach(scored & (fold_of != fold), [ratio])  # two groups' ratio, nothing else
-        values[hidden_turns] = attribute(hidden_turns, blind_trust, blind_teacher)
-    student = fit_ridge(turn_features, values, deviation)
-
-    (slope, _), (t, foreseen_t), (beta, foreseen_beta) = (
-        np.split(each, 2) for each in (trust.slope, trust.t, trust.beta)
-    )
-    found = {
-        name: replace(
-            signals_read[name],
-            slope=float(slope[index]),
-            t=float(t[index]),
-            beta=float(beta[index]),
-            foreseen_t=float(foreseen_t[index]),
-            foreseen_beta=float(foreseen_beta[index]),
-        )
-        for index, name in enumerate(names)
-    }
+    trusted = _with_trust(data.scales, teacher.trust)
     report = HindsightReport(
-        len(sessions),
-        int(scored.sum()),
-        len(values),
-        float(answered.mean()),
-        found,
-        teacher.explained,
-        student.explained,
+        sessions=len(sessions),
+        scored=int(data.scored.sum()),
+        turns=len(targets),
+        reactions=int(features["reactions"].lengths.sum()) / len(targets),
+        signals=trusted,
+        teacher=teacher.ridge.explained,
+        student=student.explained,
     )
     if report.scored < SESSIONS_NEEDED:
         logger.warning(
@@ -236,21 +243,127 @@ def fit_hindsight(
 
     model.config.score_mean, model.config.score_std = score_mean, score_std
     model.config.residual_std, model.config.reward_quantiles = None, []
-    twin = _twin(model)
-    q = teacher.weight[hidden:]
-    by_words, level = teacher.weight[:hidden], teacher.intercept + float(h_middle @ q)
-    for each, ridge in zip(foreseen_beta, foresight):
-        by_words, level = by_words + each * ridge.weight, level + each * ridge.intercept
-    _set_head(twin, middle, deviation, by_words, level)
-    _set_head(model, middle, deviation, student.weight, student.intercept)
-    rewards = turn_features @ student.weight + student.intercept
+    attribution = _attribution(model, data, teacher, trusted)
+    hidden = data.hidden
+    set_linear_head(model, data.center[:hidden], data.scale[:hidden], student.weight, student.intercept)
+    rewards = student(data.turns)
     model.config.reward_quantiles = np.quantile(rewards, np.linspace(0, 1, 101)).round(6).tolist()
-    attribution = HindsightAttribution(twin, h_middle, q, found)
     if eval_sessions is not None:
         predicted = [row["score"] for row in score_cached(model, eval_sessions, cache_dir=cache_dir, dtype=dtype)]
         residual = np.array(eval_sessions["score"], float) - predicted
         model.config.residual_std = float(np.nanstd(residual)) if np.isfinite(residual).any() else None
-    return Hindsight(model, attribution, report, np.split(values, first[1:-1]))
+    return Hindsight(model, attribution, report, np.split(targets, data.first[1:-1]))
+
+
+def prepare(
+    sessions: Dataset,
+    score: np.ndarray,
+    fold: np.ndarray,
+    names: Sequence[str],
+    features: Mapping[str, TurnFeatureCache],
+) -> Prepared:
+    """Step 1: collect the arrays, and predict every signal from the words,
+
+        p_t = u z_t + d
+
+    by a ridge regression on other folds than the turn's own. It sees signals and no score. A signal is full of noise,
+    which makes its slope in step 2 too small; its prediction is not.
+
+    Args:
+        sessions: to learn from.
+        score: (sessions,), standardised, NaN where missing.
+        fold: (sessions,).
+        names: of the signals.
+        features: of turns and reactions, see `fit_hindsight`.
+    """
+    turns, answers = features["turns"].all(), features["reactions"].all()
+    (turn_mean, turn_std), (answer_mean, answer_std) = (
+        features[part].mean_and_std() for part in ("turns", "reactions")
+    )
+    first = np.append(0, np.cumsum(features["turns"].lengths))
+    reactions = np.tile(answer_mean.astype(np.float32), (len(turns), 1))  # no answer is like an average one
+    reactions[[text is not None for text in reactions_to(sessions["messages"])]] = answers
+
+    values = {name: np.concatenate([np.asarray(row[name], float) for row in sessions["feedback"]]) for name in names}
+    scales = {name: _scale_of(values[name], first, sessions) for name in names}
+    standard = {name: scales[name].standardise(values[name], first) for name in names}
+    predicted = [
+        _predict_signal(turns, standard[name], ~np.isnan(values[name]), np.repeat(fold, np.diff(first)), turn_std)
+        for name in names
+    ]
+    signals = np.array([*standard.values(), *(others for _, others in predicted)]).reshape(-1, len(turns)).T
+    return Prepared(
+        score=score,
+        fold=fold,
+        first=first,
+        turns=turns,
+        reactions=reactions,
+        means=np.concatenate([_session_means(part, first) for part in (turns, reactions)], 1),
+        center=np.concatenate([turn_mean, answer_mean]),
+        scale=np.concatenate([turn_std, answer_std]),
+        signals=signals,
+        signal_means=_session_means(signals, first),
+        scales=scales,
+        predictors=[ridge for ridge, _ in predicted],
+    )
+
+
+def learn_trust(data: Prepared, rows: np.ndarray) -> Trust:
+    """Step 2: regress the score on the session means of the signals and of their predictions,
+
+        R = b + slope [l-bar, p-bar] + e
+
+    and shrink the slopes to beta, see `decomposition.fit_trust`.
+
+    Args:
+        data: see `prepare`.
+        rows: (sessions,), mask of the sessions to learn from.
+    """
+    return fit_trust(data.score[rows], data.signal_means[rows])
+
+
+def fit_teacher(data: Prepared, rows: np.ndarray, ratios: Sequence[float]) -> Teacher:
+    """Step 3: take the trusted signals off the score, and explain the rest by words and answers,
+
+        R - beta [l-bar, p-bar] = w z-bar + q h-bar + c + e
+
+    a ridge regression over sessions that shrinks w by one strength and q by another.
+
+    Args:
+        data: see `prepare`.
+        rows: (sessions,), mask of the sessions to learn from.
+        ratios: of the prior deviations of q and w, to choose from; see `decomposition.fit_two_ridges`.
+    """
+    trust = learn_trust(data, rows)
+    rest = data.score[rows] - data.signal_means[rows] @ trust.beta
+    return Teacher(trust, *fit_two_ridges(data.means[rows], rest, data.scale, data.hidden, ratios))
+
+
+def fit_student(data: Prepared, ratio: float) -> tuple[Ridge, np.ndarray]:
+    """Step 4: learn the teacher's value of a turn from the turn in its context alone,
+
+        a_t = w z_t + q h_t + beta [l_t, p_t] + c = v z_t + b + e_t
+
+    a ridge regression over turns. Each a_t is by a teacher that has not learned from the turn's fold. The student
+    reads nothing that follows the turn, so it may reward a policy.
+
+    Args:
+        data: see `prepare`.
+        ratio: of the teacher of all sessions; blind teachers choose no other.
+
+    Returns:
+        v and b, and the targets a_t, (turns,).
+    """
+    targets = np.empty(len(data.turns))
+    for fold in np.unique(data.fold):
+        (trust, ridge, _), rows = (
+            fit_teacher(data, data.scored & (data.fold != fold), [ratio]),
+            data.fold_of_turn == fold,
+        )
+        words, answers = np.split(ridge.weight, 2)
+        targets[rows] = data.turns[rows] @ words + data.reactions[rows] @ answers
+        targets[rows] += data.signals[rows] @ trust.beta + ridge.intercept
+    return fit_ridge(data.turns, targets, data.scale[: data.hidden]), targets
 
 
 def cached_reaction_features(
@@ -260,12 +373,15 @@ def cached_reaction_features(
     cache_dir: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> TurnFeatureCache:
-    """What the backbone makes of the user's answers, each alone: item `i` is `(answered turns of session i, hidden)`.
+    """Encode each of the user's answers on its own: item `i` is `(answered turns of session i, hidden)`.
 
-    Arguments as of [`cached_turn_features`].
+    Args:
+        model: its backbone encodes.
+        sessions: Session rows; only `messages` is read.
+        cache_dir, dtype: see [`cached_turn_features`].
     """
     answers = [
-        [said_alone(text) for text in reactions_to([messages]) if text is not None]
+        [as_dialogue(text) for text in reactions_to([messages]) if text is not None]
         for messages in sessions["messages"]
     ]
     first = np.cumsum([0, *map(len, answers)])
@@ -276,24 +392,25 @@ def cached_reaction_features(
     return TurnFeatureCache(cache.features, first)
 
 
-def _foresee(
-    features: np.ndarray, signals: np.ndarray, observed: np.ndarray, fold: np.ndarray, scale: np.ndarray
-) -> tuple[list[Ridge], np.ndarray]:
-    """What a turn's words let expect of each signal: a ridge per signal, and of shape (turns, signals) what other such
-    ridges say, which have not learned from the turn's fold.
+def _predict_signal(
+    features: np.ndarray, signal: np.ndarray, observed: np.ndarray, fold: np.ndarray, scale: np.ndarray
+) -> tuple[Ridge, np.ndarray]:
+    """Fit u z_t + d to the observed turns of one signal: on all folds, and for each turn on the folds but its own.
+
+    Returns:
+        The ridge of all folds, and the predictions `(turns,)` of the others.
     """
-    foresight, foreseen = [], np.zeros(signals.shape)
-    for index, (signal, there) in enumerate(zip(signals.T, observed.T)):
-        for each in np.unique(fold):
-            others = there & (fold != each)
-            if others.sum() > 1:
-                ridge = fit_ridge(features[others], signal[others], scale)
-                foreseen[fold == each, index] = ridge(features[fold == each])
-        if there.sum() > 1:
-            foresight.append(fit_ridge(features[there], signal[there], scale))
-        else:
-            foresight.append(Ridge(np.zeros(features.shape[1]), 0.0, np.inf, 0.0, 0.0))
-    return foresight, foreseen
+
+    def fit(rows: np.ndarray) -> Ridge:
+        if rows.sum() > 1:
+            return fit_ridge(features[rows], signal[rows], scale)
+        return Ridge(np.zeros(features.shape[1]), 0.0, np.inf, 0.0, 0.0)
+
+    predicted = np.zeros(len(signal))
+    for held_out in np.unique(fold):
+        rows = fold == held_out
+        predicted[rows] = fit(observed & ~rows)(features[rows])
+    return fit(observed), predicted
 
 
 def _signal_names(sessions: Dataset, signals: Sequence[str] | None) -> list[str]:
@@ -304,8 +421,8 @@ def _signal_names(sessions: Dataset, signals: Sequence[str] | None) -> list[str]
     return have if signals is None else list(signals)
 
 
-def _scores_and_folds(sessions: Dataset, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Scores `(sessions,)`, the fold of each session `(sessions,)`, and how many folds there are."""
+def _scores_and_folds(sessions: Dataset, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores `(sessions,)` and the fold of each session `(sessions,)`."""
     score = np.array(sessions["score"], float)
     known = score[~np.isnan(score)]
     names, conversation = np.unique(np.asarray(sessions["conversation_id"][:]), return_inverse=True)
@@ -320,22 +437,13 @@ def _scores_and_folds(sessions: Dataset, folds: int, seed: int) -> tuple[np.ndar
     # The rated ones first, so that every fold has some of them, and every teacher has others.
     draw = np.random.default_rng(seed)
     order = np.concatenate([draw.permutation(rated), draw.permutation(np.setdiff1d(np.arange(len(names)), rated))])
-    folds = min(folds, len(rated))
     fold = np.empty(len(names), int)
-    fold[order] = np.arange(len(order)) % folds
-    return score, fold[conversation], folds
+    fold[order] = np.arange(len(order)) % min(folds, len(rated))
+    return score, fold[conversation]
 
 
-def _mean_and_std(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`(hidden,)` each; a feature that never changes has deviation 1."""
-    if not len(features):
-        return np.zeros(features.shape[1]), np.ones(features.shape[1])
-    std = features.std(0, dtype=float)
-    return features.mean(0, dtype=float), np.where(std > 1e-6, std, 1.0)
-
-
-def _signal(values: np.ndarray, first: np.ndarray, sessions: Dataset) -> SignalTrust:
-    """How a signal is scaled; it is not trusted yet."""
+def _scale_of(values: np.ndarray, first: np.ndarray, sessions: Dataset) -> SignalTrust:
+    """Estimate the scale and the habit of a signal."""
     known = values[~np.isnan(values)]
     mean, std = (float(known.mean()), float(known.std()) or 1.0) if len(known) else (0.0, 1.0)
     raters = sessions["rater_id"][:] if "rater_id" in sessions.column_names else [""] * len(sessions)
@@ -343,24 +451,63 @@ def _signal(values: np.ndarray, first: np.ndarray, sessions: Dataset) -> SignalT
     return SignalTrust(mean, std, slope=0.0, t=0.0, beta=0.0, observed=len(known) / max(1, len(values)), habit=habit)
 
 
+def _with_trust(scales: dict[str, SignalTrust], trust: Trust) -> dict[str, SignalTrust]:
+    """Add the trust in the signals, and in their predictions after them, to their scales."""
+    count = len(scales)
+    return {
+        name: replace(
+            scale,
+            slope=float(trust.slope[index]),
+            t=float(trust.t[index]),
+            beta=float(trust.beta[index]),
+            foreseen_t=float(trust.t[count + index]),
+            foreseen_beta=float(trust.beta[count + index]),
+        )
+        for index, (name, scale) in enumerate(scales.items())
+    }
+
+
+def _attribution(
+    model: GeliRewardModel, data: Prepared, teacher: Teacher, signals: dict[str, SignalTrust]
+) -> HindsightAttribution:
+    """Make a model of the teacher. Predictions of signals are linear in z, so they join the part of the words."""
+    (mean, answer_mean), (words, answers) = np.split(data.center, 2), np.split(teacher.ridge.weight, 2)
+    intercept = teacher.ridge.intercept + float(answer_mean @ answers)
+    for signal, predictor in zip(signals.values(), data.predictors):
+        words = words + signal.foreseen_beta * predictor.weight
+        intercept += signal.foreseen_beta * predictor.intercept
+    clone = _clone_with_own_head(model)
+    set_linear_head(clone, mean, data.scale[: data.hidden], words, intercept)
+    return HindsightAttribution(clone, answer_mean, answers, signals)
+
+
 def _session_means(values: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """(turns, k) -> (sessions, k), float64."""
+    """Average values of turns, (turns, k), over each session: (sessions, k), float64."""
     return np.stack([values[start:stop].mean(0, dtype=float) for start, stop in itertools.pairwise(first)])
 
 
-def _twin(model: GeliRewardModel) -> GeliRewardModel:
-    """A model on the same backbone with a head and a configuration of its own."""
+def _clone_with_own_head(model: GeliRewardModel) -> GeliRewardModel:
+    """Copy the head and the configuration of a model, and share its backbone."""
     with torch.device("meta"):  # a second backbone is laid out without memory, and replaced
-        twin = GeliRewardModel(deepcopy(model.config))
-    twin.model, twin.score, twin.tokenizer = model.model, deepcopy(model.score), model.tokenizer
-    return twin.eval()
+        clone = GeliRewardModel(deepcopy(model.config))
+    clone.model, clone.score, clone.tokenizer = model.model, deepcopy(model.score), model.tokenizer
+    return clone.eval()
 
 
 @torch.no_grad()
-def _set_head(model: GeliRewardModel, middle: np.ndarray, deviation: np.ndarray, weight: np.ndarray, intercept: float):
-    """Make the linear head compute `weight f + intercept`, which it does on standardised features."""
+def set_linear_head(
+    model: GeliRewardModel, mean: np.ndarray, std: np.ndarray, weight: np.ndarray, intercept: float
+) -> None:
+    """Make a linear head compute `weight f + intercept`, on features that it standardises first.
+
+    Args:
+        model: with a linear head.
+        mean, std: (hidden,), of the features.
+        weight: (hidden,), for the features as they are.
+        intercept: the reward where all features are 0.
+    """
     head = model.score
-    head.standardise.mean.copy_(torch.from_numpy(middle))
-    head.standardise.std.copy_(torch.from_numpy(deviation))
-    head.out.weight.copy_(torch.from_numpy(weight * deviation)[None])
-    head.out.bias.fill_(float(intercept + middle @ weight))
+    head.standardise.mean.copy_(torch.from_numpy(mean))
+    head.standardise.std.copy_(torch.from_numpy(std))
+    head.out.weight.copy_(torch.from_numpy(weight * std)[None])
+    head.out.bias.fill_(float(intercept + mean @ weight))

@@ -1,35 +1,32 @@
-"""Learns turn rewards from session scores (Global Explicit) and listeners' reactions (Local Implicit).
+"""The trainer that learns turn rewards from session scores (Global Explicit) and listeners' signals (Local Implicit).
 
-The Trainer of transformers does the training; what is ours is the data it sees, the loss, the metrics of an evaluation
-and, at the end, the calibration.
+The Trainer of transformers does the training. Added here are the data, the loss, the metrics of an evaluation and, at
+the end, the calibration.
 """
 
 import copy
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate.utils import broadcast
 from datasets import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from ..decomposition import GLOBAL_EXPLICIT, geli_loss, li_loss, li_slope_loss
 from ..decomposition.slope import SignalSlope
-from ..hub.cards import hyperparameters, keep_from_peft, made, name_of, rating_of, reward_model_card, save_card
-from ..hub.models import push_output
 from ..metrics.metrics import global_loss, global_loss_floor, local_difference, within_session_spearman
 from ..models.features import TurnFeatureCache, cached_turn_features
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from .arguments import GeliRewardArguments
 from .data import Scale, SessionCollator, SessionData, SessionSampler
 
-CALIBRATION_SESSIONS = 2_000  # to take the quantiles of rewards from, where each has to be read for it
+CALIBRATION_SESSIONS = 2_000  # scored for the quantiles of rewards, where no features are cached
 
 
 class GeliRewardTrainer(Trainer):
-    """Trains a [`GeliRewardModel`] on rated sessions.
+    """A Trainer of a [`GeliRewardModel`] on rated sessions.
 
     Args:
         model: the reward model. Its configuration receives the scale of the scores and, after training, the quantiles
@@ -41,8 +38,8 @@ class GeliRewardTrainer(Trainer):
         peft_config (`peft.PeftConfig`, *optional*): learn an adapter of the backbone in place of all its weights,
             and the head with it; needs `args.freeze_backbone=False`. Call `trainer.model.merge_and_unload()` before
             `model.save_pretrained`: until then the adapter is a part of the model that its class does not know.
-        features: what a frozen backbone makes of the sessions, under `"train"` and `"eval"`, where it is at hand: the
-            folds of a corpus need not be encoded again.
+        features: cached features of the sessions by a frozen backbone, under `"train"` and `"eval"`, so that the folds
+            of a corpus need not be encoded again.
         kwargs: of `transformers.Trainer`.
 
     Every evaluation reports `global_loss`, the squared error of the predicted session score in squared units of the
@@ -50,9 +47,9 @@ class GeliRewardTrainer(Trainer):
     signal is above its training mean minus where it is not; `within_session_spearman` where sessions carry a
     `turn_rating`; and `li_slope`, where it is learned.
 
-    Several processes learn what one does that has their batches in one, up to rounding: the loss is that of all their
-    sessions together, and RRD draws turns from all of them at once. Only dropout has other masks. A training that is
-    resumed on a CPU ends bit for bit as if it had not been interrupted.
+    Several processes learn the model of one process with the joined batches, up to rounding: the loss is that of all
+    sessions together, and RRD draws turns from all of them at once. Only dropout masks differ. A training that is
+    resumed on a CPU ends bit for bit like one without an interruption.
     """
 
     def __init__(
@@ -73,22 +70,20 @@ class GeliRewardTrainer(Trainer):
         model.config.aggregation = "sum" if args.ge == "rudder" else model.config.aggregation
         model.model.requires_grad_(not args.freeze_backbone)
 
-        rows = {"train": train_dataset, "eval": eval_dataset}
-        data = {"eval": None}
+        data = {"train": train_dataset, "eval": eval_dataset}
+        caches = dict.fromkeys(data)
         if args.freeze_backbone:
             model.to(args.device)  # its features are computed before the Trainer would place it
-        for part in [part for part in rows if rows[part] is not None]:
-            cache = None
-            if args.freeze_backbone:
-                cache = (features or {}).get(part) or self._encode(model, rows[part], args)
-                if part == "train" and args.standardise:
-                    _standardise(model, cache)
-            data[part] = SessionData(rows[part], args, cache)
+            for part, rows in data.items():
+                if rows is not None:
+                    caches[part] = (features or {}).get(part) or self._encode(model, rows, args)
+            if args.standardise:
+                _standardise(model, caches["train"])
+        data = {part: None if rows is None else SessionData(rows, args, caches[part]) for part, rows in data.items()}
         if peft_config is not None:
             from peft import get_peft_model
 
             model = get_peft_model(model, _with_head(peft_config))
-            keep_from_peft(model)
         super().__init__(
             model=model,
             args=args,
@@ -102,9 +97,9 @@ class GeliRewardTrainer(Trainer):
         self.slope = SignalSlope() if args.li_slope else None
         if self.slope is not None:
             self.add_callback(self.slope)  # so that checkpoints keep it
-        # Ours is a mean over sessions: the losses of accumulated steps have to be averaged.
+        # The loss is a mean over sessions, so the losses of accumulated steps have to be averaged.
         self.model_accepts_loss_kwargs = False
-        if self.args.process_index:  # or every process would drop out the same units
+        if self.args.process_index:  # otherwise every process would drop out the same units
             torch.manual_seed(self.args.seed + self.args.process_index)
 
     @staticmethod
@@ -129,11 +124,11 @@ class GeliRewardTrainer(Trainer):
         return (loss, output) if return_outputs else loss
 
     def _of_all_processes(self, rewards, mask, score, feedback) -> tuple[torch.Tensor, ...]:
-        """The batches of all processes as one, of which this process's rewards have a gradient."""
+        """Gather the batches of all processes as one, in which this process's rewards have a gradient."""
         accelerator = self.accelerator
         if accelerator.num_processes == 1:
             return rewards, mask, score, feedback
-        # As numbers: what is padded here and not there would be bool here and not there.
+        # As numbers, since padding changes the type of a bool mask.
         batch = accelerator.pad_across_processes((rewards, mask.to(rewards.dtype), score, feedback), dim=1)
         own = batch[0]
         every, mask, score, feedback = accelerator.gather((own.detach(), *batch[1:]))
@@ -146,13 +141,13 @@ class GeliRewardTrainer(Trainer):
     def _loss(self, rewards, mask, score, feedback) -> torch.Tensor:
         scale = self.scale
         global_explicit = self._global_explicit(rewards, mask, (score - scale.score_mean) / scale.score_std)
-        felt = (feedback - scale.feedback_mean) / scale.feedback_std
+        signal = (feedback - scale.feedback_mean) / scale.feedback_std
         if self.slope is None:
-            local_implicit = li_loss(rewards, mask, felt)
+            local_implicit = li_loss(rewards, mask, signal)
         else:
             if self.model.training:
-                self.slope.update(rewards, mask, felt)
-            local_implicit = li_slope_loss(rewards, mask, felt, self.slope.value)
+                self.slope.update(rewards, mask, signal)
+            local_implicit = li_slope_loss(rewards, mask, signal, self.slope.value)
         return geli_loss(global_explicit, local_implicit, self.args.li_weight)
 
     def _global_explicit(self, rewards: torch.Tensor, mask: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
@@ -165,7 +160,7 @@ class GeliRewardTrainer(Trainer):
         return GLOBAL_EXPLICIT[args.ge](rewards, mask, score, **options)
 
     def _common_generator(self) -> torch.Generator:
-        """From which all processes draw the same, however many sessions each of them has."""
+        """Make a generator from which all processes draw the same, however many sessions each of them has."""
         seed = broadcast(torch.randint(2**62, (1,)).to(self.args.device))
         return torch.Generator().manual_seed(seed.item())
 
@@ -177,7 +172,7 @@ class GeliRewardTrainer(Trainer):
             loss, output = self.compute_loss(model, inputs, return_outputs=True)
         if prediction_loss_only:
             return loss, None, None
-        # No loss: a mean of the batches' means would depend on how sessions are dealt to batches and processes.
+        # No loss: a mean of the batches' means would depend on how sessions are split into batches.
         return None, (output.turn_rewards.float(), output.turn_mask.float()), targets
 
     def _session_metrics(self, prediction) -> dict[str, float]:
@@ -197,14 +192,15 @@ class GeliRewardTrainer(Trainer):
         return {"loss": loss.item()} | {name: value for name, value in metrics.items() if not np.isnan(value)}
 
     def _unpad(self, predictions) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        """Turn rewards of each session, its predicted score, and the mask: batches are padded with -100."""
+        """Return the turn rewards of each session, its predicted score, and the mask; batches are padded with -100."""
         rewards, mask = predictions[0], predictions[1] == 1
         rewards = np.where(mask, rewards, 0)
         predicted = self.reward_model.predict_score(torch.from_numpy(rewards), torch.from_numpy(mask)).numpy()
         return [row[m] for row, m in zip(rewards, mask)], predicted, mask
 
     def train(self, *args, **kwargs):
-        """As every trainer's; then the configuration is told what a reward means (see [`GeliRewardConfig`])."""
+        """Train, as every Trainer does, and calibrate: the configuration gets the quantiles of the rewards of training
+        turns, and the deviation of held-out residuals (see [`GeliRewardConfig`])."""
         result = super().train(*args, **kwargs)
         config = self.reward_model.config
         rewards, *_ = self._unpad(self._predict(self._some_of(self.train_dataset)).predictions)
@@ -216,50 +212,20 @@ class GeliRewardTrainer(Trainer):
         return result
 
     def _some_of(self, data: SessionData) -> SessionData:
-        """So many of the sessions, drawn with the seed, that quantiles hardly change with more; all whose features are
-        cached, which take no time."""
+        """Draw enough sessions for stable quantiles; all of them if their features are cached, which takes no time."""
         if data.features is not None or len(data) <= CALIBRATION_SESSIONS:
             return data
         drawn = np.random.default_rng(self.args.seed).choice(len(data), CALIBRATION_SESSIONS, replace=False)
         return SessionData(data.sessions.select(drawn), self.args)
 
-    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            self._save_card(Path(output_dir or self.args.output_dir))
-
     def create_model_card(self, *args, **kwargs) -> None:
-        """The project's own card in place of the Trainer's draft; what a person wrote into it stays."""
-        if self.is_world_process_zero():
-            self._save_card(Path(self.args.output_dir))
-
-    def push_to_hub(self, *args, **kwargs):
-        """As every trainer's; in one commit, in which the words that somebody wrote into the card on the Hub stay."""
-        return push_output(self, *args, **kwargs)
-
-    def _save_card(self, folder: Path) -> None:
-        args, config = self.args, self.reward_model.config
-        own = {field.name for field in fields(args)} - {field.name for field in fields(TrainingArguments)}
-        settings = hyperparameters(args, (*sorted(own), "warmup_steps", "weight_decay", "bf16"))
-        measured = next((entry for entry in reversed(self.state.log_history) if "eval_loss" in entry), {})
-        save_card(
-            reward_model_card(
-                self.hub_model_id or name_of(folder),
-                base_model=config.text_config._name_or_path,
-                adapter=None if self.model is self.reward_model else config,
-                training_data=f"{len(self.train_dataset)} rated sessions. Whose and under which licence was not told.",
-                rating=rating_of(config),
-                row={name.removeprefix("eval_"): value for name, value in measured.items()},
-                held_out="the sessions of the trainer's `eval_dataset`, which may have chosen the checkpoint",
-                measured_on={"type": "sessions", "name": "sessions held out of training"},
-                made=made(settings=settings),
-            ),
-            folder,
-        )
+        """Write the Trainer's draft of a card, unless the output folder has a card already."""
+        if not Path(self.args.output_dir, "README.md").exists():
+            super().create_model_card(*args, **kwargs)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        # What the Trainer writes next says that the checkpoint is whole, in all processes (see `checkpoints`).
+        # The Trainer's next file marks the checkpoint as complete, for all processes (see `checkpoints`).
         self.accelerator.wait_for_everyone()
 
     def _predict(self, data: SessionData):
@@ -277,7 +243,7 @@ def _check_arguments(model: GeliRewardModel, args: GeliRewardArguments, peft_con
 
 
 def _with_head(peft_config):
-    """The configuration with the head trained in full beside the adapter: a new one passes no gradient on."""
+    """Copy the configuration, with the head trained in full beside the adapter: a new one passes no gradient on."""
     peft_config = copy.copy(peft_config)
     peft_config.modules_to_save = sorted({*(getattr(peft_config, "modules_to_save", None) or ()), "score"})
     return peft_config
@@ -285,7 +251,6 @@ def _with_head(peft_config):
 
 @torch.no_grad()
 def _standardise(model: GeliRewardModel, features: TurnFeatureCache) -> None:
-    """Set the head's shift and scale from the training turns; a feature that never changes is left unscaled."""
-    mean, std = features.mean_and_std()
-    model.score.standardise.mean.copy_(torch.from_numpy(mean))
-    model.score.standardise.std.copy_(torch.from_numpy(np.where(std > 1e-6, std, 1.0)))
+    """Set the head's shift and scale from the training turns."""
+    for buffer, values in zip((model.score.standardise.mean, model.score.standardise.std), features.mean_and_std()):
+        buffer.copy_(torch.from_numpy(values))

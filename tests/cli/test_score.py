@@ -260,9 +260,9 @@ def test_a_warning_comes_once_for_all_batches(geli, file, explainer, caplog):
     absent = "no session has feedback 'smile', so turns were explained without it (they carry tone)"
     cropped = (
         "2 of 3 sessions are longer than the model's context of 64 tokens: "
-        "some turns were explained without the beginning."
+        "some turns were rewarded without the beginning."
     )
-    assert caplog.messages == [absent, cropped]
+    assert caplog.messages == [cropped, absent]
 
 
 def test_no_warning_if_one_session_has_the_signal(geli, file, explainer, caplog):

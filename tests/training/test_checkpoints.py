@@ -1,4 +1,4 @@
-"""A training goes on from the newest checkpoint that is whole, whatever else a killed process has left."""
+"""A training resumes from its newest complete checkpoint, whatever else a killed process has left."""
 
 import shutil
 
@@ -30,13 +30,13 @@ def test_the_newest_by_number_is_taken(checkpoints, arguments):
 @pytest.mark.parametrize(
     "missing", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
 )
-def test_one_that_was_half_written_or_half_deleted_is_passed_over_and_removed(checkpoints, arguments, missing):
+def test_an_incomplete_checkpoint_is_skipped_and_removed(checkpoints, arguments, missing):
     (checkpoints / "checkpoint-3" / missing).unlink()
     assert last_checkpoint(arguments()) == str(checkpoints / "checkpoint-2")
     assert names(checkpoints) == ["checkpoint-1", "checkpoint-2"]
 
 
-def test_a_state_that_breaks_off_is_no_state(checkpoints, arguments):
+def test_a_checkpoint_with_a_truncated_state_is_incomplete(checkpoints, arguments):
     state = checkpoints / "checkpoint-3" / "trainer_state.json"
     state.write_text(state.read_text()[:-20])
     (checkpoints / "checkpoint-2" / "trainer_state.json").write_text("")
@@ -44,13 +44,13 @@ def test_a_state_that_breaks_off_is_no_state(checkpoints, arguments):
     assert names(checkpoints) == ["checkpoint-1"]
 
 
-def test_where_nothing_was_saved_there_is_no_checkpoint(arguments, tmp_path):
+def test_without_a_complete_checkpoint_there_is_none(arguments, tmp_path):
     assert last_checkpoint(arguments()) is None
     (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
     assert last_checkpoint(arguments()) is None
 
 
-def test_checkpoints_that_were_never_to_be_resumed_from_are_left_alone(checkpoints, arguments):
+def test_checkpoints_without_an_optimizer_are_kept_where_none_is_saved(checkpoints, arguments):
     (checkpoints / "checkpoint-3" / "optimizer.pt").unlink()
     assert last_checkpoint(arguments(save_only_model=True)) is None
     assert len(names(checkpoints)) == 3

@@ -1,4 +1,4 @@
-"""The closed form in three steps, on a tiny backbone and on words whose worth is known."""
+"""The four steps of hindsight, on a tiny backbone and on words whose value is known."""
 
 import logging
 from functools import partial
@@ -119,7 +119,7 @@ def small_model() -> GeliRewardModel:
     return model
 
 
-def test_it_recovers_what_is_true_and_the_teacher_knows_more(simulated):
+def test_it_recovers_the_truth_and_the_teacher_knows_more(simulated):
     train, test = simulated(600, seed=0, signal=0.5), simulated(200, seed=1, signal=0.5)
     fit = fit_hindsight(small_model(), train)
     student, teacher = parts_of(fit, test, simulated.store)
@@ -147,8 +147,8 @@ def test_a_useless_signal_is_not_trusted(simulated):
     assert "t = " in str(fit.report)
 
 
-def test_what_the_words_foresee_of_a_noisy_signal_is_followed_further(simulated):
-    """A signal that is nearly all noise has nearly no slope; what the words foresee of it has the whole."""
+def test_the_prediction_of_a_noisy_signal_is_trusted_more_than_the_signal(simulated):
+    """Noise makes the slope of a signal small, and that of its prediction from words not."""
     train = simulated(400, seed=0, signal=0.3)
     trust = fit_hindsight(small_model(), train).report.signals["felt"]
     assert trust.foreseen_beta > 2 * trust.beta > 0
@@ -157,7 +157,7 @@ def test_what_the_words_foresee_of_a_noisy_signal_is_followed_further(simulated)
 def test_targets_owe_nothing_to_the_scores_of_their_own_fold(simulated):
     """Other scores in one fold change the targets of the others and not its own, but by the choice of a ratio."""
     train = simulated(200, seed=0, signal=0.5)
-    _, fold, _ = hindsight._scores_and_folds(train, 4, 0)
+    _, fold = hindsight._scores_and_folds(train, 4, 0)
     before = fit_hindsight(small_model(), train).targets
     score = np.array(train["score"])
     own = np.flatnonzero(fold == 2)
@@ -170,7 +170,7 @@ def test_targets_owe_nothing_to_the_scores_of_their_own_fold(simulated):
 # ------------------------------------------------------------------------------------------------ a real backbone
 
 
-def test_it_finds_out_which_turns_are_good(fitted, held_out):
+def test_it_recovers_the_good_turns(fitted, held_out):
     scored = fitted.reward_model.score_sessions(held_out)
     assert within_session_spearman(rewards(scored), held_out["turn_rating"]) > 0.7
     predicted = np.array([row["score"] for row in scored])
@@ -178,7 +178,7 @@ def test_it_finds_out_which_turns_are_good(fitted, held_out):
     assert np.mean((predicted - scores) ** 2) < 0.5 * scores.var()
     assert fitted.reward_model.config.residual_std == pytest.approx(np.std(scores - predicted), rel=1e-3)
     assert fitted.report.signals["affect"].t > 3
-    assert fitted.report.signals["affect"].foreseen_t > 4  # it is full of noise, and what the words foresee is not
+    assert fitted.report.signals["affect"].foreseen_t > 4  # the signal is noisy, its prediction from words is not
     assert fitted.report.signals["affect"].beta > 5 * abs(fitted.report.signals["noise"].beta)
 
 
@@ -219,7 +219,7 @@ def test_the_head_is_the_closed_form(sessions, cache, monkeypatch):
     assert rows[0]["parts"]["reaction"][-1] == 0  # nobody answered the last turn
 
 
-def test_the_targets_are_what_the_student_learned_from(sessions, cache, fitted):
+def test_the_student_is_the_ridge_of_its_targets(sessions, cache, fitted):
     """The student's ridge, solved anew from the targets."""
     turns = [row["content"] for messages in sessions["messages"] for row in messages if row["role"] == "assistant"]
     assert [len(values) for values in fitted.targets] == [len(ratings) for ratings in sessions["turn_rating"]]
@@ -261,7 +261,7 @@ def test_the_habit_of_a_listener_who_comes_back_is_taken_off(sessions, held_out,
     assert any(any(row["parts"]["feedback.affect"]) for row in explained)
 
 
-def test_both_checkpoints_come_back_as_they_were(fitted, held_out, tmp_path):
+def test_both_checkpoints_make_the_round_trip(fitted, held_out, tmp_path):
     fitted.reward_model.save_pretrained(tmp_path / "reward")
     fitted.attribution.save_pretrained(tmp_path / "attribution")
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward")
@@ -316,7 +316,7 @@ def test_no_signal_no_answer_and_one_turn_are_no_reason_to_fail(cache):
     assert row["parts"]["reaction"] == [0]
 
 
-def test_a_signal_that_was_never_observed_is_told(sessions, cache):
+def test_a_signal_that_was_never_observed_is_reported(sessions, cache):
     blind = [row | {"noise": [NAN] * len(row["noise"])} for row in sessions["feedback"]]
     fit = fit_hindsight(new_model(), with_column(sessions, "feedback", blind), cache_dir=cache)
     assert fit.report.signals["noise"].beta == 0
@@ -334,13 +334,12 @@ def test_fewer_conversations_than_folds_and_few_sessions_warn(cache, caplog):
 
 def test_a_conversation_is_in_one_fold(sessions):
     both = concatenate_datasets([sessions, sessions])
-    _, fold, folds = hindsight._scores_and_folds(both, 4, 0)
+    _, fold = hindsight._scores_and_folds(both, 4, 0)
     assert (fold[:120] == fold[120:]).all()
-    assert folds == 4
     assert np.bincount(fold).tolist() == [60] * 4
 
 
-def test_an_attribution_without_its_signal_says_so(fitted, held_out, caplog):
+def test_an_attribution_without_its_signal_warns(fitted, held_out, caplog):
     logging.getLogger("geli_hf").propagate = True
     with caplog.at_level("WARNING"):
         [row] = fitted.attribution.score_sessions([{"messages": held_out[0]["messages"]}])
@@ -348,7 +347,7 @@ def test_an_attribution_without_its_signal_says_so(fitted, held_out, caplog):
     assert not any(row["parts"]["feedback.affect"])
 
 
-def test_what_cannot_be_fitted_is_refused(sessions, cache):
+def test_a_fit_that_is_impossible_is_refused(sessions, cache):
     with pytest.raises(ValueError, match="found 'mlp' and 'mean'"):
         fit_hindsight(reward_model("bert", head="mlp"), sessions)
     with pytest.raises(SessionError, match="no feedback named smile; they carry affect, noise"):
@@ -361,7 +360,7 @@ def test_what_cannot_be_fitted_is_refused(sessions, cache):
         fit_hindsight(new_model(), sessions, folds=1)
 
 
-def test_features_at_hand_are_those_of_the_sessions(sessions, fitted, cache):
+def test_cached_features_are_not_computed_again(sessions, fitted, cache):
     """Rows of a larger corpus, out of order, are learned from without encoding."""
     order = np.random.default_rng(0).permutation(len(sessions))
     corpus, back = sessions.select(order), np.argsort(order)

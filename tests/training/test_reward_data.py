@@ -1,4 +1,4 @@
-"""From Session rows to the batches of training: targets, their scale, padding, and a signal dealt out anew."""
+"""From Session rows to the batches of training: targets, their scale, padding, and shuffled signals."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from toy import NAN, toy_sessions, with_column
 
 from geli_hf.models.features import cached_turn_features
 from geli_hf.sessions import SessionError
-from geli_hf.training import GeliRewardArguments, shuffle_feedback
+from geli_hf.training import shuffle_feedback
 from geli_hf.training.data import Scale, SessionCollator, SessionData
 
 
@@ -51,7 +51,7 @@ def test_without_the_signal_the_score_alone_is_scaled(arguments, train_sessions)
     assert (scale.feedback_mean, scale.feedback_std) == (0, 1)
 
 
-def test_what_is_constant_and_has_no_weight_is_left_unscaled(arguments, train_sessions):
+def test_a_constant_target_without_weight_is_left_unscaled(arguments, train_sessions):
     """0.1 is no binary number: sums of it are rounded, and the deviation must be 1 all the same."""
     flat = with_column(train_sessions, "score", [0.1] * len(train_sessions))
     assert Scale.of(flat, arguments(li_weight=1.0)).score_std == 1
@@ -59,39 +59,34 @@ def test_what_is_constant_and_has_no_weight_is_left_unscaled(arguments, train_se
     assert Scale.of(flat, arguments(li_weight=0.0)).feedback_std == 1
 
 
-def problem(sessions, args: GeliRewardArguments) -> str:
-    with pytest.raises(SessionError) as caught:
-        Scale.of(sessions, args)
-    return str(caught.value)
+def without_variation(sessions):
+    return with_affect(sessions, [[1.0] * count for count in turns(sessions)])
 
 
-def test_scores_that_tell_no_turn_apart(arguments, train_sessions):
-    flat = with_column(train_sessions, "score", [4.0] * 24)
-    assert problem(flat, arguments()) == "train_dataset: all 24 scores are 4.0, so no turn can be told apart"
+def without_observations(sessions):
+    return with_affect(sessions, [[NAN] * count for count in turns(sessions)])
 
 
-def test_scores_that_are_missing(arguments, train_sessions):
-    scores = list(train_sessions["score"])
-    scores[3] = scores[7] = NAN
-    message = problem(with_column(train_sessions, "score", scores), arguments())
-    assert message.startswith("train_dataset: 2 of 24 sessions have no score (the first is row 3); leave them out: ")
+def without_some_scores(sessions):
+    return with_column(
+        sessions, "score", [NAN if row in (3, 7) else score for row, score in enumerate(sessions["score"])]
+    )
 
 
-def test_a_signal_that_tells_no_turn_apart(arguments, train_sessions):
-    same = with_affect(train_sessions, [[1.0] * count for count in turns(train_sessions)])
-    message = "train_dataset, feedback.affect: found the same value, 1.0, for every observed turn; use another `li`"
-    assert problem(same, arguments()).startswith(message)
-    unseen = with_affect(train_sessions, [[NAN] * count for count in turns(train_sessions)])
-    message = "train_dataset, feedback.affect: found no observed turn; use another `li`, or li_weight=0"
-    assert problem(unseen, arguments()) == message
-
-
-def test_a_signal_that_is_not_there(arguments, train_sessions):
-    message = "li: the sessions have no feedback named 'smile'; they carry affect, noise. Or set li_weight to 0"
-    assert problem(train_sessions, arguments(li="smile")) == message
-    bare = train_sessions.remove_columns("feedback")
-    message = "li: the sessions have no feedback named 'affect'; they carry none. Or set li_weight to 0"
-    assert problem(bare, arguments()) == message
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda sessions: with_column(sessions, "score", [4.0] * 24), {}, r"^train_dataset: all 24 scores are 4\.0"),
+        (without_some_scores, {}, "^train_dataset: 2 of 24 sessions .* row 3"),
+        (without_variation, {}, r"^train_dataset, feedback\.affect: found the same value, 1\.0"),
+        (without_observations, {}, r"^train_dataset, feedback\.affect: found no observed turn"),
+        (lambda sessions: sessions, {"li": "smile"}, "^li: .* 'smile'; they carry affect, noise"),
+        (lambda sessions: sessions.remove_columns("feedback"), {}, "^li: .* 'affect'; they carry none"),
+    ],
+)
+def test_sessions_without_anything_to_learn(arguments, train_sessions, change, options, message):
+    with pytest.raises(SessionError, match=message):
+        Scale.of(change(train_sessions), arguments(**options))
 
 
 # ------------------------------------------------------------------------------------------------ batches
@@ -107,7 +102,7 @@ def test_an_item_is_a_session_with_its_targets(arguments, train_sessions):
     assert item["turn_rating"].tolist() == row["turn_rating"]
 
 
-def test_what_sessions_do_not_carry_is_nan(arguments, train_sessions):
+def test_missing_columns_are_nan(arguments, train_sessions):
     bare = train_sessions.remove_columns(["feedback", "turn_rating"])
     data = SessionData(bare, arguments(li_weight=0.0))
     for item, count in zip(data, turns(bare)):
@@ -168,7 +163,7 @@ def test_a_shuffled_signal_has_the_same_values_in_other_places(train_sessions):
     assert [len(row["noise"]) for row in dealt["feedback"]] == turns(train_sessions)
 
 
-def test_what_was_not_observed_stays_unobserved(train_sessions):
+def test_missing_observations_stay_missing(train_sessions):
     before, after = (
         np.concatenate(affect(each)) for each in (train_sessions, shuffle_feedback(train_sessions, "affect"))
     )

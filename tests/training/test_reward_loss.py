@@ -130,7 +130,7 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(trainer, train_ses
 
 
 def test_a_training_step_with_a_slope(trainer, train_sessions):
-    """As believed at first, and after one batch: rewards and signal are compared within sessions."""
+    """The prior and one batch: rewards and signal are compared within sessions."""
     model = reward_model("bert")
     torch.nn.init.normal_(model.score.out.weight, std=0.3)
     steps = {"max_steps": 1, "per_device_train_batch_size": 24, "logging_strategy": "steps", "logging_steps": 1}
@@ -151,8 +151,8 @@ def test_a_training_step_with_a_slope(trainer, train_sessions):
     assert one_step.evaluate()["eval_li_slope"] == pytest.approx(slope, rel=1e-4)
 
 
-def test_batches_that_tell_nothing_leave_the_slope_as_it_was(monkeypatch):
-    """Sessions of one observed turn; both moments fade to 0 in the end, and the first belief is left."""
+def test_batches_without_information_leave_the_slope_as_it_was(monkeypatch):
+    """Sessions of one observed turn; both moments fade to 0 in the end, and the prior is left."""
     slope, mask = SignalSlope(), torch.tensor([[True, True], [True, False]])
     rewards = torch.tensor([[1.0, -1.0], [2.0, 0.0]])
     slope.update(rewards, mask, torch.tensor([[0.5, 0.0], [1.0, NAN]]))
@@ -291,7 +291,7 @@ def test_the_metrics_of_an_evaluation(trainer, train_sessions, mixed_sessions):
     assert reported["eval_within_session_spearman"] == pytest.approx(np.mean(within), abs=1e-5)
 
 
-def test_the_local_difference_asks_who_is_above_the_training_mean(trainer, train_sessions, eval_sessions):
+def test_the_local_difference_compares_with_the_training_mean(trainer, train_sessions, eval_sessions):
     """A signal that is always positive, such as a probability, has turns on both sides of its mean."""
     model = reward_model("bert")
     reported = trainer(model, li="noise").evaluate()
@@ -309,7 +309,7 @@ def test_metrics_that_are_not_defined_are_left_out(trainer, train_sessions, eval
     assert not {"eval_local_difference", "eval_within_session_spearman"} & set(reported)
 
 
-def test_of_very_many_sessions_some_tell_how_rewards_are_spread(trainer, train_sessions, monkeypatch):
+def test_quantiles_come_from_a_sample_of_many_sessions(trainer, train_sessions, monkeypatch):
     monkeypatch.setattr("geli_hf.training.trainer.CALIBRATION_SESSIONS", 3)
     for frozen in (False, True):
         trained = trainer(num_train_epochs=1, freeze_backbone=frozen)
@@ -321,7 +321,7 @@ def test_of_very_many_sessions_some_tell_how_rewards_are_spread(trainer, train_s
         np.testing.assert_allclose(trained.reward_model.config.reward_quantiles, expected, atol=1e-4)
 
 
-def test_a_trained_model_knows_how_its_rewards_are_spread(trainer, train_sessions, mixed_sessions, tmp_path):
+def test_a_trained_model_is_calibrated(trainer, train_sessions, mixed_sessions, tmp_path):
     trained = trainer(held_out=mixed_sessions, num_train_epochs=2)
     trained.train()
     model = trained.reward_model.eval()

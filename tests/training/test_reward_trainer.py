@@ -1,12 +1,9 @@
 """Training a reward model from the first step to the checkpoint that is kept."""
 
-import re
-
 import numpy as np
 import pytest
 import torch
 from datasets import concatenate_datasets
-from huggingface_hub import ModelCard
 from peft import LoraConfig
 from tiny import backbone, reward_model
 from toy import toy_sessions, with_column
@@ -47,7 +44,7 @@ def new_model(name: str = "bert", **config) -> GeliRewardModel:
         ({"ge": "rudder"}, {"head": "rudder", "head_hidden_size": 16}),
     ],
 )
-def test_training_finds_out_which_turns_are_good(trainer, options, config):
+def test_training_recovers_the_good_turns(trainer, options, config):
     """From the scores of 120 sessions and a weak signal, on sessions that it has not seen."""
     sessions, held_out = toy_sessions(120, seed=2), toy_sessions(40, seed=3)
     trained = trainer(
@@ -94,7 +91,7 @@ def test_the_head_reads_standardised_features(trainer, train_sessions):
 # ------------------------------------------------------------------------------------------------ backbone
 
 
-def test_a_frozen_backbone_is_bit_for_bit_the_same(trainer):
+def test_a_frozen_backbone_does_not_change(trainer):
     model = reward_model("bert")
     before = state(model)
     trainer(model, num_train_epochs=2, learning_rate=0.1).train()
@@ -113,7 +110,7 @@ def test_a_backbone_that_is_not_frozen_learns(trainer, tmp_path):
     assert not (tmp_path / "features").exists()
 
 
-def test_what_was_frozen_can_be_trained_afterwards(trainer):
+def test_a_frozen_backbone_can_be_trained_afterwards(trainer):
     model = reward_model("bert")
     trainer(model, num_train_epochs=1).train()
     before = state(model.model)
@@ -146,7 +143,6 @@ def test_an_adapter_learns_and_is_merged(trainer, kind, eval_sessions, tmp_path)
     last = trained.evaluate()
     assert last["eval_loss"] < 0.9 * first["eval_loss"]
 
-    trained.save_model(tmp_path / "adapter")
     merged = trained.accelerator.unwrap_model(trained.model).merge_and_unload()
     assert merged is model
     learned = changed(before, state(model))
@@ -161,17 +157,6 @@ def test_an_adapter_learns_and_is_merged(trainer, kind, eval_sessions, tmp_path)
             for row, score in zip(each.score_sessions(eval_sessions), eval_sessions["score"])
         ]
         assert np.mean(errors) == pytest.approx(last["eval_global_loss"], rel=1e-3)
-
-    # Its card shows how to put the adapter on the backbone, whose folder it does not tell.
-    card = ModelCard.load(tmp_path / "adapter" / "README.md")
-    assert card.data.library_name == "peft"
-    code = re.search(r"^```python\n(.*?)^```$", card.text, re.DOTALL | re.MULTILINE)[1]
-    code = code.replace("'the backbone'", repr(backbone("bert"))).replace('"adapter"', repr(str(tmp_path / "adapter")))
-    names = {}
-    exec(code, names)
-    [row] = model.score_sessions([{"messages": names["dialogue"]}])
-    assert names["session"]["score"] == pytest.approx(row["score"], rel=1e-4)
-    assert names["session"]["turn_rewards"] == pytest.approx(row["turn_rewards"], rel=1e-3, abs=1e-5)
 
 
 def test_the_callers_adapter_configuration_is_left_alone(trainer):
@@ -215,12 +200,6 @@ def test_a_training_that_is_resumed_ends_where_it_would_have(trainer, tmp_path):
     whole.train()
     checkpoints = sorted((tmp_path / "out").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     assert [path.name for path in checkpoints] == [f"checkpoint-{5 * epoch}" for epoch in (1, 2, 3, 4)]
-    for folder in checkpoints:
-        card = (folder / "README.md").read_text(encoding="utf-8")
-        assert "generated_from_trainer" not in card
-        assert "li_weight: " in card
-        assert "model-index:" in card  # as far as an evaluation tells
-
     # Another process would make the model anew; here the head even begins elsewhere.
     resumed = trainer(reward_model("bert", head="mlp", head_dropout=0.2, seed=1), **options)
     resumed.train(resume_from_checkpoint=str(checkpoints[1]))
@@ -244,6 +223,17 @@ def test_a_saved_model_scores_as_the_trained_one(trainer, eval_sessions, tmp_pat
         assert found["score"] == pytest.approx(expected["score"], abs=1e-4)
 
 
+def test_the_draft_of_a_card_replaces_no_card(trainer, tmp_path):
+    trained = trainer(num_train_epochs=1)
+    trained.train()
+    trained.create_model_card()
+    card = tmp_path / "out" / "README.md"
+    assert "generated_from_trainer" in card.read_text(encoding="utf-8")
+    card.write_text("My own words.", encoding="utf-8")
+    trained.create_model_card()
+    assert card.read_text(encoding="utf-8") == "My own words."
+
+
 def test_without_held_out_sessions(trainer):
     options = {"eval_strategy": "no", "load_best_model_at_end": False, "num_train_epochs": 1}
     trained = trainer(held_out=None, **options)
@@ -255,40 +245,36 @@ def test_without_held_out_sessions(trainer):
 # ------------------------------------------------------------------------------------------------ what goes wrong
 
 
-def test_an_unknown_decomposition():
-    with pytest.raises(ValueError, match="ge: expected one of rrd, ircr, rudder, found 'rdr'"):
-        GeliRewardArguments(ge="rdr")
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("ge", {"ge": "rdr"}),
+        ("li_weight", {"li_weight": -0.1}),
+        ("li_weight", {"li_weight": 1.1}),
+        ("li_weight", {"li_weight": float("nan")}),
+        ("li_slope", {"li_slope": True, "li_weight": 1.0}),
+    ],
+)
+def test_wrong_arguments(field, wrong):
+    with pytest.raises(ValueError, match=f"^{field}"):
+        GeliRewardArguments(**wrong)
 
 
-@pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
-def test_a_weight_out_of_range(weight):
-    with pytest.raises(ValueError, match=f"li_weight: expected a weight from 0 to 1, found {weight}"):
-        GeliRewardArguments(li_weight=weight)
-
-
-def test_a_slope_needs_the_score():
-    with pytest.raises(ValueError, match="li_slope with li_weight=1"):
-        GeliRewardArguments(li_slope=True, li_weight=1.0)
-
-
-def test_an_unknown_signal(trainer):
-    with pytest.raises(ValueError, match="no feedback named 'smile'; they carry affect, noise"):
+def test_a_signal_that_sessions_lack(trainer, eval_sessions):
+    with pytest.raises(ValueError, match="'smile'; they carry affect, noise"):
         trainer(li="smile")
-
-
-def test_a_signal_that_held_out_sessions_lack(trainer, eval_sessions):
-    with pytest.raises(ValueError, match="no feedback named 'affect'; they carry none"):
+    with pytest.raises(ValueError, match="'affect'; they carry none"):
         trainer(held_out=eval_sessions.remove_columns("feedback"))
 
 
 @pytest.mark.parametrize(("ge", "head"), [("rudder", "linear"), ("rrd", "rudder")])
 def test_rudder_needs_its_head_and_the_head_needs_rudder(trainer, ge, head):
-    with pytest.raises(ValueError, match=f"ge='{ge}' with head='{head}': RUDDER's loss and its recurrent head go"):
+    with pytest.raises(ValueError, match=f"ge='{ge}' with head='{head}'"):
         trainer(reward_model("bert", head=head), ge=ge)
 
 
 def test_an_adapter_of_a_frozen_backbone(trainer):
-    with pytest.raises(ValueError, match="peft_config: an adapter trains the backbone; set freeze_backbone=False"):
+    with pytest.raises(ValueError, match=r"^peft_config: .* freeze_backbone=False"):
         trainer(peft_config=LORA["plain"])
 
 
@@ -327,14 +313,6 @@ def test_features_are_standardised_with_the_targets(trainer, standardise):
         turns = np.concatenate([made.train_dataset[index]["turn_features"] for index in range(8)])
         np.testing.assert_allclose(model.score.standardise.mean, turns.mean(0), atol=1e-5)
         np.testing.assert_allclose(model.score.standardise.std, turns.std(0), rtol=1e-4)
-
-
-def test_training_without_sessions_to_evaluate_on(trainer):
-    made = trainer(held_out=None, eval_strategy="no", load_best_model_at_end=False, num_train_epochs=1)
-    made.train()
-    config = made.reward_model.config
-    assert len(config.reward_quantiles) == 101  # of the training turns
-    assert config.residual_std is None  # nothing was held out to measure it on
 
 
 def test_features_at_hand_are_not_computed_again(arguments, train_sessions, features_dir, monkeypatch):

@@ -29,7 +29,7 @@ from ...metrics.within import partial_spearman_per_session
 from ...models.features import TurnFeatureCache, cached_turn_features, score_cached
 from ...models.geli_reward.modeling_geli import GeliRewardModel
 from ...sessions import Message, SessionError
-from ...training.hindsight import _mean_and_std, _set_head
+from ...training.hindsight import set_linear_head
 
 JUDGE_FILE = "judge.json"  # beside the reward model's own files
 UNKNOWN = Interval(np.nan, np.nan, np.nan)
@@ -141,7 +141,7 @@ def fit_judge(
         found = "no turn has a turn_rating" if not rated.any() else "no session has two turns of different turn_rating"
         raise SessionError(f"sessions: {found}, and a judge learns from nothing else")
     read = np.asarray(cache.all(), float)
-    middle, deviation = _mean_and_std(read)
+    middle, deviation = cache.mean_and_std()
     inside = within(read[rated])
     if length_free:
         length = within(np.concatenate(log_length({"messages": each} for each in sessions["messages"]))[rated])
@@ -154,7 +154,7 @@ def fit_judge(
     config = model.config
     config.score_mean, config.score_std = float(rating[rated].mean()), float(rating[rated].std())
     weight = ridge.weight / config.score_std
-    _set_head(model, middle, deviation, weight, float(-middle @ weight))
+    set_linear_head(model, middle, deviation, weight, float(-middle @ weight))
     rewards = (read - middle) @ weight
     config.residual_std = None
     config.reward_quantiles = np.quantile(rewards, np.linspace(0, 1, 101)).round(6).tolist()

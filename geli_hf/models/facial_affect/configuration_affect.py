@@ -1,13 +1,13 @@
 """Configuration of the classifier of facial affect.
 
-This file, `modeling_affect.py` and `image_processing_affect.py` travel with every checkpoint: they
-import nothing of the package but each other.
+This file, `modeling_affect.py` and `image_processing_affect.py` travel with every checkpoint: of the package, they
+import only each other.
 """
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-TOOLKIT_VERSION = "0.1.0"  # of the geli_hf that writes a configuration
+TOOLKIT_VERSION = "0.1.0"  # of the geli_hf that writes this configuration
 # CANDOR's columns, in CANDOR's order.
 LABELS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 
@@ -22,17 +22,17 @@ class FacialAffectConfig(PreTrainedConfig):
             `"small"`, a residual net of about 300,000 parameters, or the name of a classification model of torchvision
             (`resnet18`, `mobilenet_v3_small`, ...: `torchvision.models.list_models(module=torchvision.models)`).
         image_size (`int`, *optional*, defaults to 48):
-            Side of the face that it reads, in pixels. torchvision's models want some 112 or more.
+            Side of the input, in pixels. Models of torchvision need about 112 or more.
         hidden_sizes (`list[int]`, *optional*, defaults to `[24, 32, 64, 128]`):
             Channels of the small net's first layer and of its residual blocks; each halves the picture. Multiples of
-            eight: torch 2.15 crashes where it trains with fewer in the layout that is quick on a CPU.
+            eight, since torch 2.15 crashes in training with others in the memory layout that is fast on a CPU.
         dropout (`float`, *optional*, defaults to 0.2):
             Dropout on the input of the small net's last layer.
         temperature (`float`, *optional*, defaults to 1.0):
             Divides the scores of the classes.
         log_prior_shift (`list[float]`, *optional*):
-            Added to the divided scores, one number per label: the log of how much more frequent it is where the model
-            will be used than it was in training. `None`: nothing is added.
+            Added to the divided scores, one number per label: the log of its frequency in use over that in training.
+            `None`: nothing is added.
     """
 
     model_type = "facial_affect"
@@ -49,7 +49,7 @@ class FacialAffectConfig(PreTrainedConfig):
         """Read a configuration, as every `PreTrainedConfig` does.
 
         Raises:
-            ValueError: a newer geli_hf wrote it, whose settings may mean what this version can't know.
+            ValueError: it was written by a newer geli_hf, whose settings this version does not know.
         """
         written = str(config_dict.get("geli_hf_version") or TOOLKIT_VERSION)
         newest = [tuple(int(part) for part in version.split(".")[:2]) for version in (written, TOOLKIT_VERSION)]

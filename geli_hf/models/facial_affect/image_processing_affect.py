@@ -1,7 +1,7 @@
-"""From a picture of a face to the input of a `FacialAffectModel`.
+"""The image processor of the face classifier: from a picture of a face to the model's input.
 
-This file, `configuration_affect.py` and `modeling_affect.py` travel with every checkpoint: they
-import nothing of the package but each other.
+This file, `configuration_affect.py` and `modeling_affect.py` travel with every checkpoint: of the package, they import
+only each other.
 """
 
 import numpy as np
@@ -16,19 +16,19 @@ LUMA = (0.299, 0.587, 0.114)
 
 class FacialAffectImageProcessor(BaseImageProcessor):
     r"""
-    Makes pictures grey, brings them to the model's size and standardises each by itself, so that light and contrast
-    do not matter.
+    Image processor that makes pictures grey, resizes them and standardises each, so that light and contrast do not
+    matter.
 
-    A picture is a face that was cut out: the square around the middle of a detector's box that `scale` and `shift`
-    tell of. Of a picture that is not square the middle is taken.
+    A picture is a face that was cut out: the square around the center of a detector's box, by `scale` and `shift`. Of
+    a picture that is not square, the square in the middle is taken.
 
     Args:
         size (`dict[str, int]`, *optional*, defaults to `{"height": 48, "width": 48}`):
             Size of the model's input, in pixels.
         scale (`float`, *optional*, defaults to 1.0):
-            Side of the square that was cut out, in sides of the detector's box.
+            Side of the square, in sides of the detector's box.
         shift (`float`, *optional*, defaults to 0.0):
-            How far it lies below the middle of the box, in sides of the box.
+            Distance of the square's center below that of the box, in sides of the box.
     """
 
     model_input_names = ["pixel_values"]  # noqa: RUF012
@@ -40,12 +40,13 @@ class FacialAffectImageProcessor(BaseImageProcessor):
         self.shift = shift
 
     def to_dict(self) -> dict:
-        """What is saved. Where the code lies, the model's configuration says: if this one did so too, pipelines would
-        look for a processor of videos beside it, and ask whether to trust its code."""
+        """Return the settings to save. The place of the code is left to the model's configuration: if it stood here
+        too, pipelines would look for a video processor, and ask for trust in its code."""
         return {name: value for name, value in super().to_dict().items() if name in ("size", "scale", "shift")}
 
     def preprocess(self, images, return_tensors: str | None = None) -> BatchFeature:
-        """
+        """Make the model's input.
+
         Args:
             images: a picture or a list of pictures: PIL images, or uint8 arrays or tensors, (height, width),
                 (height, width, 3) or (3, height, width).
@@ -60,15 +61,15 @@ class FacialAffectImageProcessor(BaseImageProcessor):
 
 
 def standardise(faces: torch.Tensor) -> torch.Tensor:
-    """(n, height, width) uint8 to (n, 1, height, width) float32, each of mean 0 and deviation 1 (0 if all grey)."""
-    values = faces.flatten(1).float()  # so laid out, a batch is several times as quick
+    """Standardise faces, (n, height, width), uint8, to (n, 1, height, width), each of mean 0 and deviation 1."""
+    values = faces.flatten(1).float()  # several times as fast as over two dimensions
     values = values - values.mean(1, keepdim=True)
     deviation = (values.square().sum(1, keepdim=True) / (values.shape[1] - 1)).sqrt()
     return (values / deviation.clamp(min=1e-3)).view(len(faces), 1, *faces.shape[1:])
 
 
 def _grey(image) -> torch.Tensor:
-    """(1, height, width) uint8."""
+    """Convert a picture to luma, (1, height, width), uint8."""
     if hasattr(image, "convert"):
         image = image.convert("L")
     image = image if isinstance(image, torch.Tensor) else torch.from_numpy(np.array(image))
@@ -90,7 +91,7 @@ def _grey(image) -> torch.Tensor:
 
 
 def _resized(image: torch.Tensor, size: list[int]) -> torch.Tensor:
-    """The middle of (1, height, width), of this size."""
+    """Crop (1, height, width) to the square in the middle, and resize it."""
     if list(image.shape[1:]) == size:
         return image
     height, width = image.shape[1:]

@@ -1,7 +1,7 @@
 """The classifier of facial affect: probabilities of emotions from a picture of a face.
 
-This file, `configuration_affect.py`, `image_processing_affect.py` and `toolkit_geli.py` travel with every checkpoint:
-they import nothing of the package but each other.
+This file, `configuration_affect.py` and `image_processing_affect.py` travel with every checkpoint: of the package,
+they import only each other.
 """
 
 import torch
@@ -12,11 +12,10 @@ from transformers import PreTrainedModel, initialization
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from .configuration_affect import FacialAffectConfig
-from .image_processing_affect import FacialAffectImageProcessor
 
 
 class _Block(nn.Module):
-    """Two 3 x 3 convolutions beside a 1 x 1 one (He et al., arXiv 1512.03385); the picture is halved."""
+    """Residual block (He et al., arXiv 1512.03385) of two 3 x 3 convolutions. It halves the picture."""
 
     def __init__(self, inside: int, outside: int):
         super().__init__()
@@ -33,7 +32,7 @@ class _Block(nn.Module):
 
 
 class SmallNet(nn.Module):
-    """(n, 1, side, side) to (n, labels). The first layer halves the picture too: it is quick on a CPU."""
+    """Residual net from (n, 1, side, side) to (n, labels). Its first layer halves the picture, for speed on a CPU."""
 
     def __init__(self, config: FacialAffectConfig):
         super().__init__()
@@ -45,6 +44,7 @@ class SmallNet(nn.Module):
         self.classifier = nn.Linear(config.hidden_sizes[-1], config.num_labels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute scores (n, labels) of faces (n, 1, side, side)."""
         x = self.blocks(functional.relu(self.norm(self.conv(x))))
         return self.classifier(self.dropout(x.mean((2, 3))))
 
@@ -56,7 +56,7 @@ class FacialAffectModel(PreTrainedModel):
 
         logits = scores / temperature + log_prior_shift
 
-    The loss is that of the scores as they are, so that training learns what calibration then corrects.
+    The loss is the cross-entropy of the scores, without calibration.
     """
 
     config_class = FacialAffectConfig
@@ -81,11 +81,11 @@ class FacialAffectModel(PreTrainedModel):
 
     @classmethod
     def from_torchvision(cls, name: str, *, weights: str = "DEFAULT", **config):
-        """A new classifier on a pretrained model of torchvision, whose last layer is new.
+        """Make a classifier of a pretrained model of torchvision with a new last layer.
 
         Args:
             name: see `FacialAffectConfig.backbone`.
-            weights: which of its weights, as in `torchvision.models.get_model`; downloaded when first asked for.
+            weights: name of its weights, as for `torchvision.models.get_model`, which downloads them.
             config: other fields of `FacialAffectConfig`.
         """
         from torchvision.models import get_model
@@ -102,7 +102,7 @@ class FacialAffectModel(PreTrainedModel):
         """Load a model, as every `PreTrainedModel` does.
 
         Raises:
-            OSError: there is none, or its weights are damaged.
+            OSError: there is no such model, or its weights are damaged.
         """
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -113,25 +113,26 @@ class FacialAffectModel(PreTrainedModel):
             ) from error
 
     def save_pretrained(self, save_directory, **kwargs):
-        """As every model's, with this code beside the weights: it loads where `geli_hf` is not. The image processor is
+        """Save the model with this code beside the weights, so that it loads without `geli_hf`. The image processor is
         saved to the same folder by its own `save_pretrained`."""
-        doors = {
-            "AutoConfig": FacialAffectConfig,
-            "AutoImageProcessor": FacialAffectImageProcessor,
-            "AutoModelForImageClassification": FacialAffectModel,
-        }
         self.config.auto_map = {
-            door: f"{found.__module__.rpartition('.')[2]}.{found.__name__}" for door, found in doors.items()
+            "AutoConfig": "configuration_affect.FacialAffectConfig",
+            "AutoImageProcessor": "image_processing_affect.FacialAffectImageProcessor",
+            "AutoModelForImageClassification": "modeling_affect.FacialAffectModel",
         }
         return super().save_pretrained(save_directory, **kwargs)
 
     def forward(
         self, pixel_values: torch.FloatTensor, labels: torch.LongTensor | None = None, **kwargs
     ) -> ImageClassifierOutput:
-        """
+        """Classify faces.
+
         Args:
-            pixel_values (`(batch, 1, side, side)`): grey faces, as the image processor makes them.
-            labels (`(batch,)`, *optional*): index of the true label.
+            pixel_values: (batch, 1, side, side), grey faces, as the image processor makes them.
+            labels: (batch,), index of the true label.
+
+        Returns:
+            `logits` (batch, labels), and the `loss` if there are labels.
         """
         channels = 1 if self.config.backbone == "small" else 3
         scores = self.model(pixel_values.expand(-1, channels, -1, -1))
@@ -143,12 +144,12 @@ class FacialAffectModel(PreTrainedModel):
 
 
 def _torchvision_model(config: FacialAffectConfig) -> nn.Module:
-    from torchvision import models  # here and not above: the small net does without
+    from torchvision import models  # not at the top: the small net works without torchvision
 
     known = models.list_models(module=models)
     if config.backbone not in known:
         raise ValueError(f"backbone: expected small or one of {', '.join(known)}, found {config.backbone!r}")
-    # These two train with further outputs, for which there is no use here.
+    # These two have further outputs in training.
     single = {"aux_logits": False, "init_weights": False} if config.backbone in ("googlenet", "inception_v3") else {}
     return models.get_model(config.backbone, weights=None, num_classes=config.num_labels, **single)
 

@@ -1,7 +1,7 @@
 """Configuration of the decomposed reward model.
 
-This file travels with every checkpoint, beside `modeling_geli.py`: they import nothing of the package but each
-other.
+This file travels with every checkpoint, beside `modeling_geli.py` and `pipeline_geli.py`: of the package, they import
+only each other.
 """
 
 from typing import Literal
@@ -10,7 +10,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-TOOLKIT_VERSION = "0.1.0"  # of the geli_hf that writes a configuration
+TOOLKIT_VERSION = "0.1.0"  # of the geli_hf that writes this configuration
 
 
 @strict
@@ -29,31 +29,31 @@ class GeliRewardConfig(PreTrainedConfig):
         head_dropout (`float`, *optional*, defaults to 0.0):
             Dropout on the head's input (`linear`, `rudder`) or between its two layers (`mlp`); never after the last.
         pooling (`str`, *optional*, defaults to `"turn"`):
-            What represents a turn: `"turn"`, the mean of the hidden states of its tokens, or `"last"`, the hidden
+            Feature vector of a turn: `"turn"`, the mean of the hidden states of its tokens, or `"last"`, the hidden
             state at its end token (the paper).
         layers (`str`, *optional*, defaults to `"last"`; `from_backbone` makes it `"all"`):
-            Hidden states of which layers: `"last"`, or `"all"`, the mean over the layers. The last ones of a sentence
-            encoder were made to tell topics apart; how something is said is found further down.
+            Hidden states of the `"last"` layer, or the mean over `"all"`. The last layers of a sentence encoder are
+            trained to tell topics apart; lower ones also encode style.
         causal (`bool`, *optional*, defaults to `False`):
-            Whether the backbone is a decoder, so that one pass over a session yields every turn's reward.
+            True for a decoder, where one pass over a session yields every turn's reward.
         context_messages (`int`, *optional*):
-            Number of messages before a turn that its reward may depend on. `None`: as many as fit.
+            Number of messages before a turn that its reward depends on. `None`: as many as fit.
         max_length (`int`, *optional*, defaults to 512):
-            Longest input of the backbone, in tokens. What is longer is cropped from the left by whole messages.
+            Longest input of the backbone, in tokens. Longer ones are cropped from the left by whole messages.
         user_token_id, assistant_token_id (`int`):
             Tokens that open a message of either role.
         prefix_token_ids (`list[int]`):
             Tokens that open every input of the backbone (its beginning-of-sequence token, if it has one).
         aggregation (`str`, *optional*, defaults to `"mean"`):
-            How turn rewards make a session's score: `"mean"` or `"sum"`.
+            `"mean"` or `"sum"` of the turn rewards predicts the session's score.
         score_mean, score_std (`float`):
             Mean and deviation of the training sessions' scores. The predicted score of a session is
             `score_mean + score_std * aggregate(turn rewards)`.
         residual_std (`float`, *optional*):
             Deviation of a held-out session's score from its prediction, in units of the score.
         reward_quantiles (`list[float]`):
-            Quantiles 0, 1, ..., 100 % of the rewards of training turns; empty before training. With very many sessions
-            they are of some of them.
+            Quantiles 0, 1, ..., 100 % of the rewards of training turns, from a sample if sessions are many; empty
+            before training.
     """
 
     model_type = "geli_reward"
@@ -83,7 +83,7 @@ class GeliRewardConfig(PreTrainedConfig):
         """Read a configuration, as every `PreTrainedConfig` does.
 
         Raises:
-            ValueError: a newer geli_hf wrote it, whose settings may mean what this version can't know.
+            ValueError: it was written by a newer geli_hf, whose settings this version does not know.
         """
         written = str(config_dict.get("geli_hf_version") or TOOLKIT_VERSION)
         newest = [tuple(int(part) for part in version.split(".")[:2]) for version in (written, TOOLKIT_VERSION)]

