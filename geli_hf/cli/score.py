@@ -59,9 +59,7 @@ def _score(arguments: argparse.Namespace, sessions: Iterator[dict]):
             "an attribution (fit_hindsight(...).attribution)"
         )
     model = open_model(name)
-    if explains:
-        return model.model, model.iter_scores(sessions, batch_size=arguments.batch_size)
-    return model, model.iter_scores(sessions, batch_size=arguments.batch_size)
+    return model.model if explains else model, model.iter_scores(sessions, batch_size=arguments.batch_size)
 
 
 def _read_sessions(arguments: argparse.Namespace) -> Iterator[dict]:
