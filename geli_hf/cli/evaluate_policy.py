@@ -8,7 +8,8 @@ from datasets import Dataset
 from transformers.utils import logging
 
 from ..data import load_sessions
-from ..evaluation.judges.judge import AskedJudge, Judge, RatingJudge, TruthJudge, same_model
+from ..evaluation.judges.judge import Judge, RatingJudge, TruthJudge, same_model
+from ..evaluation.judges.llm import LlmJudge
 from ..evaluation.policies import Sampling, evaluate_policies
 from ..evaluation.policy_report import policy_markdown, write_policy_evaluation
 from ..models.geli_reward.modeling_geli import GeliRewardModel
@@ -100,4 +101,4 @@ def _judge(arguments: argparse.Namespace, sessions: Dataset) -> Judge:
         return RatingJudge(name.rstrip("/") or name)
     if arguments.llm_model is None:
         raise ValueError("--llm-model: name the model that is to judge")
-    return AskedJudge(open_backend(arguments, arguments.llm_model), arguments.llm_model)
+    return LlmJudge(open_backend(arguments, arguments.llm_model), arguments.llm_model)

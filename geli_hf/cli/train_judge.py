@@ -8,13 +8,10 @@ from datasets import Dataset
 
 from ..cache import whole
 from ..data import load_sessions
-from ..evaluation.judges.ratings import JudgeReport, fit_judge, measure_judge
-from ..metrics.win_rates import detectable_win_rate, true_win_rate
+from ..evaluation.judges.ratings import describe, fit_judge, measure_judge
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..sessions import split_sessions
 from ..settings import json_object
-
-PAIRS = 400  # replies of either policy that are compared, in the sentence on what the judge can show
 
 
 def train_judge(arguments: argparse.Namespace, out: TextIO) -> None:
@@ -36,28 +33,6 @@ def train_judge(arguments: argparse.Namespace, out: TextIO) -> None:
         model.save_pretrained(partial)
         report.save(partial)
     out.write(f"{output}: {describe(report)}\n")
-
-
-def describe(report: JudgeReport) -> str:
-    """What a judge is worth, in words."""
-    how = "with the length of a turn held fixed" if report.length_free else "length and all"
-    lines = [f"a judge that learned from {report.turns} rated turns of {report.sessions} sessions, {how}."]
-    if not report.held_out:
-        return "\n".join([*lines, "How well it agrees with people was not measured."])
-    lines += [
-        f"Within-session Spearman with the ratings of {report.held_out} held-out sessions: {report.spearman}; with "
-        f"the length held fixed {report.given_length}. The length of a turn alone has {report.length_spearman}."
-    ]
-    wanted = detectable_win_rate(PAIRS)
-    truth = true_win_rate(wanted, report.spearman.estimate)
-    if truth == truth:
-        lines.append(
-            f"With {PAIRS} pairs of replies a judged win rate of {wanted:.1%} is shown to be above 50 % in four of "
-            f"five experiments; with this judge that takes a win rate of about {truth:.0%} by the people who rated."
-        )
-    else:
-        lines.append("It knows nothing of what they rated, and can decide nothing.")
-    return "\n".join(lines)
 
 
 def _sessions(arguments: argparse.Namespace) -> tuple[Dataset, Dataset]:
