@@ -84,7 +84,7 @@ def run_models(sessions: Dataset, rows: Mapping[str, str]) -> dict[str, list[Run
     """
     about = {"seed": None, "settings": {}, "folds": None, "data": {"judged": fingerprint(sessions)}}
     about |= {"versions": versions()}
-    runs: dict[str, list[Run] | NotRun] = {name: [_score(sessions, of, about)] for name, of in rows.items()}
+    runs: dict[str, list[Run] | NotRun] = {row: [_score(sessions, model, about)] for row, model in rows.items()}
     turns = [len(assistant_turns(messages)) for messages in sessions["messages"]]
     mean = np.full(len(turns), _train_mean(runs))
     runs[MEAN] = [Run([np.zeros(count) for count in turns], mean, 0.0, about)]

@@ -34,7 +34,7 @@ from ..plotting import (
 )
 from ..sessions import Session
 from .intervals import Interval
-from .metrics import PerTurn
+from .ranks import PerTurn
 
 MAX_LINES = 8  # of one message in `plot_session`
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .metrics import PerTurn, centre_within, correlation, flatten_turns, ranks_within, turns_by_session
+from .ranks import PerTurn, centre_within, correlation, flatten_turns, ranks_within, turns_by_session
 
 
 def kendall_per_session(rewards: PerTurn, ratings: PerTurn) -> np.ndarray:

@@ -6,14 +6,13 @@ and `notes(sessions, comparison)`, which lists sentences on the judge for the re
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from ...metrics.metrics import bootstrap
-from ...metrics.win_rates import detectable_win_rate, true_win_rate
+from ...metrics.win_rates import true_win_rate
 from ...models.geli_reward.modeling_geli import GeliRewardModel
 from ...models.loading import open_model
 from ...simulator.oracle import true_turn_value
@@ -81,17 +80,11 @@ class RatingJudge:
                 f"*{self.folder}* is no judge that `geli train-judge` made: its agreement with people is unknown, and "
                 "it may have learned from the same data as the policy's reward."
             ]
-        notes = [f"*{self.folder}* is {describe(self.report)}"]
-        rho = self.report.spearman.estimate
-        needed = true_win_rate(detectable_win_rate(len(dialogues)), rho)
-        if not math.isnan(needed):
-            notes.append(
-                f"If replies differ as turns of people do, it takes a win rate of about {needed:.0%} by the raters "
-                f"themselves for this judge to show it with these {len(dialogues)} pairs."
-            )
-            rate = bootstrap(comparison.wins, comparison.conversation_ids)
-            if rate.low > 0.5 or rate.high < 0.5:
-                notes[-1] += f" Its win rate corresponds to one of about {true_win_rate(rate.estimate, rho):.0%}."
+        notes = [f"*{self.folder}* is {describe(self.report, len(dialogues))}"]
+        rate, rho = bootstrap(comparison.wins, comparison.conversation_ids), self.report.spearman.estimate
+        truth = true_win_rate(rate.estimate, rho)
+        if not np.isnan(truth) and (rate.low > 0.5 or rate.high < 0.5):
+            notes[0] += f" Its win rate here corresponds to one of about {truth:.0%} by them."
         learned = set(self.report.conversations)
         if seen := sum(conversation_digest(dialogue) in learned for dialogue in dialogues):
             notes.append(f"The judge has learned from {seen} of these very dialogues.")

@@ -22,7 +22,8 @@ from ...cache import whole
 from ...decomposition.ridge import fit_ridge
 from ...metrics.baselines import log_length
 from ...metrics.intervals import UNKNOWN, Interval
-from ...metrics.metrics import bootstrap, centre_within, spearman_per_session
+from ...metrics.metrics import bootstrap, spearman_per_session
+from ...metrics.ranks import centre_within
 from ...metrics.table import as_json, turn_ratings
 from ...metrics.win_rates import detectable_win_rate, true_win_rate
 from ...metrics.within import partial_spearman_per_session
@@ -32,7 +33,7 @@ from ...sessions import Message, SessionError
 from ...training import hindsight
 
 JUDGE_FILE = "judge.json"  # beside the reward model's own files
-PAIRS = 400  # of replies, in the sentence on the power of the judge
+PAIRS = 400  # of replies, which `geli evaluate-policy` compares
 
 
 @dataclass
@@ -83,26 +84,29 @@ class JudgeReport:
         return cls(**record)
 
 
-def describe(report: JudgeReport) -> str:
-    """Describe a judge in words: its data, its agreement with people, and the win rates that it can show."""
+def describe(report: JudgeReport, pairs: int = PAIRS) -> str:
+    """Describe a judge in words: its data, its agreement with people, and the win rates that it can show.
+
+    Args:
+        report: on the judge.
+        pairs: number of pairs of replies that are compared.
+    """
     how = "with the length of a turn held fixed" if report.length_free else "length and all"
-    lines = [f"a judge that learned from {report.turns} rated turns of {report.sessions} sessions, {how}."]
+    text = f"a judge that learned from {report.turns} rated turns of {report.sessions} sessions, {how}.\n"
     if not report.held_out:
-        return "\n".join([*lines, "How well it agrees with people was not measured."])
-    lines += [
+        return text + "How well it agrees with people was not measured."
+    text += (
         f"Within-session Spearman with the ratings of {report.held_out} held-out sessions: {report.spearman}; with "
-        f"the length held fixed {report.given_length}. The length of a turn alone has {report.length_spearman}."
-    ]
-    wanted = detectable_win_rate(PAIRS)
+        f"the length held fixed {report.given_length}. The length of a turn alone has {report.length_spearman}.\n"
+    )
+    wanted = detectable_win_rate(pairs)
     truth = true_win_rate(wanted, report.spearman.estimate)
     if np.isnan(truth):
-        lines.append("It knows nothing of what they rated, and can decide nothing.")
-    else:
-        lines.append(
-            f"With {PAIRS} pairs of replies a judged win rate of {wanted:.1%} is shown to be above 50 % in four of "
-            f"five experiments; with this judge that takes a win rate of about {truth:.0%} by the people who rated."
-        )
-    return "\n".join(lines)
+        return text + "It knows nothing of what they rated, and can decide nothing."
+    return text + (
+        f"With {pairs} pairs of replies a judged win rate of {wanted:.1%} is shown to be above 50 % in four of five "
+        f"experiments; with this judge that takes a win rate of about {truth:.0%} by the people who rated."
+    )
 
 
 def conversation_digest(messages: Sequence[Message]) -> str:

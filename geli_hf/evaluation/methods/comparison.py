@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from ...cache import whole
 from ...metrics import metrics
-from ...metrics.intervals import UNKNOWN, Interval
+from ...metrics.intervals import UNKNOWN, Interval, mean_of_known
 from ...metrics.plots import plot_comparison
 from ...metrics.table import COLUMNS, WITHIN, as_json, evaluate_runs, markdown_table, turn_ratings, values_per_session
 from ...sessions import assistant_turns, feedback_names
@@ -212,7 +212,7 @@ def interval_note(judged: Dataset, rows: Figures, against: str) -> str:
         )
     corrected = {name: row["corrected"] for name, row in rows.items() if "corrected" in row}
     corrected = {name: interval for name, interval in corrected.items() if not math.isnan(interval.estimate)}
-    text = "In brackets 95 % bootstrap intervals over conversations, of means over seeds."
+    text = "In brackets 95 % bootstrap intervals over conversations."
     if corrected:
         higher = "; ".join(name for name, interval in corrected.items() if interval.low > 0)
         lower = "; ".join(name for name, interval in corrected.items() if interval.high < 0)
@@ -303,7 +303,7 @@ def _mean_signal(train: Dataset, feedback: str | None) -> float:
     """The mean of the signal over the training turns where it was observed; 0 without any."""
     if feedback not in feedback_names(train):
         return 0.0
-    mean = metrics.mean_of_known(np.concatenate([row[feedback] for row in train["feedback"]]))
+    mean = mean_of_known(np.concatenate([row[feedback] for row in train["feedback"]]))
     return 0.0 if math.isnan(mean) else mean
 
 

@@ -32,7 +32,7 @@ LLM_ROWS = {"llm": "LLM-GELI", "llm_behaviour": "LLM-GELI, multimodal"}
 HINDSIGHT, ATTRIBUTION = "hindsight", "hindsight, seeing the reaction"
 SUPERVISED = "supervised by the turn ratings (reference)"
 SHUFFLED = ", scores shuffled"  # suffix of the name of a control
-RRD_TURNS = (8, 32, None)
+RRD_TURNS = (8, 32, None)  # drawn from a session; None is all
 HEAD_FIELDS = ("head", "head_hidden_size", "head_dropout", "aggregation")
 # A fit leaves nothing but its head: all rows are measured afterwards, in the same way.
 QUIET = {
@@ -103,8 +103,8 @@ def learned_rows(
     rows = {f"LI alone ({name})": trained(name, li=name, li_weight=1.0) for name in signals}
     rows["IRCR"] = trained(ge="ircr", li_weight=0.0)
     rows["RUDDER"] = trained(ge="rudder", li_weight=0.0)
-    for name, turns in rrd_rows().items():
-        rows[name] = trained(ge="rrd", rrd_turns=turns, li_weight=0.0)
+    for turns in RRD_TURNS:
+        rows[f"RRD, {turns or 'all'} turns"] = trained(ge="rrd", rrd_turns=turns, li_weight=0.0)
     for name in signals:
         weight = {"li_weight": li_weights[name]} if name in (li_weights or {}) else {}
         geli = trained(name, ge="rrd", rrd_turns=None, li=name, **weight)
@@ -117,11 +117,6 @@ def learned_rows(
     ratings = trained(li="turn_rating", li_weight=1.0)
     rows[SUPERVISED] = replace(ratings, fit=partial(_supervised, ratings.fit))
     return rows
-
-
-def rrd_rows() -> dict[str, int | None]:
-    """Map the name of each row of RRD alone to the number of turns that it draws from a session, None for all."""
-    return {f"RRD, {turns or 'all'} turns": turns for turns in RRD_TURNS}
 
 
 def _with_control(name: str, row: Row, permutations: int) -> dict[str, Row]:
