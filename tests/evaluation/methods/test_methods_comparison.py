@@ -235,17 +235,6 @@ def test_no_turn_ratings(table):
         assert f"– {title}: no turn has a turn_rating" in text
 
 
-def test_one_constant_rating(table):
-    sessions = toy_sessions(24)
-    constant = with_column(sessions, "turn_rating", [[3.0] * len(row) for row in sessions["turn_rating"]])
-    rows, text = table(constant)
-    assert "found the same value, 3.0, for every observed turn" in rows[SUPERVISED]["not_run"]
-    assert "– Within-session Kendall: every turn_rating is 3" in text
-    for name in CLOSED:
-        assert rows[name]["missing"]["within_session_spearman"] == "every turn_rating is 3"
-    assert "With shuffled scores" not in text
-
-
 def test_ratings_of_some_turns_only(table):
     sessions = toy_sessions(24)
     some = [[value if index % 2 else NAN for value in row] for index, row in enumerate(sessions["turn_rating"])]
