@@ -89,7 +89,8 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
 
 def _open_judge(arguments: argparse.Namespace, sessions):
     """Open the judge of replies, which has to know sessions like these."""
-    from ..evaluation.judges.judge import AskedJudge, RatingJudge, TruthJudge
+    from ..evaluation.judges.judge import RatingJudge, TruthJudge
+    from ..evaluation.judges.llm import LlmJudge
 
     name = arguments.judge or ("truth" if arguments.sessions == "sample" else None)
     if name is None:
@@ -100,7 +101,7 @@ def _open_judge(arguments: argparse.Namespace, sessions):
     if (name == "llm") != (arguments.llm_model is not None):
         raise ValueError("--llm-model: --judge llm needs the name of a model, and no other judge takes one")
     if name == "llm":
-        return AskedJudge(backend_of(arguments, arguments.llm_model), arguments.llm_model)
+        return LlmJudge(backend_of(arguments, arguments.llm_model), arguments.llm_model)
     if name == "truth":
         judge = TruthJudge()
         judge.check(sessions["messages"][:50])

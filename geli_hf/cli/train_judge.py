@@ -1,16 +1,9 @@
 """`geli train-judge`: a judge of replies, fitted to people's ratings of turns."""
 
-from __future__ import annotations
-
 import argparse
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from .common import SESSIONS, add_corpus, check_share, load_corpus, new_folder
-
-if TYPE_CHECKING:
-    from ..evaluation.judges.ratings import JudgeReport
-
-PAIRS = 400  # replies of either policy that are compared, in the sentence on the judge's power
 
 
 def add_parser(commands) -> None:
@@ -40,7 +33,7 @@ def add_parser(commands) -> None:
 
 def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..cache import whole
-    from ..evaluation.judges.ratings import fit_judge, measure_judge
+    from ..evaluation.judges.ratings import describe, fit_judge, measure_judge
     from ..models.geli_reward.modeling_geli import GeliRewardModel
     from ..sessions import split_sessions
 
@@ -63,27 +56,3 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
         model.save_pretrained(partial)
         report.save(partial)
     out.write(f"{output}: {describe(report)}\n")
-
-
-def describe(report: JudgeReport) -> str:
-    """Describe the agreement of a judge with people, and its power, in words."""
-    from ..metrics.win_rates import detectable_win_rate, true_win_rate
-
-    how = "with the length of a turn held fixed" if report.length_free else "length and all"
-    lines = [f"a judge that learned from {report.turns} rated turns of {report.sessions} sessions, {how}."]
-    if not report.held_out:
-        return "\n".join([*lines, "How well it agrees with people was not measured."])
-    lines += [
-        f"Within-session Spearman with the ratings of {report.held_out} held-out sessions: {report.spearman}; with "
-        f"the length held fixed {report.given_length}. The length of a turn alone has {report.length_spearman}."
-    ]
-    wanted = detectable_win_rate(PAIRS)
-    truth = true_win_rate(wanted, report.spearman.estimate)
-    if truth == truth:
-        lines.append(
-            f"With {PAIRS} pairs of replies a judged win rate of {wanted:.1%} is shown to be above 50 % in four of "
-            f"five experiments; with this judge that takes a win rate of about {truth:.0%} by the people who rated."
-        )
-    else:
-        lines.append("It knows nothing of what they rated, and can decide nothing.")
-    return "\n".join(lines)

@@ -1,33 +1,40 @@
-"""What a policy gained by alignment, judged on replies to the same held-out dialogues before and after."""
+"""Comparison of two policies by their replies to the same held-out dialogues, before and after alignment."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from datasets import Dataset
 
 from ..affect.sentiment import vader
+from ..metrics.intervals import mean_of_known
 from ..metrics.metrics import bootstrap, paired_bootstrap
 from ..metrics.table import MISSING
 from ..metrics.texts import distinct_ngrams, self_repetition, words
 from ..metrics.win_rates import length_controlled_win_rate
 from ..sessions import Message
 
+if TYPE_CHECKING:
+    from ..models.geli_reward.modeling_geli import GeliRewardModel
+
 OWN_REWARD = "its own reward model"
 TRUTH = "true turn values"
 SAME_LENGTH = (0.9, 1.1)  # mean length after over before, within which lengths agree
+Dialogues = Sequence[Sequence[Message]]
 
 
 @dataclass(frozen=True)
 class JudgedReply:
-    """A reply and what a judge says of it.
+    """A reply with its value by a judge.
 
     Args:
         text: the reply.
-        value: its worth as a turn of its dialogue, in the judge's units. NaN of a judge that only compares two.
-        recognised: whether the judge understood it at all; one that it did not is worth the least. None of a judge
+        value: of the reply as a turn of its dialogue, in the judge's units. NaN of a judge that only compares two.
+        recognised: whether the judge understood the reply; one that it did not is worth the least. None of a judge
             that can't tell.
     """
 
@@ -41,17 +48,17 @@ class PolicyComparison:
     """Replies to the same dialogues, in the same order, before and after alignment.
 
     Args:
-        dialogues: what was said before each reply.
+        dialogues: messages before each reply.
         before, after: the replies.
         conversation_ids: of the dialogues.
         true: whether the judge knows the truth.
-        judge: who judged, as a reader should know it. Default, where the truth did not: the reward model that the
-            policy was trained to please, whose praise proves nothing.
-        verdicts: of a judge that compares the two replies, under each question that it was asked: 1 where the one
-            after is better, 0 where it is worse, .5 for a tie; NaN where it said nothing. Default: by the values.
+        judge: name of the judge. Default, where `true` is false: the reward model that the policy was trained with,
+            whose judgement of that policy proves nothing.
+        verdicts: of a judge that compares the two replies, by question: 1 where the one after is better, 0 where it
+            is worse, .5 for a tie; NaN where the judge gave no answer. Default: by the values.
     """
 
-    dialogues: Sequence[Sequence[Message]]
+    dialogues: Dialogues
     before: Sequence[JudgedReply]
     after: Sequence[JudgedReply]
     conversation_ids: Sequence[str]
@@ -61,12 +68,12 @@ class PolicyComparison:
 
     @property
     def wins(self) -> np.ndarray:
-        """(dialogues,): 1 where the reply after alignment is the better one, .5 for a tie, 0 where it is the worse.
+        """(dialogues,): 1 where the reply after alignment is better, .5 for a tie, 0 where it is worse.
 
-        The same words are a tie, whatever the last digits of their values are. Of several verdicts it is the mean.
+        Equal texts are a tie, whatever the last digits of their values are. Several verdicts are averaged.
         """
         if self.verdicts is not None:
-            return np.mean([np.asarray(each, float) for each in self.verdicts.values()], axis=0)
+            return np.mean([np.asarray(verdict, float) for verdict in self.verdicts.values()], axis=0)
         after, before = (np.array([reply.value for reply in side], float) for side in (self.after, self.before))
         same = np.array([a.text == b.text for a, b in zip(self.after, self.before)])
         wins = np.where(same, 0.5, (1 + np.sign(after - before)) / 2)
@@ -74,58 +81,113 @@ class PolicyComparison:
 
     @property
     def mean_win(self) -> float:
-        """The win rate alone; -1 where nothing was judged, which is worse than any."""
-        known = self.wins[~np.isnan(self.wins)]
-        return float(known.mean()) if len(known) else -1.0
+        """Win rate without its interval; -1 where nothing was judged, which is worse than any."""
+        rate = mean_of_known(self.wins)
+        return -1.0 if np.isnan(rate) else rate
 
     def figures(self) -> dict[str, Any]:
-        """What either side says and is worth, and what lies between them, with 95 % intervals over conversations.
+        """Compute the figures of both sides and their differences, with 95 % intervals over conversations.
 
         Returns:
             `before` and `after`, each with `value` (Interval), `recognised` (share), `words` (mean length), `empty`
             (share of replies without a word), `distinct` (share of different replies), `distinct_1`, `distinct_2`,
-            `repetition` (see `texts`) and `sentiment` (VADER's, None where that is not installed); `win_rate` and
-            `length_controlled_win_rate` of the side after (Intervals); `difference` of the values, and `sentiment`,
-            that of the sentiments (Intervals, paired); `length_ratio`, mean length after over before, and
-            `same_length`, whether that is within a tenth of 1; `verdicts`, the win rate by each question (Intervals),
-            of a judge that was asked; and `judge`.
+            `repetition` (see `metrics.texts`) and `sentiment` (VADER's, None where that is not installed); `win_rate`
+            and `length_controlled_win_rate` of the side after (Intervals); `difference` of the values and `sentiment`,
+            that of the sentiments (paired Intervals); `length_ratio`, mean length after over before, and
+            `same_length`, whether that is within a tenth of 1; `verdicts`, the win rate by each question (Intervals)
+            of a judge that compares; and `judge`.
         """
+        ids = self.conversation_ids
+        sides = {"before": self.before, "after": self.after}
+        values = {name: [reply.value for reply in side] for name, side in sides.items()}
+        sentiment = {name: _sentiment([reply.text for reply in side]) for name, side in sides.items()}
+        lengths = {name: np.array([words(reply.text) for reply in side]) for name, side in sides.items()}
         result: dict[str, Any] = {"judge": self.judge or (TRUTH if self.true else OWN_REWARD)}
-        sentiment = {name: _sentiment([reply.text for reply in getattr(self, name)]) for name in ("before", "after")}
-        for name, felt in sentiment.items():
-            side = getattr(self, name)
+        for name, side in sides.items():
             texts, recognised = [reply.text for reply in side], [reply.recognised for reply in side]
             repetition = [self_repetition(text, dialogue) for text, dialogue in zip(texts, self.dialogues)]
             result[name] = {
-                "value": bootstrap([reply.value for reply in side], self.conversation_ids),
+                "value": bootstrap(values[name], ids),
                 "recognised": None if None in recognised else float(np.mean(recognised)),
-                "words": float(np.mean([words(text) for text in texts])),
+                "words": float(lengths[name].mean()),
                 "empty": float(np.mean([not text.strip() for text in texts])),
                 "distinct": len(set(texts)) / len(texts),
                 "distinct_1": distinct_ngrams(texts, 1),
                 "distinct_2": distinct_ngrams(texts, 2),
-                "repetition": float(np.nanmean(repetition)) if not np.isnan(repetition).all() else np.nan,
-                "sentiment": None if felt is None else bootstrap(felt, self.conversation_ids),
+                "repetition": mean_of_known(repetition),
+                "sentiment": None if sentiment[name] is None else bootstrap(sentiment[name], ids),
             }
-        length = [np.log([words(reply.text) + 1 for reply in side]) for side in (self.after, self.before)]
-        result["win_rate"] = bootstrap(self.wins, self.conversation_ids)
-        result["length_controlled_win_rate"] = length_controlled_win_rate(
-            self.wins, length[0] - length[1], self.conversation_ids
-        )
-        after, before = ([reply.value for reply in side] for side in (self.after, self.before))
-        result["difference"] = paired_bootstrap(after, before, self.conversation_ids)
-        result["sentiment"] = None
-        if None not in sentiment.values():
-            result["sentiment"] = paired_bootstrap(sentiment["after"], sentiment["before"], self.conversation_ids)
-        result["verdicts"] = None
-        if self.verdicts is not None:
-            result["verdicts"] = {key: bootstrap(each, self.conversation_ids) for key, each in self.verdicts.items()}
+        log_ratio = np.log(lengths["after"] + 1) - np.log(lengths["before"] + 1)
         ratio = result["after"]["words"] / max(result["before"]["words"], 1e-9)
-        return result | {"length_ratio": ratio, "same_length": SAME_LENGTH[0] <= ratio <= SAME_LENGTH[1]}
+        both = None not in sentiment.values()
+        verdicts = {question: bootstrap(verdict, ids) for question, verdict in (self.verdicts or {}).items()}
+        return result | {
+            "win_rate": bootstrap(self.wins, ids),
+            "length_controlled_win_rate": length_controlled_win_rate(self.wins, log_ratio, ids),
+            "difference": paired_bootstrap(values["after"], values["before"], ids),
+            "sentiment": paired_bootstrap(sentiment["after"], sentiment["before"], ids) if both else None,
+            "verdicts": verdicts or None,
+            "length_ratio": ratio,
+            "same_length": SAME_LENGTH[0] <= ratio <= SAME_LENGTH[1],
+        }
+
+
+def compare_policies(
+    before: str | Path,
+    after: str | Path,
+    sessions: Dataset,
+    judge: Callable[[Dialogues, list[str]], list[JudgedReply]],
+    *,
+    true: bool,
+    replies: int,
+    context_messages: int = 8,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    seed: int = 0,
+    **model_kwargs,
+) -> PolicyComparison:
+    """Sample replies of two policies to the same held-out dialogues and judge them.
+
+    Args:
+        before, after: folders or names of the policies.
+        sessions: that neither has learned from.
+        judge: maps dialogues, of full length, and a reply to each to the judged replies.
+        true: whether the judge knows the truth.
+        replies: number of dialogues, drawn by `seed`; all of them if there are fewer.
+        context_messages: messages of a dialogue that a policy reads.
+        max_new_tokens, temperature, seed: see `sample_replies`.
+        model_kwargs: see `load_policy`.
+    """
+    from .policies import HeldOutDialogues, Sampling, open_policy  # loads TRL, which the table of a card does not need
+
+    sampling = Sampling(replies, context_messages, max_new_tokens, temperature, seed)
+    asked = HeldOutDialogues(sessions, sampling)
+    sampled = [asked.sample(*open_policy(policy, **model_kwargs)) for policy in (before, after)]
+    sides = [judge(asked.dialogues, [reply.text for reply in side]) for side in sampled]
+    return PolicyComparison(asked.dialogues, *sides, asked.conversation_ids, true)
+
+
+def judge_by_reward(
+    model: GeliRewardModel, dialogues: Dialogues, replies: Sequence[str], *, rating: bool = False
+) -> list[JudgedReply]:
+    """Judge replies by a reward model, which is no judge of a policy that was trained with it.
+
+    Args:
+        model: the reward model.
+        dialogues: messages before each reply.
+        replies: (dialogues,).
+        rating: give values in units of the score that the model predicts. Default: of the standardised score.
+    """
+    from ..alignment.rewards import GeliReward  # loads PEFT, which the table of a card does not need
+
+    completions = [[{"role": "assistant", "content": reply}] for reply in replies]
+    mean, std = (model.config.score_mean, model.config.score_std) if rating else (0.0, 1.0)
+    values = GeliReward(model).turn_rewards(dialogues, completions)
+    return [JudgedReply(reply, mean + std * value, recognised=None) for reply, value in zip(replies, values)]
 
 
 def policy_table(figures: Mapping[str, Any]) -> str:
-    """The figures of a `PolicyComparison` in Markdown."""
+    """Format the figures of a `PolicyComparison` as a Markdown table with two sentences."""
     table = ["| | value of a reply | recognised | words | distinct |", "| --- | ---: | ---: | ---: | ---: |"]
     for title, side in (("before alignment", figures["before"]), ("after alignment", figures["after"])):
         known = share(side["recognised"])
@@ -139,7 +201,7 @@ def policy_table(figures: Mapping[str, Any]) -> str:
 
 
 def share(value: float | None) -> str:
-    """A share in percent, or that it is missing."""
+    """Format a share in percent; a dash if it is missing."""
     return MISSING if value is None else f"{value:.1%}"
 
 

@@ -1,4 +1,4 @@
-"""How far a policy has gone from the one that it was made of: the KL divergence of their replies."""
+"""KL divergence of a policy's replies from those of its base."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ ESTIMATOR = (
 )
 
 
-def why_not_comparable(
+def reason_incomparable(
     policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: PreTrainedModel, base_tokenizer
 ) -> str | None:
-    """Why two policies have no divergence: they don't choose between the same tokens. None if they do."""
+    """Find the reason why two policies have no divergence: their tokens differ. None if they don't."""
     if tokenizer.get_vocab() != base_tokenizer.get_vocab():
         return "the two policies have different vocabularies, so there is no divergence of their tokens"
-    sizes = [each.get_output_embeddings().weight.shape[0] for each in (policy, base)]
+    sizes = [model.get_output_embeddings().weight.shape[0] for model in (policy, base)]
     if sizes[0] != sizes[1]:
         return f"the two policies choose between {sizes[0]} and {sizes[1]} tokens, so there is no divergence of them"
     return None
@@ -39,38 +39,45 @@ def reply_divergence(
     batch_size: int = 16,
     progress: bool = False,
 ) -> np.ndarray:
-    """The divergence from the base along each reply that the policy sampled, in nats:
+    """KL divergence from the base along each reply that the policy sampled.
 
         sum_t sum_v p(v | prompt, y_<t) (log p(v | prompt, y_<t) - log q(v | prompt, y_<t)),    y ~ p
 
-    with p the policy and q the base, both at the temperature of sampling. Its mean over replies is an unbiased
-    estimate of KL(p || q) of whole replies of at most so many tokens, as that of `log p(y) - log q(y)` is, at a lower
-    variance and never below 0 (Amini, Vieira and Cotterell, arXiv 2504.10637).
+    p is the policy and q the base, both at the temperature of sampling. The mean over replies is an unbiased estimate
+    of KL(p || q) of whole replies, as that of `log p(y) - log q(y)` is, with a lower variance and never below 0.
+
+    Reference: Amini, Vieira and Cotterell, "Better Estimation of the KL Divergence Between Language Models", arXiv
+    2504.10637.
 
     Args:
-        policy, base: on the same vocabulary, see `why_not_comparable`.
+        policy, base: on the same vocabulary, see `reason_incomparable`.
         replies: of the policy.
-        temperature: at which they were sampled; of greedy replies, 0, it is the divergence at temperature 1.
+        temperature: of sampling; of greedy replies, 0, it is the divergence at temperature 1.
         batch_size: replies that are read together.
+        progress: show a progress bar.
 
     Returns:
-        (replies,), float64, 0 of a reply without a token.
+        (replies,), float64, in nats; 0 of a reply without a token.
+
+    Example:
+        >>> reply_divergence(base, base, sample_replies(base, tokenizer, prompts)).max()
+        0.0
     """
     policy.eval()
     base.eval()
     result = np.zeros(len(replies))
     order = sorted(range(len(replies)), key=lambda index: len(replies[index].prompt_ids + replies[index].token_ids))
-    starts = range(0, len(order), batch_size)
-    for first in tqdm(starts, desc="Measuring the divergence", unit="batch", disable=not progress):
-        chosen = [replies[index] for index in order[first : first + batch_size]]
-        rows = [torch.tensor(reply.prompt_ids + reply.token_ids) for reply in chosen]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # whatever pads: it is masked, and comes after
+    batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    for batch in tqdm(batches, desc="Measuring the divergence", unit="batch", disable=not progress):
+        rows = [torch.tensor(replies[index].prompt_ids + replies[index].token_ids) for index in batch]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, T); padding is masked, and comes after
         length = torch.tensor([len(row) for row in rows])
         mask = (torch.arange(ids.shape[1]) < length[:, None]).long()
-        said = [_logits(model, ids, mask) for model in (policy, base)]
-        for row, (index, reply) in enumerate(zip(order[first : first + batch_size], chosen)):
+        both_logits = [_logits(model, ids, mask) for model in (policy, base)]  # (B, T, vocabulary) each
+        for row, index in enumerate(batch):
+            reply = replies[index]
             places = slice(len(reply.prompt_ids) - 1, len(reply.prompt_ids) + len(reply.token_ids) - 1)
-            p, q = (_log_probabilities(logits[row, places], temperature) for logits in said)
+            p, q = (_log_probabilities(logits[row, places], temperature) for logits in both_logits)
             result[index] = (p.exp() * (p - q)).sum().item()
     return result
 

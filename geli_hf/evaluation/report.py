@@ -1,4 +1,4 @@
-"""What a run leaves to read: metrics.json, pictures, report.md, and a summary of a few lines."""
+"""Report of a training run: metrics.json, pictures, report.md, and a summary of a few lines."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ from .comparison import PolicyComparison, policy_table, share
 
 THIS_MODEL = "this reward model"
 EXAMPLES = 4
+CONVERSATIONS_NEEDED = 20  # below, a bootstrap over conversations is not reliable
+WITHIN_SESSIONS = (
+    "Within-session figures compare turns of the same session, so who rates high does not matter to them. A good "
+    "local difference by itself proves nothing: a reward that copies the signal has one."
+)
 
 
 def write_report(
@@ -31,99 +36,99 @@ def write_report(
     rows: Mapping[str, Mapping[str, Any]],
     comparison: PolicyComparison | None,
 ) -> None:
-    """Write everything that there is to see of a run into its folder, `report.md` last.
+    """Write figures, pictures and texts of a run into its folder, `report.md` last.
 
     Args:
         folder: of the run; `reward_history.json` and `policy_history.json` in it are drawn.
         settings: of the run.
-        sizes: sessions in each part of the data.
+        sizes: number of sessions in each part of the data.
         test: held-out Session rows.
         model: the reward model.
         rewards: turn rewards of the test sessions by the name of the method, `THIS_MODEL` first.
         rows: figures of each method, see `evaluate_rewards`.
-        comparison: replies of the policy before and after, if there is one.
+        comparison: replies of the policy before and after alignment, if there is a policy.
     """
-    mine = rewards[THIS_MODEL]
+    own_rewards = rewards[THIS_MODEL]
     rated = "turn_rating" in test.column_names
     policy = comparison.figures() if comparison else None
     metrics = {"settings": settings, "sessions": sizes, "reward": rows, "policy": policy}
-    _write(folder / "metrics.json", json.dumps(as_json(metrics), indent=1))
-    # For figures over several runs: what the intervals were made of.
-    values: dict[str, dict] = {}
+    write_text(folder / "metrics.json", json.dumps(as_json(metrics), indent=1))
+    values: dict[str, dict] = {}  # behind the intervals, to pool several runs
+    pictures = {"session.png": "A held-out session, and the reward of each turn"}
+    shown = telling_sessions(own_rewards)[0]
+    plots.plot_session(test[shown], own_rewards[shown], folder / "session.png", model.config.reward_quantiles)
     if rated:
-        each = {name: spearman_per_session(turns, test["turn_rating"]).tolist() for name, turns in rewards.items()}
-        values["within_session_spearman"] = {"conversation_id": test["conversation_id"][:], **each}
-    if comparison:
-        values["policy"] = {"conversation_id": list(comparison.conversation_ids)}
-        for side in ("before", "after"):
-            values["policy"][side] = [reply.value for reply in getattr(comparison, side)]
-    _write(folder / "values.json", json.dumps(as_json(values)))
-
-    pictures = {}
-    shown = telling_sessions(mine)[0]
-    plots.plot_session(test[shown], mine[shown], folder / "session.png", model.config.reward_quantiles)
-    pictures["session.png"] = "A held-out session, and the reward of each turn"
-    if rated:
-        plots.plot_rewards_against_truth(mine, test["turn_rating"], folder / "rewards_against_truth.png")
+        within = {name: spearman_per_session(turns, test["turn_rating"]) for name, turns in rewards.items()}
+        values["within_session_spearman"] = {"conversation_id": test["conversation_id"][:], **within}
+        plots.plot_rewards_against_truth(own_rewards, test["turn_rating"], folder / "rewards_against_truth.png")
         pictures["rewards_against_truth.png"] = "Predicted rewards against the truth"
-        within = {name: row["within_session_spearman"] for name, row in rows.items()}
-        plots.plot_comparison(within, folder / "methods.png")
+        intervals = {name: row["within_session_spearman"] for name, row in rows.items()}
+        plots.plot_comparison(intervals, folder / "methods.png")
         pictures["methods.png"] = "Within-session Spearman of each method"
-    if (folder / "reward_history.json").exists():
-        plots.plot_training(json.loads((folder / "reward_history.json").read_text()), folder / "training.png")
-        pictures["training.png"] = "Training of the reward model"
-    if (folder / "policy_history.json").exists():
-        plots.plot_alignment(json.loads((folder / "policy_history.json").read_text()), folder / "alignment.png")
-        pictures["alignment.png"] = "Alignment of the policy"
+    for history, plot, name, title in (
+        ("reward_history.json", plots.plot_training, "training.png", "Training of the reward model"),
+        ("policy_history.json", plots.plot_alignment, "alignment.png", "Alignment of the policy"),
+    ):
+        if (folder / history).exists():
+            plot(json.loads((folder / history).read_text()), folder / name)
+            pictures[name] = title
     if comparison:
         before, after = ([reply.value for reply in side] for side in (comparison.before, comparison.after))
+        values["policy"] = {"conversation_id": list(comparison.conversation_ids), "before": before, "after": after}
         plots.plot_replies(before, after, folder / "replies.png", judge=policy["judge"])
         pictures["replies.png"] = f"Value of the policy's replies, judged by {policy['judge']}"
-
-    summary = _summary(folder, rows, policy)
-    _write(folder / "summary.txt", summary)
+    write_text(folder / "values.json", json.dumps(as_json(values)))
+    write_text(folder / "summary.txt", _summary(folder, rows, policy))
     parts = [
         f"# {folder.name}: one rating in, a reward for every turn out",
         ", ".join(f"{count} sessions to {part}" for part, count in sizes.items()) + ".",
         "## The reward model",
         markdown_table(rows),
-        "Intervals are 95 % bootstrap intervals over conversations. Within-session figures compare turns of the same "
-        "session, so who rates high does not matter to them; a good local difference by itself proves nothing. The "
-        "row *next-turn sentiment* sees the listener's reaction, which the reward of a policy may not.",
+        f"Intervals are 95 % bootstrap intervals over conversations. {WITHIN_SESSIONS} The row *next-turn sentiment* "
+        "sees the listener's reaction, which the reward of a policy may not.",
         *(_policy_section(policy, comparison) if comparison else []),
         "## Pictures",
         *(f"{title}:\n\n![{title}]({name})" for name, title in pictures.items()),
     ]
-    _write(folder / "report.md", "\n\n".join(parts) + "\n")
+    write_text(folder / "report.md", "\n\n".join(parts) + "\n")
 
 
-def _write(file: Path, text: str) -> None:
+def write_text(file: Path, text: str) -> None:
+    """Write a file, of which no part is left if the write is interrupted."""
     with whole(file) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
 
 
 def telling_sessions(rewards: Sequence[Sequence[float]]) -> list[int]:
-    """Sessions of ordinary length first, and of these first those whose rewards vary most: there is much to see."""
-    lengths = np.array([len(each) for each in rewards])
+    """Order sessions for a picture: those of ordinary length first, and of these first those whose rewards vary most.
+
+    Args:
+        rewards: one array (turns,) per session.
+    """
+    lengths = np.array([len(turns) for turns in rewards])
     ordinary = np.abs(lengths - np.median(lengths)) <= 2
-    spread = np.where(ordinary, [np.std(each) for each in rewards], -1)
+    spread = np.where(ordinary, [np.std(turns) for turns in rewards], -1)
     return np.argsort(-spread, kind="stable").tolist()
 
 
-def _policy_section(policy: Mapping[str, Any], comparison: PolicyComparison) -> list[str]:
-    gains = np.array([a.value - b.value for a, b in zip(comparison.after, comparison.before)])
-    order = np.random.default_rng(0).permutation(len(gains))[:EXAMPLES]
+def example_replies(comparison: PolicyComparison, count: int) -> list[str]:
+    """Format replies before and after alignment to some dialogues, drawn at random, as Markdown quotes."""
+    order = np.random.default_rng(0).permutation(len(comparison.dialogues))[:count]
     examples = []
     for index in order:
-        heard = comparison.dialogues[index][-1]["content"]
-        before, after = comparison.before[index], comparison.after[index]
-        examples.append(
-            f"> **User:** {_one_line(heard)}  \n> **Before ({before.value:+.2f}):** {_one_line(before.text)}  \n"
-            f"> **After ({after.value:+.2f}):** {_one_line(after.text)}"
-        )
+        lines = [f"> **User:** {_one_line(comparison.dialogues[index][-1]['content'])}"]
+        for title, reply in (("Before", comparison.before[index]), ("After", comparison.after[index])):
+            value = "" if np.isnan(reply.value) else f" ({reply.value:+.2f})"
+            lines.append(f"> **{title}{value}:** {_one_line(reply.text)}")
+        examples.append("  \n".join(lines))
+    return examples
+
+
+def _policy_section(policy: Mapping[str, Any], comparison: PolicyComparison) -> list[str]:
+    examples = example_replies(comparison, EXAMPLES)
     return [
         "## The policy",
-        f"Replies to {len(gains)} held-out dialogues, judged by {policy['judge']}.",
+        f"Replies to {len(comparison.dialogues)} held-out dialogues, judged by {policy['judge']}.",
         policy_table(policy),
         f"{len(examples)} of them, drawn at random:",
         *examples,
@@ -138,11 +143,9 @@ def _summary(folder: Path, rows: Mapping[str, Mapping[str, Any]], policy: Mappin
     width = max(map(len, rows))
     lines = ["", f"{'':{width}}  within-session Spearman    global loss (floor)"]
     for name, row in rows.items():
-        loss = row["global_loss"].estimate
-        shown = f"{loss:.3f} ({row['global_loss_floor']:.3f})" if loss == loss else "-"
-        within = row["within_session_spearman"]
-        within = str(within) if within.estimate == within.estimate else "-"
-        lines.append(f"{name:{width}}  {within:25}  {shown}")
+        loss, within = row["global_loss"].estimate, row["within_session_spearman"]
+        shown = "-" if np.isnan(loss) else f"{loss:.3f} ({row['global_loss_floor']:.3f})"
+        lines.append(f"{name:{width}}  {'-' if np.isnan(within.estimate) else str(within):25}  {shown}")
     if policy:
         before, after = policy["before"], policy["after"]
         lines += [

@@ -1,7 +1,8 @@
-"""How well turn rewards attribute: metrics with intervals, trivial baselines, tables, and pictures (`.plots`)."""
+"""Metrics of turn rewards with intervals, trivial baselines, tables and pictures. This room knows no model."""
 
 from .baselines import TURN_BASELINES
-from .metrics import Interval, bootstrap, paired_bootstrap
+from .intervals import Interval
+from .metrics import bootstrap, paired_bootstrap
 from .table import as_json, evaluate_rewards, markdown_table
 
 __all__ = [

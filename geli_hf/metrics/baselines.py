@@ -1,7 +1,7 @@
-"""Rows that every table prints: what turn rewards are worth that know nothing of the method.
+"""Baselines that every table prints: turn rewards that need no learning.
 
-Each takes Session rows and returns one array per session, with one value per assistant turn. A reward model that does
-not beat the length of a turn or its place has learned nothing worth a policy.
+Each takes Session rows and returns one array (turns,) per session, one value per assistant turn. A reward model that
+does not beat the length or the position of a turn has learned nothing worth a policy.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from ..sessions import Session, assistant_turns
 
 
 def uniform(sessions: Iterable[Session]) -> list[np.ndarray]:
-    """The session's own score for each of its turns: knows all about the session and nothing about its turns."""
+    """Reward every turn with the score of its session, in units of the score; NaN without a score."""
     return [np.full(len(assistant_turns(session["messages"])), session["score"], float) for session in sessions]
 
 
 def log_length(sessions: Iterable[Session]) -> list[np.ndarray]:
-    """Natural logarithm of the number of words, words being what white space separates."""
+    """Reward a turn with the natural logarithm of its number of words, which white space separates."""
     return [np.log([max(len(content.split()), 1) for content in _turns(session)]) for session in sessions]
 
 
 def position(sessions: Iterable[Session]) -> list[np.ndarray]:
-    """Index of the turn among the assistant's turns of the session, from 0."""
+    """Reward a turn with its index among the assistant's turns of the session, from 0."""
     return [np.arange(len(assistant_turns(session["messages"])), dtype=float) for session in sessions]
 
 
 def next_turn_sentiment(sessions: Iterable[Session]) -> list[np.ndarray]:
-    """VADER's compound sentiment, from -1 to 1, of the user message that follows the turn (English only).
+    """Reward a turn with the compound sentiment, from -1 to 1, of the user message that follows (English only).
 
-    It sees the reaction, which a policy's reward may not. NaN where the session ends with the turn: there was no
-    reaction, which is not a neutral one.
+    It sees the reaction, which a policy's reward may not. NaN where the session ends with the turn: no reaction is not
+    a neutral one. Reference: Hutto and Gilbert, "VADER", ICWSM 2014.
 
     Raises:
         ImportError: without the package vaderSentiment.
@@ -43,12 +43,12 @@ def next_turn_sentiment(sessions: Iterable[Session]) -> list[np.ndarray]:
 
 
 def mean_score(scores: Sequence[float]) -> float:
-    """The mean of the training scores, NaN left out: the constant that is hardest to beat in squared error."""
+    """Compute the mean of the training scores, (sessions,), NaN left out: the best constant in squared error."""
     return float(np.mean(_known(scores)))
 
 
 def mode_score(scores: Sequence[float]) -> float:
-    """The most frequent training score, NaN left out; the lowest of several."""
+    """Find the most frequent training score of (sessions,), NaN left out; the lowest of several."""
     values, counts = np.unique(_known(scores), return_counts=True)
     return float(values[counts.argmax()])
 

@@ -1,7 +1,7 @@
 """Pictures for a report: a session's rewards turn by turn, rewards against the truth, training, methods, replies.
 
-Every function writes a PNG and returns the `matplotlib.figure.Figure`. Nothing here touches pyplot, so that no global
-state or display is needed and a server can draw in threads.
+Every function writes a PNG and returns the `matplotlib.figure.Figure`. Nothing here touches pyplot, which keeps global
+state and needs a display, so a server can draw in threads.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from ..plotting import (
     style,
 )
 from ..sessions import Session
-from .metrics import Interval, PerTurn
+from .intervals import Interval
+from .ranks import PerTurn
 
 MAX_LINES = 8  # of one message in `plot_session`
 
@@ -46,14 +47,18 @@ def plot_session(
     *,
     max_messages: int = 24,
 ) -> Figure:
-    """A dialogue as text, with a bar beside each turn of the assistant: blue above 0, red below.
+    """Draw a dialogue as text, with a bar beside each turn of the assistant: blue above 0, red below.
 
     Args:
         session: a Session row.
-        turn_rewards: one reward per assistant turn, in units of the standardised score.
-        quantiles: quantiles 0..100 % of the rewards of the training turns (`config.reward_quantiles`); with them each
-            bar says how many training turns it beats, and the colours have the same scale in every picture.
-        max_messages: longer sessions show their first so many messages and say so.
+        turn_rewards: (turns,), one reward per assistant turn, in units of the standardised score.
+        path: of the PNG.
+        quantiles: (101,), quantiles 0..100 % of the rewards of the training turns (`config.reward_quantiles`). With
+            them each bar says how many training turns it beats, and all pictures share one scale of colours.
+        max_messages: a longer session is cut after so many messages, and the picture says so.
+
+    Raises:
+        ValueError: there is not one reward per assistant turn.
     """
     messages = session["messages"][:max_messages]
     known = np.asarray(turn_rewards, float)
@@ -131,10 +136,11 @@ def plot_session(
 
 
 def plot_rewards_against_truth(rewards: PerTurn, ratings: PerTurn, path: str | Path) -> Figure:
-    """Predicted reward against the true (or human) value of each turn, with means and intervals over turns.
+    """Draw the predicted reward against the true (or human) value of each turn, with means and intervals over turns.
 
     Args:
-        rewards, ratings: one array per session; turns without a rating are left out.
+        rewards, ratings: one array (turns,) per session; turns without a rating are left out.
+        path: of the PNG.
     """
     x, y = (np.concatenate([np.zeros(0), *side]) for side in (ratings, rewards))
     known = np.isfinite(x) & np.isfinite(y)
@@ -165,10 +171,11 @@ def plot_rewards_against_truth(rewards: PerTurn, ratings: PerTurn, path: str | P
 
 
 def plot_training(history: Sequence[Mapping[str, float]], path: str | Path) -> Figure:
-    """Loss, global loss over its floor, local difference and within-session Spearman, epoch by epoch.
+    """Draw loss, global loss over its floor, local difference and within-session Spearman by epoch.
 
     Args:
         history: `trainer.state.log_history` of one stage.
+        path: of the PNG.
     """
     panels = {
         "Loss": ({"loss": ("training", BLUE, "-"), "eval_loss": ("held out", RED, "-")}, "loss"),
@@ -183,10 +190,11 @@ def plot_training(history: Sequence[Mapping[str, float]], path: str | Path) -> F
 
 
 def plot_alignment(history: Sequence[Mapping[str, float]], path: str | Path) -> Figure:
-    """Reward, distance from the fine-tuned policy, entropy and length of the replies, step by step.
+    """Draw reward, KL from the fine-tuned policy, entropy and length of the replies by step.
 
     Args:
         history: `trainer.state.log_history` of TRL's GRPOTrainer or RLOOTrainer with a `GeliReward`.
+        path: of the PNG.
     """
     panels = {
         "Reward of a reply": ({"geli/turn_reward_mean": ("", BLUE, "-")}, "units of the standardised score"),
@@ -198,7 +206,7 @@ def plot_alignment(history: Sequence[Mapping[str, float]], path: str | Path) -> 
 
 
 def _curves(title: str, panels: Mapping, history: Sequence[Mapping[str, float]], over: str) -> Figure:
-    """Two by two panels, {title: ({key of the log: (label, colour, dashes)}, unit)}, over the log's key `over`."""
+    """Draw 2 x 2 panels, {title: ({key of the log: (label, colour, dashes)}, unit)}, over the log's key `over`."""
     figure = Figure(figsize=(9, 6), dpi=DPI, layout="constrained")
     figure.suptitle(title, fontsize=12, fontweight="bold")
     for axes, (name, (curves, unit)) in zip(figure.subplots(2, 2).flat, panels.items()):
@@ -227,12 +235,15 @@ def plot_comparison(
     seeing: Collection[str] = (),
     shuffled: Mapping[str, Sequence[float]] | None = None,
 ) -> Figure:
-    """Estimates side by side with their 95 % intervals, first row on top; a dotted line marks `reference`.
+    """Draw a forest plot: estimates with their 95 % intervals, the first row on top.
 
     Args:
         rows: name -> estimate: blue above `reference`, red below, grey where the interval holds it.
+        path: of the PNG.
+        label: the title.
+        reference: value of the dotted line.
         seeing: rows that read the listener's reaction; their markers are hollow.
-        shuffled: controls -> the figure of each fit to shuffled scores, a tick each; grey whatever the interval is.
+        shuffled: controls -> the figure of each fit to shuffled scores, a tick each; always grey.
     """
     shuffled = shuffled or {}
     figure, axes = new_figure(5.4 + 0.07 * max(map(len, rows), default=0), 1.3 + 0.36 * len(rows))
@@ -271,7 +282,14 @@ def plot_replies(
     names: tuple[str, str] = ("before (SFT)", "after (aligned)"),
     judge: str = "true turn values",
 ) -> Figure:
-    """Distribution of the value of a policy's replies before and after alignment, with both means."""
+    """Draw the distribution of the value of a policy's replies before and after alignment, with both means.
+
+    Args:
+        before, after: (replies,), in the judge's units.
+        path: of the PNG.
+        names: of the two sides.
+        judge: for the title.
+    """
     figure, axes = new_figure(7, 4.2)
     title = f"The policy's replies, judged by {judge}"
     axes.set(title=title, xlabel="value of a reply", ylabel="share of replies (%)")
@@ -300,15 +318,16 @@ def plot_over_optimisation(
     chosen: str | None = None,
     known: bool = True,
 ) -> Figure:
-    """Win rates over the base by a judge and by the reward that was trained for, over the divergence from the base.
+    """Draw win rates over the base, by a judge and by the reward that was trained for, over the KL from the base.
 
     Where the reward goes on rising and the judge does not, the policy learns to please the reward alone (Gao, Schulman
     and Hilton, "Scaling Laws for Reward Model Overoptimization", ICML 2023, arXiv 2210.10760).
 
     Args:
         judged, rewarded: checkpoint -> KL in nats per reply, and its win rate with interval. `rewarded` may be empty.
+        path: of the PNG.
         chosen: the checkpoint to mark.
-        known: whether the divergence is; without it they stand in their order.
+        known: the KL is known; without it the abscissa is the order of the checkpoints.
     """
     figure, axes = new_figure(7.4, 4.6)
     axes.set(
@@ -347,7 +366,7 @@ def plot_over_optimisation(
 
 
 def _wrap(text: str, pixels: float, renderer: Any, font: FontProperties) -> list[str]:
-    """Lines no wider than `pixels` in this font: characters are not of one width, least of all across scripts."""
+    """Wrap into lines no wider than `pixels` in this font, since characters differ in width across scripts."""
     text = printable(text)[: MAX_LINES * 110]
     for width in range(100, 8, -4):
         lines = textwrap.wrap(text, width, max_lines=MAX_LINES, placeholder=" …")

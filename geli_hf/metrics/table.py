@@ -1,9 +1,9 @@
-"""One row of figures per way to reward turns, and the table that sets them side by side."""
+"""Figures of a method of attribution, and the Markdown table that compares methods."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from datasets import Dataset
 from ..sessions import Session, assistant_turns
 from . import metrics
 from .baselines import log_length, position
-from .metrics import Interval
+from .intervals import Interval, mean_of_known
 from .within import kendall_per_session, partial_spearman_per_session
 
 COLUMNS = {
@@ -40,40 +40,29 @@ def evaluate_rewards(
     sessions: Dataset | Sequence[Session],
     turn_rewards: metrics.PerTurn,
     predicted_scores: Sequence[float] | None,
-    train_mean: float,
-    *,
-    feedback: str | None = None,
-    feedback_threshold: float = 0.0,
-    resamples: int = metrics.RESAMPLES,
-    seed: int = 0,
+    train_mean: float | Sequence[float],
+    **options: Any,
 ) -> dict[str, Any]:
-    """All metrics of one way to reward turns, with 95 % intervals over conversations.
+    """Compute all metrics of one method, with 95 % intervals over conversations.
 
     Args:
-        sessions: rows of the held-out sessions; `turn_rating`, `feedback` and scores may be absent.
-        turn_rewards: one array per session, one reward per assistant turn.
-        predicted_scores: (sessions,), in units of the score. None for a way that predicts none: it then has no global
-            loss, and its session Spearman is that of its mean reward.
-        train_mean: mean score of the training sessions, for the floor of the global loss.
-        feedback: name of the signal for the local difference; by default the first one that the sessions carry.
-        feedback_threshold: feedback above it is positive, see `metrics.local_difference`.
+        sessions: held-out Session rows; `turn_rating`, `feedback` and scores may be absent.
+        turn_rewards: one array (turns,) per session, one reward per assistant turn.
+        predicted_scores: (sessions,), in units of the score. None for a method that predicts none: it then has no
+            global loss, and its session Spearman is that of its mean reward.
+        train_mean: mean score of the training sessions, for the floor of the global loss; out of fold, (sessions,).
+        options: `feedback`, `feedback_threshold`, `resamples` and `seed` of `evaluate_runs`.
 
     Returns:
-        `Interval`s for within_session_spearman, the same with length or position held fixed (spearman_given_length,
-        spearman_given_position), within_session_auc, within_session_kendall, session_spearman, global_loss,
-        local_difference and local_difference_sd, a float for global_loss_floor, `sessions` (their number), and
-        `missing`, which says why a figure is NaN.
+        See `evaluate_runs`.
+
+    Example:
+        >>> figures = evaluate_rewards(test, TURN_BASELINES["log length"](test), None, train_mean)
+        >>> print(figures["within_session_spearman"])
+        0.274 [0.250, 0.300]
     """
-    return evaluate_runs(
-        sessions,
-        [turn_rewards],
-        None if predicted_scores is None else [predicted_scores],
-        [train_mean],
-        feedback=feedback,
-        feedback_threshold=feedback_threshold,
-        resamples=resamples,
-        seed=seed,
-    )
+    predicted = None if predicted_scores is None else [predicted_scores]
+    return evaluate_runs(sessions, [turn_rewards], predicted, [train_mean], **options)
 
 
 def evaluate_runs(
@@ -87,21 +76,30 @@ def evaluate_runs(
     resamples: int = metrics.RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """As `evaluate_rewards`, of the mean over several runs of one way on the same sessions.
+    """Compute all metrics of a method as means over several runs on the same sessions.
 
     Args:
+        sessions: held-out Session rows.
         runs: the turn rewards of each run. A conversation is drawn with its rewards in all runs.
         predicted_scores: (runs, sessions), or None.
-        train_means: of each run the mean score of its training sessions; or, out of fold, one for each session.
+        train_means: per run, the mean score of the training sessions; or, out of fold, (sessions,).
+        feedback: name of the signal for the local difference. Default: the first that the sessions carry.
+        feedback_threshold: feedback above it is positive, see `metrics.local_difference`.
+        resamples, seed: of the bootstrap.
+
+    Returns:
+        `Interval`s under each key of `WITHIN`, session_spearman, global_loss, local_difference and
+        local_difference_sd; a float under global_loss_floor; `sessions`, their number; and `missing`, the reason for
+        each figure that is NaN.
+
+    Raises:
+        ValueError: rewards or scores are not those of the sessions, or no session carries the feedback.
     """
-    turns = [len(assistant_turns(messages)) for messages in _column(sessions, "messages")]
-    for rewards in runs:
-        _check(sessions, rewards, turns)
     conversations = _column(sessions, "conversation_id")
     scores = np.asarray(_column(sessions, "score"), float)
     draw = {"resamples": resamples, "seed": seed}
-    row: dict[str, Any] = {"sessions": len(turns)}
-    missing = dict.fromkeys(WITHIN, _why_nothing_within(turn_ratings(sessions)))
+    row: dict[str, Any] = {"sessions": len(scores)}
+    missing = dict.fromkeys(WITHIN, _reason_without_ranking(turn_ratings(sessions)))
 
     values = values_per_session(sessions, runs, predicted_scores)
     for key in (*WITHIN, "global_loss"):
@@ -109,25 +107,18 @@ def evaluate_runs(
     row["global_loss_floor"] = float(np.mean([metrics.global_loss_floor(scores, mean) for mean in train_means]))
     missing["global_loss_floor"] = "no session with a score, or no mean of training scores"
     if predicted_scores is None:
-        whole = [[_nanmean(turn) for turn in rewards] for rewards in runs]
+        predicted_scores = [[mean_of_known(turns) for turns in rewards] for rewards in runs]
         missing["global_loss"] = "predicts no session score"
     else:
-        whole = predicted_scores
         missing["global_loss"] = "no session with a score and a prediction"
-    row["session_spearman"] = metrics.session_spearman_interval(whole, scores, conversations, **draw)
-    rewarded = np.isfinite(np.asarray(whole, float)).any()
+    row["session_spearman"] = metrics.session_spearman_interval(predicted_scores, scores, conversations, **draw)
+    rewarded = np.isfinite(np.asarray(predicted_scores, float)).any()
     missing["session_spearman"] = "no two sessions with different scores" if rewarded else "no session with a reward"
 
-    signals = _column(sessions, "feedback")
-    name = feedback or next((name for signal in signals for name in signal or ()), None)
-    if feedback and not any(feedback in (signal or ()) for signal in signals):
-        known = sorted({name for signal in signals for name in signal or ()})
-        raise ValueError(f"feedback: expected one of {', '.join(known) or 'none at all'}, found {feedback!r}")
-    felt = [(signal or {}).get(name) for signal in signals]
-    felt = [np.full(count, np.nan) if values is None else values for values, count in zip(felt, turns)]
+    name, signal = _signal(sessions, feedback)
     for key, in_deviations in (("local_difference", False), ("local_difference_sd", True)):
         options = {"threshold": feedback_threshold, "in_deviations": in_deviations, **draw}
-        row[key] = metrics.local_difference_interval(runs, felt, conversations, **options)
+        row[key] = metrics.local_difference_interval(runs, signal, conversations, **options)
         missing[key] = f"no turns both with and without positive feedback {name!r}" if name else "no feedback"
     if not math.isnan(row["local_difference"].estimate):
         missing["local_difference_sd"] = "the reward is the same for every observed turn"
@@ -141,72 +132,80 @@ def values_per_session(
     runs: Sequence[metrics.PerTurn],
     predicted_scores: Sequence[Sequence[float]] | None,
 ) -> dict[str, np.ndarray]:
-    """(sessions,) under each key of `WITHIN` and "global_loss": means over the runs, for paired differences.
+    """Compute the figures that are means over sessions, session by session, for paired differences.
 
-    NaN where a figure is undefined; see `evaluate_runs` for the arguments.
+    Args:
+        sessions, runs, predicted_scores: see `evaluate_runs`.
+
+    Returns:
+        (sessions,) under each key of `WITHIN` and "global_loss", means over the runs; NaN where undefined.
     """
-    turns = [len(assistant_turns(messages)) for messages in _column(sessions, "messages")]
     ratings = turn_ratings(sessions)
     messages = [{"messages": each} for each in _column(sessions, "messages")]
     length, place = log_length(messages), position(messages)
-    per_session: dict[str, Callable[[metrics.PerTurn], np.ndarray]] = {
-        "within_session_spearman": lambda rewards: metrics.spearman_per_session(rewards, ratings),
-        "within_session_auc": lambda rewards: metrics.auc_per_session(rewards, ratings),
-        "within_session_kendall": lambda rewards: kendall_per_session(rewards, ratings),
-        "spearman_given_length": lambda rewards: partial_spearman_per_session(rewards, ratings, length),
-        "spearman_given_position": lambda rewards: partial_spearman_per_session(rewards, ratings, place),
+    values = {
+        "within_session_spearman": [metrics.spearman_per_session(run, ratings) for run in runs],
+        "within_session_auc": [metrics.auc_per_session(run, ratings) for run in runs],
+        "within_session_kendall": [kendall_per_session(run, ratings) for run in runs],
+        "spearman_given_length": [partial_spearman_per_session(run, ratings, length) for run in runs],
+        "spearman_given_position": [partial_spearman_per_session(run, ratings, place) for run in runs],
     }
-    values = {key: np.mean([of(rewards) for rewards in runs], axis=0) for key, of in per_session.items()}
     scores = np.asarray(_column(sessions, "score"), float)
-    predicted = [np.full(len(turns), np.nan)] if predicted_scores is None else predicted_scores
-    errors = [metrics.squared_error_per_session(run, scores) for run in predicted]
-    return values | {"global_loss": np.mean(errors, axis=0)}
+    predicted = [np.full(len(scores), np.nan)] if predicted_scores is None else predicted_scores
+    values["global_loss"] = [metrics.squared_error_per_session(run, scores) for run in predicted]
+    return {key: np.mean(per_run, axis=0) for key, per_run in values.items()}
 
 
 def turn_ratings(sessions: Dataset | Sequence[Session]) -> list[Sequence[float]]:
-    """The turn ratings of every session, NaN where there are none."""
+    """List the turn ratings of every session, NaN where there are none."""
     return [
         np.full(len(assistant_turns(messages)), np.nan) if ratings is None else ratings
         for messages, ratings in zip(_column(sessions, "messages"), _column(sessions, "turn_rating"))
     ]
 
 
+def aligned_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a Markdown table with columns aligned as text, the first to the left and the others to the right.
+
+    Args:
+        titles: of the columns.
+        rows: one cell per column each.
+    """
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (titles, *rows)]
+    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(titles))]
+    lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    return "\n".join(
+        "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in lines
+    )
+
+
 def markdown_table(rows: Mapping[str, Mapping[str, Any]], *, columns: Mapping[str, str] = COLUMNS) -> str:
-    """An aligned Markdown table of rows of `evaluate_rewards`, with a note for each kind of missing figure.
+    """Format rows of `evaluate_rewards` as an aligned Markdown table, with a note for each kind of missing figure.
 
     Args:
         rows: name of the row -> its figures (an `Interval`, a float or a whole number); or the reason, under
             `not_run`, why there are none.
         columns: key of the figure -> title, in order.
     """
-    lines = [["", *columns.values()]]
+    lines = []
     notes: dict[str, list[str]] = {}
     for name, row in rows.items():
-        cells = [name.replace("|", "\\|")]
         if "not_run" in row:
-            lines.append([*cells, NOT_RUN, *[""] * (len(columns) - 1)])
+            lines.append([name, NOT_RUN, *[""] * (len(columns) - 1)])
             notes.setdefault(f"{NOT_RUN}: {row['not_run']}", []).append(name)
             continue
-        for key in columns:
-            value = row[key]
-            if math.isnan(_estimate(value)):
-                cells.append(MISSING)
-                notes.setdefault(f"{columns[key]}: {row['missing'][key]}", []).append(name)
-            else:
-                cells.append(f"{value:.3f}" if isinstance(value, float) else str(value))
-        lines.append(cells)
-    widths = [max(3, *(len(line[index]) for line in lines)) for index in range(len(columns) + 1)]
-    lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
-    text = [
-        "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in lines
-    ]
-    text += [""] if notes else []
+        absent = [key for key in columns if math.isnan(_estimate(row[key]))]
+        for key in absent:
+            notes.setdefault(f"{columns[key]}: {row['missing'][key]}", []).append(name)
+        shown = {key: f"{row[key]:.3f}" if isinstance(row[key], float) else str(row[key]) for key in columns}
+        lines.append([name, *(shown | dict.fromkeys(absent, MISSING)).values()])
+    text = [aligned_table(["", *columns.values()], lines), *[""] * bool(notes)]
     run = [name for name, row in rows.items() if "not_run" not in row]
     for reason, names in notes.items():
         others = [name for name in run if name not in names]
         if reason.startswith(NOT_RUN):
             text.append(f"{reason} ({'; '.join(names)}).  ")
-        elif len(names) > 3 * len(others):  # as long a list as the table has rows says less than its exceptions
+        elif len(names) > 3 * len(others):  # a list as long as the table has rows says less than its exceptions
             exceptions = f" (all but {'; '.join(others)})" if others else ""
             text.append(f"{MISSING} {reason}{exceptions}.  ")
         else:
@@ -215,7 +214,7 @@ def markdown_table(rows: Mapping[str, Mapping[str, Any]], *, columns: Mapping[st
 
 
 def as_json(value: Any) -> Any:
-    """The figures of a row, or of a dict of rows, as plain JSON: intervals by name, NaN (which JSON lacks) as null."""
+    """Convert figures to plain JSON: intervals by name, NaN (which JSON lacks) to null."""
     if isinstance(value, Interval):
         return as_json(value._asdict())
     if isinstance(value, Mapping):
@@ -233,18 +232,21 @@ def _column(sessions: Dataset | Iterable[Session], name: str) -> list[Any]:
     return [session.get(name) for session in sessions]
 
 
-def _check(sessions: Dataset | Sequence[Session], turn_rewards: metrics.PerTurn, turns: Sequence[int]) -> None:
-    if len(turn_rewards) != len(turns):
-        raise ValueError(f"turn_rewards: expected one array per session, {len(turns)}, found {len(turn_rewards)}")
-    for row, (rewards, count) in enumerate(zip(turn_rewards, turns)):
-        if len(rewards) != count:
-            raise ValueError(
-                f"turn_rewards, row {row} ({sessions[row]['session_id']!r}): expected one reward per assistant turn, "
-                f"{count}, found {len(rewards)}"
-            )
+def _signal(sessions: Dataset | Sequence[Session], feedback: str | None) -> tuple[str | None, list[Any]]:
+    """Name and values of a signal, NaN where a session has none. Default: the first signal that there is."""
+    signals = [signal or {} for signal in _column(sessions, "feedback")]
+    names = dict.fromkeys(name for signal in signals for name in signal)
+    if feedback and feedback not in names:
+        raise ValueError(f"feedback: expected one of {', '.join(sorted(names)) or 'none at all'}, found {feedback!r}")
+    name = feedback or next(iter(names), None)
+    values = []
+    for signal, messages in zip(signals, _column(sessions, "messages")):
+        observed = signal.get(name)
+        values.append(np.full(len(assistant_turns(messages)), np.nan) if observed is None else observed)
+    return name, values
 
 
-def _why_nothing_within(ratings: metrics.PerTurn) -> str:
+def _reason_without_ranking(ratings: metrics.PerTurn) -> str:
     known = np.concatenate([np.zeros(0), *(np.asarray(values, float) for values in ratings)])
     known = known[~np.isnan(known)]
     if not len(known):
@@ -252,12 +254,6 @@ def _why_nothing_within(ratings: metrics.PerTurn) -> str:
     if np.ptp(known) == 0:
         return f"every turn_rating is {known[0]:g}"
     return "no session with two turns of different turn_rating"
-
-
-def _nanmean(values: Sequence[float]) -> float:
-    values = np.asarray(values, float)
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else np.nan
 
 
 def _estimate(value: Interval | float) -> float:

@@ -1,4 +1,4 @@
-"""Win rates of one policy's replies over another's: with length held fixed, and how much a weak judge can show."""
+"""Win rates of one policy's replies over another's: at equal length, and the power of a weak judge."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from . import metrics
-from .metrics import Interval
+from .intervals import LEVEL, RESAMPLES, Interval, bootstrap_statistic
 
 # Prior precision of both coefficients, in units of one observation's weight: nothing beside a few dozen pairs, and
 # finite where one side won them all.
@@ -23,46 +22,55 @@ def length_controlled_win_rate(
     log_length_ratio: Sequence[float],
     conversation_ids: Sequence[str],
     *,
-    resamples: int = metrics.RESAMPLES,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """The win rate at equal length: 1 / (1 + exp(-a)) of the logistic regression
+    """Win rate at equal length: 1 / (1 + exp(-a)) of the logistic regression
 
         P(win of pair i) = 1 / (1 + exp(-(a + b x_i))),    x_i = log length ratio of the pair
 
-    A tie counts as half a win. This is the idea of length-controlled AlpacaEval (Dubois et al., "Length-Controlled
-    AlpacaEval", COLM 2024, arXiv 2404.04475) for two policies; there the difference of lengths goes through a tanh,
-    and a term for the difficulty of each instruction is added. It says what the win rate would be if replies differed
-    in nothing but length from these, and so is an extrapolation where no pair is of about equal length.
+    A tie counts as half a win. It extrapolates where no pair is of about equal length.
+
+    Reference: length-controlled AlpacaEval (Dubois et al., COLM 2024, arXiv 2404.04475), here for two policies. There
+    the difference of lengths goes through a tanh, and a term for the difficulty of each instruction is added.
 
     Args:
         wins: (pairs,), 1, .5 or 0, or a mean of such; NaN is left out.
         log_length_ratio: (pairs,), log of the length after over the length before.
         conversation_ids: (pairs,); the interval resamples conversations.
+        resamples, seed: of the bootstrap.
+
+    Returns:
+        From 0 to 1, with its interval.
+
+    Raises:
+        ValueError: wins and ratios are not of the same pairs.
+
+    Example:
+        >>> length_controlled_win_rate([1, 1, 0], [0.0, 0.0, 0.0], ["a", "b", "c"]).estimate
+        0.658...
     """
     wins, ratio = np.asarray(wins, float), np.asarray(log_length_ratio, float)
     if wins.shape != ratio.shape:
         raise ValueError(f"wins, log_length_ratio: expected one of each per pair, found {len(wins)} and {len(ratio)}")
     known = ~(np.isnan(wins) | np.isnan(ratio))
-    if not known.any():
-        return Interval(math.nan, math.nan, math.nan)
-    conversation = metrics._conversations(conversation_ids, len(wins))[known]
-    conversation = np.unique(conversation, return_inverse=True)[1]
     wins, ratio = wins[known], ratio[known]
-    unit = ratio.std() or 1.0
-    times = metrics._resample(conversation, resamples, seed)
-    parts = np.array_split(times, 20)  # bounds the memory of many pairs
-    drawn = np.concatenate([_at_equal_length(wins, ratio / unit, part[:, conversation]) for part in parts])
-    estimate = _at_equal_length(wins, ratio / unit, np.ones((1, len(wins))))[0]
-    return metrics._interval(float(estimate), drawn, metrics.LEVEL)
+    unit = (ratio.std() if len(ratio) else 0.0) or 1.0
+    return bootstrap_statistic(
+        lambda weights: _at_equal_length(wins, ratio / unit, weights),
+        conversation_ids,
+        known,
+        resamples=resamples,
+        seed=seed,
+    )
 
 
-def _at_equal_length(wins: np.ndarray, ratio: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """(resamples,), by Newton's method, for all resamples at once; `times` is (resamples, pairs)."""
-    a, b = np.zeros(len(times)), np.zeros(len(times))
+def _at_equal_length(wins: np.ndarray, ratio: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Fit all resamples at once by Newton's method: weights (resamples, pairs) to win rates (resamples,)."""
+    a, b = np.zeros(len(weights)), np.zeros(len(weights))
     for _ in range(STEPS):
         chance = 1 / (1 + np.exp(-(a[:, None] + b[:, None] * ratio)))
-        residual, weight = times * (wins - chance), times * chance * (1 - chance)
+        residual, weight = weights * (wins - chance), weights * chance * (1 - chance)
         slope_a, slope_b = residual.sum(1) - PRECISION * a, residual @ ratio - PRECISION * b
         aa, ab, bb = weight.sum(1) + PRECISION, weight @ ratio, weight @ ratio**2 + PRECISION
         determinant = aa * bb - ab**2
@@ -75,18 +83,24 @@ def _at_equal_length(wins: np.ndarray, ratio: np.ndarray, times: np.ndarray) -> 
 
 
 def true_win_rate(judged: float, spearman: float) -> float:
-    """The true win rate behind a judged one, of a judge whose scores correlate with the truth.
-
-    With d the true difference of a pair's replies, in its deviations, and a judge that sees r d plus noise of variance
-    1 - r^2 (both normal), the true win rate is Phi(mean of d) and the judged one Phi(r times it). So
+    """True win rate behind a judged one, for a judge whose scores correlate with the truth.
 
         Phi^-1(true) = Phi^-1(judged) / r,    r = 2 sin(pi rho / 6)
 
-    r from Spearman's rho as between normal variables. What the judge was compared with counts as the truth here:
-    ratings of single turns by one person, say, whose own noise is then a part of it.
+    The true difference d of a pair's replies, in its deviations, and the judge's r d plus noise of variance 1 - r^2
+    are both normal: the true win rate is Phi(mean of d), the judged one Phi(r times it). r follows from Spearman's rho
+    as between normal variables. The ratings that the judge was compared with count as the truth, their noise included.
+
+    Args:
+        judged: win rate by the judge, from 0 to 1.
+        spearman: rho of the judge with the truth.
 
     Returns:
-        NaN of a judge that knows nothing (rho of 0 or less).
+        From 0 to 1; NaN for a judge that knows nothing (rho of 0 or less).
+
+    Example:
+        >>> true_win_rate(0.55, 1.0)
+        0.55
     """
     r = 2 * math.sin(math.pi * spearman / 6)
     if not r > 0 or math.isnan(judged):
@@ -96,10 +110,18 @@ def true_win_rate(judged: float, spearman: float) -> float:
 
 
 def detectable_win_rate(pairs: int) -> float:
-    """The judged win rate that so many pairs show to be above one half in four of five experiments.
+    """Judged win rate that an experiment shows to be above one half in four of five cases.
 
-    That is, 95 % intervals lie above .5 with a power of 80 %: 1/2 + (1.96 + .84) / (2 sqrt(pairs)), pairs being
-    independent and ties rare.
+        1/2 + (z_.975 + z_.8) / (2 sqrt(pairs))
+
+    Pairs are independent and ties rare; 95 % intervals lie above .5 with a power of 80 %.
+
+    Args:
+        pairs: number of pairs of replies.
+
+    Example:
+        >>> round(detectable_win_rate(400), 3)
+        0.57
     """
     normal = NormalDist()
-    return 0.5 + (normal.inv_cdf((1 + metrics.LEVEL) / 2) + normal.inv_cdf(POWER)) / (2 * math.sqrt(max(pairs, 1)))
+    return 0.5 + (normal.inv_cdf((1 + LEVEL) / 2) + normal.inv_cdf(POWER)) / (2 * math.sqrt(max(pairs, 1)))

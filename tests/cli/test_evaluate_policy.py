@@ -18,7 +18,8 @@ from geli_hf.alignment import load_policy
 from geli_hf.cli import main
 from geli_hf.data import load_sessions
 from geli_hf.data.rows import write_jsonl
-from geli_hf.evaluation.judges.judge import RatingJudge, TruthJudge, judge_by_truth, rewarded
+from geli_hf.evaluation.comparison import judge_by_reward as rewarded
+from geli_hf.evaluation.judges.judge import RatingJudge, TruthJudge, judge_by_truth
 from geli_hf.evaluation.judges.ratings import JudgeReport
 from geli_hf.simulator.corpus import true_turn_value
 

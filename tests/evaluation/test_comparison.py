@@ -24,7 +24,7 @@ def compare(before=BEFORE, after=AFTER, conversation_ids=("a", "a", "b", "c"), *
     return PolicyComparison([ASKED] * len(before), before, after, conversation_ids, **{"true": True} | options)
 
 
-def test_what_either_side_says_and_what_it_is_worth():
+def test_figures_of_both_sides():
     figures = compare().figures()
     assert figures["before"]["value"].estimate == pytest.approx(0.05)  # (0.1 + 0.2 + 0.9 - 1) / 4
     assert figures["after"]["value"].estimate == pytest.approx(0.65)  # (0.5 + 0.9 + 0.9 + 0.3) / 4
@@ -36,7 +36,7 @@ def test_what_either_side_says_and_what_it_is_worth():
     assert (figures["before"]["distinct"], figures["after"]["distinct"]) == (0.75, 0.75)
 
 
-def test_intervals_are_over_conversations_that_are_drawn_whole():
+def test_intervals_resample_conversations():
     """All draws of three conversations out of three, counted by brute force."""
     gains = {"a": [0.4, 0.7], "b": [0.0], "c": [1.3]}
     means = [np.mean(gains[x] + gains[y] + gains[z]) for x in gains for y in gains for z in gains]
@@ -57,20 +57,20 @@ def test_the_difference_is_paired():
     assert 0.15 < figures["difference"].low < 0.2 < figures["difference"].high < 0.25
 
 
-def test_wins_by_the_values():
+def test_wins_by_value():
     assert compare().wins.tolist() == [1, 1, 0.5, 1]
     assert compare(AFTER, BEFORE).wins.tolist() == [0, 0, 0.5, 0]
     figures = compare().figures()
     assert figures["win_rate"].estimate == pytest.approx(3.5 / 4)
 
 
-def test_who_judged_is_said():
+def test_the_judge_is_named():
     assert compare(true=True).figures()["judge"] == "true turn values"
     assert compare(true=False).figures()["judge"] == "its own reward model"
     assert compare(true=False, judge="Ann").figures()["judge"] == "Ann"
 
 
-def test_the_same_words_are_a_tie_whatever_the_last_digits_say():
+def test_equal_texts_are_a_tie():
     after = [JudgedReply(reply.text, reply.value + 1e-6) for reply in BEFORE]
     assert compare(BEFORE, after).wins.tolist() == [0.5] * 4
 
@@ -94,7 +94,7 @@ def test_lengths_that_agree_within_a_tenth():
     assert not compare(spoken(10), spoken(8)).figures()["same_length"]
 
 
-def test_sentiment_leaves_out_what_says_nothing():
+def test_sentiment_leaves_out_empty_replies():
     before = [JudgedReply("This is terrible, I hate it.", 0.0), JudgedReply("", 0.0)] * 2
     after = [JudgedReply("This is wonderful, I love it.", 0.0), JudgedReply("What a great day!", 0.0)] * 2
     figures = compare(before, after).figures()
@@ -112,7 +112,7 @@ def test_without_vader_there_is_no_sentiment(monkeypatch):
     assert figures["sentiment"] is figures["before"]["sentiment"] is None
 
 
-def test_a_policy_that_said_nothing_before():
+def test_a_policy_with_empty_replies_before():
     before = [JudgedReply("", -1.0, recognised=False)] * 4
     figures = compare(before).figures()
     assert figures["before"]["words"] == 0

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from geli_hf.alignment import load_policy
 from geli_hf.alignment.sampling import SampledReply, generate_replies, sample_replies
-from geli_hf.evaluation.divergence import reply_divergence, why_not_comparable
+from geli_hf.evaluation.divergence import reason_incomparable, reply_divergence
 
 PROMPT = [1, 2, 3]
 
@@ -24,12 +24,12 @@ def tiny(seed: int, vocab: int = 5) -> LlamaForCausalLM:
 def log_probability(model, reply: list[int], temperature: float) -> float:
     ids = torch.tensor([PROMPT + reply])
     with torch.no_grad():
-        said = torch.log_softmax(model(ids).logits[0].double() / temperature, -1)
-    return sum(said[len(PROMPT) - 1 + place, token].item() for place, token in enumerate(reply))
+        log_p = torch.log_softmax(model(ids).logits[0].double() / temperature, -1)
+    return sum(log_p[len(PROMPT) - 1 + place, token].item() for place, token in enumerate(reply))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_its_mean_is_the_divergence_of_whole_replies(temperature):
+def test_the_mean_is_the_divergence_of_whole_replies(temperature):
     """All replies of two tokens, weighted by how probable they are, in place of samples."""
     policy, base = tiny(0), tiny(1)
     replies = [list(each) for each in itertools.product(range(5), repeat=2)]
@@ -43,7 +43,7 @@ def test_its_mean_is_the_divergence_of_whole_replies(temperature):
     assert found.min() > 0.01
 
 
-def test_a_policy_is_no_way_from_itself():
+def test_a_policy_has_no_divergence_from_itself():
     replies = [SampledReply("", PROMPT, [1, 4, 2]), SampledReply("", [2], [3]), SampledReply("", PROMPT, [])]
     assert reply_divergence(tiny(0), tiny(0), replies).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
     apart = reply_divergence(tiny(0), tiny(1), replies)
@@ -73,12 +73,12 @@ def test_replies_come_with_the_tokens_that_were_sampled(policy_folder):
         assert tokenizer.decode(reply.token_ids, skip_special_tokens=True).startswith(reply.text[:3])
 
 
-def test_policies_that_choose_between_other_tokens(policy_folder):
+def test_policies_with_different_tokens_are_incomparable(policy_folder):
     model, tokenizer = load_policy(policy_folder)
-    assert why_not_comparable(model, tokenizer, model, tokenizer) is None
+    assert reason_incomparable(model, tokenizer, model, tokenizer) is None
     _, other = load_policy(policy_folder)
     other.add_tokens(["hello"])
-    assert "different vocabularies" in why_not_comparable(model, other, model, tokenizer)
+    assert "different vocabularies" in reason_incomparable(model, other, model, tokenizer)
     wider, _ = load_policy(policy_folder)
     wider.resize_token_embeddings(512)
-    assert "choose between 512 and 400" in why_not_comparable(wider, tokenizer, model, tokenizer)
+    assert "choose between 512 and 400" in reason_incomparable(wider, tokenizer, model, tokenizer)

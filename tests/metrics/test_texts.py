@@ -20,7 +20,7 @@ def test_distinct_ngrams_over_all_texts():
     assert math.isnan(distinct_ngrams(["no", ""], 2))
 
 
-def test_repetition_of_what_the_agent_said_before():
+def test_repetition_of_earlier_replies():
     dialogue = [
         {"role": "assistant", "content": "Tell me more about it please"},
         {"role": "user", "content": "I went to the lake."},

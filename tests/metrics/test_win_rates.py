@@ -1,4 +1,4 @@
-"""Win rates with length held fixed, and what a weak judge can show: against scipy, simulation and brute force."""
+"""Win rates at equal length and the power of a weak judge, against scipy, simulation and brute force."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_at_equal_lengths_it_is_the_win_rate():
     assert found.high - found.low == pytest.approx(2 * 1.96 * wins.std() / 10, rel=0.1)
 
 
-def test_a_side_that_won_them_all():
+def test_a_side_that_wins_every_pair():
     found = length_controlled_win_rate(np.ones(50), np.linspace(-1, 1, 50), list("ab" * 25))
     assert 0.97 < found.low <= found.estimate <= 1
     assert np.isfinite(found).all()
@@ -56,11 +56,11 @@ def test_pairs_without_a_verdict_are_left_out():
     found = length_controlled_win_rate(with_holes, np.append(ratio, [0.0, 9.0]), [*ids, "x", "y"])
     assert found == length_controlled_win_rate(wins, ratio, ids)
     assert np.isnan(length_controlled_win_rate([np.nan], [0.0], ["a"]).estimate)
-    with pytest.raises(ValueError, match="one of each per pair"):
+    with pytest.raises(ValueError, match="wins, log_length_ratio"):
         length_controlled_win_rate([1.0], [0.0, 1.0], ["a"])
 
 
-def test_the_true_win_rate_behind_a_weak_judges():
+def test_true_win_rate_of_a_weak_judge():
     draw, r = np.random.default_rng(0), 0.3
     true = draw.normal(0.5, 1, 400_000)
     judged = r * true + np.sqrt(1 - r**2) * draw.normal(size=true.size)
@@ -72,7 +72,7 @@ def test_the_true_win_rate_behind_a_weak_judges():
     assert np.isnan(true_win_rate(0.6, -0.1))
 
 
-def test_the_win_rate_that_so_many_pairs_show():
+def test_detectable_win_rate_has_a_power_of_80_percent():
     pairs = 1000
     wins = np.arange(pairs + 1)
     low = wins / pairs - norm.ppf(0.975) * np.sqrt(0.25 / pairs)

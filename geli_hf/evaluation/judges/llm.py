@@ -1,25 +1,30 @@
 """A language model as the judge of two replies to the same dialogue, by the questions of GELI's human study.
 
-Language models prefer what stands first, or second (Zheng et al., "Judging LLM-as-a-Judge", NeurIPS 2023, arXiv
-2306.05685). So each pair is asked about both ways round, and only what is said both times counts; else it is a tie.
+Language models prefer the first or the second place (Zheng et al., "Judging LLM-as-a-Judge", NeurIPS 2023, arXiv
+2306.05685). So each pair is asked about in both orders, and only an answer given in both counts; else it is a tie.
 """
 
+from __future__ import annotations
+
+import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from ... import llm
+from ...alignment.dialogue import without_opening
 from ...cache import cache_root
 from ...llm.answers import choice_schema, parse_choices
 from ...llm.asking import AnswerCache, LlmReport, Questioner
 from ...llm.backend import Backend
 from ...sessions import Message
+from ..comparison import Dialogues, JudgedReply, PolicyComparison
 
-# What people were asked in the studies of GELI (arXiv 2403.11330) and LLM-GELI (arXiv 2505.15922), in our words.
+# Paraphrases of the questions in the human studies of GELI (arXiv 2403.11330) and LLM-GELI (arXiv 2505.15922).
 CRITERIA = {
     "connection": "With which one would the person feel more connected to the agent?",
     "positivity": "Which one is warmer and more positive?",
@@ -35,108 +40,105 @@ CHOICES = ("A", "B", "tie")
 NOTHING = "(says nothing)"
 
 
-@dataclass(frozen=True)
-class Verdicts:
-    """What a language model said of pairs of replies.
-
-    Args:
-        criteria: the names of what was asked, in order.
-        wins: (pairs, criteria): 1 where the second reply is better, 0 where it is worse, .5 for a tie. NaN throughout
-            a pair that could not be judged: what was not answered is not made up.
-        swayed: share of the questions on which another reply was better when the two changed places: a tie then.
-        report: what was asked for, and what failed.
-    """
-
-    criteria: tuple[str, ...]
-    wins: np.ndarray
-    swayed: float
-    report: LlmReport
-
-
 class LlmJudge:
-    """Asks a language model which of two replies is better.
+    """Judge that asks a language model which of two replies is better.
 
     Args:
         backend: an [`Endpoint`] or a [`LocalModel`].
+        model: name of the model, for the reader.
         criteria: name of a question -> the question.
-        attempts: how often to ask, with what was wrong with the last answer, before a pair counts as failed.
-        cache_dir: where answers are kept. Default: `llm` under `geli_hf.cache.cache_root()`.
+        attempts: number of tries, each with the problem of the last answer, before a pair counts as failed.
+        cache_dir: folder of the answers. Default: `llm` under `geli_hf.cache.cache_root()`.
     """
 
     def __init__(
         self,
         backend: Backend,
+        model: str = "",
         *,
         criteria: Mapping[str, str] = CRITERIA,
         attempts: int = 3,
         cache_dir: str | Path | None = None,
     ):
-        if not criteria:
-            raise ValueError("criteria: expected at least one question, found none")
-        if attempts < 1:
-            raise ValueError(f"attempts: expected at least 1, found {attempts}")
         self.backend, self.criteria, self.attempts = backend, dict(criteria), attempts
+        self.name = f"the language model {model}"
         self.answers = AnswerCache(cache_dir or cache_root() / "llm")
-        self._template = files(__package__).joinpath("prompts", "comparison.txt").read_text(encoding="utf-8")
+        self._template = files(llm).joinpath("prompts", "comparison.txt").read_text(encoding="utf-8")
+        self.report, self.swayed = LlmReport(), 0.0
 
     def compare(
         self,
-        dialogues: Sequence[Sequence[Message]],
-        first: Sequence[str],
-        second: Sequence[str],
+        dialogues: Dialogues,
+        before: Sequence[str],
+        after: Sequence[str],
+        conversation_ids: Sequence[str],
         *,
-        names: Sequence[str] | None = None,
         max_concurrency: int = 8,
-    ) -> Verdicts:
-        """Which of two replies to each dialogue is better. The same words are a tie, without a question.
+    ) -> PolicyComparison:
+        """Judge two replies to each dialogue. Equal texts are a tie, without a question.
+
+        `report` then counts calls and failures, and `swayed` is the share of the questions on which the answer
+        followed the order of the replies: a tie then.
 
         Args:
-            names: of the pairs, for the report on what failed. Default: their numbers from 0.
+            dialogues: messages before the replies.
+            before, after: (dialogues,), the replies.
+            conversation_ids: (dialogues,).
             max_concurrency: pairs that are asked about at once.
 
         Raises:
-            BackendError: no call can succeed. What was answered is kept, so that the next run goes on from there.
+            BackendError: no call can succeed. The answers so far are cached for the next run.
         """
-        names = [str(index) for index in range(len(first))] if names is None else names
-        report = LlmReport(what="pairs of replies judged")
-        asking = Questioner(self.backend, self.answers, self.attempts, report)
-        wins = np.full((len(first), len(self.criteria)), np.nan)
-        differ = [index for index, (a, b) in enumerate(zip(first, second)) if a.split() != b.split()]
-        for index in set(range(len(first))) - set(differ):
-            wins[index] = 0.5
-        report.done = len(first) - len(differ)
+        self.report = LlmReport(what="pairs of replies judged")
+        asking = Questioner(self.backend, self.answers, self.attempts, self.report)
+        wins = np.full((len(before), len(self.criteria)), 0.5)
+        differ = [index for index, (a, b) in enumerate(zip(before, after)) if a.split() != b.split()]
+        wins[differ] = np.nan
+        self.report.done = len(before) - len(differ)
 
-        def both_ways(index: int) -> tuple[list[str], list[str]]:
-            a, b = first[index], second[index]
-            return self._ask(asking, dialogues[index], a, b), self._ask(asking, dialogues[index], b, a)
+        def ask_in_both_orders(index: int) -> list[tuple[str, str]]:
+            a, b = before[index], after[index]
+            return list(zip(self._ask(asking, dialogues[index], a, b), self._ask(asking, dialogues[index], b, a)))
 
         swayed, answered = 0, 0
         with tqdm(total=len(differ), desc="Comparing replies", unit=" pairs") as bar:
-            judged = asking.ask_all(differ, lambda index: names[index], both_ways, max_concurrency)
-            for said, index in zip(judged, differ):
-                if said is not None:
-                    wins[index] = [_verdict(as_b, as_a) for as_b, as_a in zip(*said)]
-                    swayed += sum(as_b == as_a != "tie" for as_b, as_a in zip(*said))
-                    answered += len(self.criteria)
-                bar.set_postfix(failed=report.failures, refresh=False)
+            for index, answers in zip(differ, asking.ask_all(differ, str, ask_in_both_orders, max_concurrency)):
+                if answers is not None:
+                    wins[index] = [{("B", "A"): 1.0, ("A", "B"): 0.0}.get(answer, 0.5) for answer in answers]
+                    swayed += sum(as_b == as_a != "tie" for as_b, as_a in answers)
+                    answered += len(answers)
+                bar.set_postfix(failed=self.report.failures, refresh=False)
                 bar.update()
-        return Verdicts(tuple(self.criteria), wins, swayed / answered if answered else 0.0, report)
+        self.swayed = swayed / answered if answered else 0.0
+        sides = [[JudgedReply(text, math.nan, None) for text in replies] for replies in (before, after)]
+        verdicts = dict(zip(self.criteria, wins.T))
+        return PolicyComparison(dialogues, *sides, conversation_ids, true=False, judge=self.name, verdicts=verdicts)
+
+    def notes(self, dialogues: Dialogues, comparison: PolicyComparison) -> list[str]:
+        """List sentences on the last comparison: ties by order, and failures."""
+        return [
+            f"Each pair was asked about twice, with the replies in either order; the answers to {self.swayed:.0%} of "
+            "the questions followed the order, which is a tie.",
+            *(
+                f"{len(pairs)} pairs could not be judged and are left out ({reason})."
+                for reason, pairs in self.report.failed.items()
+            ),
+        ]
 
     def _ask(self, asking: Questioner, dialogue: Sequence[Message], a: str, b: str) -> list[str]:
-        """Of each criterion "A", "B" or "tie"."""
+        """Ask in one order: "A", "B" or "tie" for each criterion."""
         names = list(self.criteria)
         values = {
             "criteria": "\n".join(f'- "{name}": {question}' for name, question in self.criteria.items()),
             "dialogue": "\n".join(
-                f"{'Agent' if each['role'] == 'assistant' else 'Person'}: {_one_line(each['content'])}"
-                for each in dialogue
-                if each["role"] != "system"
+                f"{'Agent' if message['role'] == 'assistant' else 'Person'}: {_one_line(message['content'])}"
+                for message in without_opening(dialogue)
             ),
             "a": _one_line(a) or NOTHING,
             "b": _one_line(b) or NOTHING,
             "names": ", ".join(f'"{name}"' for name in names),
         }
-        # In one go: what people say may look like a placeholder.
+        # In a single pass, since messages may contain what looks like a placeholder.
         text = re.sub(r"\{([a-z]+)\}", lambda match: values[match[1]], self._template).strip()
         return asking.ask_until_valid(
             text,
@@ -147,11 +149,6 @@ class LlmJudge:
         )
 
 
-def _verdict(as_b: str, as_a: str) -> float:
-    """For the second reply, of what was said when it was B and when it was A."""
-    return {("B", "A"): 1.0, ("A", "B"): 0.0}.get((as_b, as_a), 0.5)
-
-
 def _one_line(text: str) -> str:
-    """So that nobody can say what looks like a line of the other's."""
+    """Join lines, so that no message can imitate one of the other speaker."""
     return " ".join(text.split())

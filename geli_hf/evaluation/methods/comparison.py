@@ -1,10 +1,10 @@
-"""What the runs of all rows amount to: means over seeds with intervals, paired differences, and how they are shown."""
+"""Comparison of methods from the runs of their rows: means over seeds with intervals, paired differences, tables."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,18 @@ from datasets import Dataset
 
 from ...cache import whole
 from ...metrics import metrics
-from ...metrics.metrics import Interval
+from ...metrics.intervals import UNKNOWN, Interval, mean_of_known
 from ...metrics.plots import plot_comparison
 from ...metrics.table import COLUMNS, WITHIN, as_json, evaluate_runs, markdown_table, turn_ratings, values_per_session
 from ...sessions import assistant_turns, feedback_names
-from ...training.hindsight import SESSIONS_NEEDED
+from ..report import CONVERSATIONS_NEEDED, WITHIN_SESSIONS, write_text
 from .folds import Design
-from .rows import ATTRIBUTION, HINDSIGHT, SHUFFLED, NotRun, rrd_rows
+from .rows import ATTRIBUTION, SHUFFLED, NotRun
 from .runs import Run
 
-CONVERSATIONS_NEEDED = 20  # below, a bootstrap over conversations is no interval that one can rely on
+Runs = Mapping[str, Sequence[Run] | NotRun]
+Figures = Mapping[str, Mapping[str, Any]]
+
 HEADLINE = "within_session_spearman"
 FIRST = (HEADLINE, "difference", "spearman_given_length", "spearman_given_position", "session_spearman", "seconds")
 SECOND = ("within_session_auc", "within_session_kendall", "global_loss", "global_loss_floor", "local_difference_sd")
@@ -43,10 +45,14 @@ CORPUS_NOTES = {
 }
 
 
-def by_row(found: Iterable[tuple[str, int, Run | NotRun]]) -> dict[str, list[Run] | NotRun]:
-    """The runs of each row over all seeds; a row that could not be run with one of them was not run."""
+def by_row(results: Iterable[tuple[str, int, Run | NotRun]]) -> dict[str, list[Run] | NotRun]:
+    """Collect the runs of each row over all seeds; a row that failed with one of them counts as not run.
+
+    Args:
+        results: from `run_rows`.
+    """
     rows: dict[str, Any] = {}
-    for name, _, run in found:
+    for name, _, run in results:
         before = rows.setdefault(name, [])
         if isinstance(run, NotRun):
             rows[name] = run
@@ -57,26 +63,28 @@ def by_row(found: Iterable[tuple[str, int, Run | NotRun]]) -> dict[str, list[Run
 
 def compare(
     design: Design,
-    runs: Mapping[str, Sequence[Run] | NotRun],
+    runs: Runs,
     *,
     against: str,
     feedback: str | None = None,
     resamples: int = metrics.RESAMPLES,
 ) -> dict[str, dict[str, Any]]:
-    """The figures of every row, by its name.
+    """Compute the figures of every row.
 
     Args:
-        runs: as of `by_row`.
+        design: the sessions.
+        runs: from `by_row`.
         against: the row that all are compared with, session by session.
         feedback: signal of the local difference, positive above its mean over the training sessions. Default: the
             first that the sessions carry.
+        resamples: of the bootstrap.
 
     Returns:
-        As of `evaluate_runs`, and `difference` (of the within-session Spearman), `differences` (of every figure that
-        is a mean over sessions), `corrected` (the first again, at the level that Bonferroni's correction asks for),
-        `seconds` (mean over seeds) and `seeds`. Of a control also `shuffled`, see `among_shuffled`, and nothing
-        `corrected`, since it claims nothing. Of a row that was not run only the reason, as `not_run`. No intervals
-        where fewer than `CONVERSATIONS_NEEDED` conversations were judged.
+        By row, the figures of `evaluate_runs`, and `difference` (of the within-session Spearman), `differences` (of
+        every figure that is a mean over sessions), `corrected` (the first again, with Bonferroni's correction for all
+        rows but controls), `seconds` (mean over seeds) and `seeds`. Of a control also `shuffled`, see
+        `among_shuffled`. Of a row that was not run only the reason, as `not_run`. Without intervals where fewer than
+        `CONVERSATIONS_NEEDED` conversations were judged.
 
     Raises:
         ValueError: there is no row `against`.
@@ -85,89 +93,145 @@ def compare(
         raise ValueError(f"against: expected one of {', '.join(runs)}, found {against!r}")
     judged = design.judged
     conversations = judged["conversation_id"][:]
-    values = {name: _values(judged, each) for name, each in runs.items() if not isinstance(each, NotRun)}
-    claiming = [name for name in values if name != against and not name.endswith(SHUFFLED)]
-    level = 1 - (1 - metrics.LEVEL) / max(1, len(claiming))
+    values = {
+        name: values_per_session(judged, *_rewards_and_scores(row))
+        for name, row in runs.items()
+        if not isinstance(row, NotRun)
+    }
+    corrected = [name for name in values if name != against and not name.endswith(SHUFFLED)]
+    level = 1 - (1 - metrics.LEVEL) / max(1, len(corrected))
     feedback = feedback or next(iter(feedback_names(judged)), None)
-    signal = {"feedback": feedback, "feedback_threshold": _usual(design.train, feedback)}
+    signal = {"feedback": feedback, "feedback_threshold": _mean_signal(design.train, feedback)}
     rows: dict[str, dict[str, Any]] = {}
-    for name, each in runs.items():
-        if isinstance(each, NotRun):
-            rows[name] = {"not_run": str(each)}
+    for name, of_row in runs.items():
+        if isinstance(of_row, NotRun):
+            rows[name] = {"not_run": str(of_row)}
             continue
-        seeds = [run.about["seed"] for run in each]
+        seeds = [run.about["seed"] for run in of_row]
         means = [design.train_means(seed) for seed in seeds]
-        row = evaluate_runs(judged, *_rewards_and_scores(each), means, **signal, resamples=resamples)
+        row = evaluate_runs(judged, *_rewards_and_scores(of_row), means, **signal, resamples=resamples)
         row["seeds"] = sorted(set(seeds))
-        row["seconds"] = sum(run.seconds for run in each) / len(row["seeds"])
-        row |= {"differences": {}, "difference": Interval(*[np.nan] * 3), "corrected": Interval(*[np.nan] * 3)}
+        row["seconds"] = sum(run.seconds for run in of_row) / len(row["seeds"])
+        row |= {"differences": {}, "difference": UNKNOWN, "corrected": UNKNOWN}
         if name == against:
             row["missing"]["difference"] = "the row that the others are compared with"
         elif against not in values:
             row["missing"]["difference"] = f"{against!r} was not run"
         else:
-            for key in (*WITHIN, "global_loss"):
-                pair = values[name][key], values[against][key], conversations
+            pairs = {key: (values[name][key], values[against][key], conversations) for key in (*WITHIN, "global_loss")}
+            for key, pair in pairs.items():
                 row["differences"][key] = metrics.paired_bootstrap(*pair, resamples=resamples)
-            pair = values[name][HEADLINE], values[against][HEADLINE], conversations
             row["difference"] = row["differences"][HEADLINE]
-            if name in claiming:
-                row["corrected"] = metrics.paired_bootstrap(*pair, resamples=resamples, level=level)
+            if name in corrected:
+                row["corrected"] = metrics.paired_bootstrap(*pairs[HEADLINE], resamples=resamples, level=level)
             if math.isnan(row["difference"].estimate):
                 row["missing"]["difference"] = row["missing"].get(HEADLINE, "no session where both have a figure")
         if name.endswith(SHUFFLED):
-            row["shuffled"] = among_shuffled(judged, each, rows.get(name.removesuffix(SHUFFLED), {}))
+            row["shuffled"] = among_shuffled(judged, of_row, rows.get(name.removesuffix(SHUFFLED), {}))
         rows[name] = _without_intervals(row) if len(set(conversations)) < CONVERSATIONS_NEEDED else row
     return rows
 
 
 def among_shuffled(judged: Dataset, runs: Sequence[Run], row: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the within-session Spearman of a row lies among those of fits to shuffled scores.
+    """Compare the within-session Spearman of a row with fits to shuffled scores, by a permutation test.
+
+        p = (1 + number of fits at least as high as the row) / (1 + number of fits)
+
+    The row is a mean over seeds, which varies less than single fits do, so p is rather too high. Where conversations
+    have several sessions with related scores it is rather too low, since scores are permuted one by one.
 
     Args:
-        runs: these fits.
-        row: the figures of the row itself; without any if it was not run.
+        judged: Session rows.
+        runs: the fits to shuffled scores.
+        row: the figures of the row; empty if it was not run.
 
     Returns:
-        `true`, that of the row; `each`, those of the fits; `mean` and `deviation` of these, and `fits`, how many; `p`,
-        the share of all, the row's own among them, that are at least as high as it. The row is a mean over seeds,
-        which varies less than single fits do, and so p is rather too high; where conversations have several sessions
-        with scores that go together it is rather too low, since scores are dealt out one by one.
+        `true`, the figure of the row; `each`, those of the fits; their `mean`, `deviation` and number, `fits`; `p`.
     """
     true = row[HEADLINE].estimate if HEADLINE in row else math.nan
-    each = np.array([metrics.within_session_spearman(run.turn_rewards, turn_ratings(judged)) for run in runs])
-    known = not (math.isnan(true) or np.isnan(each).any())
+    fits = np.array([metrics.within_session_spearman(run.turn_rewards, turn_ratings(judged)) for run in runs])
+    known = not (math.isnan(true) or np.isnan(fits).any())
     return {
         "true": true,
-        "each": each.tolist(),
-        "mean": float(each.mean()),
-        "deviation": float(each.std(ddof=1)) if len(each) > 1 else math.nan,
-        "fits": len(each),
-        "p": float(1 + np.sum(each >= true)) / (1 + len(each)) if known else math.nan,
+        "each": fits.tolist(),
+        "mean": float(fits.mean()),
+        "deviation": float(fits.std(ddof=1)) if len(fits) > 1 else math.nan,
+        "fits": len(fits),
+        "p": float(1 + np.sum(fits >= true)) / (1 + len(fits)) if known else math.nan,
     }
 
 
-def markdown(design: Design, rows: Mapping[str, Mapping[str, Any]], *, against: str, corpus: str = "") -> str:
-    """Tables of the rows of `compare`, with all that has to be said beside them."""
-    titles = COLUMNS | {"difference": f"minus {against}", "seconds": "Seconds"}
-    run = {name: row for name, row in rows.items() if "not_run" not in row}
-    tables = [
-        markdown_table(shown, columns={key: titles[key] for key in keys})
-        for shown, keys in ((rows, FIRST), (run, SECOND))
-    ]
-    shuffled = {name.removesuffix(SHUFFLED): row["shuffled"] for name, row in run.items() if "shuffled" in row}
+def markdown(design: Design, rows: Figures, *, against: str, corpus: str = "") -> str:
+    """Write the tables of a comparison in Markdown, with notes.
+
+    Args:
+        design: the sessions.
+        rows: from `compare`.
+        against: the row that all are compared with.
+        corpus: name of the corpus, for the notes on it.
+    """
+    tables = two_tables(rows, COLUMNS | {"difference": f"minus {against}", "seconds": "Seconds"})
+    shuffled = {name.removesuffix(SHUFFLED): row["shuffled"] for name, row in rows.items() if "shuffled" in row}
     if shuffled := {name: row for name, row in shuffled.items() if not math.isnan(row["mean"])}:
         why = {"true": "not run with the scores as they are", "p": "not run with the scores as they are"}
         why["deviation"] = "of a single fit there is none"
         tables.append(markdown_table({name: row | {"missing": why} for name, row in shuffled.items()}, columns=THIRD))
-    return "\n".join(
-        [_data(design, rows), "", *tables, *(f"{note}\n" for note in _notes(design, rows, against, corpus))]
+    how = f"learned from {len(design.train)} others" if design.folds is None else f"{design.folds} folds, out of fold"
+    seeds = {seed for row in rows.values() for seed in row.get("seeds", [])}
+    data = f"{describe_sessions(design.judged, how)} Means over {len(seeds)} seed{'s' * (len(seeds) != 1)}."
+    notes = [interval_note(design.judged, rows, against), *_notes(design, rows)]
+    return join_parts(data, tables, notes, corpus)
+
+
+def two_tables(rows: Figures, titles: Mapping[str, str]) -> list[str]:
+    """Format the main figures of all rows and the others of those that were run, as far as they have titles."""
+    run = {name: row for name, row in rows.items() if "not_run" not in row}
+    return [
+        markdown_table(shown, columns={key: titles[key] for key in keys if key in titles})
+        for shown, keys in ((rows, FIRST), (run, SECOND))
+    ]
+
+
+def describe_sessions(sessions: Dataset, how: str) -> str:
+    """Describe judged sessions in a sentence: sessions, conversations, rated turns, and `how` they were used."""
+    turns = sum(len(assistant_turns(messages)) for messages in sessions["messages"])
+    rated = int(np.isfinite(np.concatenate([np.zeros(0), *turn_ratings(sessions)])).sum())
+    return (
+        f"{len(sessions)} sessions of {len(set(sessions['conversation_id']))} conversations, {how}; "
+        f"{rated} of {turns} turns have a rating."
     )
 
 
-def records(rows: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequence[Run] | NotRun]) -> list[dict[str, Any]]:
-    """One JSON object per row: its figures, with settings, seeds, folds, fingerprints of the data and versions."""
-    found = []
+def interval_note(judged: Dataset, rows: Figures, against: str) -> str:
+    """Explain the intervals, and list the rows that differ from `against` after Bonferroni's correction."""
+    conversations = len(set(judged["conversation_id"]))
+    if conversations < CONVERSATIONS_NEEDED:
+        return (
+            f"No intervals: {conversations} conversations were judged, and a bootstrap over fewer than "
+            f"{CONVERSATIONS_NEEDED} says little. The estimates say little either."
+        )
+    corrected = {name: row["corrected"] for name, row in rows.items() if "corrected" in row}
+    corrected = {name: interval for name, interval in corrected.items() if not math.isnan(interval.estimate)}
+    text = "In brackets 95 % bootstrap intervals over conversations."
+    if corrected:
+        higher = "; ".join(name for name, interval in corrected.items() if interval.low > 0)
+        lower = "; ".join(name for name, interval in corrected.items() if interval.high < 0)
+        text += (
+            f" Differences from *{against}* are paired, session by session. With Bonferroni's correction for "
+            f"{len(corrected)} of them these exclude 0, higher: {higher or 'none'}; lower: {lower or 'none'}."
+        )
+    return text
+
+
+def join_parts(data: str, tables: Sequence[str], notes: Sequence[str], corpus: str) -> str:
+    """Join the description of the data, the tables and the notes, with that on the corpus last."""
+    notes = [*notes, CORPUS_NOTES[corpus]] if corpus in CORPUS_NOTES else notes
+    return "\n".join([data, "", *tables, *(f"{note}\n" for note in notes)])
+
+
+def records(rows: Figures, runs: Runs) -> list[dict[str, Any]]:
+    """List a JSON object per row: its figures, with settings, seeds, folds, fingerprints of the data and versions."""
+    result = []
     for name, row in rows.items():
         record = {"row": name, "run": "not_run" not in row, **row}
         if record["run"]:
@@ -176,14 +240,14 @@ def records(rows: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequence[R
             record["seconds_by_run"] = [run.seconds for run in runs[name]]
             versions = [about["versions"] for about in abouts]
             record["versions"] = [each for index, each in enumerate(versions) if each not in versions[:index]]
-        found.append(as_json(record))
-    return found
+        result.append(as_json(record))
+    return result
 
 
 def write_comparison(
     folder: str | Path,
     design: Design,
-    runs: Mapping[str, Sequence[Run] | NotRun],
+    runs: Runs,
     *,
     against: str,
     corpus: str = "",
@@ -193,32 +257,32 @@ def write_comparison(
     """Write `comparison.json`, `comparison.png` (a forest plot) and `comparison.md` into the folder.
 
     Args:
-        corpus: name of the corpus, for the notes that belong to it.
+        folder: to write into.
+        design, runs, against, feedback, resamples: see `compare`.
+        corpus: name of the corpus, for the notes on it.
 
     Returns:
         The Markdown.
     """
     rows = compare(design, runs, against=against, feedback=feedback, resamples=resamples)
     text = markdown(design, rows, against=against, corpus=corpus)
-    write_files(Path(folder) / "comparison", text, rows, runs, [name for name in rows if _sees_the_reaction(name)])
+    seeing = [name for name in rows if name.removesuffix(SHUFFLED) in SEE_THE_REACTION]
+    write_files(Path(folder) / "comparison", text, rows, runs, seeing)
     return text
 
 
-def write_files(
-    stem: Path,
-    text: str,
-    rows: Mapping[str, Mapping[str, Any]],
-    runs: Mapping[str, Sequence[Run] | NotRun],
-    seeing: Iterable[str],
-) -> None:
+def write_files(stem: Path, text: str, rows: Figures, runs: Runs, seeing: Collection[str]) -> None:
     """Write the records (`.json`), a forest plot (`.png`) and the text (`.md`).
 
     Args:
+        stem: of the files.
+        text: in Markdown.
+        rows: from `compare`.
+        runs: from `by_row`.
         seeing: rows that read the listener's reaction.
     """
     within = {name: row[HEADLINE] for name, row in rows.items() if "not_run" not in row}
-    with whole(stem.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(records(rows, runs), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(stem.with_suffix(".json"), json.dumps(records(rows, runs), indent=1, allow_nan=False) + "\n")
     with whole(stem.with_suffix(".png")) as partial:
         plot_comparison(
             within,
@@ -227,8 +291,7 @@ def write_files(
             seeing=[name for name in seeing if name in within],
             shuffled={name: row["shuffled"]["each"] for name, row in rows.items() if "shuffled" in row},
         )
-    with whole(stem.with_suffix(".md")) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(stem.with_suffix(".md"), text)
 
 
 def _rewards_and_scores(runs: Sequence[Run]) -> tuple[list[list[np.ndarray]], np.ndarray | None]:
@@ -236,95 +299,40 @@ def _rewards_and_scores(runs: Sequence[Run]) -> tuple[list[list[np.ndarray]], np
     return [run.turn_rewards for run in runs], None if np.isnan(predicted).all() else predicted
 
 
-def _values(judged: Dataset, runs: Sequence[Run]) -> dict[str, np.ndarray]:
-    return values_per_session(judged, *_rewards_and_scores(runs))
-
-
-def _usual(train: Dataset, feedback: str | None) -> float:
+def _mean_signal(train: Dataset, feedback: str | None) -> float:
     """The mean of the signal over the training turns where it was observed; 0 without any."""
     if feedback not in feedback_names(train):
         return 0.0
-    felt = np.concatenate([np.asarray(row[feedback], float) for row in train["feedback"]])
-    return float(np.nanmean(felt)) if np.isfinite(felt).any() else 0.0
+    mean = mean_of_known(np.concatenate([row[feedback] for row in train["feedback"]]))
+    return 0.0 if math.isnan(mean) else mean
 
 
 def _without_intervals(row: Mapping[str, Any]) -> dict[str, Any]:
     def bare(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: bare(item) for key, item in value.items()}
         return Interval(value.estimate, np.nan, np.nan) if isinstance(value, Interval) else value
 
-    return {key: bare(value) for key, value in row.items()} | {
-        "differences": {key: bare(value) for key, value in row["differences"].items()}
-    }
+    return bare(row)
 
 
-def _data(design: Design, rows: Mapping[str, Mapping[str, Any]]) -> str:
-    judged = design.judged
-    turns = sum(len(assistant_turns(messages)) for messages in judged["messages"])
-    ratings = judged["turn_rating"][:] if "turn_rating" in judged.column_names else []
-    rated = sum(not math.isnan(rating) for session in ratings for rating in session)
-    seeds = {seed for row in rows.values() for seed in row.get("seeds", [])}
-    how = f"learned from {len(design.train)} others" if design.folds is None else f"{design.folds} folds, out of fold"
-    return (
-        f"{len(judged)} sessions of {len(set(judged['conversation_id']))} conversations, {how}; "
-        f"{rated} of {turns} turns have a rating. Means over {len(seeds)} seed{'s' * (len(seeds) != 1)}."
-    )
-
-
-def _notes(design: Design, rows: Mapping[str, Mapping[str, Any]], against: str, corpus: str) -> list[str]:
-    conversations = len(set(design.judged["conversation_id"]))
-    if conversations < CONVERSATIONS_NEEDED:
-        notes = [
-            f"No intervals: {conversations} conversations were judged, and a bootstrap over fewer than "
-            f"{CONVERSATIONS_NEEDED} says little. The estimates say little either."
-        ]
-    else:
-        compared = {name: row["corrected"] for name, row in rows.items() if not _undefined(row.get("corrected"))}
-        higher = [name for name, interval in compared.items() if interval.low > 0]
-        lower = [name for name, interval in compared.items() if interval.high < 0]
-        notes = ["In brackets 95 % bootstrap intervals over conversations, of means over seeds."]
-        if compared:
-            notes[0] += (
-                f" Differences are paired, session by session. Of {len(compared)} differences from *{against}*, "
-                f"{len(compared) / 20:.1f} would exclude 0 by chance if there were none. With Bonferroni's correction "
-                f"these still do, higher: {'; '.join(higher) or 'none'}; lower: {'; '.join(lower) or 'none'}."
-            )
-    notes.append(
-        "Within-session figures compare turns of one session, so who rates high does not matter to them. A good local "
-        "difference by itself proves nothing: a reward that copies the signal has one. *uniform, given the score* "
-        "knows the score that it is judged by, and the supervised row has seen turn ratings. "
-        f"{' and '.join(f'*{name}*' for name in SEE_THE_REACTION)} read the reaction to the turn that they reward: so "
-        "they can explain recorded sessions, and may not reward a policy. Seconds are those of all fits and "
-        "predictions of a seed, without encoding."
-    )
-    seeds = sorted({seed for row in rows.values() for seed in row.get("seeds", [])})
-    fewest = min((len(fold.train) for seed in seeds for fold in design.of(seed)), default=SESSIONS_NEEDED)
-    if fewest < SESSIONS_NEEDED and any("seeds" in rows.get(name, {}) for name in (HINDSIGHT, ATTRIBUTION)):
-        notes.append(
-            f"*{HINDSIGHT}* learned from {fewest} sessions. With fewer than about {SESSIONS_NEEDED} the listener's "
-            "signal alone is the better reward."
-        )
+def _notes(design: Design, rows: Figures) -> list[str]:
+    notes = [
+        f"{WITHIN_SESSIONS} *uniform, given the score* knows the score that it is judged by, and the supervised row "
+        f"has seen turn ratings. {' and '.join(f'*{name}*' for name in SEE_THE_REACTION)} read the reaction to the "
+        "turn that they reward: they can explain recorded sessions, and may not reward a policy. Seconds are those of "
+        "all fits and predictions of a seed, without encoding."
+    ]
     if any("shuffled" in row for row in rows.values()):
         notes.append(
-            "*Scores shuffled* is the same fit after the scores were dealt out anew among its training sessions: what "
-            "it still finds, it does not owe to the scores. One such fit can land anywhere, so there are several with "
-            "each seed; the interval is that of their mean, and the deviation is that between them. p is the share of "
-            "these fits, the one with the true scores counted among them, that are at least as good as that one."
+            "*Scores shuffled* is the same fit to permuted scores: what it still finds does not come from the scores. "
+            "The interval is that of the mean over several such fits with each seed, and the deviation is that "
+            "between them. p is the share of these fits, the one with the true scores counted among them, that are at "
+            "least as good as that one."
         )
     if design.folds is not None:
         notes.append(
-            "Out of fold, the mean of the training scores is low where those of the judged sessions are high, so that "
-            "the session Spearman of what predicts little else lies below 0: *predict the mean* shows how far."
+            "Out of fold, the mean of the training scores is low where those of the judged sessions are high, so the "
+            "session Spearman of a method that predicts little else is below 0: *predict the mean* shows how far."
         )
-    longest = max(len(assistant_turns(messages)) for messages in design.train["messages"])
-    if same := [f"*{name}*" for name, turns in rrd_rows().items() if name in rows and turns and turns >= longest]:
-        take = "takes" if len(same) == 1 else "take"
-        notes.append(f"No session has more than {longest} turns, so {' and '.join(same)} {take} all of them.")
-    return [*notes, *([CORPUS_NOTES[corpus]] if corpus in CORPUS_NOTES else [])]
-
-
-def _sees_the_reaction(name: str) -> bool:
-    return name.removesuffix(SHUFFLED) in SEE_THE_REACTION
-
-
-def _undefined(interval: Interval | None) -> bool:
-    return interval is None or math.isnan(interval.estimate)
+    return notes

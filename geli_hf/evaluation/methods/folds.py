@@ -1,4 +1,4 @@
-"""Which sessions a row learns from and which it is judged on, and the features of both, encoded once."""
+"""Training and test sessions of the benchmark, and their features, encoded once."""
 
 from __future__ import annotations
 
@@ -17,60 +17,64 @@ from ...training import cached_reaction_features
 
 
 class Fold(NamedTuple):
-    """Rows of the sessions to learn from, and of those to be judged on."""
+    """Indices of the training and test sessions: (sessions,) each."""
 
     train: np.ndarray
     test: np.ndarray
 
 
 def out_of_fold(sessions: Dataset, folds: int, seed: int) -> list[Fold]:
-    """Every session is in the test part of one fold, and all of its conversation with it.
+    """Split sessions into folds by conversation: each session is in the test part of exactly one fold.
+
+    Args:
+        sessions: Session rows.
+        folds: number of folds.
+        seed: of the split.
 
     Raises:
         ValueError: fewer than two folds, or fewer conversations than folds.
     """
     _, conversation = np.unique(np.asarray(sessions["conversation_id"][:]), return_inverse=True)
     count = conversation.max(initial=-1) + 1
+    if count < 2:
+        raise ValueError(f"folds: found {count} conversation, expected two or more, or a test set of its own")
     if not 2 <= folds <= count:
-        if count < 2:
-            raise ValueError(f"folds: found {count} conversation, expected two or more, or a test set of its own")
         raise ValueError(f"folds: expected 2 to {count}, the number of conversations, found {folds}")
     fold = np.empty(count, int)
     fold[np.random.default_rng(seed).permutation(count)] = np.arange(count) % folds
     of_session = fold[conversation]
-    return [Fold(np.flatnonzero(of_session != each), np.flatnonzero(of_session == each)) for each in range(folds)]
+    return [Fold(np.flatnonzero(of_session != index), np.flatnonzero(of_session == index)) for index in range(folds)]
 
 
 class Design:
-    """What is learned from, and what every method is judged on.
+    """Training sessions, and the sessions on which every method is judged.
 
     Args:
         train: Session rows, all with a score.
-        test: others to judge on. Without them `train` is judged out of fold, in other folds for each seed.
-        folds: how many.
+        test: test sessions. Without them `train` is judged out of fold, in other folds for each seed.
+        folds: number of folds.
+
+    Raises:
+        ValueError: a session has no score.
     """
 
     def __init__(self, train: Dataset, test: Dataset | None = None, *, folds: int = 4):
-        for name, sessions in {"train": train, "test": test}.items():
-            if sessions is not None and np.isnan(np.array(sessions["score"], float)).any():
-                raise ValueError(
-                    f"{name}: some sessions have no score; leave them out: "
-                    "sessions.filter(lambda row: row['score'] == row['score'])"
-                )
         self.train, self.judged, self.folds = train, train if test is None else test, folds if test is None else None
+        for name, sessions in {"train": train, "test": self.judged}.items():
+            if np.isnan(np.array(sessions["score"], float)).any():
+                raise ValueError(f"{name}: some sessions have no score; leave them out")
 
     def of(self, seed: int) -> list[Fold]:
-        """The folds of one seed: their test parts are all judged sessions."""
+        """List the folds of one seed; their test parts are all judged sessions together."""
         if self.folds is None:
             return [Fold(np.arange(len(self.train)), np.arange(len(self.judged)))]
         return out_of_fold(self.train, self.folds, seed)
 
     def shuffled(self, seed: int, permutation: int) -> Dataset:
-        """The sessions to learn from, their scores dealt out anew: a control.
+        """Permute the scores of the training sessions, for a control that learns nothing from the scores.
 
-        What a method still finds, it did not find in the scores. Out of fold, scores are dealt out within the part
-        that one fold is judged on. So every fold learns from the scores of its own sessions, with the mean that they
-        had, and a session has the same score in all folds that learn from it, as with the true scores.
+        Out of fold, scores are permuted within the test part of each fold. So the training part of a fold keeps its
+        scores and their mean, and a session has the same score in all folds that learn from it.
         """
         draw, score = np.random.default_rng([seed, permutation]), np.array(self.train["score"], float)
         for part in [slice(None)] if self.folds is None else [fold.test for fold in self.of(seed)]:
@@ -78,7 +82,7 @@ class Design:
         return Dataset.from_dict(self.train.to_dict() | {"score": score}, features=self.train.features)
 
     def train_means(self, seed: int) -> np.ndarray:
-        """(judged sessions,), the mean score of what was learned from when each was judged."""
+        """Compute the mean training score for each judged session: (judged sessions,)."""
         score, means = np.array(self.train["score"], float), np.empty(len(self.judged))
         for fold in self.of(seed):
             means[fold.test] = score[fold.train].mean()
@@ -86,7 +90,16 @@ class Design:
 
 
 class Encoded:
-    """What a frozen backbone makes of a corpus, encoded when first asked for; `seconds` is how long that took."""
+    """Features of a corpus by a frozen backbone, computed on first use.
+
+    Args:
+        model: holds the backbone.
+        sessions: Session rows.
+        cache_dir, dtype: see `cached_turn_features`.
+
+    Attributes:
+        seconds: time that encoding took.
+    """
 
     def __init__(
         self,
@@ -100,7 +113,7 @@ class Encoded:
 
     @cached_property
     def key(self) -> str:
-        """A digest of the backbone, of how it reads, and of the dialogues; it is there without encoding them."""
+        """Digest of the backbone, its context and the dialogues, computed without encoding them."""
         return features_key(self.model, self.sessions, self.options["dtype"])
 
     @cached_property
@@ -119,7 +132,7 @@ class Encoded:
 
 
 class FoldFeatures:
-    """The features of a fold's sessions, selected from those of their corpora."""
+    """Features of the training and test sessions of a fold, selected from those of their corpora."""
 
     def __init__(self, train: Encoded, test: Encoded, fold: Fold):
         self._train, self._test, self._fold = train, test, fold

@@ -1,4 +1,4 @@
-"""Every row once per seed, each kept in a file of its own: a benchmark that was stopped goes on with the next row."""
+"""Runs of all rows with all seeds, each kept in a file: an interrupted benchmark continues with the next row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,23 +17,24 @@ import numpy as np
 from datasets import Dataset
 from transformers.utils import logging
 
+from ... import __version__
 from ...cache import whole
 from ...sessions import SessionError, assistant_turns
 from .folds import Design, Encoded, FoldFeatures
 from .rows import NotRun, Row
 
 logger = logging.get_logger(__name__)
-PACKAGES = ("geli-hf", "torch", "transformers", "datasets", "numpy")
+PACKAGES = ("torch", "transformers", "datasets", "numpy")
 
 
 @dataclass
 class Run:
-    """One row with one seed and, of a control, one permutation of the scores.
+    """Result of one row with one seed and, for a control, one permutation of the scores.
 
     Args:
-        turn_rewards: one array per judged session.
-        predicted_scores: (sessions,), NaN throughout from a way that predicts none.
-        seconds: that its fits and predictions took, encoding left aside.
+        turn_rewards: one array (turns,) per judged session.
+        predicted_scores: (sessions,), in units of the score; NaN throughout from a method that predicts none.
+        seconds: time of fits and predictions, without encoding.
         about: row, its settings, seed, permutation, folds, features, fingerprints of the data, and versions.
     """
 
@@ -67,24 +68,29 @@ def run_rows(
     seeds: Sequence[int],
     folder: str | Path,
 ) -> Iterator[tuple[str, int, Run | NotRun]]:
-    """Everything that is `planned`: what is there, of the same data and settings, is read, the rest computed and kept.
+    """Run all that is `planned`: read kept runs of the same data and settings, compute and keep the others.
 
-    A row that can't be run is not kept, so that it is tried again the next time.
+    A row that can't be run is not kept, so it is tried again the next time.
 
     Args:
+        rows: name -> row.
+        design: the sessions.
         encoded: features of `design.train` under `"train"`, and of `design.judged` under `"judged"`.
-        folder: `seed-<seed>/<row>.npz` in it, of a control `<row> <permutation>.npz`.
+        seeds: of the folds and fits.
+        folder: holds `seed-<seed>/<row>.npz`, for a control `<row> <permutation>.npz`.
+
+    Yields:
+        Name of the row, seed, and its run or the reason why there is none.
     """
     about = {
         "folds": design.folds,
         "data": {"train": fingerprint(design.train), "judged": fingerprint(design.judged)},
-        "features": {name: each.key for name, each in encoded.items()},
+        "features": {name: corpus.key for name, corpus in encoded.items()},
     }
-    told = set()
     for name, seed, permutation in planned(rows, seeds):
         stem = name if permutation is None else f"{name} {permutation}"
         file = Path(folder) / f"seed-{seed}" / f"{quote(stem, safe=' (),')}.npz"
-        settings = json.loads(json.dumps(rows[name].settings, sort_keys=True, default=str))  # as they will be read
+        settings = json.loads(json.dumps(rows[name].settings, sort_keys=True, default=str))
         wanted = {"row": name, "settings": settings, "seed": seed, "permutation": permutation, **about}
         if file.exists():
             run = Run.load(file)
@@ -92,9 +98,7 @@ def run_rows(
                 yield name, seed, run
                 continue
             other = ", ".join(key for key in wanted if run.about.get(key) != wanted[key])
-            if other not in told:
-                logger.warning(f"{folder}: what was computed with other {other} is computed anew")
-                told.add(other)
+            logger.warning_once(f"{folder}: runs with other {other} are computed anew")
         try:
             run = run_row(rows[name], design, encoded, seed, permutation)
         except (NotRun, SessionError) as reason:
@@ -106,7 +110,7 @@ def run_rows(
 
 
 def planned(rows: Mapping[str, Row], seeds: Sequence[int]) -> list[tuple[str, int, int | None]]:
-    """Row, seed and permutation of everything that `run_rows` gives, in that order; None is the scores as they are."""
+    """List row, seed and permutation of each run of `run_rows`, in its order; None stands for the true scores."""
     return [
         (name, seed, permutation)
         for seed in seeds
@@ -118,10 +122,15 @@ def planned(rows: Mapping[str, Row], seeds: Sequence[int]) -> list[tuple[str, in
 def run_row(
     row: Row, design: Design, encoded: Mapping[str, Encoded], seed: int, permutation: int | None = None
 ) -> Run:
-    """One row with one seed, over all folds; with a number, that permutation of the scores.
+    """Run one row with one seed over all folds.
+
+    Args:
+        row, design, encoded, seed: see `run_rows`.
+        permutation: number of a permutation of the scores. Default: the true scores.
 
     Raises:
-        NotRun, SessionError: in one of them there is nothing to learn from.
+        NotRun, SessionError: a fold has nothing to learn from.
+        ValueError: the row does not give one reward per turn.
     """
     judged = len(design.judged)
     sessions = design.train if permutation is None else design.shuffled(seed, permutation)
@@ -129,10 +138,9 @@ def run_row(
     predicted, seconds = np.full(judged, np.nan), 0.0
     for fold in design.of(seed):
         train, test = sessions.select(fold.train), design.judged.select(fold.test)
-        encoding = sum(each.seconds for each in {*encoded.values()})
-        began = time.perf_counter()
+        began, encoding = time.perf_counter(), _encoding_seconds(encoded)
         turns, scores = row.fit(train, test, FoldFeatures(encoded["train"], encoded["judged"], fold), seed)
-        seconds += time.perf_counter() - began - (sum(each.seconds for each in {*encoded.values()}) - encoding)
+        seconds += time.perf_counter() - began - (_encoding_seconds(encoded) - encoding)
         for index, session, values in zip(fold.test, test["messages"], turns, strict=True):
             if len(values) != len(assistant_turns(session)):
                 raise ValueError(f"a row gave {len(values)} rewards for {len(assistant_turns(session))} turns")
@@ -143,7 +151,7 @@ def run_row(
 
 
 def fingerprint(sessions: Dataset) -> str:
-    """Of all that the sessions hold, whatever file they were read from."""
+    """Compute a digest of the contents of the sessions."""
     digest = hashlib.blake2b(digest_size=16)
     for session in sessions:
         digest.update(json.dumps(session, sort_keys=True).encode())
@@ -151,11 +159,10 @@ def fingerprint(sessions: Dataset) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that the figures depend on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
+    """List the versions of Python and of the packages that the figures depend on."""
+    own = {"python": platform.python_version(), "geli-hf": __version__}
+    return own | {name: version(name) for name in PACKAGES}
+
+
+def _encoding_seconds(encoded: Mapping[str, Encoded]) -> float:
+    return sum(corpus.seconds for corpus in {*encoded.values()})

@@ -1,4 +1,4 @@
-"""A language model that compares replies: both ways round, strictly read, asked again, kept, left out if it fails."""
+"""A language model that compares replies: asked in both orders, parsed strictly, asked again, cached."""
 
 import json
 import re
@@ -25,14 +25,14 @@ def replies_in(body: dict) -> tuple[str, str]:
 
 
 def prefers(*words: str):
-    """A judge that finds the reply better that holds a criterion's word."""
+    """Answer of a judge that prefers the reply with a criterion's word."""
 
     def answer(body: dict) -> str:
         a, b = replies_in(body)
-        said = {}
+        choices = {}
         for name, word in zip(ASKED, words):
-            said[name] = "tie" if (word in a) == (word in b) else "A" if word in a else "B"
-        return json.dumps(said)
+            choices[name] = "tie" if (word in a) == (word in b) else "A" if word in a else "B"
+        return json.dumps(choices)
 
     return answer
 
@@ -47,44 +47,46 @@ def judge(server, tmp_path):
     return make
 
 
-def test_the_better_reply_wins_whichever_stands_first(judge):
+def wins(judge: LlmJudge, first: list[str], second: list[str], **options) -> list[list[float]]:
+    """(pairs, criteria): verdicts on replies to `DIALOGUE`."""
+    ids = [str(index) for index in range(len(first))]
+    comparison = judge.compare([DIALOGUE] * len(first), first, second, ids, **options)
+    assert list(comparison.verdicts) == list(judge.criteria)
+    return np.stack(list(comparison.verdicts.values()), 1).tolist()
+
+
+def test_the_better_reply_wins_in_either_order(judge):
     asked, server = judge(answer=prefers("sorry", "Okay"))
-    found = asked.compare([DIALOGUE] * 2, ["Okay.", "I am sorry."], ["I am sorry.", "Okay."])
-    assert found.criteria == ("warm", "fluent")
-    assert found.wins.tolist() == [[1, 0], [0, 1]]
-    assert found.swayed == 0
-    # the second pair is the first one, turned round: its answers are there already
-    assert (found.report.calls, found.report.cached) == (2, 2)
+    assert wins(asked, ["Okay.", "I am sorry."], ["I am sorry.", "Okay."]) == [[1, 0], [0, 1]]
+    assert asked.swayed == 0
+    # the second pair is the first one in the other order: its answers are cached
+    assert (asked.report.calls, asked.report.cached) == (2, 2)
     assert sorted(map(replies_in, server.requests)) == [("I am sorry.", "Okay."), ("Okay.", "I am sorry.")]
 
 
-def test_what_depends_on_the_place_is_a_tie(judge):
-    asked, _ = judge(
-        answer=lambda body: json.dumps({"warm": "A", "fluent": json.loads(prefers("", "sorry")(body))["fluent"]})
-    )
-    found = asked.compare([DIALOGUE], ["Okay."], ["I am sorry."])
-    assert found.wins.tolist() == [[0.5, 1]]
-    assert found.swayed == 0.5
+@pytest.mark.parametrize(
+    ("answers", "swayed"),
+    [
+        (('{"warm": "A", "fluent": "B"}', '{"warm": "A", "fluent": "A"}'), 0.5),  # the first reply in either order
+        (('{"warm": "tie", "fluent": "B"}', '{"warm": "A", "fluent": "A"}'), 0),
+    ],
+)
+def test_answers_that_depend_on_the_order_are_a_tie(judge, answers, swayed):
+    asked, _ = judge(*answers)
+    assert wins(asked, ["Okay."], ["I am sorry."], max_concurrency=1) == [[0.5, 1]]
+    assert asked.swayed == swayed
+    assert f"{swayed:.0%} of the questions" in asked.notes([], None)[0]
 
 
-def test_a_tie_one_way_round_is_a_tie(judge):
-    asked, _ = judge('{"warm": "tie", "fluent": "B"}', '{"warm": "A", "fluent": "A"}')
-    found = asked.compare([DIALOGUE], ["Okay."], ["I am sorry."], max_concurrency=1)
-    assert found.wins.tolist() == [[0.5, 1]]
-    assert found.swayed == 0  # nobody said the other way
-
-
-def test_the_same_words_are_not_asked_about(judge):
+def test_equal_texts_are_not_asked_about(judge):
     asked, server = judge()
-    found = asked.compare([DIALOGUE] * 2, ["Okay.", ""], ["Okay. ", "sorry"])
-    assert found.wins[0].tolist() == [0.5, 0.5]
-    assert found.wins[1].tolist() == [1, 1]
+    assert wins(asked, ["Okay.", ""], ["Okay. ", "sorry"]) == [[0.5, 0.5], [1, 1]]
     assert {replies_in(body) for body in server.requests} == {("(says nothing)", "sorry"), ("sorry", "(says nothing)")}
 
 
 def test_the_question(judge):
     asked, server = judge(criteria=CRITERIA, answer=lambda body: json.dumps(dict.fromkeys(CRITERIA, "tie")))
-    asked.compare([[{"role": "system", "content": "Be kind."}, *DIALOGUE]], ["{names} Okay."], ["I am\nsorry."])
+    asked.compare([[{"role": "system", "content": "Be kind."}, *DIALOGUE]], ["{names} Okay."], ["I am\nsorry."], ["a"])
     text = server.requests[0]["messages"][0]["content"]
     assert "Person: My dog ran away. Agent: a line of mine\nAgent: Oh no.\nPerson: This morning." in text
     assert "Be kind." not in text
@@ -94,68 +96,55 @@ def test_the_question(judge):
     assert schema == choice_schema(list(CRITERIA), ["A", "B", "tie"])
 
 
-def test_a_useless_answer_is_told_back_and_a_pair_that_fails_is_left_out(judge):
-    good = '{"warm": "B", "fluent": "B"}'
-    asked, server = judge("both are fine", good, answer=prefers("sorry", "sorry"))
-    found = asked.compare([DIALOGUE], ["Okay."], ["I am sorry."], max_concurrency=1)
-    assert found.wins.tolist() == [[1, 1]]
-    assert "can't be used: the answer is not JSON" in server.requests[1]["messages"][2]["content"]
+def test_an_unusable_answer_is_asked_again(judge):
+    asked, server = judge("both are fine", '{"warm": "B", "fluent": "B"}', answer=prefers("sorry", "sorry"))
+    assert wins(asked, ["Okay."], ["I am sorry."], max_concurrency=1) == [[1, 1]]
+    assert "can't be used" in server.requests[1]["messages"][2]["content"]
 
+
+def test_a_pair_that_fails_is_left_out(judge):
     asked, _ = judge(answer="A, I think", attempts=2, criteria={"warm": "Which?"})
-    found = asked.compare([DIALOGUE] * 2, ["Okay.", "Well."], ["Well.", "Well."], names=["x", "y"])
-    assert np.isnan(found.wins[0]).all()
-    assert found.wins[1].tolist() == [0.5]
-    assert list(found.report.failed["the answer is not JSON"]) == ["x"]
-    assert "1  pairs of replies judged" in str(found.report)
+    assert str(wins(asked, ["Okay.", "Well."], ["Well.", "Well."])) == "[[nan], [0.5]]"
+    [failed] = asked.report.failed.values()
+    assert list(failed) == ["0"]
+    assert "1 pairs could not be judged" in asked.notes([], None)[1]
+
+    asked, _ = judge('{"warm": "B", "fluent": "B"}', *["?"] * 3)  # in the other order alone
+    assert np.isnan(wins(asked, ["Okay."], ["I am sorry."], max_concurrency=1)).all()
+    assert asked.report.failures == 1
 
 
-def test_one_failing_direction_is_enough_to_leave_a_pair_out(judge):
-    asked, _ = judge('{"warm": "B", "fluent": "B"}', *["?"] * 3)
-    found = asked.compare([DIALOGUE], ["Okay."], ["I am sorry."], max_concurrency=1)
-    assert np.isnan(found.wins).all()
-    assert found.report.failures == 1
-
-
-def test_answers_are_paid_once(judge):
+def test_answers_are_cached(judge):
     asked, server = judge()
-    first = asked.compare([DIALOGUE], ["Okay."], ["I am sorry."])
-    again = asked.compare([DIALOGUE], ["Okay."], ["I am sorry."])
-    np.testing.assert_array_equal(first.wins, again.wins)
-    assert len(server.requests) == first.report.calls == again.report.cached == 2
+    first = wins(asked, ["Okay."], ["I am sorry."])
+    assert asked.report.calls == 2
+    assert wins(asked, ["Okay."], ["I am sorry."]) == first
+    assert len(server.requests) == asked.report.cached == 2
 
 
 def test_a_server_that_refuses_ends_the_run(judge):
     asked, _ = judge(answer=Reply(status=401, body="{}"))
-    with pytest.raises(BackendError, match="answers 401"):
-        asked.compare([DIALOGUE], ["Okay."], ["I am sorry."])
+    with pytest.raises(BackendError, match="401"):
+        wins(asked, ["Okay."], ["I am sorry."])
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    "text",
     [
-        ('{"warm": "A"}', "choices are missing"),
-        ('{"warm": "A", "fluent": "B", "kind": "A"}', "there are keys that nobody asked for"),
-        ('{"warm": "A", "fluent": "both"}', "a value is none of the choices"),
-        ('{"warm": "A", "fluent": 1}', "a value is none of the choices"),
-        ('{"warm": "A", "fluent": ["A"]}', "a value is none of the choices"),
-        ('{"warm": "A", "warm": "B", "fluent": "A"}', "a key is there twice"),
-        ("[1]", "the answer is no JSON object"),
-        ("", "the answer is empty"),
+        '{"warm": "A"}',
+        '{"warm": "A", "fluent": "B", "kind": "A"}',
+        '{"warm": "A", "fluent": "both"}',
+        '{"warm": "A", "fluent": ["A"]}',
+        '{"warm": "A", "warm": "B", "fluent": "A"}',
+        "[1]",
+        "",
     ],
 )
-def test_answers_that_are_no_choice_for_each(text, reason):
-    with pytest.raises(UnusableAnswer) as caught:
+def test_answers_without_one_choice_per_criterion(text):
+    with pytest.raises(UnusableAnswer):
         parse_choices(text, list(ASKED), ("A", "B", "tie"))
-    assert caught.value.reason == reason
 
 
-def test_a_fence_and_thoughts_are_taken_off():
+def test_fences_and_thoughts_are_removed():
     text = '<think>A is warm</think>\n```json\n{"fluent": "tie", "warm": "A"}\n```'
     assert parse_choices(text, list(ASKED), ("A", "B", "tie")) == ["A", "tie"]
-
-
-def test_arguments_that_make_no_sense():
-    with pytest.raises(ValueError, match="criteria: expected at least one"):
-        LlmJudge(None, criteria={})
-    with pytest.raises(ValueError, match="attempts: expected at least 1"):
-        LlmJudge(None, attempts=0)

@@ -1,4 +1,4 @@
-"""Who learns from what, and what is encoded for it."""
+"""Training and test sessions of the benchmark, and their features."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def sessions():
     return concatenate_datasets([one, with_column(other, "session_id", [f"t{index}" for index in range(11)])])
 
 
-def test_a_conversation_is_judged_once_and_never_learned_from_then(sessions):
+def test_folds_split_by_conversation(sessions):
     conversations = np.array(sessions["conversation_id"][:])
     for seed in range(5):
         folds = out_of_fold(sessions, 4, seed)
@@ -31,17 +31,12 @@ def test_a_conversation_is_judged_once_and_never_learned_from_then(sessions):
 
 
 @pytest.mark.parametrize("folds", [1, 12])
-def test_too_few_conversations_for_so_many_folds(folds, sessions):
-    with pytest.raises(ValueError, match=f"expected 2 to 11, the number of conversations, found {folds}"):
+def test_more_folds_than_conversations_are_an_error(folds, sessions):
+    with pytest.raises(ValueError, match=f"folds: .* {folds}"):
         out_of_fold(sessions, folds, 0)
 
 
-def test_one_conversation_has_no_folds():
-    with pytest.raises(ValueError, match="folds: found 1 conversation, expected two or more"):
-        out_of_fold(toy_sessions(1), 2, 0)
-
-
-def test_the_mean_that_was_known_when_a_session_was_judged(sessions):
+def test_train_means_are_out_of_fold(sessions):
     score = np.array(sessions["score"])
     means = Design(sessions, folds=3).train_means(seed=2)
     for fold in out_of_fold(sessions, 3, 2):
@@ -52,15 +47,15 @@ def test_the_mean_that_was_known_when_a_session_was_judged(sessions):
     np.testing.assert_allclose(apart.train_means(7), score.mean())
 
 
-def test_a_session_without_a_score_has_no_place(sessions):
+def test_a_session_without_a_score_is_an_error(sessions):
     unscored = with_column(sessions, "score", [NAN, *sessions["score"][1:]])
-    with pytest.raises(ValueError, match="train: some sessions have no score; leave them out"):
+    with pytest.raises(ValueError, match="train"):
         Design(unscored)
-    with pytest.raises(ValueError, match="test: some sessions have no score"):
+    with pytest.raises(ValueError, match="test"):
         Design(sessions, unscored)
 
 
-def test_scores_are_dealt_out_anew_and_nothing_else_is():
+def test_shuffling_permutes_scores_alone():
     numbered = with_column(toy_sessions(60), "score", [float(number) for number in range(60)])
     out, apart = Design(numbered, folds=4), Design(numbered, toy_sessions(5))
     for design in (out, apart):

@@ -1,4 +1,4 @@
-"""Every method learns what the toy corpus teaches, each from what it says that it learns from."""
+"""Every method learns the value of turns in the toy corpus, each from its own input."""
 
 import copy
 import json
@@ -42,7 +42,7 @@ def sessions():
 
 @pytest.fixture(scope="module")
 def run(model, sessions, tmp_path_factory):
-    """What a row says of the last 20 sessions, learned from the others."""
+    """Rewards and scores by a row for the last 20 sessions, learned from the others."""
     cache_dir = tmp_path_factory.mktemp("features")
 
     def run(row, rows=sessions):
@@ -99,14 +99,14 @@ def test_the_names_of_the_rows(learned, model):
         (SUPERVISED, 0.9),
     ],
 )
-def test_methods_find_what_words_are_worth(name, least, learned, run):
+def test_methods_find_the_value_of_words(name, least, learned, run):
     rewards, scores, test = run(learned[name])
     assert within_session_auc(rewards, test["turn_rating"]) > least
     if name not in ("LI alone (affect)", SUPERVISED):  # which never saw a score
         assert np.corrcoef(scores, test["score"])[0, 1] > 0.5
 
 
-def test_a_signal_of_chance_teaches_nothing_alone_and_spoils_geli_by_its_weight(learned, model, run):
+def test_a_random_signal_teaches_nothing(learned, model, run):
     def auc(row):
         rewards, _, test = run(row)
         return within_session_auc(rewards, test["turn_rating"])
@@ -117,7 +117,7 @@ def test_a_signal_of_chance_teaches_nothing_alone_and_spoils_geli_by_its_weight(
     np.testing.assert_array_equal(np.concatenate(rrd), np.concatenate(unweighted))
 
 
-def test_the_model_that_rows_share_stays_as_it_is(model, learned, run, capsys):
+def test_fits_leave_the_shared_model_unchanged(model, learned, run, capsys):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for name in ("RUDDER", HINDSIGHT, ATTRIBUTION):
         run(learned[name])
@@ -128,7 +128,7 @@ def test_the_model_that_rows_share_stays_as_it_is(model, learned, run, capsys):
 
 
 def test_the_supervised_row_alone_reads_turn_ratings(learned, run, sessions):
-    """With ratings turned round it turns too, and no other row does."""
+    """With reversed ratings its rewards are reversed, and those of no other row."""
     turned = with_column(sessions, "turn_rating", [[-value for value in row] for row in sessions["turn_rating"]])
     for name in ("RRD, 8 turns", "GELI (affect)", HINDSIGHT, ATTRIBUTION):
         one, other = run(learned[name])[0], run(learned[name], turned)[0]
@@ -137,8 +137,8 @@ def test_the_supervised_row_alone_reads_turn_ratings(learned, run, sessions):
     assert within_session_auc(rewards, test["turn_rating"]) > 0.9
 
 
-def test_the_attribution_alone_reads_the_reaction_to_the_turn_that_it_rewards(learned, run, sessions):
-    """Other faces and answers in the sessions that are judged, and it alone rewards their turns otherwise."""
+def test_the_attribution_alone_reads_the_reaction(learned, run, sessions):
+    """Other feedback and answers in the test sessions change its rewards alone."""
 
     def changed(row, index):
         if index < len(sessions) - 20:
@@ -155,7 +155,7 @@ def test_the_attribution_alone_reads_the_reaction_to_the_turn_that_it_rewards(le
 
 
 @pytest.mark.parametrize("name", [HINDSIGHT, ATTRIBUTION])
-def test_what_shuffled_scores_teach_is_right_by_chance_at_most(name, learned, model, sessions, tmp_path):
+def test_shuffled_scores_teach_nothing(name, learned, model, sessions, tmp_path):
     """All turns of the toy lie on one line, good ones on one side: chance decides which side is rewarded."""
     encoded = Encoded(model, sessions, cache_dir=tmp_path)
     rows = {name: learned[name], "control": replace(learned[name], permutations=4)}
@@ -167,8 +167,8 @@ def test_what_shuffled_scores_teach_is_right_by_chance_at_most(name, learned, mo
     assert min(shuffled) < 0.5
 
 
-def test_the_attribution_is_that_of_the_text(learned, run, sessions, model, tmp_path):
-    """From features that are at hand it says what it says when it reads the sessions itself."""
+def test_the_attribution_from_given_features(learned, run, sessions, model, tmp_path):
+    """Given features and features that it computes itself give the same rewards."""
     train, test = sessions.select(range(40)), sessions.select(range(40, 60))
     fit = fit_hindsight(copy.deepcopy(model), train, signals=["affect", "noise"], cache_dir=tmp_path)
     read = fit.attribution.score_sessions(test)
@@ -184,7 +184,7 @@ def test_the_attribution_is_that_of_the_text(learned, run, sessions, model, tmp_
             assert row["parts"][name] == pytest.approx(part, abs=1e-4)
 
 
-def test_what_a_row_depends_on_is_among_its_settings(model, learned):
+def test_settings_of_the_rows(model, learned):
     json.dumps({name: row.settings for name, row in learned.items()})
     assert learned["GELI (noise)"].settings["training"]["li_weight"] == 0.5
     assert learned["GELI (affect)"].settings["training"]["num_train_epochs"] == 8
@@ -204,7 +204,7 @@ def test_what_a_row_depends_on_is_among_its_settings(model, learned):
     assert changed(signals, ARGUMENTS, {"noise": 0.5}, base=wider) == set(learned)
 
 
-def test_what_is_absent_is_named(learned, run, sessions, model):
+def test_a_row_that_lacks_something_names_it(learned, run, sessions, model):
     with pytest.raises(NotRun, match=r"no feedback 'llm' \(affect, noise\); `geli decompose` adds it"):
         run(learned["LLM-GELI"])
     smile = learned_rows(model, ["smile"], ARGUMENTS)
@@ -215,7 +215,7 @@ def test_what_is_absent_is_named(learned, run, sessions, model):
         learned[SUPERVISED].fit(unrated, unrated, None, 0)
 
 
-def test_what_a_language_model_said_is_learned_from_alone(run, sessions, model):
+def test_a_signal_of_a_language_model_has_its_own_row(run, sessions, model):
     said = add_signal(sessions, "llm", sessions["turn_rating"][:])
     rows = learned_rows(model, ["affect", "llm"], ARGUMENTS)
     assert "LI alone (llm)" not in rows
@@ -235,7 +235,7 @@ def test_trivial_rows_need_no_backbone(sessions):
     assert [each[0] for each in rewards] == test["score"][:]
 
 
-def test_a_package_that_is_absent_stops_one_row(monkeypatch, sessions):
+def test_a_missing_package_stops_one_row(monkeypatch, sessions):
     monkeypatch.setitem(sys.modules, "vaderSentiment.vaderSentiment", None)
     with pytest.raises(NotRun, match=r"pip install 'geli-hf\[text\]'"):
         TRIVIAL["next-turn sentiment"].fit(sessions, sessions, None, 0)

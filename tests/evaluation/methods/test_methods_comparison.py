@@ -1,6 +1,5 @@
-"""Figures of all rows from their runs, and what the table says where there is nothing to compute them from."""
+"""Figures of all rows from their runs, and the tables where some of them are undefined."""
 
-import copy
 import json
 
 import numpy as np
@@ -24,7 +23,6 @@ from geli_hf.evaluation.methods.rows import (
     trivial_rows,
 )
 from geli_hf.evaluation.methods.runs import Run, run_rows
-from geli_hf.training import fit_hindsight
 
 SEEDS = (0, 3)
 
@@ -35,7 +33,7 @@ def sessions():
 
 
 def noisy(sessions, noise: float, *, predicts: bool = True) -> list[Run]:
-    """Runs of a row that sees the truth through so much noise."""
+    """Runs of a row that rewards with the truth and noise."""
     runs = []
     for seed in SEEDS:
         rng = np.random.default_rng([seed, int(noise * 100)])
@@ -103,12 +101,12 @@ def test_a_row_that_failed_with_one_seed_was_not_run(runs):
     assert by_row([("a", 0, good[0]), ("a", 3, good[1])]) == {"a": good}
 
 
-def test_against_has_to_be_a_row(sessions, runs):
-    with pytest.raises(ValueError, match="against: expected one of good, bad, away, found 'best'"):
+def test_an_unknown_row_to_compare_with_is_an_error(sessions, runs):
+    with pytest.raises(ValueError, match=r"against: .*best"):
         compare(Design(sessions), runs, against="best")
 
 
-def test_the_table_says_what_stands_in_it(sessions, rows):
+def test_tables_and_notes(sessions, rows):
     text = markdown(Design(sessions), rows, against="bad", corpus="uss")
     turns = sum(map(len, sessions["turn_rating"]))
     assert text.startswith(
@@ -121,40 +119,13 @@ def test_the_table_says_what_stands_in_it(sessions, rows):
     assert "*not run*: no server (away)." in text
     assert "away" not in second
     assert "– minus bad: the row that the others are compared with (bad)." in text
-    assert "With Bonferroni's correction these still do, higher: good; lower: none." in text
+    assert "higher: good; lower: none." in text
     assert "*hindsight, seeing the reaction* read the reaction" in text
     assert "Circularity: the turn ratings of USS stand on the user's next line" in text
     assert "Circularity" not in markdown(Design(sessions), rows, against="bad", corpus="esconv")
 
 
-def test_rows_that_are_the_same_by_nature_are_named(sessions, runs):
-    longest = max(map(len, sessions["turn_rating"]))
-    design, rrd = Design(sessions), {"RRD, 8 turns": runs["good"], "RRD, all turns": runs["good"]}
-    rows = compare(design, rrd, against="RRD, all turns", resamples=100)
-    text = markdown(design, rows, against="RRD, all turns")
-    assert f"No session has more than {longest} turns, so *RRD, 8 turns* takes all of them." in text
-    text = markdown(design, {"RRD, 32 turns": rows["RRD, 8 turns"]} | rows, against="RRD, all turns")
-    assert "so *RRD, 8 turns* and *RRD, 32 turns* take all of them." in text
-    assert "*predict the mean* shows how far" in text
-    apart = Design(sessions, sessions)
-    text = markdown(apart, compare(apart, runs, against="bad", resamples=100), against="bad")
-    assert "takes all" not in text
-    assert "shows how far" not in text
-
-
-def test_few_sessions_are_told_once_and_below_the_table(sessions, caplog, tmp_path):
-    model = GeliRewardModel.from_backbone(backbone("bert"))
-    rows = {name: row for name, row in learned_rows(model, ["affect"]).items() if name in (HINDSIGHT, ATTRIBUTION)}
-    encoded, design = Encoded(model, sessions, cache_dir=tmp_path / "features"), Design(sessions, folds=4)
-    found = by_row(run_rows(rows, design, {"train": encoded, "judged": encoded}, SEEDS, tmp_path))
-    assert not caplog.text
-    text = write_comparison(tmp_path, design, found, against=HINDSIGHT, resamples=100)
-    assert text.count("*hindsight* learned from 22 sessions. With fewer than about 200 the listener's signal") == 1
-    fit_hindsight(copy.deepcopy(model), sessions, cache_dir=tmp_path / "features")
-    assert "sessions have a score" in caplog.text  # who fits alone is still told
-
-
-def test_records_can_be_read_by_machines(rows, runs):
+def test_records_are_json(rows, runs):
     good, bad, away = json.loads(json.dumps(records(rows, runs), allow_nan=False))
     assert (good["row"], good["run"], good["seeds"]) == ("good", True, [0, 3])
     assert good["data"] == {"train": "t", "judged": "j"}
@@ -165,7 +136,7 @@ def test_records_can_be_read_by_machines(rows, runs):
     assert (away["run"], away["not_run"]) == (False, "no server")
 
 
-def test_where_a_row_lies_among_shuffled_ones(sessions, runs):
+def test_a_row_among_fits_to_shuffled_scores(sessions, runs):
     controls = [*noisy(sessions, 20.0), *noisy(sessions, 0.1)[:1]]  # one is better than the row
     with_control = {"good": runs["good"], "good, scores shuffled": controls, "bad": runs["bad"]}
     rows = compare(Design(sessions), with_control, against="bad", resamples=100)
@@ -194,7 +165,7 @@ def test_where_a_row_lies_among_shuffled_ones(sessions, runs):
     cells = [" ".join(line.split()) for line in text.split("With shuffled scores, mean")[1].splitlines()]
     figures = (f"{found[key]:.3f}" for key in ("true", "mean", "deviation"))
     assert f"| good | {' | '.join(figures)} | 3 | 0.500 |" in cells
-    assert "Of 1 differences from *bad*" in text
+    assert "for 1 of them" in text
     assert "p is the share" in text
     json.dumps(records(rows, with_control), allow_nan=False)
 
@@ -212,7 +183,7 @@ def test_a_control_without_its_row_and_one_of_a_single_fit(sessions, runs):
     assert "*not run*: no server (away, scores shuffled)." in text
 
 
-def test_what_is_written(sessions, runs, tmp_path):
+def test_written_files(sessions, runs, tmp_path):
     text = write_comparison(tmp_path, Design(sessions), runs, against="good", corpus="sample", resamples=100)
     assert (tmp_path / "comparison.md").read_text() == text
     assert "The sample is simulated" in text
@@ -229,7 +200,7 @@ CLOSED = [name + suffix for name in (HINDSIGHT, ATTRIBUTION) for suffix in ("", 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """The figures and the Markdown of all kinds of rows on such sessions, learned in two folds."""
+    """Figures and Markdown of all kinds of rows, learned in two folds."""
     model = GeliRewardModel.from_backbone(backbone("bert"))
     caches = tmp_path_factory.mktemp("features")
 
@@ -262,17 +233,6 @@ def test_no_turn_ratings(table):
     assert "Bonferroni" not in text
     for title in ("Within-session Spearman", "Length held fixed", "minus log length", "Within-session AUC"):
         assert f"– {title}: no turn has a turn_rating" in text
-
-
-def test_one_constant_rating(table):
-    sessions = toy_sessions(24)
-    constant = with_column(sessions, "turn_rating", [[3.0] * len(row) for row in sessions["turn_rating"]])
-    rows, text = table(constant)
-    assert "found the same value, 3.0, for every observed turn" in rows[SUPERVISED]["not_run"]
-    assert "– Within-session Kendall: every turn_rating is 3" in text
-    for name in CLOSED:
-        assert rows[name]["missing"]["within_session_spearman"] == "every turn_rating is 3"
-    assert "With shuffled scores" not in text
 
 
 def test_ratings_of_some_turns_only(table):

@@ -1,4 +1,4 @@
-"""A benchmark that was stopped goes on by row, and never with what other data gave."""
+"""An interrupted benchmark continues by row, and never with results of other data."""
 
 import json
 
@@ -25,7 +25,7 @@ def encoded(sessions, tmp_path):
 
 
 class Counted:
-    """Rewards a turn by its session's index in the corpus and its own, and predicts the number of training rows."""
+    """Fit that rewards a turn by the indices of session and turn, and predicts the number of training rows."""
 
     def __init__(self, fail=None):
         self.calls, self.fail = 0, fail
@@ -40,7 +40,7 @@ class Counted:
         return rewards, np.full(len(test), float(len(train) + seed))
 
 
-def test_rewards_stand_in_the_order_of_the_sessions(sessions, encoded, tmp_path):
+def test_rewards_are_in_the_order_of_the_sessions(sessions, encoded, tmp_path):
     design = Design(sessions, folds=5)
     [(name, seed, run)] = run_rows({"a": Row(Counted())}, design, encoded, [3], tmp_path / "runs")
     assert (name, seed) == ("a", 3)
@@ -52,7 +52,7 @@ def test_rewards_stand_in_the_order_of_the_sessions(sessions, encoded, tmp_path)
     assert run.about["versions"]["numpy"] == np.__version__
 
 
-def test_what_is_there_is_kept_and_what_is_missing_computed(sessions, encoded, tmp_path):
+def test_kept_runs_are_read_and_missing_ones_computed(sessions, encoded, tmp_path):
     design, counted = Design(sessions, folds=2), {"a": Counted(), "RRD, 8/32 (x)": Counted()}
     rows = {name: Row(fit) for name, fit in counted.items()}
     first = list(run_rows(rows, design, encoded, [0], tmp_path / "runs"))
@@ -115,8 +115,8 @@ def test_other_data_or_folds_are_computed_anew(sessions, encoded, tmp_path, capl
     ):
         list(run_rows({"a": Row(row)}, design, encoded, [0], tmp_path / "runs"))
         assert row.calls == calls
-    assert caplog.text.count("what was computed with other data is computed anew") == 1
-    assert caplog.text.count("what was computed with other folds is computed anew") == 1
+    assert caplog.text.count("runs with other data are computed anew") == 1
+    assert caplog.text.count("runs with other folds are computed anew") == 1
 
 
 def test_a_row_with_other_settings_is_computed_anew_and_no_other(sessions, encoded, tmp_path, caplog):
@@ -130,14 +130,14 @@ def test_a_row_with_other_settings_is_computed_anew_and_no_other(sessions, encod
     assert run(a={"weight": 0.1, "betas": (0.9, 0.99)}) == [4, 4]
     assert run(a={"betas": (0.9, 0.99), "weight": 0.1}) == [4, 4]
     assert run(a={"weight": 0.3, "betas": (0.9, 0.99)}) == [8, 4]
-    assert caplog.text.count("what was computed with other settings is computed anew") == 1
+    assert caplog.text.count("runs with other settings are computed anew") == 1
     other = {name: Encoded(each.model, each.sessions, dtype=torch.bfloat16) for name, each in encoded.items()}
     encoded.update(other)
     assert run(a={"weight": 0.3, "betas": (0.9, 0.99)}) == [12, 8]
-    assert "with other features is" in caplog.text
+    assert "with other features are" in caplog.text
 
 
-def test_a_killed_row_leaves_nothing_that_is_read(sessions, encoded, tmp_path):
+def test_an_interrupted_row_leaves_no_file(sessions, encoded, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         list(run_rows({"a": Row(Counted(KeyboardInterrupt()))}, Design(sessions), encoded, [0], tmp_path / "runs"))
     assert not list(tmp_path.glob("runs/**/*.npz"))
@@ -161,7 +161,7 @@ def test_a_row_gives_a_reward_for_every_turn(sessions, encoded, tmp_path):
     def row(train, test, features, seed):
         return [np.zeros(1) for _ in range(len(test))], None
 
-    with pytest.raises(ValueError, match="a row gave 1 rewards for"):
+    with pytest.raises(ValueError, match="1 rewards"):
         list(run_rows({"a": Row(row)}, Design(sessions, folds=2), encoded, [0], tmp_path / "runs"))
 
 
