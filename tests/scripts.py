@@ -1,4 +1,4 @@
-"""Scripts of the repository that no package holds, as modules."""
+"""Scripts of the repository that no package holds, imported as modules."""
 
 import importlib.util
 import sys
@@ -6,10 +6,11 @@ from pathlib import Path
 from types import ModuleType
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+RECIPES = EXAMPLES / "recipes"
 
 
 def as_module(path: Path) -> ModuleType:
-    """The script as a module of its own name, which is made anew."""
+    """Import a script anew, as a module."""
     spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for it

@@ -1,29 +1,55 @@
-"""What the scripts that train in several stages share: their processes, their folder, and what of it is kept."""
+"""Start, resume and end of a script that trains in several stages."""
 
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 
-from ..settings import claim
+from ..sessions import SessionError
+from ..settings import SettingsError, claim
+
+
+def run_main(main: Callable[[list[str]], None]) -> None:
+    """Run a script's `main` on the command line; an error of the user ends it in one line, without a traceback."""
+    try:
+        main(sys.argv[1:])
+    except (SettingsError, SessionError, FileNotFoundError, MemoryError) as error:
+        sys.exit(f"{Path(sys.argv[0]).stem}: {error}")
+
+
+@contextmanager
+def setting_errors(setting: str) -> Iterator[None]:
+    """Turn an error inside the block into one that names the setting.
+
+    Raises:
+        SettingsError: from an OSError, TypeError or ValueError.
+    """
+    try:
+        yield
+    except SettingsError:
+        raise
+    except (OSError, TypeError, ValueError) as error:
+        raise SettingsError(f"{setting}: {error}") from error
 
 
 def processes() -> PartialState:
-    """The processes of a run. The first one may work alone for days while the others wait for it."""
+    """Start the processes of a run. The first one may work alone for days while the others wait for it."""
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
 
 
 def begin(output: Path, settings: dict[str, dict], resume: bool, lasting: Iterable[str]) -> PartialState:
-    """The processes of a run, when its folder is claimed by its settings.
+    """Start the processes of a run, and write its settings into its folder.
 
     Args:
         output: folder of the run.
-        settings: as of `parse_settings`.
-        resume: whether the run may be there already.
-        lasting: settings at the top that a run can't change when it is resumed; of the sections all are.
+        settings: those of `parse_settings`.
+        resume: allow that the folder holds this run already.
+        lasting: settings at the top that a resumed run can't change; of the sections all are.
 
     Raises:
         SettingsError: the folder holds something else.
@@ -31,14 +57,19 @@ def begin(output: Path, settings: dict[str, dict], resume: bool, lasting: Iterab
     state = processes()
     if state.is_main_process:
         lasting = set(lasting)
-        kept = {name: {k: v for k, v in part.items() if name or k in lasting} for name, part in settings.items()}
-        claim(output, kept, resume)
+        fixed = {name: {k: v for k, v in part.items() if name or k in lasting} for name, part in settings.items()}
+        claim(output, fixed, resume)
     state.wait_for_everyone()
     return state
 
 
 def fit_to_cpu(settings: dict[str, dict], trainers: Iterable[str]) -> None:
-    """Change the settings of trainers, in sections of these names, to what a machine without a GPU can do."""
+    """Change the settings of trainers, in sections of these names, to what a machine without a GPU can do.
+
+    With a GPU nothing changes.
+    """
+    if torch.cuda.is_available():
+        return
     # accelerate launch leaves one thread to each process unless it is told otherwise
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
     torch.set_num_threads(max(1, cores // PartialState().num_processes))
@@ -52,6 +83,8 @@ def fit_to_cpu(settings: dict[str, dict], trainers: Iterable[str]) -> None:
             settings[name] |= {"bf16": native, "use_cpu": True}
 
 
-def kept(target: Path) -> None:
-    """Say that what a stage would make is there already."""
-    PartialState().print(f"{target} is there already and is kept")
+def is_finished(target: Path) -> bool:
+    """Return True, and print it, if a stage has its file or folder already."""
+    if target.exists():
+        PartialState().print(f"{target} is there already and is kept")
+    return target.exists()

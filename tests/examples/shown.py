@@ -1,5 +1,4 @@
-"""The commands that examples/README.md shows. Each script's tests run its command, with settings after it that make
-minutes seconds."""
+"""The commands of examples/README.md, which the tests of each script run with settings that make minutes seconds."""
 
 import re
 import shlex
@@ -9,8 +8,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def shown(script: str) -> list[str]:
-    """What stands on the page behind the script of this name; its configuration is found from anywhere."""
+    """Return the words behind the script of this name; its configuration is found from any folder."""
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
-    [command] = re.findall(rf"^(?:python|accelerate launch) examples/{script}\.py(.*)$", text, re.MULTILINE)
+    pattern = rf"^(?:python|accelerate launch) examples/(?:recipes/)?{script}\.py(.*)$"
+    [command] = re.findall(pattern, text, re.MULTILINE)
     words = shlex.split(command)
     return [str(ROOT / word) if word.startswith("examples/") else word for word in words]
