@@ -3,6 +3,7 @@
 import pytest
 import torch
 from scripts import EXAMPLES, as_module
+from shown import shown
 from tiny import backbone
 from toy import toy_sessions
 
@@ -45,6 +46,7 @@ def test_the_loop_gives_the_trainers_weights(li_weight, tmp_path, monkeypatch):
 def test_a_run_saves_a_reward_model(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GELI_HF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("geli_hf.models.geli_reward.modeling_geli.default_backbone", lambda: backbone("bert"))
+    assert not shown("train_loop")  # it takes no options
     loop.main(conversations=10, folder=str(tmp_path / "model"))
     assert "epoch 20  loss" in capsys.readouterr().out
     [row] = GeliRewardModel.from_pretrained(tmp_path / "model").score_sessions(toy_sessions(1))

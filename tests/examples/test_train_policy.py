@@ -86,7 +86,7 @@ def ran(script, topical_chat, tmp_path_factory):
         patch.setitem(evaluate.SAMPLING, "max_new_tokens", 6)
         few = ["--topical-chat", str(topical_chat), "--replies", "6", "--shown", "2", "--pieces", "6"]
         evaluate.main([str(output), *shown("evaluate_policy")[1:], *few])
-        as_module(RECIPES / "policy_cards.py").main([str(output)])
+        as_module(RECIPES / "policy_cards.py").main([str(output), *shown("policy_cards")[1:]])
         yield output
 
 
