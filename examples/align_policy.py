@@ -17,10 +17,9 @@ two there is decides the method. `--resume` goes on with a run that was stopped,
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import set_seed
@@ -37,7 +36,7 @@ from geli_hf.alignment import (
 )
 from geli_hf.alignment.pipeline import KlSettings, RewardSettings, align_once, final_kl, fine_tune_once
 from geli_hf.cache import whole
-from geli_hf.data.parts import CorpusSettings, load_corpus
+from geli_hf.data.parts import load_corpus
 from geli_hf.evaluation.comparison import policy_table
 from geli_hf.hub.run_cards import describe_run, write_alignment_card
 from geli_hf.metrics.table import as_json
@@ -58,14 +57,16 @@ class RunSettings:
 
 
 @dataclass
-class DialogueSettings(CorpusSettings):
+class DataSettings:
+    corpus: str = "sample"  # name or path
+    options: dict = field(default_factory=dict)  # of its reader
     context_messages: int = 6  # longest prompt
     window_messages: int = 8  # longest piece of a session to fine-tune on
     eval_share: float = 0.1  # of the conversations, to compare the policies on
     replies: int = 200  # dialogues of these that both policies answer
 
 
-OURS = {"data": DialogueSettings, "model": ModelConfig, "reward": RewardSettings, "kl": KlSettings}
+OURS = {"data": DataSettings, "model": ModelConfig, "reward": RewardSettings, "kl": KlSettings}
 
 
 def main(argv: list[str]) -> None:
@@ -84,7 +85,7 @@ def main(argv: list[str]) -> None:
         where = {"revision": model.model_revision, "trust_remote_code": args.trust_remote_code}
         check_policy(model.model_name_or_path, **where)
     with setting_errors("data"):
-        sessions = load_corpus(data, run.data_dir, rated=False)
+        sessions = load_corpus(data.corpus, data.options, run.data_dir, rated=False)
         parts = split_sessions(sessions, {"train": 1 - data.eval_share, "eval": data.eval_share}, seed=run.seed)
         prompts = dialogue_prompts(parts["train"], context_messages=data.context_messages)
         if not (len(prompts) and len(dialogue_prompts(parts["eval"]))):
@@ -97,10 +98,9 @@ def main(argv: list[str]) -> None:
     begin(output, settings, run.resume, lasting=["seed", "merge"])
     set_seed(run.seed)
 
-    loading: dict[str, Any] = {"dtype": model.dtype, "trust_remote_code": args.trust_remote_code}
+    loading = {"dtype": model.dtype} | where
     if model.attn_implementation:
         loading["attn_implementation"] = model.attn_implementation
-    loading["revision"] = model.model_revision
     state.print("\nStage sft: the policy before alignment", flush=True)
     how = {"window_messages": data.window_messages, "peft_config": get_peft_config(model), "resume": run.resume}
     before = fine_tune_once(output, model.model_name_or_path, parts["train"], sft_args, **how, **loading)

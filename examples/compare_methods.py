@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from geli_hf import GeliRewardArguments, GeliRewardModel
 from geli_hf.cache import whole
-from geli_hf.data.parts import CorpusSettings, load_corpus
+from geli_hf.data.parts import load_corpus
 from geli_hf.evaluation.methods import (
     Design,
     Encoded,
@@ -49,6 +49,13 @@ class CompareSettings:
     rows: list[str] | None = None  # names of the rows to run; unset: all
     against: str | None = None  # row to compare with; unset: GELI's first
     resume: bool = False  # go on in output_dir, and keep the rows that still hold
+
+
+@dataclass
+class CorpusSettings:
+    corpus: str = "sample"  # name or path
+    options: dict = field(default_factory=dict)  # of its reader
+    test_options: dict | None = None  # those that differ for a test set of its own
 
 
 @dataclass
@@ -79,8 +86,9 @@ def main(argv: list[str]) -> None:
         partial.write_text(yaml.safe_dump(settings))
 
     with setting_errors("data"):
-        sessions = load_corpus(data, run.data_dir)
-        test = None if data.test_options is None else load_corpus(data, run.data_dir, test=True)
+        sessions, test = load_corpus(data.corpus, data.options, run.data_dir), None
+        if data.test_options is not None:
+            test = load_corpus(data.corpus, data.options | data.test_options, run.data_dir)
         design = Design(sessions, test, folds=run.folds)
         design.of(run.seeds[0])
     with setting_errors("model"):

@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
         parts = load_parts(data, run.data_dir, seed=run.seed)
     train, test = parts["train"], parts["test"]
     about = {"corpus": data.corpus, "test": test, "base_policy": policy.model_name_or_path}
-    missing = [name for name in FOLDERS if not (output / name).exists()]
+    missing = [name for name in FOLDERS if not (output / name / "README.md").exists()]
 
     def facts() -> dict:
         seconds = time.monotonic() - begun

@@ -1,7 +1,9 @@
 """The corpus of a run, and the parts of it to train, to choose a checkpoint and to evaluate on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
@@ -11,52 +13,42 @@ from . import load_sessions, read_report
 
 
 @dataclass
-class CorpusSettings:
+class DataSettings:
     """The section `data` of a run's settings.
 
     Args:
         corpus: name or path, see [`load_sessions`].
         options: of the corpus's reader.
-        test_options: the reader's options for a test set of its own.
+        test_options: those that differ for a test set of its own.
+        eval_share: share of the conversations to choose the checkpoint on.
+        test_share: share to evaluate on, without `test_options`.
     """
 
     corpus: str = "sample"
     options: dict = field(default_factory=dict)
     test_options: dict | None = None
-
-
-@dataclass
-class DataSettings(CorpusSettings):
-    """The section `data` of a run that splits its corpus by conversation.
-
-    Args:
-        eval_share: share of the conversations to choose the checkpoint on.
-        test_share: share to evaluate on, without `test_options`.
-    """
-
     eval_share: float = 0.15
     test_share: float = 0.2
 
 
 def load_corpus(
-    data: CorpusSettings, data_dir: str | Path | None = None, *, test: bool = False, rated: bool = True
+    corpus: str, options: Mapping[str, Any], data_dir: str | Path | None = None, *, rated: bool = True
 ) -> Dataset:
     """Load the sessions of a run's corpus, and print what was read. All processes of a run have to call it.
 
     Args:
-        data: the corpus and its options.
+        corpus: name or path, see [`load_sessions`].
+        options: of its reader.
         data_dir: folder of the corpus.
-        test: load its own test set.
         rated: leave out sessions without a score.
 
     Raises:
         TypeError, ValueError: an option does not exist or can't have this value, or no session has a score.
     """
-    options = data.options | (data.test_options or {} if test else {})
     state = PartialState()
     with state.main_process_first():
-        sessions = load_sessions(data.corpus, data_dir=data_dir, **options)
-        state.print(f"{data.corpus} {options or ''}\n{read_report(sessions)}")
+        sessions = load_sessions(corpus, data_dir=data_dir, **options)
+        state.print(f"{corpus} {options or ''}\n{read_report(sessions)}")
         if not rated:
             return sessions
         known = sessions.filter(lambda score: score == score, input_columns="score", desc="Keeping rated sessions")
@@ -78,9 +70,9 @@ def load_parts(data: DataSettings, data_dir: str | Path | None = None, *, seed: 
     Raises:
         TypeError, ValueError: see [`load_corpus`]; or the shares are none.
     """
-    sessions = load_corpus(data, data_dir)
+    sessions = load_corpus(data.corpus, data.options, data_dir)
     if data.test_options is None:
         shares = {"train": 1 - data.eval_share - data.test_share, "eval": data.eval_share, "test": data.test_share}
         return split_sessions(sessions, shares, seed=seed)
     parts = split_sessions(sessions, {"train": 1 - data.eval_share, "eval": data.eval_share}, seed=seed)
-    return parts | {"test": load_corpus(data, data_dir, test=True)}
+    return parts | {"test": load_corpus(data.corpus, data.options | data.test_options, data_dir)}

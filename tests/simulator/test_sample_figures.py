@@ -1,4 +1,4 @@
-"""The figures of the sample corpus lie in the bands that its constants aim at. `measure` reads the files by itself."""
+"""The figures of the sample corpus lie in the bands that its constants aim at, measured from the files themselves."""
 
 import csv
 from collections import Counter
@@ -19,12 +19,12 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _spearman(one, other) -> float:
-    """NaN where either is constant."""
+    """Correlate two series; NaN where either is constant."""
     return spearmanr(one, other)[0] if np.ptp(one) and np.ptp(other) else np.nan
 
 
 def measure(folder: Path) -> dict:
-    """Per session (one per perspective): what the listener's face, the length and the position say about the truth."""
+    """Correlate the listener's face, the length and the position with the truth, per session and perspective."""
     sessions, texts, faces_seen, values = [], [], [], []
     for home in folder.iterdir():
         turns = _rows(home / "transcription" / "transcript_cliffhanger.csv")
