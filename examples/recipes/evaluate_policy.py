@@ -52,9 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     policies["aligned"] = load_policy(folder / "policy", dtype=torch.float32)
     policies["aligned"][0].load_adapter(folder / "policy_adapter")
     reward_model = GeliRewardModel.from_pretrained(folder / "policy_reward", dtype=torch.float32)
-    figures: dict = {
-        "data": data_figures(settings, options.topical_chat, len(set(held_out["sample"]["conversation_id"])))
-    }
+    figures: dict = {"data": data_figures(settings, options.topical_chat)}
+    figures["data"]["test_conversations"] = len(set(held_out["sample"]["conversation_id"]))
     figures["asked"] = {"replies": options.replies, "seed": seed, **SAMPLING}
     figures["parameters"] = sum(weight.numel() for weight in policies["policy"][0].parameters())
     figures["reward"] = json.loads((folder / "reward_data.json").read_text(encoding="utf-8"))

@@ -115,6 +115,7 @@ def train_policy(
     sessions: Dataset,
     output: Path,
     *,
+    callbacks: Sequence[TrainerCallback] = (),
     seed: int = 0,
     resume: bool = False,
 ) -> None:
@@ -126,6 +127,7 @@ def train_policy(
         reward_model: the reward of the alignment.
         sessions: Session rows to train on.
         output: folder of the run.
+        callbacks: of the trainers.
         seed: of training.
         resume: go on from the last checkpoints.
 
@@ -139,7 +141,8 @@ def train_policy(
 
     # A new one for each use: PEFT writes into it.
     lora = partial(LoraConfig, **{"target_modules": "all-linear", "task_type": "CAUSAL_LM"} | policy.lora)
-    pieces = {"window_messages": policy.window_messages, "resume": resume}
+    how = {"callbacks": callbacks, "resume": resume}
+    pieces = how | {"window_messages": policy.window_messages}
     set_seed(seed)
     if policy.model_name_or_path is not None:
         fine_tune_once(output, policy.model_name_or_path, sessions, arguments("sft"), peft_config=lora(), **pieces)
@@ -152,7 +155,7 @@ def train_policy(
     set_seed(seed)
     reward = GeliReward(reward_model, length_neutral=policy.length_neutral)
     prompts = dialogue_prompts(sessions, context_messages=policy.context_messages)
-    align_once(output, output / "sft_policy", reward, prompts, arguments("grpo"), lora(), resume=resume)
+    align_once(output, output / "sft_policy", reward, prompts, arguments("grpo"), lora(), **how)
 
 
 def fine_tune_once(
@@ -163,6 +166,7 @@ def fine_tune_once(
     *,
     window_messages: int,
     peft_config: PeftConfig | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
     resume: bool = False,
     **model_kwargs,
 ) -> str:
@@ -173,7 +177,7 @@ def fine_tune_once(
         policy: folder or name of the model, or of an adapter, which is merged first.
         sessions: Session rows to train on.
         args: of the trainer; None: the model is taken as it is, and an adapter merged.
-        window_messages, peft_config, resume: see [`sft`].
+        window_messages, peft_config, callbacks, resume: see [`sft`].
         model_kwargs: see [`load_policy`].
 
     Returns:
@@ -185,8 +189,8 @@ def fine_tune_once(
     if not is_finished(target):
         model, tokenizer = load_policy(policy, **model_kwargs)
         if args is not None:
-            pieces = {"window_messages": window_messages, "peft_config": peft_config, "resume": resume}
-            write_policy(sft(model, tokenizer, sessions, args, **pieces), target)
+            how = {"peft_config": peft_config, "callbacks": callbacks, "resume": resume}
+            write_policy(sft(model, tokenizer, sessions, args, window_messages=window_messages, **how), target)
         else:
             write_by_one(target, lambda folder: [part.save_pretrained(folder) for part in (model, tokenizer)])
     return str(target.resolve())

@@ -3,7 +3,7 @@
 Everything that is finished lies whole in the run's folder and is not made again when the run is resumed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import set_seed
+from peft import LoraConfig
+from transformers import TrainerCallback, set_seed
 
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..sessions import add_signal, feedback_names
@@ -62,7 +63,13 @@ class RewardModelSettings:
 
 
 def train_reward_model(
-    model: RewardModelSettings, reward: Mapping[str, Any], parts: Parts, output: Path, *, resume: bool = False
+    model: RewardModelSettings,
+    reward: Mapping[str, Any],
+    parts: Parts,
+    output: Path,
+    *,
+    callbacks: Sequence[TrainerCallback] = (),
+    resume: bool = False,
 ) -> None:
     """Train the reward model of a run, and write it to `output/reward_model`.
 
@@ -73,6 +80,7 @@ def train_reward_model(
         reward: settings of the trainer, see [`trainer_settings`].
         parts: "train" and "eval", Session rows.
         output: folder of the run.
+        callbacks: of the trainers.
         resume: go on from the last checkpoint.
 
     Raises:
@@ -81,10 +89,11 @@ def train_reward_model(
     if is_finished(output / "reward_model"):
         return
     reward = reward | {"output_dir": str(output / "checkpoints" / "reward")}
+    how = {"callbacks": callbacks, "resume": resume}
     if model.preset == HINDSIGHT:
-        reward_model, trainer = _train_by_hindsight(model, reward, parts, output, resume)
+        reward_model, trainer = _train_by_hindsight(model, reward, parts, output, **how)
     else:
-        reward_model, trainer = train_geli(model, reward, parts, resume=resume)
+        reward_model, trainer = train_geli(model, reward, parts, **how)
     if trainer is not None:
         write_history(trainer, output / "reward_history.json")
     write_by_one(output / "reward_model", reward_model.save_pretrained)
@@ -96,7 +105,12 @@ def trainer_settings(model: RewardModelSettings, reward: Mapping[str, Any], seed
 
 
 def train_geli(
-    model: RewardModelSettings, reward: Mapping[str, Any], parts: Parts, *, resume: bool = False
+    model: RewardModelSettings,
+    reward: Mapping[str, Any],
+    parts: Parts,
+    *,
+    callbacks: Sequence[TrainerCallback] = (),
+    resume: bool = False,
 ) -> tuple[GeliRewardModel, GeliRewardTrainer]:
     """Train a new reward model by GELI.
 
@@ -104,6 +118,7 @@ def train_geli(
         model: the section `model`.
         reward: settings of the trainer, `output_dir` and `seed` among them.
         parts: "train" and "eval", Session rows.
+        callbacks: of the trainers.
         resume: go on from the last checkpoint.
 
     Returns:
@@ -112,7 +127,7 @@ def train_geli(
     Raises:
         SettingsError: a setting can't have its value, or a first stage is wanted on standardised features.
     """
-    args = build(GeliRewardArguments, reward)
+    args, how = build(GeliRewardArguments, reward), {"callbacks": callbacks, "resume": resume}
     set_seed(args.seed)
     reward_model = _new_model(model)
     if model.li_stage is not None and args.li_weight > 0:
@@ -124,10 +139,10 @@ def train_geli(
         first = Path(f"{args.output_dir}_li")
         if not (first / "model").exists():
             alone = {**reward, "li_weight": 1.0, "output_dir": str(first), **model.li_stage}
-            _train(reward_model, build(GeliRewardArguments, alone), parts, None, resume)
+            _train(reward_model, build(GeliRewardArguments, alone), parts, None, **how)
             write_by_one(first / "model", reward_model.save_pretrained)
         reward_model = GeliRewardModel.from_pretrained(first / "model")
-    return reward_model, _train(reward_model, args, parts, model.lora, resume)
+    return reward_model, _train(reward_model, args, parts, model.lora, **how)
 
 
 def ablations(
@@ -161,7 +176,7 @@ def feature_options(args: GeliRewardArguments) -> dict[str, Any]:
 
 
 def _train_by_hindsight(
-    model: RewardModelSettings, reward: Mapping[str, Any], parts: Parts, output: Path, resume: bool
+    model: RewardModelSettings, reward: Mapping[str, Any], parts: Parts, output: Path, **how
 ) -> tuple[GeliRewardModel, GeliRewardTrainer | None]:
     """Fit teacher and student in closed form; train the student where more than a linear head is to learn."""
     args = build(GeliRewardArguments, reward)
@@ -186,18 +201,15 @@ def _train_by_hindsight(
         "eval": add_signal(parts["eval"], HINDSIGHT, explained),
     }
     args.li, args.li_weight = HINDSIGHT, 1.0
-    return fit.reward_model, _train(fit.reward_model, args, taught, model.lora, resume)
+    return fit.reward_model, _train(fit.reward_model, args, taught, model.lora, **how)
 
 
 def _train(
-    model: GeliRewardModel, args: GeliRewardArguments, parts: Parts, lora: dict | None, resume: bool
+    model: GeliRewardModel, args: GeliRewardArguments, parts: Parts, lora: dict | None, *, callbacks, resume: bool
 ) -> GeliRewardTrainer:
-    peft_config = None
-    if lora is not None:
-        from peft import LoraConfig
-
-        peft_config = LoraConfig(task_type="SEQ_CLS", **lora)
-    trainer = GeliRewardTrainer(model, args, parts["train"], parts["eval"], peft_config=peft_config)
+    peft_config = None if lora is None else LoraConfig(task_type="SEQ_CLS", **lora)
+    how = {"peft_config": peft_config, "callbacks": list(callbacks)}
+    trainer = GeliRewardTrainer(model, args, parts["train"], parts["eval"], **how)
     run_training(trainer, resume)
     if lora is not None:
         trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
