@@ -89,6 +89,7 @@ def main(argv: list[str]) -> None:
         train_policy(policy, settings, load_run_model(output), train, output, **how)
     if state.is_main_process:
         write_run_cards(output, missing, facts(), **about)
+    state.wait_for_everyone()
     if "evaluate" in run.stages and not is_evaluated(output):
         state.print("\nStage evaluate: both on held-out conversations, beside baselines", flush=True)
         rewards, rows = evaluate_run(output, model, reward, parts, resume=run.resume)

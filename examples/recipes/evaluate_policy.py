@@ -24,7 +24,6 @@ from geli_hf.evaluation.divergence import reply_divergence
 from geli_hf.evaluation.judges.judge import TruthJudge
 from geli_hf.hub.cards import made
 from geli_hf.metrics.metrics import bootstrap, within_session_spearman
-from geli_hf.metrics.table import as_json
 from geli_hf.metrics.texts import distinct_ngrams
 from geli_hf.models.features import score_cached
 from geli_hf.sessions import assistant_turns
@@ -81,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     command += ["--data.topical_chat", options.topical_chat] if options.topical_chat else []
     figures["made"] = made(command, settings={name: part for name, part in settings.items() if name and part})
     with whole(folder / "figures.json") as partial:
-        partial.write_text(json.dumps(as_json(figures), indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def data_figures(settings: dict, topical_chat: str | None) -> dict:
