@@ -74,10 +74,8 @@ SECTIONS = {"data": CorpusSettings, "model": MethodSettings, "training": GeliRew
 
 def main(argv: list[str]) -> None:
     settings = parse_settings(argv, CompareSettings, SECTIONS)
-    run, data, method = (
-        build(CompareSettings, settings[""]),
-        *(build(SECTIONS[name], settings[name]) for name in ("data", "model")),
-    )
+    run = build(CompareSettings, settings[""])
+    data, method = (build(SECTIONS[name], settings[name]) for name in ("data", "model"))
     output = Path(run.output_dir)
     if not run.seeds or len(set(run.seeds)) < len(run.seeds):
         raise SettingsError(f"seeds: expected at least one, and each once, found {run.seeds}")
