@@ -96,7 +96,7 @@ def test_a_run_leaves_weights_in_bfloat16_figures_and_cards(ran):
         body = {weight.dtype for name, weight in weights.items() if not name.startswith("score")}
         assert body == {torch.bfloat16}
         assert not list((ran / folder).glob("*.py"))
-        assert "{{" not in ModelCard.load(ran / folder / "README.md").text
+        assert "## Evaluation" in ModelCard.load(ran / folder / "README.md").text
     figures = json.loads((ran / "figures.json").read_text())
     assert set(figures["perplexity"]) == {"base", "policy", "aligned"}
     assert {corpus: len(rows) for corpus, rows in figures["replies"].items()} == {"sample": 2, "topical_chat": 2}
