@@ -35,10 +35,10 @@ demo: .venv/ready ## chat with the policy in a browser, and see what each turn i
 	$(BIN)/python spaces/chat/app.py
 
 sample-sessions: .venv/ready ## score sessions of the sample corpus and draw them in the terminal
-	$(BIN)/python examples/demo.py
+	$(BIN)/python examples/score.py
 
 sample-figures: .venv/ready ## the table of the README: three seeds of every method on the sample corpus
-	$(BIN)/python examples/sample_figures.py
+	$(BIN)/python examples/recipes/sample_figures.py
 
 lint: .venv/ready ## format and check
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""How long CANDOR takes at its true size, 1,656 conversations of 31 minutes: the first load, and one from the cache.
+"""Time to load CANDOR at its true size, 1,656 conversations of 31 minutes: at first, and from the cache.
 
     python benchmarks/candor_full.py                        # two minutes, and 2.6 GB of disk until it ends
     python benchmarks/candor_full.py --conversations 100    # a quick look
@@ -7,8 +7,8 @@ The conversations are synthetic, with the utterances and the columns of the samp
 columns of text in the transcript, and gaze, pitch, intensity and MFCCs in the features. They have just been written,
 so they are read from the memory of the system rather than from a disk.
 
-Every load happens in a process of its own. The seconds are without those of the imports; those of the processor say
-what a busy machine hides. The memory is the peak resident set, to which that of the largest helper is added as often
+Every load runs in a process of its own. The seconds leave the imports out; on a busy machine look at those of the
+processor. The memory is the peak resident set, to which that of the largest helper is added as often
 as there are helpers, although they share a part of it.
 """
 
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def read(corpus: Path, cache: Path, processes: int) -> dict:
-    """One load in a fresh interpreter: its time, without that of the imports, and its peak memory."""
+    """Load once in a fresh interpreter, and return its time without the imports and its peak memory."""
     command = [sys.executable, "-c", READ, str(corpus), str(cache), str(processes)]
     output = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
@@ -125,14 +125,14 @@ def write_corpus(folder: Path, conversations: int) -> int:
 
 
 def _features_row(rng: Random) -> str:
-    """Probabilities of the emotions and filler; in some no face was seen."""
+    """Draw probabilities of the emotions, and filler; in some rows no face was seen."""
     chances = [rng.random() ** 4 for _ in range(8)]
     seen = [f"{chance / sum(chances):.4f}" for chance in chances] if rng.random() < 0.9 else [""] * 8
     return ",".join([*seen, f"{rng.random():.3f}", *(f"{rng.gauss(0, 9):.3f}" for _ in range(FILLER))])
 
 
 def utterances() -> list[str]:
-    """What the people of the sample corpus say."""
+    """Draw utterances of the people of the sample corpus."""
     import numpy as np
 
     from geli_hf.simulator.people import converse, draw_traits

@@ -1,11 +1,11 @@
-"""Twenty people chat at once, and four cameras stream: what the chat page does then.
+"""Load test of the chat page: twenty people chat at once, and four cameras stream.
 
     python spaces/chat/app.py &
     python benchmarks/chat_load.py --pid $! --minutes 3
 
-Speaks with the page as a browser does, by its queue. Tells the time from a message to the first word of the reply, how
-many errors there were, whether anybody saw what another one had said, and how much memory the server takes before and
-after. Not a test: the figures are those of the machine.
+Talks to the page by its queue, as a browser does. Prints the time from a message to the first word of the reply, the
+number of errors and of messages that reached another person, and the memory of the server before and after. Not a
+test: the figures are those of the machine.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Page:
         return [given.get(place, None if name in self.state else self.start[name]) for place, name in enumerate(asked)]
 
     async def call(self, function: str, given: dict[int, object]):
-        """The messages of the queue for one event."""
+        """Send one event, and yield the messages of the queue."""
         call = {"fn_index": self.functions[function]["id"], "session_hash": self.name, "trigger_id": None}
         call |= {"data": self.inputs(function, given), "event_data": None}
         answer = await self.client.post("/gradio_api/queue/join", json=call)
@@ -55,7 +55,7 @@ class Page:
                         return
 
 
-async def person(page: Page, until: float, told: dict) -> None:
+async def person(page: Page, until: float, counts: dict) -> None:
     secret = f"secret{page.name}"
     while time.monotonic() < until:
         begun, first, shown = time.monotonic(), None, ""
@@ -64,25 +64,25 @@ async def person(page: Page, until: float, told: dict) -> None:
             shown += output
             if first is None and message["msg"] == "process_generating" and re.search(r"g-typing[^>]*>[^<]", output):
                 first = time.monotonic() - begun
-            told["queued"] += message["msg"] == "estimation" and (message.get("rank") or 0) > 0
+            counts["queued"] += message["msg"] == "estimation" and (message.get("rank") or 0) > 0
             if message["msg"] == "process_completed":
-                told["errors"] += not message.get("success", True)
-        told["crossed"] += any(name != secret for name in re.findall(r"secret[0-9a-f]{12}", shown))
+                counts["errors"] += not message.get("success", True)
+        counts["crossed"] += any(name != secret for name in re.findall(r"secret[0-9a-f]{12}", shown))
         if first is not None:
-            told["first"].append(first)
+            counts["first"].append(first)
         await asyncio.sleep(2 + 4 * secrets.randbelow(1000) / 1000)
         if secrets.randbelow(6) == 0:
             async for _ in page.call("clear", {}):
                 pass
 
 
-async def camera(page: Page, until: float, frame: dict, told: dict, look: Callable[[str], None] = len) -> None:
-    """One event that lasts, and gets frame after frame; `look` sees what comes of each."""
+async def camera(page: Page, until: float, frame: dict, counts: dict, look: Callable[[str], None] = len) -> None:
+    """Stream frame after frame within one event; `look` gets the output of each."""
     sent = time.monotonic()
     async for message in page.call("see", {0: frame}):
         if message["msg"] == "process_streaming":
-            told["seconds"].append(time.monotonic() - sent)
-            told["errors"] += not message.get("success", True)
+            counts["seconds"].append(time.monotonic() - sent)
+            counts["errors"] += not message.get("success", True)
             look(json.dumps(message["output"]))
             event = f"/gradio_api/stream/{message['event_id']}"
             if time.monotonic() > until:
@@ -99,7 +99,7 @@ async def camera(page: Page, until: float, frame: dict, told: dict, look: Callab
 
 
 def frame_of(picture: np.ndarray) -> dict:
-    """A picture as a browser's camera sends it."""
+    """Encode a picture as a browser's camera does."""
     file = io.BytesIO()
     Image.fromarray(picture).resize((640, 480)).save(file, "jpeg")
     url = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
@@ -111,7 +111,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def memory(pid: int | None) -> float:
-    """Resident memory in MB."""
+    """Read the resident memory of a process, in MB."""
     if pid is None:
         return float("nan")
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
@@ -119,28 +119,28 @@ def memory(pid: int | None) -> float:
 
 async def load(asked: argparse.Namespace) -> None:
     frame = frame_of(data.astronaut())
-    told = {"first": [], "errors": 0, "crossed": 0, "queued": 0, "seconds": []}
+    counts = {"first": [], "errors": 0, "crossed": 0, "queued": 0, "seconds": []}
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=asked.address, timeout=120, limits=limits) as client:
         config = (await client.get("/config")).json()
         async for _ in Page(client, config).call("send", {0: "Hello."}):  # so that what is loaded late is there
             pass
         before, until = memory(asked.pid), time.monotonic() + 60 * asked.minutes
-        people = [person(Page(client, config), until, told) for _ in range(asked.people)]
-        cameras = [camera(Page(client, config), until, frame, told) for _ in range(asked.cameras)]
+        people = [person(Page(client, config), until, counts) for _ in range(asked.people)]
+        cameras = [camera(Page(client, config), until, frame, counts) for _ in range(asked.cameras)]
         await asyncio.gather(*people, *cameras)
-    first, frames = told["first"], len(told["seconds"])
-    print(f"replies {len(first)}, frames {frames}, errors {told['errors']}, cross-talk {told['crossed']}")
+    first, frames = counts["first"], len(counts["seconds"])
+    print(f"replies {len(first)}, frames {frames}, errors {counts['errors']}, cross-talk {counts['crossed']}")
     print(f"first word: median {statistics.median(first):.2f} s, p95 {percentile(first, 0.95):.2f} s")
-    print(f"told their place in the queue {told['queued']} times")
+    print(f"showed a place in the queue {counts['queued']} times")
     print(f"memory {before:.0f} MB before, {memory(asked.pid):.0f} MB after")
 
 
 def options(doc: str, **counts: int) -> argparse.Namespace:
-    """The command line's; `counts` are how many there are of each kind unless it says otherwise."""
+    """Parse the command line; `counts` are the default numbers of each kind."""
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument("--address", default="http://127.0.0.1:7860")
-    parser.add_argument("--pid", type=int, help="of the server, whose memory is looked at")
+    parser.add_argument("--pid", type=int, help="of the server, to read its memory")
     parser.add_argument("--minutes", type=float, default=3)
     for name, count in counts.items():
         parser.add_argument(f"--{name}", type=int, default=count)

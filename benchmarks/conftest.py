@@ -1,4 +1,4 @@
-"""Offline, and with pairs: what a shared machine does to one side of a pair it does to the other."""
+"""Fixtures of the benchmarks: offline, one thread, and pairs of runs, since other work slows both of a pair."""
 
 import os
 from statistics import median
@@ -18,13 +18,13 @@ _PAIRS: list[str] = []
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """As many threads as there are cores would measure who else is at work."""
+    """Use one thread: as many as there are cores would measure the other work of the machine."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def word_pieces():
-    """Every backbone here reads the word pieces of all-MiniLM-L6-v2, which may not be there."""
+    """Find all-MiniLM-L6-v2, whose word pieces every backbone here reads, or skip."""
     try:
         return default_backbone()
     except OSError as error:
@@ -33,13 +33,13 @@ def word_pieces():
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory):
-    """The two perspectives of eight conversations of the sample corpus."""
+    """Load the two perspectives of eight conversations of the sample corpus."""
     return load_sessions("sample", conversations=8, cache_dir=tmp_path_factory.mktemp("sample"))
 
 
 @pytest.fixture
 def pair(benchmark, request):
-    """`pair(ours, reference, rounds=5, scale=1)`: run both in turn, and return the median of reference / ours.
+    """Run both in turn, by `pair(ours, reference, rounds=5, scale=1)`, and return the median of reference / ours.
 
     Ours is what pytest-benchmark reports; the ratio stands below its table and in `extra_info`. Where the reference is
     a part of the work only, `scale` says what part: its time is multiplied by it.

@@ -46,8 +46,8 @@ def main(picture: str) -> None:
                     else:
                         file = write_sessions(folder / "sessions.jsonl", dialogues, count // 100)
                     points.append(score_in_fresh_process(str(folder / str(number)), file))
-                    what = ("turns in one session", "sessions of three turns")[column]
-                    print(f"{label}: {count} {what}: {points[-1][0]:.1f} s, {points[-1][1]:.0f} MiB", flush=True)
+                    unit = ("turns in one session", "sessions of three turns")[column]
+                    print(f"{label}: {count} {unit}: {points[-1][0]:.1f} s, {points[-1][1]:.0f} MiB", flush=True)
                 for row, values in enumerate(zip(*points)):
                     axes[row, column].plot(counts, values, "o-", markersize=3, color=f"C{number}", label=label)
     for column, label in enumerate(("turns of the one session", "sessions of three turns")):

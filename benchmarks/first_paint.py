@@ -1,11 +1,11 @@
-"""How long a page of `spaces/` takes until there is something to read, in a browser that has never been there.
+"""Time until a page of `spaces/` shows something to read, in a new browser.
 
     python spaces/facial_signal/app.py &
     taskset -c 0,1 python benchmarks/first_paint.py
 
-Tells the median over several visits, each in a profile of its own, of the first paint, of when the page's heading and
-all of it was there, and what was loaded. Needs Playwright and Debian's chromium. Not a test: the figures are those of
-the machine.
+Prints the median over several visits, each in a profile of its own, of the time to the first paint, to the heading and
+to the whole page, and of the files that were loaded. Needs Playwright and Debian's chromium. Not a test: the figures
+are those of the machine.
 """
 
 import argparse
@@ -24,7 +24,7 @@ const look = () => {
 };
 new MutationObserver(look).observe(document, {childList: true, subtree: true});
 """
-TOLD = """() => {
+MEASURES = """() => {
   const paint = performance.getEntriesByName('first-contentful-paint')[0];
   const loaded = performance.getEntriesByType('resource');
   return {paint: paint ? paint.startTime : NaN, ...window.seen, files: loaded.length,
@@ -33,16 +33,16 @@ TOLD = """() => {
 
 
 def visit(browser: Browser, address: str, ready: str) -> dict[str, float]:
-    """One first visit: milliseconds, and what was loaded."""
+    """Visit the page once, and return milliseconds, files and kilobytes."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.add_init_script(WATCH % {"heading": ".g-head h1", "ready": ready})
     page.goto(address, wait_until="commit")
     page.wait_for_selector(ready)
     page.wait_for_timeout(500)
-    told = page.evaluate(TOLD)
+    measured = page.evaluate(MEASURES)
     context.close()
-    return told
+    return measured
 
 
 def main(options: argparse.Namespace) -> None:
@@ -53,7 +53,7 @@ def main(options: argparse.Namespace) -> None:
             visits.append(visit(browser, options.address, options.ready))
             browser.close()
     for name in visits[0]:
-        values = [told[name] for told in visits]
+        values = [measured[name] for measured in visits]
         print(f"{name:10} median {statistics.median(values):7.0f}   {min(values):.0f} to {max(values):.0f}")
 
 

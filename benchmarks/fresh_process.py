@@ -1,6 +1,6 @@
 """Time and peak memory of `geli score` in a process of its own.
 
-Run as a script, it is that process: it scores a file, and writes the seconds to the file that it is told.
+Run as a script, it is that process: it scores a file, and writes seconds and memory to another.
 """
 
 import json
@@ -15,20 +15,20 @@ from time import perf_counter
 
 
 def score_in_fresh_process(model: str, sessions: Path) -> tuple[float, float]:
-    """Seconds of `geli score` after the imports, and the peak memory of its process in MiB, imports included."""
-    told = sessions.with_suffix(".told")
+    """Return the seconds of `geli score` after the imports, and its peak memory in MiB, imports included."""
+    measured = sessions.with_suffix(".measured")
     subprocess.run(
-        [sys.executable, __file__, model, str(sessions), str(told)],
+        [sys.executable, __file__, model, str(sessions), str(measured)],
         stdout=subprocess.DEVNULL,
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         check=True,
     )
-    seconds, peak = told.read_text().split()
+    seconds, peak = measured.read_text().split()
     return float(seconds), float(peak)
 
 
 def peak_memory() -> float:
-    """Of this process, in MiB. On Linux `ru_maxrss` would count what the process that started this one held."""
+    """Return the peak memory of this process in MiB. On Linux `ru_maxrss` would count the parent's too."""
     try:
         [kib] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
         return int(kib) / 1024
@@ -38,7 +38,7 @@ def peak_memory() -> float:
 
 
 def write_sessions(path: Path, dialogues, copies: int = 1) -> Path:
-    """JSON lines of the dialogues, the whole of them so many times."""
+    """Write the dialogues as JSON lines, all of them `copies` times."""
     lines = [
         json.dumps({"session_id": str(number), "messages": messages}) for number, messages in enumerate(dialogues)
     ]
@@ -53,9 +53,9 @@ if __name__ == "__main__":
 
     from geli_hf.cli import main
 
-    model, sessions, told = sys.argv[1:]
+    model, sessions, measured = sys.argv[1:]
     torch.set_num_threads(1)
     import_module("geli_hf.models.geli_reward.modeling_geli")  # not a part of the scoring
     start = perf_counter()
     main(["score", sessions, "--model", model])
-    Path(told).write_text(f"{perf_counter() - start} {peak_memory()}")
+    Path(measured).write_text(f"{perf_counter() - start} {peak_memory()}")

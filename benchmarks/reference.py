@@ -1,4 +1,4 @@
-"""The published way to score a turn, and the backbones and sessions that it is compared on.
+"""The published way to score a turn, and the backbones and sessions of its comparisons.
 
 Each turn is encoded anew with the 20 utterances before it, in a forward pass of its own, padded to the whole context
 length of the backbone (see the published scripts of GELI, arXiv 2403.11330). Text, weights, pooling and head are those
@@ -16,7 +16,7 @@ from geli_hf.models.geli_reward.modeling_geli import default_backbone
 
 CONTEXT = 20  # utterances before a turn
 
-# Random weights, of which speed and equality of scores ask nothing more. The first has the shape of a small chat
+# Random weights suffice for speed and equality of scores. The first has the shape of a small chat
 # model, the second that of BART-base (of which only the encoder is used), the third costs as good as nothing.
 BACKBONES = {
     "decoder": (
@@ -65,32 +65,32 @@ def random_backbone(name: str, folder: Path) -> str:
 
 
 def with_random_head(model: GeliRewardModel) -> GeliRewardModel:
-    """An untrained head rewards everything with 0, and all ways to compute that agree."""
+    """Give the head random weights: an untrained one rewards everything with 0."""
     torch.manual_seed(0)
     torch.nn.init.normal_(model.score.out.weight, std=0.1)
     return model
 
 
 def long_dialogue(sessions: list[dict], turns: int, *, words: int | None = None) -> list[dict]:
-    """A dialogue with so many turns of the assistant: the messages of `sessions` one after the other.
+    """Make a dialogue of so many turns of the assistant from the messages of `sessions`.
 
     Args:
         words: cut every message after so many.
     """
-    said = {
+    texts = {
         role: [m["content"] for row in sessions for m in row["messages"] if m["role"] == role]
         for role in ("user", "assistant")
     }
     return [
         {"role": role, "content": " ".join(text.split()[:words])}
-        for pair in islice(zip(cycle(said["user"]), cycle(said["assistant"])), turns)
+        for pair in islice(zip(cycle(texts["user"]), cycle(texts["assistant"])), turns)
         for role, text in zip(("user", "assistant"), pair)
     ]
 
 
 @torch.inference_mode()
 def reference_features(model: GeliRewardModel, messages: list[dict]) -> torch.Tensor:
-    """Features `(hidden,)` of the last message of `messages`, which is a turn."""
+    """Compute the features (hidden,) of the last message, which is a turn."""
     ids = model.tokenize([messages[-1 - CONTEXT :]])["input_ids"][:, -model.config.max_length :]
     real = ids.shape[1]
     ids = torch.nn.functional.pad(ids, (0, model.config.max_length - real), value=model.tokenizer.pad_token_id)
@@ -105,5 +105,5 @@ def reference_features(model: GeliRewardModel, messages: list[dict]) -> torch.Te
 
 @torch.inference_mode()
 def reference_reward(model: GeliRewardModel, messages: list[dict]) -> float:
-    """Reward of the last message of `messages`, which is a turn."""
+    """Compute the reward of the last message, which is a turn."""
     return model.score(reference_features(model, messages)[None, None]).item()

@@ -43,7 +43,7 @@ def one_thread_of_opencv():
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """A face of about 100 pixels that moves about, 640 x 480, 25 frames a second, 6 seconds."""
+    """Film a face of about 100 pixels that moves about: 640 x 480, 25 frames a second, 6 seconds."""
     path = tmp_path_factory.mktemp("clip") / "face.mp4"
     picture = np.pad(astronaut(), ((150, 150), (250, 250), (0, 0)), mode="edge")
     with av.open(str(path), "w") as file:
@@ -60,7 +60,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["LBP", "Haar"])
 def deepface(request, tmp_path_factory):
-    """DeepFace's affect in a home with everything that it would download."""
+    """Make DeepFace's affect in a home with everything that it would download."""
     home = tmp_path_factory.mktemp("home")
     write_weights(home)
     for name in HAAR:
@@ -78,7 +78,7 @@ def deepface(request, tmp_path_factory):
 
 
 def frames_of(path: Path) -> list[np.ndarray]:
-    """Every fifth frame, BGR, as a script around DeepFace reads them with OpenCV."""
+    """Read every fifth frame, BGR, as a script around DeepFace does with OpenCV."""
     import cv2
 
     capture, frames = cv2.VideoCapture(str(path)), []

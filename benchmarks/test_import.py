@@ -1,4 +1,4 @@
-"""What `import geli_hf` adds to `import transformers`, in fresh interpreters."""
+"""Time that `import geli_hf` adds to `import transformers`, in fresh interpreters."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""How long a loss over 10,000 turns takes, forward and backward, against a loop over the sessions."""
+"""Time of a loss over 10,000 turns, forward and backward, against a loop over the sessions."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""How long the sample's oracle takes to value a reply: policies are judged by thousands of them."""
+"""Time of the sample's oracle to value replies: policies are judged by thousands of them."""
 
 import numpy as np
 

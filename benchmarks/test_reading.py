@@ -1,4 +1,4 @@
-"""How long `load_sessions` takes for the sample corpus on disk: read for the first time, and from the cache."""
+"""Time of `load_sessions` for the sample corpus on disk: at first, and from the cache."""
 
 from itertools import count
 

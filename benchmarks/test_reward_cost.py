@@ -1,4 +1,4 @@
-"""What share of a GRPO step the reward takes, with a reward backbone a tenth of the policy's size."""
+"""Share of a GRPO step that the reward takes, with a reward backbone a tenth of the policy's size."""
 
 from statistics import median
 from time import perf_counter
@@ -16,7 +16,7 @@ STEPS = 4
 
 
 class Timed(GeliReward):
-    """Notes how long each call took."""
+    """Record the seconds of each call."""
 
     def __call__(self, *args, **kwargs):
         start = perf_counter()
@@ -59,7 +59,7 @@ def encoder(sample, folder):
 
 @pytest.mark.parametrize("backbone", [decoder, encoder])
 def test_the_share_of_a_step(benchmark, sample, tmp_path, backbone):
-    """Median over the steps but the first; both times are of the same step, so company slows both."""
+    """Median over the steps but the first; both times are of the same step, so other work slows both."""
     policy, tokenizer = small_policy(sample, hidden_size=256, layers=5)
     policy.save_pretrained(tmp_path / "policy")
     tokenizer.save_pretrained(tmp_path / "policy")

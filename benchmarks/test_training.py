@@ -1,4 +1,4 @@
-"""How long an epoch of reward training with a frozen encoder takes, against encoding every turn in every epoch."""
+"""Time of an epoch of reward training with a frozen encoder, against encoding every turn in every epoch."""
 
 from time import perf_counter
 
@@ -16,7 +16,7 @@ EPOCHS = 20
 
 
 def test_an_epoch(pair, word_pieces, sample, tmp_path, benchmark):
-    """A step per session on both sides, as published. Ours is from the second epoch on: the features are there."""
+    """Take a step per session on both sides, as published. Ours is from the second epoch on, with cached features."""
     sample = sample.select(range(8))
     args = GeliRewardArguments(
         tmp_path / "run",

@@ -1,4 +1,4 @@
-"""How fast `VideoAffect` watches a video, against what everybody would write first, and how much memory it takes.
+"""Time and memory of `VideoAffect` on a video, against a plain loop over its frames.
 
 The reference: OpenCV reads the frames, the same cascade looks at each whole frame that is sampled, and the same
 classifier reads each face by itself.
@@ -32,7 +32,7 @@ def one_thread_of_opencv():
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    """640 x 480, 25 frames a second, a face that moves about before a wall with some grain."""
+    """Film a face that moves about before a wall with some grain: 640 x 480, 25 frames a second."""
     pictures = map(scene, walk(SECONDS * 25, 110.0))
     options = {"preset": "medium", "crf": "23"}
     return write(tmp_path_factory.mktemp("clip") / "clip.mp4", pictures, options=options)
@@ -77,7 +77,7 @@ def test_frame_by_frame(pair, benchmark, clip, fps):
 
 
 def test_a_camera(benchmark):
-    """A frame of 640 x 480, from the bytes of a JPEG to probabilities."""
+    """Read a frame of 640 x 480, from the bytes of a JPEG to probabilities."""
     frames = [cv2.imencode(".jpg", scene(place)[..., ::-1])[1].tobytes() for place in walk(100, 110.0)]
     live, seconds = VideoAffect(ImageAffect(), CascadeDetector()).live(), []
 
@@ -97,7 +97,7 @@ def test_a_camera(benchmark):
 
 
 def looped(path: Path, to: Path, hours: float) -> Path:
-    """The same packets over and over, with times that go on."""
+    """Repeat the packets of a clip, with times that go on."""
     import av
 
     with av.open(str(path)) as file, av.open(str(to), "w") as longer:
@@ -116,13 +116,13 @@ def looped(path: Path, to: Path, hours: float) -> Path:
 
 
 def test_two_hours(benchmark, clip, tmp_path):
-    """In a process of its own."""
+    """Watch two hours in a process of its own."""
     path = looped(clip, tmp_path / "long.mp4", 2.0)
-    told = tmp_path / "told"
+    measured = tmp_path / "measured"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, __file__, str(path), str(told)]
+    command = [sys.executable, __file__, str(path), str(measured)]
     benchmark.pedantic(lambda: subprocess.run(command, env=environment, check=True), rounds=1)
-    seconds, before, peak, rows = map(float, told.read_text().split())
+    seconds, before, peak, rows = map(float, measured.read_text().split())
     benchmark.extra_info |= {"before_mib": before, "peak_mib": peak, "times_real_time": 7200 / seconds}
     print(f"\ntwo hours: {seconds:.0f} s, {7200 / seconds:.0f} x real time, {before:.0f} MiB, then {peak:.0f}")
     assert rows == 36_000
@@ -134,9 +134,9 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    video, told = sys.argv[1:]
+    video, measured = sys.argv[1:]
     affect = VideoAffect()
     affect([(0.0, scene((250, 150, 110, 110)))])  # loads what is loaded late
     start, before = perf_counter(), peak_memory()
     table = affect(video)
-    Path(told).write_text(f"{perf_counter() - start} {before} {peak_memory()} {len(table)}")
+    Path(measured).write_text(f"{perf_counter() - start} {before} {peak_memory()} {len(table)}")

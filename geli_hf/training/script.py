@@ -1,29 +1,55 @@
-"""Set-up that scripts of several training stages share: processes, the run's folder, and settings for a CPU."""
+"""Start, resume and end of a script that trains in several stages."""
 
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 
-from ..settings import claim
+from ..sessions import SessionError
+from ..settings import SettingsError, claim
+
+
+def run_main(main: Callable[[list[str]], None]) -> None:
+    """Run a script's `main` on the command line; an error of the user ends it in one line, without a traceback."""
+    try:
+        main(sys.argv[1:])
+    except (SettingsError, SessionError, FileNotFoundError, MemoryError) as error:
+        sys.exit(f"{Path(sys.argv[0]).stem}: {error}")
+
+
+@contextmanager
+def setting_errors(setting: str) -> Iterator[None]:
+    """Turn an error inside the block into one that names the setting.
+
+    Raises:
+        SettingsError: from an OSError, TypeError or ValueError.
+    """
+    try:
+        yield
+    except SettingsError:
+        raise
+    except (OSError, TypeError, ValueError) as error:
+        raise SettingsError(f"{setting}: {error}") from error
 
 
 def processes() -> PartialState:
-    """Start the processes of a run, with a timeout that lets the first one work alone for days."""
+    """Start the processes of a run. The first one may work alone for days while the others wait for it."""
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
 
 
 def begin(output: Path, settings: dict[str, dict], resume: bool, lasting: Iterable[str]) -> PartialState:
-    """Start the processes of a run and reserve its folder, see `settings.claim`.
+    """Start the processes of a run, and write its settings into its folder.
 
     Args:
         output: folder of the run.
-        settings: of `parse_settings`.
-        resume: accept a folder that holds this run.
-        lasting: settings at the top that must not change when a run is resumed. Those of the sections never may.
+        settings: those of `parse_settings`.
+        resume: allow that the folder holds this run already.
+        lasting: settings at the top that a resumed run can't change; of the sections all are.
 
     Raises:
         SettingsError: the folder holds something else.
@@ -38,13 +64,18 @@ def begin(output: Path, settings: dict[str, dict], resume: bool, lasting: Iterab
 
 
 def fit_to_cpu(settings: dict[str, dict], trainers: Iterable[str]) -> None:
-    """Adapt the settings of trainers, in sections of these names, to a machine without a GPU."""
-    # By default, accelerate launch leaves one thread to each process.
+    """Change the settings of trainers, in sections of these names, to what a machine without a GPU can do.
+
+    With a GPU nothing changes.
+    """
+    if torch.cuda.is_available():
+        return
+    # accelerate launch leaves one thread to each process unless it is told otherwise
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
     torch.set_num_threads(max(1, cores // PartialState().num_processes))
-    # On a CPU without instructions for bf16, it is many times slower than float32 instead of two times faster.
+    # Where a CPU has no instructions for bf16, it is many times slower than float32 instead of two times faster.
     native = any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
-    # Trainers share work between processes on CPUs only with `use_cpu`.
+    # Trainers share their work out between processes on CPUs only if they are told that these are what they have.
     common = {"dataloader_pin_memory": False, "use_cpu": not torch.accelerator.is_available()}
     for name in trainers:
         settings[name] = common | settings[name]
@@ -52,6 +83,8 @@ def fit_to_cpu(settings: dict[str, dict], trainers: Iterable[str]) -> None:
             settings[name] |= {"bf16": native, "use_cpu": True}
 
 
-def kept(target: Path) -> None:
-    """Print that the result of a stage exists already and is kept."""
-    PartialState().print(f"{target} is there already and is kept")
+def is_finished(target: Path) -> bool:
+    """Return True, and print it, if a stage has its file or folder already."""
+    if target.exists():
+        PartialState().print(f"{target} is there already and is kept")
+    return target.exists()

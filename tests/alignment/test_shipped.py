@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from scripts import EXAMPLES, as_module
+from scripts import RECIPES, as_module
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import geli_hf  # noqa: F401  makes the reward model known to the Auto classes
@@ -37,11 +37,6 @@ def policy():
 @pytest.fixture(scope="module")
 def figures() -> dict:
     return json.loads((POLICY / "figures.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def script():
-    return as_module(EXAMPLES / "train_policy.py")
 
 
 def weight_types(file: Path) -> dict[str, str]:
@@ -118,8 +113,8 @@ def test_the_reward_model_likes_interest_better_than_scorn():
     torch.testing.assert_close(found.score_messages(dialogues), torch.stack([interest, scorn]))
 
 
-def test_the_cards_are_rendered_from_the_figures(script, figures):
-    for folder, card in script.cards(figures, POLICY.parent).items():
+def test_the_cards_are_rendered_from_the_figures(figures):
+    for folder, card in as_module(RECIPES / "policy_cards.py").cards(figures, POLICY.parent).items():
         assert (POLICY.parent / folder / "README.md").read_text(encoding="utf-8") == str(card)
 
 

@@ -1,4 +1,4 @@
-"""Runs of `train_geli.py` that die: each is forked from a process that has imported everything already.
+"""Runs of `train_geli.py` that are killed, each forked from a process that has imported everything already.
 
     python tests/examples/forks.py
 
@@ -30,7 +30,7 @@ def load_script():
 
 
 def run(script, order: dict, steps: Path) -> None:
-    """The life of a child."""
+    """Run the script as a child does, and count its steps."""
     os.environ["GELI_HF_CACHE"] = order["caches"]
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
@@ -64,8 +64,6 @@ def run(script, order: dict, steps: Path) -> None:
 
 def main() -> None:
     script = load_script()
-    from trl import GRPOConfig, SFTConfig  # noqa: F401  (what main() imports)
-
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
         order = json.loads(line)

@@ -1,6 +1,6 @@
-"""Runs `train_geli.py` and lets each process say how many it was among: the first argument is the folder to say it in.
+"""Run `train_geli.py`, and let each process write the number of processes into the folder of the first argument.
 
-The others are those of the script, whose `if __name__ == "__main__":` this stands for.
+The other arguments are those of the script, whose `if __name__ == "__main__":` this replaces.
 """
 
 import sys

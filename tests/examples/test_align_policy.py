@@ -19,8 +19,9 @@ from tiny import reward_model, sentence, session
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from geli_hf.alignment import generate_replies, load_policy, small_policy
+from geli_hf.alignment.pipeline import KlSettings, final_kl
 from geli_hf.models.attribution import HindsightAttribution
-from geli_hf.settings import SettingsError
+from geli_hf.settings import SettingsError, build
 
 DEFAULT, PAPER = (EXAMPLES / "configs" / f"align_{name}.yaml" for name in ("default", "paper"))
 PRESETS = sorted((EXAMPLES / "configs").glob("align_*.yaml"))
@@ -140,10 +141,9 @@ def test_the_default_preset_runs_on_a_tiny_model_of_its_architecture(script, qwe
     assert card.data.base_model is None  # a folder is none on the Hub
     assert not {"{{", "}}", "{%"} & set(card.content.split())
     for told in (
-        f"`{Path(qwen).name}` was fine-tuned",
+        f"`{Path(qwen).name}` was fine-tuned on the sessions, then",
         f"`{Path(reward).name}`, the reward model that the policy was trained to please",
         "aligned by GRPO for 2 steps",
-        "fine-tuned on the sessions, then",
         "--grpo.max_steps=2",
     ):
         assert told in card.text, told
@@ -193,7 +193,7 @@ def test_the_published_preset_runs_and_leaves_an_adapter(published, llama):
         [{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False
     )
     assert model.generate(**tokenizer(text, return_tensors="pt"), max_new_tokens=3, min_new_tokens=3).shape[1] > 3
-    assert "and is kept as an adapter" in (published / "policy" / "README.md").read_text()
+    assert "An adapter (PEFT) to the chat model" in (published / "policy" / "README.md").read_text()
 
 
 def test_an_adapter_may_be_the_policy(script, published, reward, tmp_path):
@@ -216,17 +216,38 @@ def test_an_adapter_may_be_the_policy(script, published, reward, tmp_path):
     assert entry["geli/log_likelihood"] < 0
 
 
+@pytest.fixture
+def read(script, tmp_path):
+    """Give the arguments, the adapter and the callbacks of a preset."""
+
+    def read(file: Path):
+        settings = script.parse_settings(
+            ["--config", str(file), "--output_dir", str(tmp_path)],
+            script.RunSettings,
+            script.OURS | {"sft": trl.SFTConfig} | script.METHODS,
+        )
+        [method] = [name for name in script.METHODS if settings[name]]
+        run = build(script.RunSettings, settings[""])
+        args = script.arguments(script.METHODS[method], method, settings, run)
+        if settings["sft"]:
+            sft = script.arguments(trl.SFTConfig, "sft", settings, run)
+            assert (sft.bf16, sft.fp16) == (args.bf16, args.fp16)  # both train in one process
+        lora = trl.get_peft_config(build(trl.ModelConfig, settings["model"]))
+        return args, lora, build(KlSettings, settings["kl"]).callbacks(args.beta)
+
+    return read
+
+
 @pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
-def test_trl_accepts_every_preset(file, script, qwen, reward, tmp_path):
-    run = script.read(["--config", str(file), "--output_dir", str(tmp_path), "--model.model_name_or_path", qwen])
-    assert run.lora().target_modules == "all-linear"
-    assert run.arguments.beta > 0
-    assert run.arguments.generation_batch_size % run.arguments.num_generations == 0
+def test_trl_accepts_every_preset(file, read):
+    args, lora, _ = read(file)
+    assert lora.target_modules == "all-linear"
+    assert args.beta > 0
+    assert args.generation_batch_size % args.num_generations == 0
 
 
-def test_the_published_preset_says_what_was_published(script, qwen, tmp_path):
-    run = script.read(["--config", str(PAPER), "--output_dir", str(tmp_path), "--model.model_name_or_path", qwen])
-    args, lora = run.arguments, run.lora()
+def test_the_published_preset_says_what_was_published(read):
+    args, lora, (stop, adaptive) = read(PAPER)
     assert isinstance(args, trl.RLOOConfig)
     assert (args.max_steps, args.generation_batch_size, args.learning_rate, args.optim) == (
         200,
@@ -234,30 +255,31 @@ def test_the_published_preset_says_what_was_published(script, qwen, tmp_path):
         1.4e-5,
         "adafactor",
     )
-    stop, adaptive = run.callbacks
     assert stop.limit == float("inf")  # without a callback of its own the run would stop at the usual limit
     assert (adaptive.init, adaptive.target, args.epsilon, args.num_iterations) == (0.15, 1.0, 0.2, 1)
     assert (args.generation_kwargs["min_new_tokens"], args.max_completion_length, args.top_p) == (32, 128, 1.0)
     assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (16, 32, 0.05)
 
 
-def test_the_end_is_told_where_not_every_log_has_a_generation(script):
+def test_vllm_generates_where_it_is_installed(script, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(script, "build", lambda cls, values: values)
+    run = script.RunSettings(str(tmp_path))
+    for installed in (False, True):
+        monkeypatch.setattr(script, "is_vllm_available", lambda installed=installed: installed)
+        assert script.arguments(trl.GRPOConfig, "grpo", {"grpo": {}}, run)["use_vllm"] is installed
+        assert script.arguments(trl.GRPOConfig, "grpo", {"grpo": {"use_vllm": False}}, run)["use_vllm"] is False
+        assert "use_vllm" not in script.arguments(trl.SFTConfig, "sft", {"sft": {}}, run)
+
+
+def test_the_final_kl_is_found_where_not_every_log_has_a_generation(tmp_path):
     """As with num_iterations or steps_per_generation above what a step takes, or without any number to average."""
     first = {"step": 1, "kl": 0.25, "completions/mean_length": 8.0}
     history = [first, {"step": 2, "kl": 0.5}, {"step": 3, "kl": None, "completions/mean_length": 7.0}]
-    assert script.at_the_end(history) == {"steps": 3, "kl": 2.0}
-    assert script.at_the_end(history[1:]) == {"steps": 3, "kl": None}
-    assert script.at_the_end([]) == {"steps": 0, "kl": None}
-
-
-def test_vllm_generates_where_it_is_installed(script, monkeypatch, tmp_path):
-    run = script.RunSettings(str(tmp_path))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for installed in (False, True):
-        monkeypatch.setattr(script, "is_vllm_available", lambda installed=installed: installed)
-        assert script.trainer_settings("grpo", {}, run)["use_vllm"] is installed
-        assert script.trainer_settings("grpo", {"use_vllm": False}, run)["use_vllm"] is False
-        assert "use_vllm" not in script.trainer_settings("sft", {}, run)
+    file = tmp_path / "history.json"
+    for entries, steps, kl in ((history, 3, 2.0), (history[1:], 3, None), ([], 0, None)):
+        file.write_text(json.dumps(entries))
+        assert final_kl(file) == {"steps": steps, "kl": kl}
 
 
 @pytest.mark.parametrize("file", sorted((EXAMPLES / "accelerate").glob("*.yaml")), ids=lambda file: file.stem)
@@ -275,76 +297,60 @@ def test_accelerate_reads_its_configurations(file):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "named"),
     [
-        ({"grpo.beta": 0}, r"grpo\.beta: expected a positive weight of the KL penalty, found 0.*Try 0\.05"),
-        ({"grpo.num_generations": 3}, r"grpo\.num_generations: .* divides the 4 completions .*found 3\. Take 2 or 4"),
-        ({"grpo.num_generation": 3}, "no setting 'grpo.num_generation'; did you mean num_generations"),
-        ({"rloo.beta": 0.1}, "expected one of the sections grpo and rloo, .* found grpo and rloo"),
-        ({"grpo.learning_rate": "fast"}, "learning_rate: expected a number, found 'fast'"),
-        ({"sft.bf16": True}, r"sft\.bf16 and grpo\.bf16: expected the same, .* found True and False"),
-        ({"grpo.use_vllm": True}, r"grpo\.use_vllm: vllm is not installed here"),
-        ({"reward.model": "/nowhere"}, r"reward\.model: there is no folder /nowhere"),
-        ({"reward.options": {"neutral": True}}, r"reward\.options: .*'neutral'"),
-        ({"reward.options": {"likelihood": 0.2}}, r"reward\.options: likelihood: expected a ReferenceLikelihood"),
-        ({"reward.likelihood": -0.2}, r"reward\.likelihood: expected a number, 0 or more, found -0\.2"),
-        ({"reward.likelihood": float("nan")}, r"reward\.likelihood: expected a number, 0 or more, found nan"),
-        ({"model.model_name_or_path": "/nowhere"}, r"model\.model_name_or_path: /nowhere: there is no such folder"),
-        ({"model.model_name_or_path": None}, r"not given: model\.model_name_or_path, the policy to align"),
-        ({"model.load_in_4bit": True}, "quantised weights can't be exactly"),
-        ({"model.use_peft": False, "merge": False}, r"merge: false keeps the adapter apart, but model\.use_peft"),
-        ({"kl.limit": -1}, r"kl: .*expected a positive number of nats per reply, found -1"),
-        ({"data.options": {"conversation": 5}}, "data: .*no option conversation"),
-        ({"data.eval_share": 1.5}, "data: fractions: expected"),
+        ({"grpo.beta": 0}, r"grpo\.beta: .*found 0"),
+        ({"grpo.num_generations": 3}, "num_generations"),
+        ({"grpo.num_generation": 3}, "'grpo.num_generation'"),
+        ({"rloo.beta": 0.1}, "found grpo and rloo"),
+        ({"grpo.learning_rate": "fast"}, "learning_rate: .*'fast'"),
+        ({"reward.model": "/nowhere"}, r"reward: model: .*/nowhere"),
+        ({"reward.options": {"neutral": True}}, "reward: .*'neutral'"),
+        ({"reward.options": {"likelihood": 0.2}}, "reward: likelihood: .*0.2"),
+        ({"model.model_name_or_path": "/nowhere"}, r"model\.model_name_or_path: /nowhere"),
+        ({"kl.limit": -1}, "kl: .*limit: .*-1"),
+        ({"data.options": {"conversation": 5}}, "data: .*conversation"),
+        ({"data.eval_share": 1.5}, "data: fractions: "),
     ],
 )
-def test_settings_that_can_not_be_are_named(script, qwen, reward, tmp_path, changes, message):
-    with pytest.raises(SettingsError, match=message):
+def test_settings_that_can_not_be_are_named(script, qwen, reward, tmp_path, changes, named):
+    with pytest.raises(SettingsError, match=named):
         script.main(default(tmp_path / "run", qwen, reward, **changes))
     assert not (tmp_path / "run").exists()  # so that the corrected command finds no other run there
 
 
 def test_a_reward_model_that_is_none(script, qwen, reward, tmp_path):
-    with pytest.raises(
-        SettingsError, match=r"reward\.model: .* is no reward model of geli_hf \(its type is 'qwen2'\)"
-    ):
+    with pytest.raises(SettingsError, match=r"reward: model: .*'qwen2'"):
         script.main(default(tmp_path / "run", qwen, qwen))
     model = reward_model("bert", context_messages=1)
     HindsightAttribution(model, np.zeros(32), np.ones(32), signals={}).save_pretrained(tmp_path / "attribution")
-    with pytest.raises(SettingsError, match=r"is an attribution, which has seen the listener's reaction to a turn"):
+    with pytest.raises(SettingsError, match=r"reward: model: .*is an attribution"):
         script.main(default(tmp_path / "run", qwen, str(tmp_path / "attribution")))
     shutil.copytree(reward, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*", "vocab*", "special*"))
-    with pytest.raises(SettingsError, match=r"reward\.model: .*bare: no tokenizer can be read there"):
+    with pytest.raises(SettingsError, match=r"reward: .*bare"):
         script.main(default(tmp_path / "run", qwen, str(tmp_path / "bare")))
 
 
 def test_a_reward_model_is_no_policy(script, reward, tmp_path):
-    with pytest.raises(SettingsError, match=r"model\.model_name_or_path: .*this is a reward model of geli_hf"):
+    with pytest.raises(SettingsError, match=r"model\.model_name_or_path: .*reward model"):
         script.main(default(tmp_path / "run", reward, reward))
 
 
 def test_a_corpus_in_which_nobody_is_answered(script, qwen, reward, tmp_path):
-    rows = [
-        {
-            "session_id": str(index),
-            "conversation_id": str(index),
-            "messages": [{"role": "assistant", "content": "Hello?"}, {"role": "user", "content": "No."}],
-            "score": 1,
-        }
-        for index in range(8)
-    ]
+    messages = [{"role": "assistant", "content": "Hello?"}, {"role": "user", "content": "No."}]
+    rows = [{"session_id": f"{i}", "conversation_id": f"{i}", "messages": messages, "score": 1} for i in range(8)]
     file = tmp_path / "monologues.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(SettingsError, match="data: prompts: found none: no turn of the assistant answers anything"):
+    with pytest.raises(SettingsError, match="data: prompts: found none"):
         script.main(default(tmp_path / "run", qwen, reward, **{"data.corpus": str(file), "data.options": {}}))
 
 
 def test_a_run_is_not_resumed_with_other_settings(script, qwen, reward, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "policy_before", lambda *args: sys.exit())
+    monkeypatch.setattr(script, "fine_tune_once", lambda *args, **how: sys.exit())
     words = default(tmp_path / "run", qwen, reward)
     with pytest.raises(SystemExit):
         script.main(words)
-    with pytest.raises(SettingsError, match="holds a run already; --resume goes on with it"):
+    with pytest.raises(SettingsError, match="--resume"):
         script.main(words)
-    with pytest.raises(SettingsError, match=r"a run with other settings \(grpo\.beta, merge\); choose another folder"):
+    with pytest.raises(SettingsError, match=r"\(grpo\.beta, merge\)"):
         script.main([*words, "--resume", "--grpo.beta", "0.2", "--merge", "false"])

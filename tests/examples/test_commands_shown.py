@@ -1,7 +1,6 @@
-"""Every command of a script that README.md, examples/README.md and the shipped cards show: its settings are accepted.
+"""The scripts accept the commands that README.md, examples/README.md and the shipped cards show.
 
-What the scripts then do takes minutes; the other tests of this folder run the commands of examples/README.md with
-settings after them that make it seconds.
+The other tests of this folder run the commands of examples/README.md, with settings that make minutes seconds.
 """
 
 import argparse
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from scripts import as_module
+from transformers import TrainingArguments
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -23,7 +23,7 @@ PAGES = [
 
 
 class Accepted(Exception):
-    """The script has read its command line, and would now begin."""
+    """Raised when a script has read its command line."""
 
 
 def commands(page: str) -> list[str]:
@@ -46,8 +46,8 @@ def test_a_command_that_is_shown_is_accepted(command, monkeypatch):
     words = shlex.split(command)
     at = next(index for index, word in enumerate(words) if re.fullmatch(r"examples/[\w/]+\.py", word))
     script, argv = load(words[at]), words[at + 1 :]
-    if words[at].endswith("summarise_comparisons.py"):  # which takes folders alone
-        assert all(re.fullmatch(r"[\w/]+=\w+", word) for word in argv)
+    if words[at].endswith(("summarise_comparisons.py", "policy_cards.py")):  # which take folders alone
+        assert all(re.fullmatch(r"[\w/]+(=\w+)?", word) for word in argv)
         return
     if hasattr(script, "parse_settings"):
         real = script.parse_settings
@@ -55,7 +55,7 @@ def test_a_command_that_is_shown_is_accepted(command, monkeypatch):
         def parse_settings(argv, main, sections):
             settings = real(argv, main, sections)
             for name, cls in sections.items():
-                if settings[name] and cls.__module__ == script.__name__:  # those of trainers may want a GPU
+                if settings[name] and not issubclass(cls, TrainingArguments):  # which may want a GPU
                     script.build(cls, settings[name])
             script.build(main, settings[""])
             raise Accepted
@@ -76,14 +76,21 @@ def test_a_command_that_is_shown_is_accepted(command, monkeypatch):
 
 @pytest.mark.parametrize("command", commands("examples/README.md"))
 def test_a_command_of_the_examples_is_run(command):
-    """By the tests of its script, on tiny models."""
+    """The tests of its script run it, on tiny models."""
     [script] = re.findall(r"examples/(?:recipes/)?(\w+)\.py", command)
-    tests = Path(__file__).with_name(f"test_{script}.py").read_text(encoding="utf-8")
-    assert f'shown("{script}")' in tests
+    tests = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")]
+    assert any(f'shown("{script}")' in text for text in tests)
 
 
 def test_every_script_has_its_command():
     shown = {word for command in SHOWN for word in shlex.split(command) if word.startswith("examples/")}
     text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
-    for script in (ROOT / "examples").glob("*.py"):
-        assert f"examples/{script.name}" in shown or f"make {script.stem.replace('_', '-')}" in text
+    for script in (ROOT / "examples").rglob("*.py"):
+        name = script.relative_to(ROOT).as_posix()
+        assert name in shown or f"make {script.stem.replace('_', '-')}" in text
+
+
+@pytest.mark.parametrize(("folder", "most"), [("examples", 150), ("examples/recipes", 300)])
+def test_scripts_stay_short(folder, most):
+    for script in (ROOT / folder).glob("*.py"):
+        assert len(script.read_text(encoding="utf-8").splitlines()) <= most, script

@@ -86,28 +86,27 @@ def test_what_has_no_score_is_left_out_and_told(compare, tmp_path):
     assert "1  of them left out: no score" in printed
     assert "3 sessions of 3 conversations, 2 folds" in printed
     assert "– Within-session Spearman: no turn has a turn_rating." in printed
-    with pytest.raises(SettingsError, match=r"^data: none of the 3 sessions has a score$"):
+    with pytest.raises(SettingsError, match=r"^data: none of the 3 sessions"):
         compare(*corpus([None] * 3), *options, "--output_dir", str(tmp_path / "none"))
-    with pytest.raises(SettingsError, match=r"^data: folds: found 1 conversation"):
+    with pytest.raises(SettingsError, match=r"^data: folds: "):
         compare(*corpus([4.0]), *options, "--output_dir", str(tmp_path / "one"))
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "named"),
     [
-        (["--rows", "[RRD]"], r"rows: expected of predict the mean; .*, found RRD"),
-        (["--against", "GELI"], r"against: expected of predict the mean; .*, found GELI"),
-        (["--folds", "11"], "data: folds: expected 2 to 10, the number of conversations, found 11"),
-        (["--seeds", "[]"], "seeds: expected at least one"),
-        (["--seeds", "[1, 1]"], r"seeds: expected each once, found \[1, 1\]"),
-        (["--model.permutations", "-1"], "model.permutations: expected 0 for no control, or more, found -1"),
-        (["--data.options", "{split: x}"], "data: sample: no option split"),
+        (["--rows", "[RRD]"], "rows: .*RRD"),
+        (["--against", "GELI"], "against: .*GELI"),
+        (["--folds", "11"], "data: folds: .*11"),
+        (["--seeds", "[]"], "seeds: "),
+        (["--seeds", "[1, 1]"], r"seeds: .*\[1, 1\]"),
+        (["--data.options", "{split: x}"], "data: .*split"),
         (["--model.backbone", "/nowhere"], "model: "),
-        (["--training.ge", "x"], "ge: expected one of"),
+        (["--training.ge", "x"], "ge: "),
     ],
 )
-def test_settings_that_cannot_be_are_named(options, complaint, compare):
-    with pytest.raises(SettingsError, match=complaint):
+def test_settings_that_cannot_be_are_named(options, named, compare):
+    with pytest.raises(SettingsError, match=named):
         compare(*options)
 
 
@@ -124,12 +123,9 @@ def test_rows_are_computed_anew_where_their_settings_changed(compare, tmp_path):
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_every_configuration_has_known_settings_of_known_types(file, script):
-    sections = {"data": script.CorpusSettings, "model": script.MethodSettings}
-    settings = script.parse_settings(
-        ["--config", str(file)], script.CompareSettings, sections | {"training": GeliRewardArguments}
-    )
+    settings = script.parse_settings(["--config", str(file)], script.CompareSettings, script.SECTIONS)
     build(script.CompareSettings, settings[""])
-    parts = {name: build(cls, settings[name]) for name, cls in sections.items()}
+    parts = {name: build(script.SECTIONS[name], settings[name]) for name in ("data", "model")}
     build(GeliRewardArguments, {"output_dir": "x", "use_cpu": True} | settings["training"])
     GeliRewardModel.from_backbone(backbone("bert"), **parts["model"].config)
     assert set(parts["model"].li_weights) == set(parts["model"].signals)

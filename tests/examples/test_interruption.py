@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def server():
-    """Starts a run, and kills it if wanted; see `forks.py`."""
+    """Start a run, and kill it if asked; see `forks.py`."""
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("forks.py"))],
         stdin=subprocess.PIPE,
@@ -77,7 +77,7 @@ def configuration(folder: Path, saving: str) -> Path:
 
 
 def result(home: Path) -> dict:
-    """Whatever must not depend on interruptions, as bytes or numbers."""
+    """Read the files that must not depend on interruptions, as bytes or numbers."""
     model, (features,) = home / "run" / "reward_model", {tuple(sorted((home / "caches").glob("features/*/*.npy")))}
     history = json.loads((home / "run" / "reward_history.json").read_text())
     sessions = [path for path in (home / "caches" / "sessions").glob("*") if "cache-" not in path.name]
@@ -92,7 +92,7 @@ def result(home: Path) -> dict:
 
 
 def finished(home: Path) -> dict[Path, int]:
-    """What is whole, and so must not be made again: its inode."""
+    """Find the inodes of finished files and folders, which must not be made again."""
     patterns = ["caches/sample/v*", "caches/sessions/*.arrow", "caches/features/*", "run/reward_model"]
     return {path: path.stat().st_ino for pattern in patterns for path in home.glob(pattern) if path.name[0] != "."}
 
@@ -108,7 +108,7 @@ def test_killed_runs_end_as_undisturbed_ones(server, tmp_path):
     assert len({each["weights"] for _, _, each in undisturbed.values()}) > 1  # other checkpoints were the best
 
     def wanted() -> bool:
-        """Moments are random, and encoding is short: on until each stage was cut."""
+        """Go on until each stage was cut: moments are random, and encoding is short."""
         return kills < KILLS or (KILLS >= 20 and len(cut_short) < 3 and kills < 5 * KILLS)
 
     while wanted():

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from scripts import EXAMPLES, as_module
+from scripts import RECIPES, as_module
 from shown import shown
 
 ROOT = Path(__file__).parents[2]
-summarise = as_module(EXAMPLES / "summarise_comparisons.py")
+summarise = as_module(RECIPES / "summarise_comparisons.py")
 CORPORA = sorted(path.parent.name for path in (ROOT / "results").glob("*/comparison.json"))
 
 

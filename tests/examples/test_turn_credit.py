@@ -1,4 +1,4 @@
-"""What is made of the records of `examples/turn_credit.py`, on curves that are made up."""
+"""What is made of the records of `turn_credit.py`, on curves that are made up."""
 
 import argparse
 import json
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scripts import EXAMPLES, as_module
+from scripts import RECIPES, as_module
 from shown import shown
 
 ROOT = Path(__file__).parents[2]
-turn_credit = as_module(EXAMPLES / "turn_credit.py")
+turn_credit = as_module(RECIPES / "turn_credit.py")
 
 
 def records(slopes: dict[str, float], *, steps: int = 60, seeds: int = 3) -> list[dict]:

@@ -1,12 +1,12 @@
-"""Does credit for each turn learn faster than one reward per session? On the sample's people, where truth is known.
+"""Credit for each turn against one reward per session, with the sample's people, where the truth is known.
 
-    python examples/turn_credit.py
+    python examples/recipes/turn_credit.py
 
 The same policy (the one that comes with the package, before its alignment) is trained with the same prompts, sessions
-and steps, once for each way to give credit and each seed. Nothing else differs but the learning rate: each way has the
-one of `--learning-rates` that did best for it on `--pilot-seeds`, which count nothing afterwards. What is watched is
-the true value of the turns, whatever the reward is: the oracle's values (`--reward true`), or those of a reward model
-(a folder), which is what users have. A run that is there already is kept, so that a stopped experiment goes on. Writes
+and steps, once for each way to give credit and each seed. Only the learning rate differs: each way has the one of
+`--learning-rates` that did best for it on `--pilot-seeds`, which count nothing afterwards. The figure is the true
+value of the turns, whatever the reward is: the oracle's values (`--reward true`), or those of a reward model (a
+folder), which is what users have. A finished training is kept, so that a stopped experiment goes on. Writes
 `records.json`, `turn_credit.md` and `turn_credit.png`.
 """
 
@@ -29,7 +29,7 @@ from geli_hf.alignment import (
     load_policy_tokenizer,
 )
 from geli_hf.alignment.shipped import POLICY
-from geli_hf.simulator.people import converse, draw_traits
+from geli_hf.simulator.dialogues import draw_opening
 
 CONTROL = "session"
 ARMS = {  # how credit is given, and the discount
@@ -78,7 +78,7 @@ def best_learning_rate(options: argparse.Namespace, arm: str) -> float:
 
 
 def run(options: argparse.Namespace, arm: str, seed: int, learning_rate: float) -> dict:
-    """What one training recorded, from its file if there is one."""
+    """Return the record of one training, from its file if there is one."""
     name = arm.replace(", ", "-").replace(" ", "-")
     file = options.output_dir / "runs" / f"{name}-rate-{learning_rate:g}-seed-{seed}.json"
     if not file.exists():
@@ -88,13 +88,14 @@ def run(options: argparse.Namespace, arm: str, seed: int, learning_rate: float) 
 
 
 def train(options: argparse.Namespace, arm: str, seed: int, learning_rate: float) -> dict:
-    """The true values and what else was logged, step by step; each step's sessions are talked before its update."""
+    """Train once, and record the true values and the log step by step, of sessions talked before each update."""
     set_seed(seed)
     credit, gamma = ARMS[arm]
     reward = (
         true_values if options.reward == "true" else GeliSessionReward(GeliRewardModel.from_pretrained(options.reward))
     )
     sessions = options.groups * GROUP
+    openings = [draw_opening([seed, 7, index]) for index in range(options.steps * options.groups)]
     trainer = SessionGRPOTrainer(
         str(options.policy),
         reward,
@@ -119,7 +120,7 @@ def train(options: argparse.Namespace, arm: str, seed: int, learning_rate: float
         ),
         gamma=gamma,
         credit=credit,
-        train_dataset=openings(seed, options.steps * options.groups),
+        train_dataset=Dataset.from_dict({"prompt": openings}),
         processing_class=load_policy_tokenizer(options.policy),
     )
     trainer.train()
@@ -134,22 +135,8 @@ def true_values(rollouts) -> list[list[float]]:
     return [rollout.observed["value"] for rollout in rollouts]
 
 
-def openings(seed: int, count: int) -> Dataset:
-    """First messages of people who begin a conversation, as prompts."""
-    prompts = []
-    for index in range(count):
-        rng = np.random.default_rng([seed, 7, index])
-        first = converse([draw_traits(rng), draw_traits(rng)], rng)[0]
-        prompts.append([{"role": "user", "content": first.text}])
-    return Dataset.from_dict({"prompt": prompts})
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What it says.
-
-
 def curves(records: list[dict], arm: str) -> tuple[list[int], np.ndarray]:
-    """Seeds, and (seeds, steps) the true value, as a moving average of the last `SMOOTH` steps."""
+    """Return the seeds, and the true values (seeds, steps) as a moving average of the last `SMOOTH` steps."""
     chosen = [record for record in records if record["arm"] == arm]
     values = np.array([record["value"] for record in chosen])
     sums = np.cumsum(np.pad(values, ((0, 0), (1, 0))), 1)
@@ -159,18 +146,18 @@ def curves(records: list[dict], arm: str) -> tuple[list[int], np.ndarray]:
 
 
 def samples_to(curve: np.ndarray, threshold: float, sessions: int) -> float:
-    """Sessions talked until the (steps,) curve first reaches the threshold; infinite if it never does."""
+    """Count the sessions until the curve (steps,) first reaches the threshold; infinite if it never does."""
     reached = np.flatnonzero(curve >= threshold)
     return float((reached[0] + 1) * sessions) if len(reached) else np.inf
 
 
 def compare(records: list[dict]) -> dict[str, dict]:
-    """For each arm its gain and its samples to the control's last level and to half of its gain, seeds resampled."""
+    """Compare the arms by their gain and by the samples to the control's last level and half of its gain."""
     names = [arm for arm in ARMS if any(record["arm"] == arm for record in records)]
     by_arm = {arm: dict(zip(*curves(records, arm))) for arm in names}
-    seeds = sorted(set.intersection(*(set(found) for found in by_arm.values())))
+    seeds = sorted(set.intersection(*map(set, by_arm.values())))
     sessions = records[0]["sessions_per_step"]
-    stacked = {arm: np.array([found[seed] for seed in seeds]) for arm, found in by_arm.items()}
+    stacked = {arm: np.array([curve[seed] for seed in seeds]) for arm, curve in by_arm.items()}
     rng = np.random.default_rng(0)
     draws = [np.arange(len(seeds)), *rng.integers(len(seeds), size=(BOOTSTRAPS, len(seeds)))]
     drawn: dict[str, list] = {arm: [] for arm in names}
@@ -180,13 +167,12 @@ def compare(records: list[dict]) -> dict[str, dict]:
         level = mean[CONTROL][-LAST:].mean()
         for arm in names:
             last = mean[arm][-LAST:].mean()
-            whole = samples_to(mean[arm], level, sessions)
-            half = samples_to(mean[arm], (begin + level) / 2, sessions)
-            control = (
-                samples_to(mean[CONTROL], level, sessions),
-                samples_to(mean[CONTROL], (begin + level) / 2, sessions),
+            needed, control = (
+                [samples_to(mean[each], goal, sessions) for goal in (level, (begin + level) / 2)]
+                for each in (arm, CONTROL)
             )
-            drawn[arm].append((last, last - level, whole, half, whole / control[0], half / control[1]))
+            share = [mine / theirs for mine, theirs in zip(needed, control)]
+            drawn[arm].append((last, last - level, *needed, *share))
     fields = ("last", "over_control", "samples", "samples_half", "share", "share_half")
     result = {}
     for arm in names:
@@ -199,16 +185,16 @@ def compare(records: list[dict]) -> dict[str, dict]:
 
 
 def report(options: argparse.Namespace, records: list[dict]) -> None:
-    found = compare(records)
+    rows = compare(records)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-    whole = {"settings": settings, "comparison": found, "runs": records}
-    (options.output_dir / "records.json").write_text(json.dumps(whole, indent=1), encoding="utf-8")
+    record = {"settings": settings, "comparison": rows, "runs": records}
+    (options.output_dir / "records.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     lines = [
         "| credit | true value of a turn at the end | over the control | sessions to the control's last level | as a "
         "share of the control's | to half of its gain | as a share |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for arm, row in found.items():
+    for arm, row in rows.items():
         cells = [
             "{:+.3f} [{:+.3f}, {:+.3f}]".format(*row["last"]),
             "" if arm == CONTROL else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*row["over_control"]),
@@ -218,7 +204,7 @@ def report(options: argparse.Namespace, records: list[dict]) -> None:
             "" if arm == CONTROL else "{:.2f} [{:.2f}, {:.2f}]".format(*row["share_half"]),
         ]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
-    seeds = len(next(iter(found.values()))["seeds"])
+    seeds = len(next(iter(rows.values()))["seeds"])
     reward = "true turn values" if options.reward == "true" else "a reward model"
     lines += [
         "",
@@ -228,7 +214,7 @@ def report(options: argparse.Namespace, records: list[dict]) -> None:
         f"the last level over {LAST}).",
     ]
     (options.output_dir / "turn_credit.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    plot(options, records, list(found))
+    plot(options, records, list(rows))
 
 
 def plot(options: argparse.Namespace, records: list[dict], arms: list[str]) -> None:

@@ -1,9 +1,9 @@
-"""The tables of README.md and results/README.md, from the records that compare_methods.py wrote for each corpus.
+"""Tables of README.md and results/README.md, from the records that compare_methods.py wrote for each corpus.
 
-    python examples/summarise_comparisons.py runs/compare_uss=uss_mwoz runs/compare_esconv=esconv
+    python examples/recipes/summarise_comparisons.py runs/compare_uss=uss_mwoz runs/compare_esconv=esconv
 
-copies what was measured in each folder to `results/NAME` and writes the tables anew, of all that lies in `results`.
-Without arguments it only writes the tables.
+copies the comparison in each folder to `results/NAME`, and writes the tables anew from all of `results`. Without
+arguments it only writes the tables.
 """
 
 import json
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HOME = Path(__file__).parent.parent
+HOME = Path(__file__).parents[2]
 RESULTS = HOME / "results"
 FILES = ("comparison.md", "comparison.json", "comparison.png")
 MARKS = "<!-- comparison -->", "<!-- /comparison -->"
@@ -24,9 +24,10 @@ TITLES = {
     "topical_chat": "Topical-Chat",
     "sample": "the sample (simulated)",
 }
+Rows = dict[str, dict[str, Any]]
 WITHIN = "within_session_spearman"
 HINDSIGHT, ATTRIBUTION = "hindsight", "hindsight, seeing the reaction"
-# The title of a row, and the row that it shows; several names are as many rows, of which the best is shown.
+# Title of a row, and a pattern of the rows of which it shows the best.
 ROWS = {
     "log length": "log length",
     "position": "position",
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> None:
 
 
 def check(folder: Path) -> None:
-    """Before anything is copied: what the tables need is there."""
+    """Exit unless the folder has what the tables need."""
     if missing := [file for file in FILES if not (folder / file).exists()]:
         sys.exit(f"summarise_comparisons: {folder} has no {', '.join(missing)}; run compare_methods.py to its end")
     controls = [f"{name}, scores shuffled" for name in (HINDSIGHT, ATTRIBUTION)]
@@ -73,52 +74,46 @@ def check(folder: Path) -> None:
 
 
 def summary(results: Path) -> str:
-    """A column per corpus with the within-session Spearman of every row, and what has to stand beside hindsight's."""
+    """Make the table: a column per corpus, and a row per method with its within-session Spearman."""
     read = {name: records(results / name / "comparison.json") for name in TITLES if (results / name).is_dir()}
     lines = [
         "| Within-session Spearman | " + " | ".join(TITLES[name] for name in read) + " |",
         "| --- |" + " ---: |" * len(read),
     ]
-    lines += [row(title, [best(of, pattern, WITHIN) for of in read.values()]) for title, pattern in ROWS.items()]
+    lines += [row(title, [best(rows, pattern, WITHIN) for rows in read.values()]) for title, pattern in ROWS.items()]
     beside = {
-        "hindsight minus GELI, first signal": minus_geli,
-        "hindsight, length held fixed": lambda of: best(of, HINDSIGHT, "spearman_given_length"),
-        "hindsight, position held fixed": lambda of: best(of, HINDSIGHT, "spearman_given_position"),
-        "hindsight, scores shuffled": lambda of: shuffled(of, HINDSIGHT),
-        "its teacher, scores shuffled ○": lambda of: shuffled(of, ATTRIBUTION),
-        "hindsight's global loss (floor)": loss,
+        # The row that all were compared with is GELI with the first signal.
+        "hindsight minus GELI, first signal": lambda rows: shown(rows[HINDSIGHT]["difference"]),
+        "hindsight, length held fixed": lambda rows: best(rows, HINDSIGHT, "spearman_given_length"),
+        "hindsight, position held fixed": lambda rows: best(rows, HINDSIGHT, "spearman_given_position"),
+        "hindsight, scores shuffled": lambda rows: shuffled(rows, HINDSIGHT),
+        "its teacher, scores shuffled ○": lambda rows: shuffled(rows, ATTRIBUTION),
+        "hindsight's global loss (floor)": lambda rows: loss(rows[HINDSIGHT]),
     }
-    lines += [row(title, [cell(of) for of in read.values()]) for title, cell in beside.items()]
+    lines += [row(title, [cell(rows) for rows in read.values()]) for title, cell in beside.items()]
     return "\n".join(lines)
 
 
-def records(file: Path) -> dict[str, dict[str, Any]]:
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return {record["row"]: record for record in found if record["run"]}
+def records(file: Path) -> Rows:
+    return {record["row"]: record for record in json.loads(file.read_text(encoding="utf-8")) if record["run"]}
 
 
 def row(title: str, cells: list[str]) -> str:
     return f"| {title} | " + " | ".join(cells) + " |"
 
 
-def best(of: dict[str, dict[str, Any]], pattern: str, key: str) -> str:
-    found = [record[key] for name, record in of.items() if re.fullmatch(pattern, name)]
-    found = [interval for interval in found if interval["estimate"] is not None]
-    return shown(max(found, key=lambda interval: interval["estimate"])) if found else "not run"
+def best(rows: Rows, pattern: str, key: str) -> str:
+    intervals = [record[key] for name, record in rows.items() if re.fullmatch(pattern, name)]
+    known = [interval for interval in intervals if interval["estimate"] is not None]
+    return shown(max(known, key=lambda interval: interval["estimate"])) if known else "not run"
 
 
-def minus_geli(of: dict[str, dict[str, Any]]) -> str:
-    """Against the row that all were compared with, which is GELI with the first signal."""
-    return shown(of[HINDSIGHT]["difference"])
-
-
-def shuffled(of: dict[str, dict[str, Any]], name: str) -> str:
-    null = of[f"{name}, scores shuffled"]["shuffled"]
+def shuffled(rows: Rows, name: str) -> str:
+    null = rows[f"{name}, scores shuffled"]["shuffled"]
     return f"{decimals(null['mean'])} ± {decimals(null['deviation'])}, p = {decimals(null['p'], 2)}"
 
 
-def loss(of: dict[str, dict[str, Any]]) -> str:
-    record = of[HINDSIGHT]
+def loss(record: dict[str, Any]) -> str:
     return f"{decimals(record['global_loss']['estimate'])} ({decimals(record['global_loss_floor'])})"
 
 

@@ -1,0 +1,147 @@
+"""Cards of the models that a run leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from ..alignment import is_adapter
+from ..evaluation.comparison import PolicyComparison
+from ..evaluation.report import THIS_MODEL
+from ..evaluation.run import TEACHER
+from ..metrics.table import markdown_table
+from ..models.attribution import HindsightAttribution
+from ..models.geli_reward.configuration_geli import GeliRewardConfig
+from ..models.loading import is_attribution
+from .cards import SOURCES, made, name_of, policy_card, rating_of, reward_model_card, save_card, source_of
+
+FOLDERS = ("reward_model", "attribution", "sft_policy", "policy")
+
+
+def describe_run(
+    command: Iterable[str],
+    settings: Mapping[str, Mapping],
+    *,
+    corpus: str,
+    sessions: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """Collect what the cards of all models of a run say.
+
+    Args:
+        command: words of the command line.
+        settings: those of `parse_settings`.
+        corpus: name or path.
+        sessions: number of them that were trained on.
+        seconds: duration of the run.
+
+    Returns:
+        Arguments of `reward_model_card` and `policy_card`.
+    """
+    given = {name: part for name, part in settings.items() if name and part}
+    return {
+        "training_data": f"{sessions:,} sessions of the corpus `{name_of(corpus)}`. {source_of(corpus)}",
+        "made": made(command, settings=given, seconds=seconds),
+        "language": "en" if corpus in SOURCES else None,
+    }
+
+
+def write_run_cards(
+    output: Path,
+    folders: Iterable[str],
+    facts: dict[str, Any],
+    *,
+    corpus: str,
+    test: Dataset,
+    base_policy: str | None = None,
+    rows: Mapping[str, Mapping[str, Any]] | None = None,
+    comparison: PolicyComparison | None = None,
+) -> None:
+    """Write the cards of a run's models.
+
+    Args:
+        output: folder of the run.
+        folders: those of [`FOLDERS`] to write a card for; one that is not there is left out.
+        facts: see [`describe_run`].
+        corpus: name or path.
+        test: Session rows that the figures were measured on.
+        base_policy: name of the chat model that was fine-tuned; unset: one made from scratch.
+        rows: figures of each method, see `evaluate_run`.
+        comparison: the policy before and after alignment.
+    """
+    there = [name for name in folders if (output / name).exists()]
+    corpus_name, measured_on = f"`{name_of(corpus)}`", {"type": Path(corpus).name}
+    measured_on["name"] = f"held-out sessions of {Path(corpus).name}"
+    for name, method in (("reward_model", THIS_MODEL), ("attribution", TEACHER)):
+        more: dict[str, Any] = {}
+        if rows:
+            held_out = f"{len(test):,} sessions of {len(test.unique('conversation_id')):,} held-out conversations"
+            more = {"row": rows.get(method), "table": markdown_table(rows), "measured_on": measured_on}
+            more["held_out"] = f"{held_out} of {corpus_name}"
+        if name in there:
+            _write_reward_card(output / name, facts | more)
+    for name, method in (("sft_policy", "sft"), ("policy", "grpo")):
+        more = {"base_model": base_policy or "", "method": method}
+        if name == "policy":
+            more["reward_model"] = name_of(output / "reward_model")
+        if name == "policy" and comparison:
+            more |= {"comparison": comparison.figures(), "measured_on": measured_on}
+            more["held_out"] = f"{len(comparison.dialogues)} held-out dialogues of {corpus_name}"
+        if name in there:
+            save_card(policy_card(name_of(output / name), **facts | more), output / name)
+
+
+def _write_reward_card(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the card of a reward model, or of an attribution, from its configuration and these facts."""
+    config = GeliRewardConfig.from_pretrained(folder)
+    signals = HindsightAttribution.from_pretrained(folder).signals if is_attribution(str(folder)) else None
+    base = config.text_config._name_or_path
+    card = reward_model_card(name_of(folder), base_model=base, rating=rating_of(config), signals=signals, **facts)
+    save_card(card, folder)
+
+
+def write_alignment_card(
+    output: Path,
+    facts: dict[str, Any],
+    figures: Mapping[str, Any],
+    *,
+    base_model: str,
+    method: str,
+    reward_model: str,
+    fine_tuned: bool,
+    test: str,
+    dialogues: int,
+) -> None:
+    """Write the card of a policy that was aligned with a reward model of its own choice.
+
+    Args:
+        output: folder of the run, with the policy in `policy`.
+        facts: see [`describe_run`].
+        figures: those of a `PolicyComparison`, with `steps` and `kl` of `final_kl`.
+        base_model: chat model that the run began with.
+        method: "grpo" or "rloo".
+        reward_model: folder or name.
+        fine_tuned: the policy was fine-tuned on the sessions before.
+        test: corpus of the held-out dialogues.
+        dialogues: number of them.
+    """
+    steps = f"{'fine-tuned on the sessions, then ' if fine_tuned else ''}aligned by {method.upper()}"
+    recipe = f"`{name_of(base_model)}` was {steps} for {figures['steps']} steps."
+    if figures["kl"] is not None:
+        recipe += f" Its replies ended {figures['kl']:.2g} nats of KL from those before alignment."
+    card = policy_card(
+        name_of(output / "policy"),
+        base_model=base_model,
+        adapter=is_adapter(output / "policy"),
+        method=method,
+        reward_model=name_of(reward_model),
+        recipe=recipe,
+        comparison=figures,
+        held_out=f"{dialogues} dialogues of conversations that were not trained on",
+        measured_on={"type": Path(test).name, "name": f"held-out dialogues of {Path(test).name}"},
+        **facts,
+    )
+    save_card(card, output / "policy")
