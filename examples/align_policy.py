@@ -48,10 +48,11 @@ from geli_hf.alignment import (
     sft,
     write_policy,
 )
-from geli_hf.alignment.limits import check_groups, check_kl_weight, check_prompts, naming_memory
+from geli_hf.alignment.trainers import check_kl_weight, check_prompts
 from geli_hf.cache import whole
 from geli_hf.data import load_sessions, read_report
 from geli_hf.evaluation.comparison import policy_table
+from geli_hf.hub.callbacks import ModelCardCallback, save_training_card
 from geli_hf.hub.cards import made, name_of, policy_card, save_card, source_of
 from geli_hf.metrics.table import as_json
 from geli_hf.models.geli_reward.modeling_geli import GeliRewardModel
@@ -198,10 +199,6 @@ def read(argv: list[str]) -> Run:
     wanted = {name: trainer_settings(name, settings[name], run) for name in trainers}
     if not torch.cuda.is_available():
         fit_to_cpu(wanted, trainers)
-    try:
-        check_groups(wanted[method], METHODS[method], PartialState().num_processes)
-    except ValueError as error:
-        raise SettingsError(f"{method}.{error}") from error
     arguments = {name: build(cls, wanted[name]) for name, cls in trainers.items()}
     for name in ("bf16", "fp16") if "sft" in arguments else ():
         found = [getattr(each, name) for each in arguments.values()]
@@ -298,8 +295,9 @@ def policy_before(run: Run, sessions: Dataset) -> str:
         write_by_one(target, write)
     else:
         pieces = {"window_messages": run.data.window_messages, "peft_config": run.lora(), "resume": run.run.resume}
-        trainer = sft(model, tokenizer, sessions, run.sft, **pieces)
+        trainer = sft(model, tokenizer, sessions, run.sft, callbacks=[ModelCardCallback()], **pieces)
         write_policy(trainer, target)
+        save_training_card(trainer, target)
     return str(target.resolve())
 
 
@@ -315,7 +313,8 @@ def align_once(run: Run, before: str, reward: GeliReward, prompts: Dataset) -> N
             weight=run.reward.likelihood,
             chat_template_kwargs=args.chat_template_kwargs,
         )
-    trainer = align(before, reward, prompts, args, run.lora(), callbacks=run.callbacks, resume=run.run.resume)
+    callbacks = [*run.callbacks, ModelCardCallback()]
+    trainer = align(before, reward, prompts, args, run.lora(), callbacks=callbacks, resume=run.run.resume)
     reward.likelihood = None  # its copy of the policy takes memory
     write_history(trainer, run.output / "policy_history.json")
     write_policy(trainer, target, merge=run.run.merge)
@@ -331,20 +330,19 @@ def write_card(
     target = run.output / "metrics.json"
     if target.exists():
         return kept(target)
-    with naming_memory(run.arguments):
-        comparison = compare_policies(
-            before,
-            run.output / "policy",
-            sessions["eval"],
-            partial(judge_by_reward, model),
-            true=False,
-            replies=run.data.replies,
-            context_messages=run.data.context_messages,
-            max_new_tokens=run.arguments.max_completion_length,
-            temperature=run.arguments.temperature,
-            seed=run.run.seed,
-            **run.model_kwargs,
-        )
+    comparison = compare_policies(
+        before,
+        run.output / "policy",
+        sessions["eval"],
+        partial(judge_by_reward, model),
+        true=False,
+        replies=run.data.replies,
+        context_messages=run.data.context_messages,
+        max_new_tokens=run.arguments.max_completion_length,
+        temperature=run.arguments.temperature,
+        seed=run.run.seed,
+        **run.model_kwargs,
+    )
     history = json.loads((run.output / "policy_history.json").read_text())
     figures = comparison.figures() | at_the_end(history)
     figures["made"] = made(

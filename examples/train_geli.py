@@ -32,6 +32,7 @@ from transformers.utils import logging
 from geli_hf.data import load_sessions, read_report
 from geli_hf.evaluation.comparison import PolicyComparison
 from geli_hf.evaluation.report import THIS_MODEL, write_report
+from geli_hf.hub.callbacks import ModelCardCallback
 from geli_hf.hub.cards import SOURCES, made, name_of, policy_card, reward_model_card, save_card, source_of
 from geli_hf.hub.folders import model_push
 from geli_hf.hub.push import send
@@ -317,7 +318,10 @@ def reward_settings(settings: dict, folder: Path, run: RunSettings) -> dict:
 
 
 def train_once(model, args, sessions, lora, resume) -> tuple[GeliRewardModel, GeliRewardTrainer]:
-    trainer = GeliRewardTrainer(model, args, sessions["train"], sessions["eval"], peft_config=lora)
+    callbacks = [ModelCardCallback()]
+    trainer = GeliRewardTrainer(
+        model, args, sessions["train"], sessions["eval"], peft_config=lora, callbacks=callbacks
+    )
     run_training(trainer, resume)
     if lora is not None:
         trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
@@ -357,7 +361,7 @@ def policy_stage(
         kept(output / "sft_policy")
     else:
         set_seed(run.seed)
-        pieces = {"window_messages": policy.window_messages, "resume": run.resume}
+        pieces = {"window_messages": policy.window_messages, "resume": run.resume, "callbacks": [ModelCardCallback()]}
         if policy.model_name_or_path is None:
             # A model made from scratch knows no language: it learns that first, from everybody's words.
             try:
@@ -380,7 +384,8 @@ def policy_stage(
     set_seed(run.seed)
     reward = GeliReward(load_reward_model(output), length_neutral=policy.length_neutral)
     prompts = dialogue_prompts(sessions["train"], context_messages=policy.context_messages)
-    trainer = align(output / "sft_policy", reward, prompts, arguments(GRPOConfig, "grpo"), lora(), resume=run.resume)
+    how = {"callbacks": [ModelCardCallback()], "resume": run.resume}
+    trainer = align(output / "sft_policy", reward, prompts, arguments(GRPOConfig, "grpo"), lora(), **how)
     write_history(trainer, output / "policy_history.json")
     write_policy(trainer, output / "policy")
     if PartialState().is_main_process:
