@@ -34,9 +34,6 @@ logger = logging.get_logger(__name__)
 # standardised session score, so this turn would be worse than nearly every session.
 UNTRAINED_FLOOR = -3.0
 
-# Dialogues of a batch whose turns are all logged: an encoder reads each turn anew.
-LOGGED_DIALOGUES = 2
-
 
 class _Row(NamedTuple):
     """A completion as the guards use it: its prompt, length in words, share of repetition, reward and likelihood."""
@@ -142,8 +139,7 @@ class GeliReward:
                 completions; of the guards `log_likelihood` (mean in nats per reply, before the weight),
                 `length_slope` (reward per unit of log(words)) and `repetition` (mean share of repeated n-grams); of
                 the scale `running_mean`, `running_std` and `clipped_share`.
-            log_extra: logs each completion's `turn_reward` and the `reply` that it is for, and of the first two
-                dialogues `turn_rewards`, those of all turns of the agent.
+            log_extra: logs each completion's `turn_reward` and the `reply` that it is for.
             trainer_state: of the calling trainer, which saves the running moments. Without it nothing is shared
                 between processes.
             kwargs: other columns of the dataset, not used.
@@ -188,14 +184,8 @@ class GeliReward:
             for key, value in curves.items():
                 log_metric(f"{name}/{key}", value)
         if log_extra is not None:
-            shown = [dialogue for dialogue, reply in zip(dialogues, replies) if reply][:LOGGED_DIALOGUES]
-            turns = iter(self.model.score_messages(shown, last_turn_only=False).tolist() if shown else ())
             log_extra(f"{name}/turn_reward", raw)
             log_extra(f"{name}/reply", replies)
-            log_extra(
-                f"{name}/turn_rewards",
-                [[t for t in next(turns, ()) if t == t] or None if reply else None for reply in replies],
-            )
         return rewards
 
     def turn_rewards(

@@ -168,7 +168,7 @@ class SessionGRPOTrainer(GRPOTrainer):
         kwargs: of `GRPOTrainer`.
 
     Raises:
-        ValueError: `gamma` or `credit` is unknown, or `args` weigh several rewards.
+        ValueError: `gamma` is not in [0, 1], or `credit` is unknown.
 
     Under `session/` it logs the means `turns` and `turn_reward`, the shares of `empty` and `cut` turns and of `broken`
     sessions, and the mean of each signal of the partner, such as `value`.
@@ -189,11 +189,6 @@ class SessionGRPOTrainer(GRPOTrainer):
             raise ValueError(f"gamma: expected a discount from 0 to 1, found {gamma}")
         if credit not in ("turn", "session"):
             raise ValueError(f"credit: expected 'turn' or 'session', found {credit!r}")
-        for argument, expected in (("reward_weights", None), ("multi_objective_aggregation", "sum_then_normalize")):
-            if args is not None and (found := getattr(args, argument)) != expected:
-                raise ValueError(
-                    f"{argument}: expected {expected}, found {found}; weigh several rewards within session_reward"
-                )
         self.gamma, self.credit, self._score = gamma, credit, session_reward
         self._turn_rewards: torch.Tensor | None = None
         super().__init__(model=model, reward_funcs=self.session_reward, args=args, rollout_func=rollouts, **kwargs)

@@ -35,14 +35,10 @@ def push_to_hub(
     card: Callable[[str], ModelCard],
     loaded_from: str = "",
     beside: Sequence[PushToHubMixin] = (),
-    commit_message: str | None = None,
-    commit_description: str | None = None,
-    private: bool | None = None,
-    token: str | bool | None = None,
-    revision: str | None = None,
-    create_pr: bool = False,
     max_shard_size: int | str = "50GB",
     tags: Sequence[str] = (),
+    token: str | bool | None = None,
+    **how,
 ) -> CommitInfo:
     """Push a model with the project's card, as transformers' method of this name does without.
 
@@ -52,13 +48,10 @@ def push_to_hub(
         card: renders the card for a name of a repository.
         loaded_from: folder of the model, whose own card is sent while the weights there are the model's.
         beside: parts that are saved with the model, such as its image processor.
-        commit_message, commit_description: of the commit.
-        private: make a new repository private.
-        token: in place of this machine's.
-        revision: branch.
-        create_pr: open a pull request.
         max_shard_size: of a file of weights.
         tags: further tags of the card.
+        token: in place of this machine's.
+        how: `commit_message`, `commit_description`, `private`, `revision` and `create_pr`, see `Push`.
 
     Raises:
         OSError, ValueError: nothing was published.
@@ -74,18 +67,8 @@ def push_to_hub(
         known = _card_with_weights(Path(loaded_from), files) if loaded_from else None
         described = card(repo_id) if known is None else ModelCard(for_repo(known, repo_id))
         described.data.tags = list(dict.fromkeys([*(described.data.tags or []), *tags]))
-        push = ModelPush(
-            repo=repo_id,
-            what=kind_and_config(folder)[0],
-            files=files,
-            card=str(described),
-            private=bool(private),
-            create_pr=create_pr,
-            revision=revision,
-            message=commit_message,
-            description=commit_description,
-            token=token,
-        )
+        kind, _ = kind_and_config(folder)
+        push = ModelPush(repo=repo_id, what=kind, files=files, card=str(described), token=token, **how)
         return send(push).commit
 
 
@@ -150,9 +133,9 @@ def push_output(
     push = model_push(
         args.output_dir,
         full_name(args.hub_model_id or Path(args.output_dir).absolute().name, token),
-        private=bool(args.hub_private_repo if private is None else private),
+        private=args.hub_private_repo if private is None else private,
         revision=revision or args.hub_revision,
-        message=commit_message,
+        commit_message=commit_message,
         token=token,
     )
     trainer._finish_current_push()  # of a checkpoint

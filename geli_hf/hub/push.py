@@ -44,7 +44,7 @@ class Push:
         create_pr: open a pull request.
         revision: branch, made if it does not exist. Default: the main one.
         replace_card: replace the card on the Hub even if a person edited it there.
-        message, description: of the commit.
+        commit_message, commit_description: of the commit.
         token: in place of this machine's.
 
     Raises:
@@ -58,12 +58,12 @@ class Push:
     what: str
     files: Mapping[str, Path]
     card: str | None
-    private: bool = False
+    private: bool | None = False
     create_pr: bool = False
     revision: str | None = None
     replace_card: bool = False
-    message: str | None = None
-    description: str | None = None
+    commit_message: str | None = None
+    commit_description: str | None = None
     token: str | bool | None = field(default=None, repr=False)
 
     def __post_init__(self):
@@ -190,8 +190,8 @@ def _commit(api: HfApi, push: Push) -> tuple[CommitInfo, str | None]:
         commit = api.create_commit(
             push.repo,
             [*adds, *(CommitOperationDelete(name) for name in gone)],
-            commit_message=push.message or f"{TITLE}{push.what}",
-            commit_description=push.description,
+            commit_message=push.commit_message or f"{TITLE}{push.what}",
+            commit_description=push.commit_description,
             repo_type=push.repo_type,
             revision=revision,
             create_pr=push.create_pr,

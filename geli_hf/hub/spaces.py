@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
-from itertools import chain
 from pathlib import Path
 
 from huggingface_hub import HfApi, SpaceCard
@@ -33,10 +31,9 @@ class SpacePush(Push):
     """A push of a Space: its files, then its environment and its hardware.
 
     Args:
-        name: the Space's folder, as on the command line.
         secrets, variables: environment of the app; secrets are never shown.
         hardware: requested last, since it may cost.
-        model: name of a model on the Hub, see `MODEL_VARIABLE`.
+        model: name of a model on the Hub, for the card.
 
     Raises:
         ValueError: a pull request with an environment or hardware.
@@ -45,7 +42,6 @@ class SpacePush(Push):
     repo_type = "space"
     stale = ("geli_hf/*", "geli_hf-*.dist-info/*")
 
-    name: str
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     variables: Mapping[str, str] = field(default_factory=dict)
     hardware: str | None = None
@@ -78,32 +74,22 @@ class SpacePush(Push):
         A new Space was made with its environment. An existing one gets it after the commit, so that a failed commit
         leaves the app as it was.
         """
-        steps = {}  # by their options on the command line
+        steps = {}
         if not new:
             for key, value in self.secrets.items():
-                steps["--secret", key] = partial(api.add_space_secret, self.repo, key, value)
+                steps[f"secret {key}"] = partial(api.add_space_secret, self.repo, key, value)
             for key, value in self.variables.items():
-                steps["--variable", f"{key}={value}"] = partial(api.add_space_variable, self.repo, key, value)
+                steps[f"variable {key}={value}"] = partial(api.add_space_variable, self.repo, key, value)
         if self.hardware:
-            steps["--hardware", self.hardware] = partial(api.request_space_hardware, self.repo, self.hardware)
-        left = list(steps)
-        for step in steps.values():
+            steps[f"hardware {self.hardware}"] = partial(api.request_space_hardware, self.repo, self.hardware)
+        for number, step in enumerate(steps.values()):
             try:
                 step()
             except Exception as error:
-                error.add_note(self._to_do(left))
+                error.add_note(
+                    f"Not set: {', '.join(list(steps)[number:])}. The same command again sets what is left."
+                )
                 raise
-            left.pop(0)
-
-    def _to_do(self, options: list[tuple[str, str]]) -> str:
-        """The options that were not set, and the command that sets them."""
-        names = [" ".join(option).removeprefix("--") for option in options]  # a secret's option has no value
-        model = [("--model", self.model)] if self.model else []
-        branch = [("--revision", self.revision)] if self.revision else []
-        others = [option for option in options if option not in [("--variable", f"{MODEL_VARIABLE}={self.model}")]]
-        words = ["geli", "push", "space", self.name, *chain(("--repo", self.repo), *branch, *model, *others)]
-        secrets = " (with the value of each secret in the variable of its name)" if "--secret" in dict(options) else ""
-        return f"Not set: {', '.join(names)}. This sets just that{secrets}:\n{shlex.join(words)}"
 
     def merged(self, card: str) -> str:
         return with_versions(card, self.model)

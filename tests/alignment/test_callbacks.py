@@ -71,7 +71,7 @@ class TestAdaptiveKL:
 
     @pytest.mark.parametrize(("argument", "value"), [("init", 0), ("target", -1.0), ("horizon", float("nan"))])
     def test_what_could_not_work_is_refused(self, argument, value):
-        with pytest.raises(ValueError, match=f"AdaptiveKL: {argument}: expected a positive number, found {value}"):
+        with pytest.raises(ValueError, match=f"AdaptiveKL: {argument}"):
             AdaptiveKL(**{"init": 0.1, "target": 6.0, "horizon": 100} | {argument: value})
 
 
@@ -104,10 +104,9 @@ class TestStopAtKL:
             assert log(callback, state, args, 2.0, step=1).should_save is saves
 
     def test_what_could_not_work_is_refused(self):
-        with pytest.raises(ValueError, match="StopAtKL: limit: expected a positive number of nats per reply, found 0"):
-            StopAtKL(0)
-        with pytest.raises(ValueError, match="StopAtKL: span: expected 1 step or more, found 0"):
-            StopAtKL(span=0)
+        for argument in ("limit", "span"):
+            with pytest.raises(ValueError, match=f"StopAtKL: {argument}"):
+                StopAtKL(**{argument: 0})
 
 
 @pytest.mark.parametrize("make", [lambda: AdaptiveKL(0.15, target=6.0, horizon=100), lambda: StopAtKL(10.0, span=3)])
@@ -123,7 +122,7 @@ def test_another_training_begins_anew(make):
 @pytest.mark.parametrize("callback", [AdaptiveKL(0.15, target=6.0), StopAtKL()])
 def test_a_callback_says_what_it_lacks(callback):
     callback.trainer = None
-    with pytest.raises(ValueError, match=r"no trainer.*callback\.trainer = trainer"):
+    with pytest.raises(ValueError, match="trainer is not set"):
         callback.on_train_begin(args_of(), TrainerState(), TrainerControl())
     callback.trainer = SimpleNamespace()
     with pytest.raises(ValueError, match=r"args\.beta is 0"):
@@ -260,7 +259,7 @@ def test_with_a_trainer_of_ones_own_the_trainer_is_named(sessions, policy_folder
         peft_config=lora(),
         callbacks=[callback],
     )
-    with pytest.raises(ValueError, match="AdaptiveKL: no trainer"):
+    with pytest.raises(ValueError, match="AdaptiveKL: trainer is not set"):
         trainer.train()
     callback.trainer = trainer
     trainer.train()

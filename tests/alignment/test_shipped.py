@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from scripts import EXAMPLES, as_module
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import geli_hf  # noqa: F401  makes the reward model known to the Auto classes
@@ -37,11 +36,6 @@ def policy():
 @pytest.fixture(scope="module")
 def figures() -> dict:
     return json.loads((POLICY / "figures.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def script():
-    return as_module(EXAMPLES / "train_policy.py")
 
 
 def weight_types(file: Path) -> dict[str, str]:
@@ -116,11 +110,6 @@ def test_the_reward_model_likes_interest_better_than_scorn():
     interest, scorn = model.score_messages(dialogues)
     assert interest > scorn + 0.1
     torch.testing.assert_close(found.score_messages(dialogues), torch.stack([interest, scorn]))
-
-
-def test_the_cards_are_rendered_from_the_figures(script, figures):
-    for folder, card in script.cards(figures, POLICY.parent).items():
-        assert (POLICY.parent / folder / "README.md").read_text(encoding="utf-8") == str(card)
 
 
 def test_the_card_says_what_alignment_gained(figures):

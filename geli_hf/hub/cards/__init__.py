@@ -3,33 +3,12 @@
 from ..._lazy import lazy_exports
 
 _EXPORTS = {
-    "base": [
-        "CARD",
-        "NOT_TOLD",
-        "SOURCES",
-        "TEMPLATES",
-        "Measured",
-        "fill",
-        "hyperparameters",
-        "made",
-        "name_of",
-        "source_of",
-    ],
+    "base": ["SOURCES", "Measured", "fill", "hyperparameters", "made", "name_of", "source_of"],
     "dataset": ["dataset_card"],
     "facial_affect": ["facial_affect_card"],
     "policy": ["policy_card"],
     "reward_model": ["rating_of", "reward_model_card"],
-    "update": [
-        "FRONT_MATTER",
-        "GENERATED",
-        "for_repo",
-        "is_form",
-        "keep_from_peft",
-        "own_card",
-        "read_metadata",
-        "save_card",
-        "updated",
-    ],
+    "update": ["for_repo", "is_form", "keep_from_peft", "own_card", "read_metadata", "save_card", "updated"],
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

@@ -36,13 +36,8 @@ SOURCES = {
 }
 # Arguments of a trainer that every card shows.
 HYPERPARAMETERS = (
-    "learning_rate",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "lr_scheduler_type",
-    "seed",
+    *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size"),
+    *("gradient_accumulation_steps", "lr_scheduler_type", "seed"),
 )
 VERSIONS = ("geli-hf", "torch", "transformers", "trl", "peft", "datasets")
 TOKEN = re.compile(r"\bhf_\w{3,}")
