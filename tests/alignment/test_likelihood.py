@@ -178,7 +178,7 @@ def test_a_weight_that_can_not_be(speaker, weight):
 def test_a_reference_needs_the_tokenizer_of_the_policy(speaker):
     with pytest.raises(ValueError, match="tokenizer"):
         ReferenceLikelihood(speaker[0])
-    with pytest.raises(ValueError, match="completion_ids.* 999999"):
+    with pytest.raises(ValueError, match=r"completion_ids.* 999999"):
         ReferenceLikelihood(*speaker)(PROMPTS[:1], [[1, 999_999]])
 
 
