@@ -318,8 +318,8 @@ def save_policy(
         trainer: after training.
         folder: where to save.
         merge: merge an adapter into the weights; False saves the adapter alone, which names its base model.
-        weights: all weights by name, such as the embeddings (vocabulary, hidden size), where this process's model holds
-            a part; see `write_policy`.
+        weights: all weights by name, such as embeddings (vocabulary, hidden size), where this process's model holds a
+            part; see `write_policy`.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.config.use_cache = True  # the Trainer switches it off

@@ -17,7 +17,6 @@ from transformers.utils import PushToHubMixin
 
 from ..models.facial_affect.modeling_affect import FacialAffectModel
 from ..models.geli_reward.modeling_geli import GeliRewardModel
-from .callbacks import save_training_card
 from .cards import facial_affect_card, for_repo, keep_from_peft, own_card, rating_of, reward_model_card
 from .folders import ModelPush, kind_and_config, model_push
 from .push import CARD, full_name, send
@@ -122,6 +121,8 @@ def push_output(
     Raises:
         OSError, ValueError: nothing was published.
     """
+    from .callbacks import save_training_card  # with TRL, which pushes of other models need not wait for
+
     args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, PeftModel):
         keep_from_peft(model)
