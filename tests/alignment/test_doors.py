@@ -107,7 +107,7 @@ def test_every_door_gives_the_same_rewards(config, saved, policy_folder, session
         torch.testing.assert_close(column, by_hand, atol=1e-5, rtol=1e-5)
 
 
-def test_what_only_the_callable_does(saved, policy_folder, sessions, tmp_path):
+def test_only_the_callable_cuts_replies_and_knows_a_floor(saved, policy_folder, sessions, tmp_path):
     trainer = trainer_of(GRPOConfig, tmp_path, policy_folder, sessions, [str(saved), plain(saved)])
     dialogues = [(HIKING, said("Okay.")), (HIKING, said("Okay.\nUser: You are wonderful!")), (HIKING, said(""))]
     module, geli = by_trl(trainer, dialogues).T.tolist()

@@ -102,7 +102,7 @@ def test_a_reward_is_the_turns_and_its_likelihood(speaker, reward_model, complet
     assert logged["geli/turn_reward_mean"] == pytest.approx(sum(turns) / 2)
 
 
-def test_what_length_explains_of_it_is_taken_out(speaker, reward_model, completions):
+def test_length_neutral_rewards_subtract_the_length_of_the_likelihood_too(speaker, reward_model, completions):
     """Of two replies to one prompt length explains all."""
     reward = GeliReward(reward_model, likelihood=ReferenceLikelihood(*speaker), repetition_penalty=0)
     first, second = reward(**completions)
@@ -110,7 +110,7 @@ def test_what_length_explains_of_it_is_taken_out(speaker, reward_model, completi
 
 
 @pytest.mark.parametrize("empty", ["", " \n", "User: How are you?"])
-def test_silence_is_worth_less_than_all_that_is_said(speaker, reward_model, empty):
+def test_an_empty_reply_gets_the_lowest_reward_of_the_batch(speaker, reward_model, empty):
     """It is the likeliest of all here, for it has the fewest tokens."""
     texts = ["That is lovely.", "Okay.", empty, "What did you do when the rain began, and where did you go then?"]
     ids = [[] if text == empty else speaker[1](text)["input_ids"] for text in texts]
@@ -126,7 +126,7 @@ def test_silence_is_worth_less_than_all_that_is_said(speaker, reward_model, empt
     assert rewards[2] == min(rewards)
 
 
-def test_a_likelihood_that_is_no_number_is_named_and_left_out(speaker, reward_model, completions, monkeypatch, caplog):
+def test_a_likelihood_of_nan_is_left_out_with_a_warning(speaker, reward_model, completions, monkeypatch, caplog):
     likelihood = ReferenceLikelihood(*speaker)
     monkeypatch.setattr(ReferenceLikelihood, "__call__", lambda *args: [float("nan"), -3.0])
     logged = {}
@@ -163,14 +163,14 @@ def test_processes_that_share_a_prompt_give_silence_the_same(speaker, reward_mod
     assert apart == pytest.approx(together, abs=1e-5)
 
 
-def test_without_tokens_there_is_none(speaker, reward_model, completions):
+def test_a_likelihood_needs_the_sampled_tokens(speaker, reward_model, completions):
     del completions["completion_ids"]
     with pytest.raises(ValueError, match="completion_ids"):
         GeliReward(reward_model, likelihood=ReferenceLikelihood(*speaker))(**completions)
 
 
 @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
-def test_a_weight_that_can_not_be(speaker, weight):
+def test_a_negative_or_infinite_weight_is_refused(speaker, weight):
     with pytest.raises(ValueError, match="weight"):
         ReferenceLikelihood(*speaker, weight=weight)
 
@@ -234,7 +234,7 @@ GREETED = "{{ greeting }} " + PLAIN_TEMPLATE
 @pytest.mark.parametrize(
     ("trainer_class", "arguments"), [(GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)], ids=["GRPO", "RLOO"]
 )
-def test_in_a_trainer_it_is_what_the_kl_penalty_reads(
+def test_it_equals_the_reference_log_probabilities_of_the_kl_penalty(
     trainer_class, arguments, policy_folder, reward_model, sessions, tmp_path
 ):
     """With a template that writes what the trainer is told to."""

@@ -92,7 +92,7 @@ def test_the_partner_sees_neither_system_message_nor_opening(policy):
     assert [m["content"] for m in rollouts[0].messages if m["role"] == "user"] == ["Okay.", "That was 2."]
 
 
-def test_company_changes_no_session(policy):
+def test_batch_changes_no_session(policy):
     together = play(policy, Repeats())
     for prompt, seed, rollout in zip(PROMPTS, range(3), together):
         [alone] = play(policy, Repeats(), [prompt], seeds=[seed])
@@ -111,13 +111,13 @@ def test_a_partner_who_leaves_ends_the_session_and_one_who_fails_breaks_it(polic
     assert fails.observed == {}
 
 
-def test_what_is_observed_is_of_the_policys_turns_only(policy):
+def test_observed_signals_cover_the_policys_turns_only(policy):
     rollout = play(policy, Repeats(), turns=2)[2]
     assert rollout.observed["words"] == [float(len(reply.split())) for reply in rollout.replies]
     assert len(rollout.replies) == 2
 
 
-def test_a_partner_who_answers_nobody_ends_the_run(policy):
+def test_a_partner_that_fails_in_all_sessions_ends_the_run(policy):
     class Dead(Partner):
         def answer(self, dialogues, seeds):
             return [Answer("", broken="nobody answers at http://localhost")] * len(dialogues)
@@ -183,7 +183,7 @@ def test_the_policys_mode_is_left_as_it_was(policy):
 
 
 class TestTemplates:
-    def test_what_a_template_writes_after_a_reply_belongs_to_nobody(self, policy, policy_folder, monkeypatch):
+    def test_template_text_after_a_reply_is_masked(self, policy, policy_folder, monkeypatch):
         model, _ = policy
         tokenizer = load_policy(policy_folder)[1]
         tokenizer.chat_template = PLAIN_TEMPLATE

@@ -162,7 +162,7 @@ class TestSft:
         for before, after in zip(ended.model.parameters(), again.model.parameters()):
             assert torch.equal(before, after)
 
-    def test_resuming_what_never_began_begins(self, sessions, policy_folder, tmp_path):
+    def test_resuming_without_a_checkpoint_begins_anew(self, sessions, policy_folder, tmp_path):
         model, tokenizer = load_policy(policy_folder)
         trainer = sft(model, tokenizer, sessions, sft_args(tmp_path / "new", max_steps=1), resume=True)
         assert trainer.state.global_step == 1
@@ -306,7 +306,7 @@ class TestWhatIsWritten:
         with pytest.raises(ValueError, match="adapter is an adapter"):
             align(tmp_path / "adapter", GeliReward(reward_model), prompts, args, lora())
 
-    def test_what_is_no_policy_is_refused_before_training(self, sessions, reward_model, tmp_path):
+    def test_a_reward_model_is_refused_as_policy(self, sessions, reward_model, tmp_path):
         reward_model.save_pretrained(tmp_path / "reward")
         prompts, args = dialogue_prompts(sessions), rl_args(GRPOConfig, tmp_path / "run")
         with pytest.raises(PolicyError, match="reward"):

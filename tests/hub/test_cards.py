@@ -84,7 +84,7 @@ def test_a_template_asks_for_nothing_unknown(name):
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_a_filled_card_is_what_the_hub_takes_and_has_no_gaps(name):
+def test_a_rendered_card_is_valid_and_has_no_gaps(name):
     kind = "dataset" if name == "dataset" else "model"
     card = fill(name, figures=RESULTS if kind == "model" and name != "attribution" else (), measured_on=SAMPLE)
     assert errors(card, kind) == []
@@ -189,7 +189,7 @@ def test_the_card_of_sessions_tells_their_columns_and_sizes():
     assert all(f"| `{name}` | " in card.text for name in rows.column_names)
 
 
-def test_what_a_person_wrote_is_kept_and_figures_are_new(tmp_path):
+def test_a_persons_words_are_kept_and_figures_are_new(tmp_path):
     cards.save_card(fill("reward_model", figures=RESULTS, measured_on=SAMPLE), tmp_path)
     path = tmp_path / "README.md"
     text = path.read_text(encoding="utf-8")
@@ -228,7 +228,7 @@ def test_what_a_person_wrote_is_kept_and_figures_are_new(tmp_path):
     assert path.read_text(encoding="utf-8") == again
 
 
-def test_a_card_without_marks_is_somebodys_own(tmp_path):
+def test_a_card_without_marks_is_a_persons_own(tmp_path):
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n", encoding="utf-8")
     cards.save_card(fill("policy"), tmp_path)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == "---\nlicense: mit\n---\n# Mine\n"

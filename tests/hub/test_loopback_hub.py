@@ -116,14 +116,14 @@ def test_a_commit_adds_and_deletes_at_once_or_not_at_all(owner, repo):
     assert set(owner.list_repo_files(REPO)) == {".gitattributes", "model.safetensors", "new.txt"}
 
 
-def test_a_commit_on_what_has_moved_on_is_refused(owner, repo):
+def test_a_commit_on_an_old_parent_is_refused(owner, repo):
     before = sha(owner)
     owner.upload_file(path_or_fileobj=b"1", path_in_repo="a.txt", repo_id=REPO, parent_commit=before)
     with pytest.raises(HfHubHTTPError, match="412"):
         owner.upload_file(path_or_fileobj=b"2", path_in_repo="a.txt", repo_id=REPO, parent_commit=before)
 
 
-def test_what_did_not_change_makes_no_commit(owner, repo):
+def test_unchanged_files_make_no_commit(owner, repo):
     before = sha(owner)
     owner.upload_file(path_or_fileobj=WEIGHTS, path_in_repo="model.safetensors", repo_id=REPO)
     assert sha(owner) == before
@@ -138,7 +138,7 @@ def test_a_pull_request_has_files_of_its_own(hub, owner, repo):
     assert not owner.file_exists(REPO, "a.txt")
 
 
-def test_what_was_pushed_is_there_after_a_restart(hub, owner, repo):
+def test_repositories_survive_a_restart(hub, owner, repo):
     owner.upload_file(path_or_fileobj=CARD, path_in_repo="README.md", repo_id=REPO, create_pr=True)
     with Hub(hub.store.folder) as again:
         assert again.store.repos == hub.store.repos
@@ -343,7 +343,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(hub, owner, repo, waits
 # -------------------------------------------------------------------------------- by hand
 
 
-def test_by_hand_it_says_what_to_set():
+def test_the_command_prints_the_environment_to_set():
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "tests.loopback_hub", "--port", "0"]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as server:

@@ -280,7 +280,7 @@ def test_a_name_that_is_none_is_refused(repo, model, here, refusal):
         ("hf_owner", "stranger/reward", "403", "--create-pr"),
     ],
 )
-def test_who_may_not_is_told_what_to_do(token, repo, status, hint, model, here, refusal, monkeypatch):
+def test_a_refused_token_gets_a_hint(token, repo, status, hint, model, here, refusal, monkeypatch):
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(model / "no_token"))
     monkeypatch.delenv("HF_TOKEN") if token is None else monkeypatch.setenv("HF_TOKEN", token)
     said = refusal("model", model, "--repo", repo)
@@ -422,7 +422,7 @@ def test_a_repository_of_another_type_by_that_name_stays_as_it_is(rows, model, h
     assert commits(here, "owner/it", "dataset") == 2
 
 
-def test_nobody_is_named_unless_it_is_asked_for(rows, here, push):
+def test_ids_of_raters_are_hashed_unless_asked_for(rows, here, push):
     push("dataset", rows, "--repo", "owner/rows")
     first = [*parquet(here, "owner/rows", "train"), *parquet(here, "owner/rows", "test")]
     assert "ann" not in str(first)
@@ -487,7 +487,7 @@ def test_the_card_of_sessions_keeps_its_words_and_gets_the_schema(rows, here, ow
     assert {path for path in files if path.startswith("data/")} == {"data/train-00000-of-00001.parquet"}
 
 
-def test_the_sample_is_nobodys(here, push, tmp_path):
+def test_the_sample_may_be_published(here, push, tmp_path):
     said = push("dataset", "sample", "--options", '{"conversations": 3}', "--repo", "owner/sample", "--dry-run")
     assert "train-00000-of-00001.parquet" in said
     assert here.requests == []

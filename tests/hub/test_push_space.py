@@ -132,7 +132,7 @@ def test_again_it_is_brought_up_to_date(tiny, here, owner, push):
     assert values(space_of(here).secrets) == {"S": "3"}
 
 
-def test_a_dry_run_shows_all_but_what_is_secret(tiny, here, push):
+def test_a_dry_run_shows_all_but_secrets(tiny, here, push):
     said = push("space", tiny, "--repo", "owner/tiny", "--dry-run", "--model", "owner/reward", "--secret", "S=sesame")
     assert here.requests == []
     for shown in ("variable GELI_MODEL=owner/reward\n", "secret S,", "  geli_hf/cli/push.py\n", "python_version: "):
@@ -140,7 +140,7 @@ def test_a_dry_run_shows_all_but_what_is_secret(tiny, here, push):
     assert "sesame" not in said
 
 
-def test_what_can_not_be_is_said_before_anything_is_sent(tiny, here, refusal):
+def test_impossible_pushes_are_refused_before_a_request(tiny, here, refusal):
     to = ("--repo", "owner/tiny")
     assert "nothing: not a folder" in refusal("space", "nothing", *to)
     said = refusal("space", tiny, *to, "--secret", "sesame")
@@ -157,7 +157,7 @@ def test_what_can_not_be_is_said_before_anything_is_sent(tiny, here, refusal):
 ENVIRONMENT = ("--model", "owner/reward", "--variable", "GREETING=good day", "--secret", "KEY=sesame")
 
 
-def test_a_new_space_that_can_not_be_committed_to_goes_again(tiny, here, refusal, waits):
+def test_a_new_space_is_deleted_if_its_commit_fails(tiny, here, refusal, waits):
     for step in ("/api/repos/create", "/preupload/", "/objects/batch", "/commit/"):
         here.fail(f"POST .*{step}", times=20)
         refusal("space", tiny, "--repo", "owner/tiny", *ENVIRONMENT, "--hardware", "t4-small")
@@ -185,7 +185,7 @@ def test_a_space_that_was_there_keeps_files_and_environment_if_the_commit_fails(
         ("hardware", "hardware t4-small"),
     ],
 )
-def test_what_was_not_set_after_the_commit_is_named_and_set_by_the_same_command(
+def test_settings_that_failed_after_the_commit_are_named_and_set_by_the_same_command(
     step, left, tiny, here, push, refusal, waits
 ):
     push("space", tiny, "--repo", "owner/tiny")
@@ -230,7 +230,7 @@ def test_a_space_is_found_by_its_path_or_its_name(tiny):
         assert find_space(name) == ROOT / "spaces" / name
 
 
-def test_the_package_beside_the_app_is_what_a_wheel_holds(tiny, here, push, tmp_path):
+def test_the_package_beside_the_app_equals_a_wheel(tiny, here, push, tmp_path):
     if not all(map(find_spec, ("pip", "setuptools"))):
         pytest.skip("pip or setuptools is not installed, so no wheel can be built offline")
     push("space", tiny, "--repo", "owner/tiny")
@@ -245,7 +245,7 @@ def test_the_package_beside_the_app_is_what_a_wheel_holds(tiny, here, push, tmp_
     assert there == {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("geli_hf/")}
 
 
-def test_what_was_pushed_installs_and_starts_alone(tiny, here, push, tmp_path):
+def test_a_pushed_space_installs_and_starts_alone(tiny, here, push, tmp_path):
     """In a fresh environment that has the packages of this one, and its geli_hf not: pip finds that all is there.
 
     The shipped apps load the model that they are told of before they serve.

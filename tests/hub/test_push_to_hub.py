@@ -70,7 +70,7 @@ def test_a_reward_model_goes_with_its_card_and_its_code_in_one_commit(model, hub
     assert model.push_to_hub("owner/reward", tags=["ours"]).oid == commit.oid  # nothing new
 
 
-def test_what_somebody_wrote_on_the_hub_stays(model, hub, owner):
+def test_a_persons_words_on_the_hub_stay(model, hub, owner):
     model.push_to_hub("owner/reward")
     write_by_hand(owner, hub, "owner/reward")
     model.config.score_mean = 6.0
