@@ -1,7 +1,4 @@
-"""Aligning a policy with the turn rewards: TRL's trainers, a reward function for them, what comes before and after.
-
-Names are imported when they are first used: who only talks with a policy needs no trainer.
-"""
+"""Alignment of a policy with turn rewards: TRL's trainers, a reward function for them, and whole-session rollouts."""
 
 from .._lazy import lazy_exports
 
@@ -12,7 +9,7 @@ _EXPORTS = {
     "likelihood": ["ReferenceLikelihood"],
     "partners": ["Answer", "EndpointPartner", "ModelPartner", "Partner", "SimulatedPeople"],
     "policy": ["PolicyError", "check_policy", "is_adapter", "load_policy", "load_policy_tokenizer", "small_policy"],
-    "sampling": ["compare_policies", "generate_replies", "judge_by_reward"],
+    "sampling": ["SampledReply", "generate_replies", "sample_replies"],
     "rewards": ["GeliReward"],
     "rollouts": ["Rollout", "SessionRollouts"],
     "session_grpo": ["GeliSessionReward", "SessionGRPOTrainer"],

@@ -1,6 +1,6 @@
-"""What reward, training and generation agree on: where a dialogue begins and where a reply ends.
+"""Bounds of dialogues and replies, shared by reward, training and generation.
 
-Kept in one place, because a reply that is rewarded otherwise than it is shown teaches the policy something else.
+A policy must be rewarded for the reply that people see, so all three cut it with the same function.
 """
 
 from __future__ import annotations
@@ -8,14 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-# Many sessions begin with the agent, many chat templates insist on the user. So a dialogue that the agent begins is
-# given to a policy with this first message of the user. The reward model reads it without: its chat template, which
-# travels with it, leaves it out.
+# First user message of a dialogue that the agent begins, for a policy: many chat templates insist on the user. The
+# reward model's chat template leaves it out.
 from ..models.geli_reward.modeling_geli import OPENING
 from ..sessions import Message
 
-# From the first of these on, a policy speaks for its partner. Names count at the beginning of a word only; the role
-# tokens are those of common chat templates, ours first, which can be sampled out of place.
+# Markers at which a policy begins to speak for the user. A name counts at the beginning of a word; the tokens are
+# those of common chat templates, which can be sampled out of place.
 STOP_NAMES = ("User:", "USER:", "Human:", "HUMAN:")
 STOP_TOKENS = (
     "<|user|>",
@@ -32,16 +31,16 @@ _STOP = re.compile(
 
 
 def cut_reply(text: str) -> str:
-    """The part of a generated reply before it starts to speak for the user, without surrounding space.
+    """Cut a generated reply at the first of `STOP_NAMES` and `STOP_TOKENS`, and strip white space.
 
-    The markers are `STOP_NAMES` and `STOP_TOKENS`. The paper's reference run cuts at a generated "User:" too.
+    The paper's reference run also cuts at a generated "User:".
     """
     found = _STOP.search(text)
     return text[: found.start() if found else None].strip()
 
 
 def open_with_user(messages: Sequence[Message]) -> list[Message]:
-    """The dialogue as a policy gets it: one that the agent begins is preceded by `OPENING`."""
+    """Put `OPENING` before a dialogue that the agent begins, as a policy needs it."""
     messages = list(messages)
     if messages and messages[0]["role"] == "assistant":
         return [{"role": "user", "content": OPENING}, *messages]
@@ -49,7 +48,7 @@ def open_with_user(messages: Sequence[Message]) -> list[Message]:
 
 
 def without_opening(messages: Sequence[Message]) -> list[Message]:
-    """The dialogue as people had it, the inverse of `open_with_user`: no system message, no `OPENING`."""
+    """Remove system messages and `OPENING`: the inverse of `open_with_user`."""
     spoken = [message for message in messages if message["role"] != "system"]
     if spoken and spoken[0] == {"role": "user", "content": OPENING}:
         return spoken[1:]
@@ -57,12 +56,15 @@ def without_opening(messages: Sequence[Message]) -> list[Message]:
 
 
 def context_window(messages: Sequence[Message], context_messages: int) -> list[Message]:
-    """The last messages of a dialogue as a policy gets them, beginning with the user.
+    """Select the last messages of a dialogue for a policy, from a user's on.
 
     Args:
         messages: dialogue so far, with alternating roles.
-        context_messages: number of messages to keep, at least 1. Where the cut would leave a reply of the agent in
-            front, one message less is kept; only a dialogue that is kept whole is opened with `OPENING`.
+        context_messages: number of messages to keep, at least 1. A cut before an agent's message keeps one less;
+            only a dialogue that is not cut is opened with `OPENING`.
+
+    Raises:
+        ValueError: `context_messages` is less than 1.
     """
     if context_messages < 1:
         raise ValueError(f"context_messages: expected 1 or more, found {context_messages}")

@@ -1,8 +1,4 @@
-"""What keeps a policy from winning its reward cheaply, by length or by saying the same again, and the reward's scale.
-
-Pure functions and one running estimate; `GeliReward` applies them. The third guard, against going too far from the
-policy that one began with, is `geli_hf.alignment.callbacks.StopAtKL`.
-"""
+"""Guards against rewards for length or repetition, and the running scale of rewards; `GeliReward` applies them."""
 
 from __future__ import annotations
 
@@ -16,26 +12,36 @@ _WORD = re.compile(r"\w+")
 
 
 def length_slope(groups: Sequence[str], words: Sequence[int], rewards: Sequence[float]) -> float:
-    """Slope of the rewards on the logarithm of the length, within the completions of each prompt.
+    """Compute the slope of rewards on the logarithm of the length, within the completions of each prompt.
 
-    Both are taken as deviations from the means of their group, over the whole batch. 0 where lengths don't differ.
+    Both are deviations from the means of their group, over the whole batch.
 
     Args:
-        groups: of which prompt each completion is.
-        words: length of each completion, at least 1.
-        rewards: of each completion.
+        groups: (completions,), the prompt of each.
+        words: (completions,), length of each, at least 1.
+        rewards: (completions,).
+
+    Returns:
+        The slope; 0 where lengths do not differ.
     """
     length, reward = _within(groups, np.log(np.asarray(words, dtype=np.float64))), _within(groups, rewards)
-    spread = length @ length
-    return float(length @ reward / spread) if spread > 1e-9 else 0.0
+    variation = length @ length
+    return float(length @ reward / variation) if variation > 1e-9 else 0.0
 
 
 def without_length_slope(groups: Sequence[str], words: Sequence[int], rewards: Sequence[float]) -> list[float]:
-    """Rewards less their regression on the logarithm of the length, within the completions of each prompt.
+    """Subtract from rewards their regression on the logarithm of the length, within the completions of each prompt.
 
-    r'_i = r_i - b (x_i - mean of x over the group of i), x = log(words), and b of `length_slope`. Then no group's mean
-    changes, and within the groups r' is uncorrelated with x: at first order a policy gains nothing by talking more or
-    less. Arguments as for `length_slope`.
+    r'_i = r_i - b (x_i - mean of x over the group of i), with x = log(words) and b of `length_slope`. The mean of a
+    group stays, and within groups r' and x are uncorrelated: to first order length gains nothing.
+
+    Args:
+        groups: (completions,), the prompt of each.
+        words: (completions,), length of each, at least 1.
+        rewards: (completions,).
+
+    Returns:
+        (completions,), r'.
     """
     length = _within(groups, np.log(np.asarray(words, dtype=np.float64)))
     return (np.asarray(rewards, dtype=np.float64) - length_slope(groups, words, rewards) * length).tolist()
@@ -48,15 +54,18 @@ def _within(groups: Sequence[str], values: Sequence[float]) -> np.ndarray:
 
 
 def repeated_share(reply: str, earlier: Sequence[str] = (), *, n: int = 3) -> float:
-    """Share of a reply's n-grams of words that were there before, in the reply itself or in an earlier turn: 0..1.
+    """Compute the share of a reply's n-grams that occur before, in the reply or in an earlier turn.
 
-    1 - distinct-n (arXiv 1510.03055), where what the agent has said before does not count as distinct either. Of fewer
-    than n words, all together are the one n-gram: an "Okay." after an "Okay." is repeated. 0 without any word.
+    It is 1 - distinct-n (arXiv 1510.03055), with the speaker's earlier turns counted as seen. A reply of fewer than n
+    words is one n-gram: an "Okay." after an "Okay." is repeated.
 
     Args:
-        reply: what is looked at.
-        earlier: what the same speaker has said before.
-        n: words that make an n-gram.
+        reply: the reply.
+        earlier: earlier turns of the same speaker.
+        n: words of an n-gram.
+
+    Returns:
+        0 to 1; 0 of a reply without words.
     """
     seen = {gram for turn in earlier for gram in _ngrams(turn, n)}
     grams, repeated = _ngrams(reply, n), 0
@@ -73,10 +82,10 @@ def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
 
 @dataclass
 class RunningMoments:
-    """Mean and deviation of everything seen so far, taken in by batches (Chan et al. 1979).
+    """Mean and standard deviation of all values so far, updated batch by batch (Chan et al. 1979).
 
     Args:
-        count: of values.
+        count: number of values.
         mean: of the values.
         squares: sum of their squared deviations from the mean.
     """
@@ -87,10 +96,11 @@ class RunningMoments:
 
     @property
     def std(self) -> float:
-        """Deviation, with count - 1; NaN of fewer than two values."""
+        """Standard deviation with Bessel's correction; NaN of fewer than two values."""
         return (self.squares / (self.count - 1)) ** 0.5 if self.count > 1 else float("nan")
 
     def update(self, values: Sequence[float]) -> None:
+        """Add a batch of values."""
         values = np.asarray(values, dtype=np.float64)
         if not values.size:
             return
@@ -100,6 +110,6 @@ class RunningMoments:
         self.count = count
 
     def normalise(self, values: Sequence[float]) -> list[float]:
-        """(value - mean) / std; only the mean is taken off where all values so far were the same."""
+        """Compute (value - mean) / std; value - mean where all values so far are equal."""
         scale = self.std if self.std > 1e-8 else 1.0
         return ((np.asarray(values, dtype=np.float64) - self.mean) / scale).tolist()

@@ -1,4 +1,4 @@
-"""How likely the policy that one began with finds a reply: the guard against replies that nobody would give."""
+"""Log-likelihood of replies under a reference policy, as a part of the reward."""
 
 from __future__ import annotations
 
@@ -17,27 +17,30 @@ from .policy import load_policy
 
 
 class ReferenceLikelihood:
-    """The log-likelihood of replies under a policy that does not learn, for `GeliReward(likelihood=...)`.
+    """Log-likelihood of replies under a frozen policy, for `GeliReward(likelihood=...)`.
 
-    A reward model has learned from what is said, and is wrong most often about what never is: a sentence that breaks
-    off, a question about something nobody has named. With `weight * log pi(reply | prompt)` added to the reward r, and
-    beta times the KL divergence from the same policy pi taken off, the best policy is in proportion to
+    A reward model is most often wrong about replies that never occur in its data, such as unfinished sentences. With
+    `weight * log pi(reply | prompt)` added to the reward r, and a KL penalty of weight beta towards the same policy
+    pi, the best policy is proportional to
 
-        pi(reply | prompt) ** ((beta + weight) / beta) * exp(r / beta):
+        pi(reply | prompt) ** ((beta + weight) / beta) * exp(r / beta).
 
-    the penalty alone holds it to replies that pi might give, and this to those that pi would rather give (Jaques et
-    al., ICML 2017, arXiv 1611.02796: augmentation by the log-prior, with the weight 1). GRPO divides rewards by the
-    deviation of their group, and then beta is in another unit than r and the weight. What it costs is variety, and
-    memory for a second copy of the policy.
+    The KL penalty alone allows every reply that pi allows; the likelihood prefers those that pi prefers (Jaques et
+    al., ICML 2017, arXiv 1611.02796: augmentation by the log-prior, with weight 1). GRPO divides rewards by the
+    standard deviation of their group, so that beta has another unit than r and the weight. The cost is less variety
+    of replies, and memory for a second copy of the policy.
 
     Args:
-        policy: the policy that training begins with, or its name or folder; loaded in the dtype that it was saved in.
-            A model is frozen, and must not be the one that learns.
-        tokenizer: that of a policy which is given as a model.
-        weight: what a nat is worth, in units of the reward: 0 or more. Among the replies to one prompt the standard
-            deviation is 2.7 nats in the small policy that comes with the package, and more where more is said.
-        chat_template_kwargs: what the trainer's arguments have under this name.
-        batch_size: replies that are read together.
+        policy: the policy before training, or its name or folder; loaded in the dtype of its weights. A model is
+            frozen, and must not be the one that is trained.
+        tokenizer: of a policy that is given as a model.
+        weight: reward of a nat, 0 or more. Among the replies to one prompt the standard deviation is 2.7 nats in the
+            shipped policy, and larger for longer replies.
+        chat_template_kwargs: those of the trainer's arguments.
+        batch_size: replies in one pass.
+
+    Raises:
+        ValueError: the weight is negative, or the tokenizer is missing.
 
     Example:
 
@@ -60,73 +63,94 @@ class ReferenceLikelihood:
         if isinstance(policy, str | Path):
             policy, tokenizer = load_policy(policy)
         elif tokenizer is None:
-            raise ValueError("tokenizer: a policy that is given as a model needs its tokenizer")
+            raise ValueError("tokenizer: expected that of the policy, found none")
         self.policy, self.tokenizer = policy.requires_grad_(False), tokenizer
         self.weight, self.batch_size = weight, batch_size
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
-        # Logits of a long prompt are the most that this takes, and nobody wants them.
-        self._keeps = "logits_to_keep" in inspect.signature(policy.forward).parameters
 
     @torch.inference_mode()
     def __call__(self, prompts: Sequence[Sequence[Message]], completion_ids: Sequence[Sequence[int]]) -> list[float]:
-        """Sums of the log-probabilities of the tokens of each completion, in nats, at temperature 1.
+        """Sum the log-probabilities of the tokens of each completion, in nats, at temperature 1.
 
         Args:
-            prompts: for each completion the dialogue before it.
-            completion_ids: the tokens that were sampled, the one that ends a reply included.
+            prompts: dialogue before each completion.
+            completion_ids: sampled tokens of each completion, with its end token.
 
         Returns:
-            One for each completion; 0 of one without a token.
+            One sum per completion; 0 for a completion without tokens.
 
         Raises:
-            ValueError: the reference has another tokenizer, or is the policy that learns.
+            ValueError: the reference is being trained, or does not know a token.
         """
         self.policy.eval()
         if any(weights.requires_grad for weights in self.policy.parameters()):
             raise ValueError(
-                "policy: the reference of the likelihood learns, for the trainer has put an adapter into it or trains "
-                "it; give ReferenceLikelihood the folder of the policy, or a copy"
+                "policy: the reference of the likelihood is being trained; give ReferenceLikelihood the folder of the "
+                "policy, or a copy"
             )
         known = self.policy.get_input_embeddings().num_embeddings
         if (highest := max((max(ids, default=0) for ids in completion_ids), default=0)) >= known:
-            raise ValueError(
-                f"completion_ids: found the token {highest}, but the reference knows {known}; the likelihood is that "
-                "of the policy which training begins with, or of another with the same tokenizer"
-            )
-        given = [self._prompt_ids(prompt) for prompt in prompts]
-        result = [0.0] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda index: len(given[index]))
+            raise ValueError(f"completion_ids: found token {highest}, but the reference knows {known} tokens")
+        prompt_ids = [
+            self.tokenizer.apply_chat_template(
+                list(prompt), add_generation_prompt=True, return_dict=True, **self.chat_template_kwargs
+            )["input_ids"]
+            for prompt in prompts
+        ]
+        sums = [0.0] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda index: len(prompt_ids[index]))
         for first in range(0, len(order), self.batch_size):
             batch = order[first : first + self.batch_size]
-            found = self._read([given[index] for index in batch], [list(completion_ids[index]) for index in batch])
-            for index, value in zip(batch, found):
-                result[index] = value
-        return result
+            completions = [list(completion_ids[index]) for index in batch]
+            logits = completion_logits(self.policy, [prompt_ids[index] for index in batch], completions)
+            for index, row, ids in zip(batch, logits, completions):
+                chosen = torch.tensor(ids, dtype=torch.long, device=row.device)[:, None]
+                # One completion at a time: in float32 a batch takes much memory.
+                sums[index] = row.float().log_softmax(-1).gather(1, chosen).cpu().double().sum().item()
+        return sums
 
     def place(self) -> None:
-        """Move to where the trainer is, if that is not known before."""
+        """Move the policy from the CPU to the trainer's device."""
         if self.policy.device.type == "cpu" and PartialState().device != self.policy.device:
             self.policy.to(PartialState().device)
 
-    def _prompt_ids(self, prompt: Sequence[Message]) -> list[int]:
-        encoded = self.tokenizer.apply_chat_template(
-            list(prompt), add_generation_prompt=True, return_dict=True, **self.chat_template_kwargs
-        )
-        return encoded["input_ids"]
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Compare the vocabulary with that of the trained policy.
 
-    def _read(self, prompts: list[list[int]], replies: list[list[int]]) -> list[float]:
-        rows = [torch.tensor(prompt + reply) for prompt, reply in zip(prompts, replies)]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.policy.device)
-        # Padding comes after all that counts, so no token sees it.
-        mask = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
-        first = min(map(len, prompts)) - 1  # whose logits are of the first token of any reply
-        kept = {"logits_to_keep": ids.shape[1] - first} if self._keeps else {}
-        logits = self.policy(input_ids=ids, attention_mask=mask.long().to(ids.device), use_cache=False, **kept).logits
-        logits = logits[:, -(ids.shape[1] - first) :]
-        result = []
-        for row, prompt, reply in zip(logits, prompts, replies):  # by one: in float32 all together take much memory
-            start = len(prompt) - 1 - first
-            said = row[start : start + len(reply)].float().log_softmax(-1)
-            chosen = said.gather(1, torch.tensor(reply, dtype=torch.long, device=said.device)[:, None])
-            result.append(chosen.cpu().double().sum().item())
-        return result
+        Args:
+            tokenizer: of the trained policy.
+
+        Raises:
+            ValueError: they differ, so the reference would read other words.
+        """
+        if self.tokenizer.get_vocab() != tokenizer.get_vocab():
+            raise ValueError("reward: its ReferenceLikelihood has another tokenizer than the trained policy")
+
+
+def completion_logits(
+    model: PreTrainedModel, prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]
+) -> list[torch.Tensor]:
+    """Compute the logits of each completion's tokens, given the prompt and the tokens before, in one pass.
+
+    Args:
+        model: causal language model.
+        prompt_ids: tokens of each prompt, at least one.
+        completion_ids: tokens of each completion.
+
+    Returns:
+        One tensor (tokens, vocabulary) per completion, in the model's dtype and on its device.
+    """
+    rows = [
+        torch.tensor([*prompt, *completion]) for prompt, completion in zip(prompt_ids, completion_ids, strict=True)
+    ]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(model.device)
+    # Padding stands on the right, so that no token attends to it.
+    mask = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+    first = min(map(len, prompt_ids)) - 1  # position of the logits of the earliest completion token
+    # The logits of a long prompt take the most memory, and are not needed.
+    skips = "logits_to_keep" in inspect.signature(model.forward).parameters
+    kept = {"logits_to_keep": ids.shape[1] - first} if skips else {}
+    logits = model(input_ids=ids, attention_mask=mask.long().to(ids.device), use_cache=False, **kept).logits
+    logits = logits[:, -(ids.shape[1] - first) :]
+    starts = [len(prompt) - 1 - first for prompt in prompt_ids]
+    return [row[start : start + len(ids)] for row, start, ids in zip(logits, starts, completion_ids)]

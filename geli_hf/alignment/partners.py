@@ -1,7 +1,7 @@
-"""Who a policy talks with: somebody in the user's role, in many dialogues at once.
+"""Partners of a policy in the user's role, for many dialogues at once.
 
-A partner keeps no state between turns. What it says depends on the dialogue and on a number that stays with a session,
-so that a session can be played again, and its company changes nothing.
+A partner has no state between turns. Its answer depends on the dialogue and on the session's seed, so that a session
+can be repeated, alone or beside others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..simulator.people import speak_next
 from .dialogue import open_with_user
 from .sampling import generate_replies
 
-# Of whoever plays a user, unless told otherwise.
+# Default system message of a model in the user's role.
 PERSONA = (
     "You are having casual small talk with somebody you have just met. Answer what they say in one or two short "
     "sentences, tell about yourself, and don't be more polite than people are."
@@ -32,11 +32,11 @@ PERSONA = (
 
 
 class Answer(NamedTuple):
-    """What a partner does next.
+    """Next answer of a partner.
 
     Args:
-        text: what they say; "" if they have left.
-        broken: why nobody can know what they would have said; "" if all is well. Such a session counts for nothing.
+        text: the answer; "" ends the session.
+        broken: error that prevented an answer, which leaves the session out of its group; "" without one.
     """
 
     text: str
@@ -44,37 +44,40 @@ class Answer(NamedTuple):
 
 
 class Partner:
-    """Somebody in the user's role. A subclass has to `answer`, and may know what a turn was worth to them."""
+    """Base of the partners. A subclass implements `answer`, and may `observe` the value of turns."""
 
     def answer(self, dialogues: Sequence[Sequence[Message]], seeds: Sequence[int]) -> list[Answer]:
-        """What the user says next in each of the dialogues.
+        """Answer the last turn of each dialogue.
 
         Args:
-            dialogues: so far, each ending with the assistant, as people have them (no system message, no `OPENING`).
+            dialogues: each ends with the assistant, and has no system message and no `OPENING`.
             seeds: one number per dialogue, the same in all turns of a session.
 
         Returns:
-            An `Answer` for each dialogue, in their order; one without text ends the session.
+            An `Answer` per dialogue, in their order.
         """
         raise NotImplementedError
 
     def observe(self, dialogue: Sequence[Message], seed: int) -> dict[str, list[float]]:
-        """What is known of a session when it is over: lists with one number per turn of the assistant; NaN if unknown.
+        """Return signals of a finished session by name, each with one number per turn of the assistant.
 
         Args:
-            dialogue: the whole of it.
-            seed: that of the session.
+            dialogue: all messages.
+            seed: of the session.
+
+        Returns:
+            Signals, each (turns,); NaN for an unknown value.
         """
         return {}
 
 
 class ModelPartner(Partner):
-    """A chat model of `transformers` in the user's role: it is shown the dialogue with the roles swapped.
+    """A chat model of `transformers` in the user's role, which gets the dialogue with the roles swapped.
 
     Args:
         model: a causal language model.
         tokenizer: its tokenizer, with a chat template.
-        persona: system message that tells the model whom to play; "" for none, as for a model that knows no such.
+        persona: system message; "" for none.
         max_new_tokens: longest answer, in tokens.
         temperature: of sampling.
     """
@@ -95,7 +98,7 @@ class ModelPartner(Partner):
         prompts = [open_with_user(swap_roles(dialogue)) for dialogue in dialogues]
         if self.persona:
             prompts = [[{"role": "system", "content": self.persona}, *prompt] for prompt in prompts]
-        # One draw for all, since sampling in a batch has one random state.
+        # One seed for all, since a batch is sampled from one random state.
         seed = _digest([list(map(int, seeds)), [len(dialogue) for dialogue in dialogues]])
         replies = generate_replies(
             self.model,
@@ -111,14 +114,13 @@ class ModelPartner(Partner):
 class EndpointPartner(Partner):
     """A chat model behind an OpenAI-compatible endpoint or an Inference Provider in the user's role.
 
-    A request that fails is tried again as `endpoint` says. If it fails for good, or the endpoint is gone, the session
-    is broken; the others go on.
+    A failed request is repeated as `endpoint` says. If it fails for good, its session is broken and the others go on.
 
     Args:
-        endpoint: asks the model; its `parameters` may set temperature (1 unless they do), top-p and so on.
-        persona: system message that tells the model whom to play.
+        endpoint: of the model; its `parameters` may set a temperature (default 1), top-p and so on.
+        persona: system message.
         max_tokens: longest answer, in tokens.
-        max_concurrency: dialogues that are asked about at once.
+        max_concurrency: requests at once.
     """
 
     def __init__(self, endpoint: Endpoint, *, persona: str = PERSONA, max_tokens: int = 96, max_concurrency: int = 8):
@@ -140,20 +142,20 @@ class EndpointPartner(Partner):
         pool = ThreadPoolExecutor(self.max_concurrency)
         try:
             return list(pool.map(ask, dialogues, seeds))
-        finally:  # on an interrupt too: nobody waits for the answers any more
+        finally:  # on an interrupt, do not wait for the answers
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 class SimulatedPeople(Partner):
-    """The people of the sample corpus, whose grammar tells what a turn is truly worth.
+    """The simulated people of the sample corpus, whose grammar gives the true value of a turn.
 
-    Sessions with the same first message are talks with the same person, so that those of a group differ in nothing
-    but what is said. `observe` gives the `value` of each turn (`true_turn_value`), whether the grammar `recognised` it
-    (1 or 0), and the listener's `affect`: 1 where their face showed happiness, else 0, NaN where it wasn't seen.
+    Sessions with the same first message have the same person, so that those of a group differ in their turns alone.
+    `observe` gives the `value` of each turn (`true_turn_value`), `recognised` (1 if the grammar parses it, else 0) and
+    the listener's `affect` (1 if the face shows happiness, else 0; NaN if it is not seen).
 
     Args:
-        seed: another seed, other people.
+        seed: of the people.
     """
 
     def __init__(self, seed: int = 0):
@@ -174,22 +176,27 @@ class SimulatedPeople(Partner):
 
     def observe(self, dialogue, seed):
         turns = assistant_turns(dialogue)
-        judged = {turn: true_turn_value(dialogue[: turn + 1]) for turn in turns}
+        values = {turn: true_turn_value(dialogue[: turn + 1]) for turn in turns}
         affect = listener_affect(
             self._person(dialogue),
             [len(message["content"].split()) for message in dialogue],
-            [judged[index].value if index in judged else 0.0 for index in range(len(dialogue))],
-            [index in judged for index in range(len(dialogue))],
+            [values[index].value if index in values else 0.0 for index in range(len(dialogue))],
+            [index in values for index in range(len(dialogue))],
             np.random.default_rng([self.seed, 2, seed]),
         )
         return {
-            "value": [judged[turn].value for turn in turns],
-            "recognised": [float(judged[turn].recognised) for turn in turns],
+            "value": [values[turn].value for turn in turns],
+            "recognised": [float(values[turn].recognised) for turn in turns],
             "affect": affect[turns].tolist(),
         }
 
     def rate(self, dialogue: Sequence[Message], seed: int) -> int:
-        """How the person who talked with the assistant rates the whole session, 1 to 9."""
+        """Rate a session, 1 to 9, as the person in the user's role.
+
+        Args:
+            dialogue: all messages.
+            seed: of the session.
+        """
         values = [true_turn_value(dialogue[: turn + 1]).value for turn in assistant_turns(dialogue)]
         return overall_affect(self._person(dialogue), values, np.random.default_rng([self.seed, 3, seed]))
 
@@ -198,7 +205,7 @@ class SimulatedPeople(Partner):
 
 
 def swap_roles(messages: Sequence[Mapping[str, str]]) -> list[Message]:
-    """The dialogue as the other one has it: what the assistant said is the user's, and the reverse."""
+    """Swap the roles of user and assistant."""
     other = {"assistant": "user", "user": "assistant"}
     return [{"role": other[message["role"]], "content": message["content"]} for message in messages]
 

@@ -1,4 +1,4 @@
-"""The policy: any causal language model, or a small one made from scratch where there is no Hub."""
+"""Policies: any causal language model with its adapter and tokenizer, or a small one made from scratch."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from .dialogue import OPENING
 
 USER_TOKEN, ASSISTANT_TOKEN, END_TOKEN, PAD_TOKEN = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
 
-# Either role may begin. What opens and ends a message is taken out of the text, so that nobody can open a turn by
-# typing it. The end token is within the generation tags: a policy that isn't trained on it never learns to stop.
+# Either role may begin. Role and end tokens are removed from the text, so that typing one opens no turn. The end token
+# is within the generation tags: a policy that is not trained on it never learns to stop.
 SMALL_TEMPLATE = (
     "{%- for message in messages -%}"
     "{%- set content = message['content'] | replace('<|user|>', ' ') | replace('<|assistant|>', ' ')"
@@ -54,7 +54,8 @@ PLAIN_TEMPLATE = (
 )
 
 
-HUB_KWARGS = {"revision", "trust_remote_code", "token", "cache_dir"}  # of a model, by which its other files are read
+# Arguments of a model by which its configuration and tokenizer are read too.
+HUB_KWARGS = {"revision", "trust_remote_code", "token", "cache_dir"}
 CAUSAL = {
     name
     for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
@@ -63,18 +64,19 @@ CAUSAL = {
 
 
 class PolicyError(ValueError):
-    """What is named as a policy is none; the message names it, says what it is, and what to do."""
+    """A name or folder that is not a policy's."""
 
 
 def load_policy(name_or_path: str | Path, **model_kwargs) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A causal language model and its tokenizer, ready for chat.
+    """Load a causal language model and its tokenizer, ready for chat.
 
     Args:
-        name_or_path: on the Hub or on disk. An adapter (PEFT) is merged into the model that it was trained on.
-        model_kwargs: for `AutoModelForCausalLM.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
+        name_or_path: on the Hub or on disk. An adapter (PEFT) is merged into its base model.
+        model_kwargs: of `AutoModelForCausalLM.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
 
     Raises:
-        PolicyError: it is no causal language model, or has no tokenizer that can end a reply.
+        PolicyError: it is not a causal language model, or its tokenizer can't end a reply.
+        OSError: the weights are damaged.
     """
     where = hub_kwargs(model_kwargs)
     check_policy(name_or_path, **where)
@@ -90,15 +92,19 @@ def load_policy(name_or_path: str | Path, **model_kwargs) -> tuple[PreTrainedMod
 
 
 def hub_kwargs(model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a model's keyword arguments those that say where and how its configuration and tokenizer are read, too."""
+    """Select the arguments of a model by which its configuration and tokenizer are read too."""
     return {name: value for name, value in model_kwargs.items() if name in HUB_KWARGS}
 
 
 def is_adapter(name_or_path: str | Path, **where) -> bool:
-    """Whether an adapter of PEFT is in this folder or on the Hub, and not a whole model. `where`: see `hub_kwargs`.
+    """True for an adapter of PEFT, False for a model.
+
+    Args:
+        name_or_path: on the Hub or on disk.
+        where: see `hub_kwargs`.
 
     Raises:
-        PolicyError: the folder is not there.
+        PolicyError: there is no such folder.
     """
     name = str(name_or_path)
     if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
@@ -108,81 +114,79 @@ def is_adapter(name_or_path: str | Path, **where) -> bool:
 
 
 def check_policy(name_or_path: str | Path, **where) -> None:
-    """Find out, without loading weights, that something can write replies.
+    """Check that a model can write replies, without loading weights.
 
-    What else a folder may hold would load all the same: of a classifier the Auto classes keep the body and put an
-    untrained head on it.
+    The Auto classes would load other models too: they keep the body of a classifier and add an untrained head.
 
     Args:
         name_or_path: on the Hub or on disk.
-        where: `revision` and the like, see `hub_kwargs`.
+        where: see `hub_kwargs`.
 
     Raises:
         PolicyError: it can't.
     """
-    base = name_or_path
-    if is_adapter(name_or_path, **where):
-        adapter = PeftConfig.from_pretrained(str(name_or_path), **where)
-        base, where = adapter.base_model_name_or_path, where | {"revision": adapter.revision}
-        if adapter.task_type not in (None, "CAUSAL_LM"):
-            raise PolicyError(
-                f"{name_or_path}: expected the adapter of a causal language model, found one for {adapter.task_type}"
-            )
+    base, where = _base_of_adapter(name_or_path, where)
     try:
         config = AutoConfig.from_pretrained(base, **where)
     except (OSError, ValueError) as error:
-        if base is name_or_path:
-            raise PolicyError(
-                f"{base}: no model, neither as a folder nor on the Hub: {_first(error)}{offline_hint(base)}"
-            ) from error
-        hint = offline_hint(base) or "; correct base_model_name_or_path in its adapter_config.json"
-        raise PolicyError(
-            f"{name_or_path}: an adapter to {base!r}, which can't be read ({_first(error)}){hint}"
-        ) from error
+        name = name_or_path if base == name_or_path else f"{name_or_path}, base_model_name_or_path {base!r}"
+        raise PolicyError(f"{name}: no model can be read there ({_first_line(error)}){offline_hint(base)}") from error
     if config.model_type == GeliRewardConfig.model_type:
-        raise PolicyError(f"{base}: expected a policy, a model that writes replies; this is a reward model of geli_hf")
+        raise PolicyError(f"{base}: expected a causal language model as policy; this is a reward model of geli_hf")
     found = config.architectures or []
     remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    if not remote and (
-        config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or (found and not CAUSAL.intersection(found))
-    ):
-        raise PolicyError(
-            f"{base}: expected a causal language model as policy, found {', '.join(found) or config.model_type}, "
-            "which has no head that writes words; give the chat model that it was made from, or any other"
-        )
-
-
-def _first(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and (not found or CAUSAL.intersection(found))
+    if not (remote or known):
+        found = ", ".join(found) or config.model_type
+        raise PolicyError(f"{base}: expected a causal language model as policy, found {found}")
 
 
 def load_policy_tokenizer(name_or_path: str | Path, **where) -> PreTrainedTokenizerBase:
-    """A policy's tokenizer; without a chat template it gets a plain one, without a pad token it pads with the end.
+    """Load the tokenizer of a policy or, where an adapter has none, of its base model.
+
+    Without a chat template it gets `PLAIN_TEMPLATE`; without a pad token it pads with the end token.
+
+    Args:
+        name_or_path: on the Hub or on disk.
+        where: see `hub_kwargs`.
 
     Raises:
-        PolicyError: there is none, or it has no token that ends a reply.
+        PolicyError: there is no tokenizer, or it has no end token.
     """
     name = str(name_or_path)
-    if (
-        is_adapter(name, **where)
-        and cached_file(name, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False, **where) is None
+    config_file = "tokenizer_config.json"
+    if is_adapter(name, **where) and not cached_file(
+        name, config_file, _raise_exceptions_for_missing_entries=False, **where
     ):
-        adapter = PeftConfig.from_pretrained(name, **where)
-        name, where = adapter.base_model_name_or_path, where | {"revision": adapter.revision}
+        name, where = _base_of_adapter(name, where)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
     except (OSError, ValueError) as error:
         hint = offline_hint(name) or "; write it with tokenizer.save_pretrained"
-        raise PolicyError(f"{name}: no tokenizer can be read there ({_first(error)}){hint}") from error
+        raise PolicyError(f"{name}: no tokenizer can be read there ({_first_line(error)}){hint}") from error
     if tokenizer.eos_token is None:
-        raise PolicyError(
-            f"{name}: the tokenizer has no eos_token, so its policy could not end a reply; set one and save it"
-        )
+        raise PolicyError(f"{name}: the tokenizer has no eos_token to end a reply; set one and save it")
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _base_of_adapter(name_or_path: str | Path, where: dict[str, Any]) -> tuple[str | Path, dict[str, Any]]:
+    """The base model of an adapter and its arguments; those of a model are returned as they are."""
+    if not is_adapter(name_or_path, **where):
+        return name_or_path, where
+    adapter = PeftConfig.from_pretrained(str(name_or_path), **where)
+    if adapter.task_type not in (None, "CAUSAL_LM"):
+        raise PolicyError(
+            f"{name_or_path}: expected the adapter of a causal language model, found one for {adapter.task_type}"
+        )
+    return adapter.base_model_name_or_path, where | {"revision": adapter.revision}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def small_policy(
@@ -194,15 +198,18 @@ def small_policy(
     max_position_embeddings: int = 2048,
     seed: int = 0,
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """An untrained decoder of Llama's architecture, with a tokenizer learned from the sessions' text.
+    """Make an untrained decoder of Llama's architecture, and a tokenizer trained on the sessions' text.
 
     Args:
-        sessions: Session rows; all their messages are read, both roles'.
+        sessions: Session rows; the messages of both roles are read.
         hidden_size: a multiple of 32, the width of a head.
         layers: number of layers.
-        vocab_size: of the byte-level BPE, at least 261 (all bytes and more); common words become one token each.
+        vocab_size: of the byte-level BPE, at least 261 (all bytes and the special tokens).
         max_position_embeddings: longest dialogue, in tokens.
-        seed: of the weights; the caller's random state is left alone.
+        seed: of the weights; the caller's random state stays.
+
+    Raises:
+        ValueError: `hidden_size` is not a multiple of 32.
     """
     if hidden_size % 32:
         raise ValueError(f"hidden_size: expected a multiple of 32 (the width of a head), found {hidden_size}")
@@ -216,14 +223,14 @@ def small_policy(
         num_key_value_heads=hidden_size // 32,
         max_position_embeddings=max_position_embeddings,
         tie_word_embeddings=True,
-        initializer_range=0.05,  # the usual 0.02 is for wide models; a narrow one learns faster from this
+        initializer_range=0.05,  # a narrow model learns faster from this than from the usual 0.02
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        # On short dialogues and a CPU plain attention is as fast as the fused one, and in bf16 half as dear.
+        # On a CPU eager attention is as fast for short dialogues as the fused one, and twice as fast in bf16.
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     return model, tokenizer
 
@@ -232,8 +239,8 @@ def _train_tokenizer(sessions: Iterable[Session], vocab_size: int) -> PreTrained
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    # Role tokens are not "special": TRL decodes completions without special tokens, and a role token that a policy
-    # samples has to stay visible to be cut.
+    # Role tokens are not "special": TRL decodes completions without special tokens, and a sampled role token has to
+    # stay visible to be cut.
     roles = [AddedToken(token, special=False, normalized=False) for token in (USER_TOKEN, ASSISTANT_TOKEN)]
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(roles),

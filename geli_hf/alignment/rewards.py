@@ -1,9 +1,8 @@
-"""The reward model as a reward function of TRL's GRPOTrainer and RLOOTrainer.
+"""`GeliReward`: the reward model as a reward function of TRL's GRPOTrainer and RLOOTrainer.
 
-TRL can load a reward model by itself, by its name, its folder or as a module. Then it gives the rewards of
-`GeliReward.turn_rewards`, but for three things that only a callable can do: it cuts what a policy says on behalf of
-the user, gives a policy that says nothing the lowest reward, and names a completion whose reward is not a number. It
-also guards against rewards that are won cheaply, puts them on one scale, and logs what it did.
+TRL can load a reward model by itself, by name, folder or module. Its rewards are those of `GeliReward.turn_rewards`,
+except that `GeliReward` cuts words spoken for the user, gives an empty reply the lowest reward, and leaves out a
+completion whose reward is not a number. It also applies the guards and the scale, and logs them.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from peft import PeftModel
@@ -32,16 +30,13 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-# Reward of saying nothing where the model knows no quantiles of its training turns. Rewards are in units of the
-# standardised session score, so this is a turn of a session far worse than nearly all.
+# Reward of an empty reply for a model without quantiles of its training turns. Rewards are in units of the
+# standardised session score, so this turn would be worse than nearly every session.
 UNTRAINED_FLOOR = -3.0
-
-# Dialogues of a batch whose turns are all rewarded, for the completion log: an encoder reads each turn anew.
-LOGGED_DIALOGUES = 2
 
 
 class _Row(NamedTuple):
-    """What the guards look at of a completion: its prompt, its length in words, and the rest as in `GeliReward`."""
+    """A completion as the guards use it: its prompt, length in words, share of repetition, reward and likelihood."""
 
     prompt: str
     words: int
@@ -51,36 +46,37 @@ class _Row(NamedTuple):
 
 
 class GeliReward:
-    """Rewards each completion as a turn of the dialogue that its prompt is.
+    """Reward of each completion as the next turn of the dialogue in its prompt.
 
-    A completion counts up to where it starts to speak for the user (`geli_hf.alignment.dialogue.cut_reply`). One of
-    which nothing is left gets `floor`: the lowest reward of the model's training turns, or -3 where the model's
-    configuration has no quantiles. System messages and `OPENING` are not shown to the reward model. One whose reward
-    is not a number is named in a warning and gets None, which leaves it out of its group.
+    A completion counts up to where it begins to speak for the user (`geli_hf.alignment.dialogue.cut_reply`). An empty
+    one gets `floor`: the lowest reward of the model's training turns, or -3 where the model's configuration has no
+    quantiles. The reward model sees no system message and no `OPENING`. A completion whose reward is not a number
+    gets None, which leaves it out of its group, and a warning.
 
-    On this turn reward work, in this order, the guards and the scale, over the completions of all processes:
+    Guards and scale are applied to this turn reward in this order, over the completions of all processes:
 
-    1. `likelihood` is added, times its weight, if there is one; silence, which is short, gets the lowest of the batch,
-    2. `length_neutral` takes out what length alone explains,
+    1. `likelihood` is added, times its weight; an empty reply gets the lowest of the batch,
+    2. `length_neutral` subtracts the regression on length,
     3. `repetition_penalty` is subtracted, times the share of repeated n-grams,
-    4. `normalise` and `clip` make the scale that of the published run.
+    4. `normalise` and `clip` give the scale of the published run.
 
-    With `length_neutral=False, repetition_penalty=0` the rewards are those that TRL's own doors give.
+    With `length_neutral=False, repetition_penalty=0` the rewards are those of TRL's own loading.
 
     Args:
         model: the reward model, a PEFT adapter on one, or its name or folder. It is put into eval mode.
-        tokenizer: only if it is not the model's own.
-        likelihood: for replies that the policy would rather give than others before it learned; see
-            `ReferenceLikelihood`. Default: none.
-        length_neutral: see `without_length_slope`. A policy that gets better turns by talking more, or less, has
-            learned nothing about turns.
-        repetition_penalty: what a reply loses that only repeats itself or the agent's own earlier turns, in units of
-            the standardised session score; one that repeats a part loses that part of it. See `repeated_share`.
-        normalise: take off the running mean of the rewards of all training so far and divide by their running
-            deviation. Both are saved and resumed with the trainer's checkpoints. An evaluation does not change them.
-        clip: bounds what is returned to -clip..clip.
-        device: where the reward model works. Default: where it is, but if that is the CPU, where the trainer is.
-        name: heads the logged names, and tells rewards apart when a trainer has several.
+        tokenizer: in place of the model's own.
+        likelihood: reward of replies that the policy finds likely before training; see `ReferenceLikelihood`.
+        length_neutral: see `without_length_slope`. Better rewards for longer or shorter replies alone teach nothing.
+        repetition_penalty: loss of a reply that only repeats itself or earlier turns of the agent, in units of the
+            standardised session score; partial repetition loses its share. See `repeated_share`.
+        normalise: subtract the running mean of all training rewards so far and divide by their running standard
+            deviation. Both are saved in the trainer's checkpoints. Evaluation does not change them.
+        clip: bound of the returned rewards, -clip to clip.
+        name: prefix of the logged names; it distinguishes several rewards of one trainer.
+
+    Raises:
+        ValueError: `repetition_penalty` is negative, or `clip` is not positive.
+        TypeError: `likelihood` is not a `ReferenceLikelihood`.
 
     Example:
 
@@ -100,7 +96,6 @@ class GeliReward:
         repetition_penalty: float = 1.0,
         normalise: bool = False,
         clip: float | None = None,
-        device: torch.device | str | None = None,
         name: str = "geli",
     ):
         if repetition_penalty < 0:
@@ -111,18 +106,17 @@ class GeliReward:
             raise ValueError(f"clip: expected a positive bound, found {clip}")
         if isinstance(model, str | Path):
             model = GeliRewardModel.from_pretrained(model)
-        # An adapter's layers stand within the model that it was put on.
+        # The layers of an adapter are inside the model that it was put on.
         self.model = (model.get_base_model() if isinstance(model, PeftModel) else model).eval()
         if tokenizer is not None:
             self.model.tokenizer = tokenizer
-        _ = self.model.tokenizer  # if it is missing, that is said now and not after the first generation
+        _ = self.model.tokenizer  # a missing one raises here and not after the first generation
         self.likelihood = likelihood
         self.length_neutral, self.repetition_penalty = length_neutral, repetition_penalty
         self.normalise, self.clip = normalise, clip
-        self.device = device
         self.moments = RunningMoments()
         self.__name__ = name  # TRL logs `rewards/<name>/mean`
-        self.floor = float(min(self.model.config.reward_quantiles, default=UNTRAINED_FLOOR))
+        self.floor = reward_floor(self.model)
 
     def __call__(
         self,
@@ -137,143 +131,131 @@ class GeliReward:
         """Reward completions; the names of the arguments are TRL's.
 
         Args:
-            prompts: for each completion the dialogue before it, a list of {role, content} that ends with the user.
-            completions: for each a list that holds one message of the assistant.
+            prompts: dialogue before each completion, a list of {role, content} that ends with the user.
+            completions: one message of the assistant each, in a list.
             completion_ids: their tokens, which a `likelihood` needs.
             log_metric: logs, under `name/`: `turn_reward_mean`, `_min` and `_max`, before guards and scale (TRL logs
-                what is returned as `rewards/name/mean`); the shares of completions that were `cut`, `empty` and
-                `nan`; of the guards `log_likelihood`, the mean in nats a reply before the weight, `length_slope`, the
-                reward that length would have won per unit of log(words), and `repetition`, the mean share of repeated
-                n-grams; of the scale `running_mean`, `running_std` and `clipped_share`.
-            log_extra: logs each completion's `turn_reward` and the `reply` that it was given for, and of the first two
-                dialogues `turn_rewards`, those of all turns of the agent.
-            trainer_state: of the trainer that calls, which keeps the running moments. Without it nothing is shared
+                the returned rewards as `rewards/name/mean`); `cut_share`, `empty_share` and `nan_share` of the
+                completions; of the guards `log_likelihood` (mean in nats per reply, before the weight),
+                `length_slope` (reward per unit of log(words)) and `repetition` (mean share of repeated n-grams); of
+                the scale `running_mean`, `running_std` and `clipped_share`.
+            log_extra: logs each completion's `turn_reward` and the `reply` that it is for.
+            trainer_state: of the calling trainer, which saves the running moments. Without it nothing is shared
                 between processes.
-            kwargs: TRL passes the other columns of the dataset; they are not needed here.
+            kwargs: other columns of the dataset, not used.
 
         Returns:
-            One reward per completion, in units of the standardised session score, or if `normalise` of the running
-            deviation; None where the model's is not a number.
+            (completions,), in units of the standardised session score, or if `normalise` of the running standard
+            deviation; None where the model's reward is not a number.
+
+        Raises:
+            TypeError, ValueError: a prompt or completion is not a dialogue or its next turn; `completion_ids` are
+                missing.
         """
         if trainer_state is not None:
             self._place()
-        said = [self._said(prompt, completion) for prompt, completion in zip(prompts, completions)]
-        replies = [cut_reply(text) for text in said]
-        dialogues = [self._dialogue(prompt, reply) for prompt, reply in zip(prompts, replies)]
+        texts = [_text(prompt, completion) for prompt, completion in zip(prompts, completions)]
+        replies = [cut_reply(text) for text in texts]
+        dialogues = [_dialogue(prompt, reply) for prompt, reply in zip(prompts, replies)]
         raw = self._turn_rewards(dialogues, replies)
         repetition = [
             repeated_share(reply, [m["content"] for m in dialogue[:-1] if m["role"] == "assistant"])
             for dialogue, reply in zip(dialogues, replies)
         ]
-        logs = self._log_likelihoods(prompts, completion_ids, dialogues, replies)
+        likelihoods = [0.0] * len(replies)
+        if self.likelihood is not None:
+            if completion_ids is None:
+                raise ValueError("completion_ids: a likelihood needs the sampled tokens, found none")
+            likelihoods = self.likelihood(prompts, completion_ids)
+            self._warn_of_nan("reference of the likelihood", likelihoods, replies)
         lengths = [len(reply.split()) for reply in replies]
-        rows = [_Row(*row) for row in zip(map(repr, prompts), lengths, repetition, raw, logs)]
-        rewards, curves = self._guarded(rows, trainer_state, learns=not _evaluates(log_metric))
+        rows = [_Row(*row) for row in zip(map(repr, prompts), lengths, repetition, raw, likelihoods)]
+        rewards, curves = self._guarded(rows, trainer_state, training=not _evaluates(log_metric))
 
         name = self.__name__
         if log_metric is not None and replies:
-            real = [value for value in raw if math.isfinite(value)]
-            if real:
-                log_metric(f"{name}/turn_reward_mean", sum(real) / len(real))
-                log_metric(f"{name}/turn_reward_min", min(real))
-                log_metric(f"{name}/turn_reward_max", max(real))
-            log_metric(f"{name}/cut_share", sum(r != s.strip() for r, s in zip(replies, said)) / len(said))
-            log_metric(f"{name}/empty_share", replies.count("") / len(replies))
-            log_metric(f"{name}/nan_share", sum(not math.isfinite(v + log) for v, log in zip(raw, logs)) / len(raw))
-            log_metric(f"{name}/repetition", sum(repetition) / len(repetition))
+            if finite := [value for value in raw if math.isfinite(value)]:
+                curves["turn_reward_mean"] = sum(finite) / len(finite)
+                curves |= {"turn_reward_min": min(finite), "turn_reward_max": max(finite)}
+            curves["cut_share"] = sum(r != t.strip() for r, t in zip(replies, texts)) / len(texts)
+            curves["empty_share"] = replies.count("") / len(replies)
+            curves["nan_share"] = sum(not math.isfinite(sum(pair)) for pair in zip(raw, likelihoods)) / len(raw)
+            curves["repetition"] = sum(repetition) / len(repetition)
             for key, value in curves.items():
                 log_metric(f"{name}/{key}", value)
         if log_extra is not None:
-            shown = [dialogue for dialogue, reply in zip(dialogues, replies) if reply][:LOGGED_DIALOGUES]
-            turns = iter(self.model.score_messages(shown, last_turn_only=False).tolist() if shown else ())
             log_extra(f"{name}/turn_reward", raw)
             log_extra(f"{name}/reply", replies)
-            log_extra(
-                f"{name}/turn_rewards",
-                [[t for t in next(turns, ()) if t == t] or None if reply else None for reply in replies],
-            )
         return rewards
 
     def turn_rewards(
         self, prompts: Sequence[Sequence[Message]], completions: Sequence[Sequence[Message]]
     ) -> list[float]:
-        """What the model says of each completion, cut and with the floor, without guards and scale; NaN stays NaN."""
-        replies = [cut_reply(self._said(prompt, completion)) for prompt, completion in zip(prompts, completions)]
-        return self._turn_rewards([self._dialogue(p, reply) for p, reply in zip(prompts, replies)], replies)
+        """Reward completions, cut and with the floor, but without guards and scale.
+
+        Args:
+            prompts: dialogue before each completion.
+            completions: one message of the assistant each, in a list.
+
+        Returns:
+            (completions,), in units of the standardised session score; NaN stays NaN.
+        """
+        replies = [cut_reply(_text(prompt, completion)) for prompt, completion in zip(prompts, completions)]
+        return self._turn_rewards([_dialogue(prompt, reply) for prompt, reply in zip(prompts, replies)], replies)
 
     def _turn_rewards(self, dialogues: list[list[Message]], replies: list[str]) -> list[float]:
         spoken = [index for index, reply in enumerate(replies) if reply]
         rewards = [self.floor] * len(replies)
         if spoken:
-            self.model.eval()  # a trainer that was handed the module too may have put it into train mode
+            self.model.eval()  # a trainer that has the module too may have put it into train mode
             scores = self.model.score_messages([dialogues[i] for i in spoken], last_turn_only=True)
             for index, score in zip(spoken, scores.tolist()):
                 rewards[index] = score
-        self._name_lost("reward model", rewards, dialogues, replies)
+        self._warn_of_nan("reward model", rewards, replies)
         return rewards
 
-    def _log_likelihoods(
-        self,
-        prompts: Sequence[Sequence[Message]],
-        completion_ids: Sequence[Sequence[int]] | None,
-        dialogues: list[list[Message]],
-        replies: list[str],
-    ) -> list[float]:
-        if self.likelihood is None:
-            return [0.0] * len(replies)
-        if completion_ids is None:
-            raise ValueError(
-                "completion_ids: a reward with a likelihood reads the tokens that were sampled, found none; "
-                "TRL's trainers pass them"
-            )
-        logs = self.likelihood(prompts, completion_ids)
-        self._name_lost("reference of the likelihood", logs, dialogues, replies)
-        return logs
-
-    def _name_lost(self, model: str, values: list[float], dialogues: list[list[Message]], replies: list[str]) -> None:
+    def _warn_of_nan(self, model: str, values: list[float], replies: list[str]) -> None:
         lost = [index for index, value in enumerate(values) if not math.isfinite(value)]
         if lost:
-            index = lost[0]
             logger.warning(
-                f"{self.__name__}: the {model} gave {values[index]} to the completion {replies[index]!r:.300} "
-                f"after {dialogues[index][-2:-1]!r:.300} ({len(lost)} of {len(values)} in this batch got no number); "
-                f"training goes on without. If there are many, load the {model.partition(' of ')[0]} in float32"
+                f"{self.__name__}: the {model} gives {values[lost[0]]} for the completion {replies[lost[0]]!r:.300}; "
+                f"{len(lost)} of {len(values)} completions are left out. Load it in float32 if there are many"
             )
 
     def _guarded(
-        self, rows: list[_Row], trainer_state: TrainerState | None, *, learns: bool
+        self, rows: list[_Row], trainer_state: TrainerState | None, *, training: bool
     ) -> tuple[list[float | None], dict[str, float]]:
-        """Rewards of this process's rows, and what to log of all rows."""
-        # Every process sees all rows: a prompt's completions may be spread over them, and the moments are shared.
+        """Apply guards and scale. Returns the rewards of this process's rows, and the curves of all rows."""
+        # Every process gets all rows: the completions of a prompt may be in several, and the moments are shared.
         by_process, own = [rows], 0
         if trainer_state is not None and PartialState().num_processes > 1:
             by_process, own = gather_object([rows]), PartialState().process_index
-        everyone = [row for process in by_process for row in process]
+        all_rows = [row for process in by_process for row in process]
         first = sum(map(len, by_process[:own]))
-        words = np.array([row.words for row in everyone])
-        rewards = np.array([row.reward for row in everyone], dtype=np.float64)
+        words = np.array([row.words for row in all_rows])
+        rewards = np.array([row.reward for row in all_rows], dtype=np.float64)
         curves = {}
 
         if self.likelihood is not None:
-            logs = np.array([row.log_likelihood for row in everyone])
+            logs = np.array([row.log_likelihood for row in all_rows])
             if np.isfinite(logs).any():
                 curves["log_likelihood"] = float(logs[np.isfinite(logs)].mean())
-            heard = logs[(words > 0) & np.isfinite(logs)]
-            logs[words == 0] = heard.min() if heard.size else 0.0
+            spoken = logs[(words > 0) & np.isfinite(logs)]
+            logs[words == 0] = spoken.min() if spoken.size else 0.0
             rewards += self.likelihood.weight * logs
         finite = np.isfinite(rewards)
         spoken = np.flatnonzero((words > 0) & finite)
         if spoken.size:
-            columns = [[everyone[i].prompt for i in spoken], words[spoken], rewards[spoken]]
+            columns = [[all_rows[i].prompt for i in spoken], words[spoken], rewards[spoken]]
             curves["length_slope"] = length_slope(*columns)
             if self.length_neutral:
                 rewards[spoken] = without_length_slope(*columns)
-        rewards -= self.repetition_penalty * np.array([row.repeated for row in everyone])
+        rewards -= self.repetition_penalty * np.array([row.repeated for row in all_rows])
         if self.normalise:
-            self._resume(trainer_state)
-            if learns:
+            self._load_moments(trainer_state)
+            if training:
                 self.moments.update(rewards[finite])
-                self._keep(trainer_state)
+                self._save_moments(trainer_state)
             rewards = np.array(self.moments.normalise(rewards))
             curves |= {"running_mean": self.moments.mean, "running_std": self.moments.std}
         if self.clip is not None:
@@ -281,59 +263,51 @@ class GeliReward:
             curves["clipped_share"] = float(np.mean(clipped[finite] != rewards[finite])) if finite.any() else 0.0
             rewards = clipped
         mine = slice(first, first + len(rows))
-        return [v if ok else None for v, ok in zip(rewards[mine].tolist(), finite[mine])], curves
+        return [value if ok else None for value, ok in zip(rewards[mine].tolist(), finite[mine])], curves
 
-    # The Trainer writes its state with every checkpoint and reads it again: the moments are kept there, and a training
-    # that begins anew begins with new ones.
-    def _resume(self, state: TrainerState | None) -> None:
+    # The moments are in the trainer's state, which checkpoints hold; a new training begins with new ones.
+    def _load_moments(self, state: TrainerState | None) -> None:
         if state is not None:
-            saved = state.stateful_callbacks.get(self._key, {"attributes": {}})
+            saved = state.stateful_callbacks.get(f"GeliReward {self.__name__}", {"attributes": {}})
             self.moments = RunningMoments(**saved["attributes"])
 
-    def _keep(self, state: TrainerState | None) -> None:
+    def _save_moments(self, state: TrainerState | None) -> None:
         if state is not None:
-            state.stateful_callbacks[self._key] = {"args": {}, "attributes": dataclasses.asdict(self.moments)}
-
-    @property
-    def _key(self) -> str:
-        return f"GeliReward {self.__name__}"
+            saved = {"args": {}, "attributes": dataclasses.asdict(self.moments)}
+            state.stateful_callbacks[f"GeliReward {self.__name__}"] = saved
 
     def _place(self) -> None:
-        """Once the trainer works: before, a process does not know its device."""
-        device = self.device
-        if device is None and self.model.device.type == "cpu":
-            device = PartialState().device
-        if device is not None and self.model.device != torch.device(device):
-            self.model.to(device)
+        """Move the models to the trainer's device, which a process does not know before."""
+        if self.model.device.type == "cpu" and PartialState().device != self.model.device:
+            self.model.to(PartialState().device)
         if self.likelihood is not None:
             self.likelihood.place()
 
-    @staticmethod
-    def _dialogue(prompt: Sequence[Message], reply: str) -> list[Message]:
-        return [*without_opening(prompt), {"role": "assistant", "content": reply}]
 
-    @staticmethod
-    def _said(prompt: Sequence[Message], completion: Sequence[Message]) -> str:
-        if isinstance(prompt, str) or isinstance(completion, str):
-            raise TypeError(
-                "GeliReward scores dialogues: the dataset's column 'prompt' must hold lists of {role, content}, found "
-                f"the text {prompt if isinstance(prompt, str) else completion!r:.60}; "
-                "geli_hf.alignment.dialogue_prompts(sessions) makes such prompts"
-            )
-        if prompt and prompt[-1]["role"] == "assistant":
-            raise ValueError(
-                "a prompt ends with a message of the assistant, so its completion would be no turn of its own; "
-                "end prompts with a message of the user, as geli_hf.alignment.dialogue_prompts(sessions) does"
-            )
-        if len(completion) != 1 or completion[0]["role"] != "assistant":
-            raise ValueError(
-                f"a completion must be one message of the assistant, found {completion!r:.200}; "
-                "score whole dialogues with GeliRewardModel.score_sessions"
-            )
-        return completion[0]["content"] or ""
+def reward_floor(model: GeliRewardModel) -> float:
+    """The reward of an empty turn: the lowest of the model's training turns, or -3 where they are unknown."""
+    return float(min(model.config.reward_quantiles, default=UNTRAINED_FLOOR))
+
+
+def _dialogue(prompt: Sequence[Message], reply: str) -> list[Message]:
+    return [*without_opening(prompt), {"role": "assistant", "content": reply}]
+
+
+def _text(prompt: Sequence[Message], completion: Sequence[Message]) -> str:
+    """The text of a completion, after a check that it is the next turn of its prompt."""
+    if isinstance(prompt, str) or isinstance(completion, str):
+        raise TypeError(
+            f"prompt: expected a list of {{role, content}}, found text; the completion is {completion!r:.60}. "
+            "geli_hf.alignment.dialogue_prompts(sessions) makes such prompts"
+        )
+    if prompt and prompt[-1]["role"] == "assistant":
+        raise ValueError("prompt: expected to end with a message of the user, found one of the assistant")
+    if len(completion) != 1 or completion[0]["role"] != "assistant":
+        raise ValueError(f"completion: expected one message of the assistant, found {completion!r:.200}")
+    return completion[0]["content"] or ""
 
 
 def _evaluates(log_metric: Callable | None) -> bool:
-    # TRL does not tell a reward function. But what it is given to log with is a method of the trainer, which knows.
+    # TRL does not tell a reward function, but `log_metric` is a method of the trainer, whose model has a mode.
     model = getattr(getattr(log_metric, "__self__", None), "model", None)
     return model is not None and not model.training

@@ -1,10 +1,10 @@
 """Whole sessions of a policy with a partner, for the `rollout_func` of TRL's GRPOTrainer.
 
-TRL takes a session for one completion: the tokens of all turns in a row, the partner's among them, which `env_mask`
-keeps out of the loss. What it decodes of that is one long message, so the turns travel beside it, in a `Rollout`.
+For TRL a session is one completion: the tokens of all turns, with `env_mask` 0 on the partner's, which keeps them out
+of the loss. TRL decodes it as one message; the turns are in a `Rollout` beside it.
 
-A reply goes back into the context as the tokens that were sampled, never as text that is tokenized anew, so that the
-policy is trained on what it said where it said it.
+A reply stays in the context as its sampled tokens and is never tokenized anew, so that the policy is trained on the
+tokens that it sampled, in their context.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ PARTNERS_TOKEN = -1  # in `Rollout.token_turns`
 
 @dataclass
 class Rollout:
-    """A session that a policy has talked.
+    """A session of a policy with a partner.
 
     Args:
-        messages: as people had it, the messages of the prompt included.
-        seed: that of the partner.
-        prompt_ids: the prompt, up to where the policy begins to speak.
-        completion_ids: everything since, the partner's tokens too. It ends with a turn of the policy.
-        token_turns: for each token of the completion to which turn of the policy it belongs, from 0; -1 for a token
-            that the policy did not sample.
-        turns: how many turns of the policy, the last ones of the assistant in `messages`.
-        cut: how many of these had to be cut, because the policy spoke for the user.
-        observed: what the partner knows of each turn of the policy.
-        broken: why the session could not be talked to its end; "" if it was.
+        messages: of the prompt and of the session, without system message and `OPENING`.
+        seed: of the partner.
+        prompt_ids: tokens of the prompt, up to the policy's first token.
+        completion_ids: tokens of all turns since, also the partner's. The last turn is the policy's.
+        token_turns: for each completion token the index of the policy's turn that it belongs to; -1 for a token that
+            the policy did not sample.
+        turns: number of turns of the policy, the last ones of the assistant in `messages`.
+        cut: number of these that were cut, because the policy spoke for the user.
+        observed: signals of the partner, each with one number per turn of the policy.
+        broken: error that ended the session; "" without one.
     """
 
     messages: list[Message]
@@ -58,29 +58,33 @@ class Rollout:
     broken: str = ""
 
     def add(self, ids: Sequence[int], turn: int) -> None:
+        """Append tokens of a turn."""
         self.completion_ids += ids
         self.token_turns += [turn] * len(ids)
 
     @property
     def replies(self) -> list[str]:
-        """What the policy said, turn by turn."""
-        said = [message["content"] for message in self.messages if message["role"] == "assistant"]
-        return said[len(said) - self.turns :]
+        """The policy's turns, as text."""
+        texts = [message["content"] for message in self.messages if message["role"] == "assistant"]
+        return texts[len(texts) - self.turns :]
 
 
 class SessionRollouts:
-    """The `rollout_func` that lets a policy talk whole sessions; all that are still going on, in one batch.
+    """The `rollout_func` of whole sessions, which are generated turn by turn in one batch.
 
-    A session ends after `turns` turns of the policy, when the partner leaves, when its tokens leave no room for
-    another turn (`max_completion_length` of TRL's arguments holds all turns of both sides), or when the partner fails.
-    A reply that starts to speak for the user is cut there, and nobody sees the rest. The tokens of that start stay in
-    the policy's context and in the loss, so that the turn's reward reaches them: a turn that is nothing but such a
-    start could not be unlearned otherwise. What was sampled after them is dropped.
+    A session ends after `turns` turns of the policy, when the partner leaves or fails, or when its tokens leave no
+    room for another turn (`max_completion_length` of TRL's arguments holds all turns of both sides). A reply that
+    begins to speak for the user is cut there. The tokens of that marker stay in the policy's context and in the loss,
+    so that the turn's reward reaches them; otherwise a turn of the marker alone could not be unlearned. Tokens after
+    them are dropped.
 
     Args:
-        partner: whom the policy talks with.
-        turns: of the policy in a session, at most.
+        partner: in the user's role.
+        turns: most turns of the policy in a session.
         max_new_tokens: longest reply, in tokens.
+
+    Raises:
+        ValueError: `turns` is less than 1.
     """
 
     def __init__(self, partner: Partner, *, turns: int = 6, max_new_tokens: int = 64):
@@ -89,20 +93,28 @@ class SessionRollouts:
         self.partner, self.turns, self.max_new_tokens = partner, turns, max_new_tokens
 
     def __call__(self, prompts: Sequence[Sequence[Message]], trainer: GRPOTrainer) -> dict[str, Any]:
-        """
+        """Generate a session for each prompt of a batch.
+
+        Args:
+            prompts: dialogues that end with the user.
+            trainer: with the policy, its tokenizer and the settings of generation.
+
         Returns:
-            `prompt_ids`, `completion_ids`, `logprobs` (None: TRL recomputes them), `env_mask` (0 on the partner's
-            tokens), and `rollout`, the `Rollout` of each session, which TRL hands to the reward functions.
+            `prompt_ids`, `completion_ids`, `logprobs` (None: TRL computes them), `env_mask` (0 on the partner's
+            tokens), and `rollout`, the `Rollout` of each session, which TRL passes to the reward functions.
+
+        Raises:
+            ValueError: the trainer uses vLLM, FSDP or ZeRO-3.
         """
         if trainer.use_vllm:
             raise ValueError("use_vllm: whole sessions are generated by the policy itself; set it to False")
         plugin = trainer.accelerator.state.deepspeed_plugin
         if trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3):
             raise ValueError(
-                "FSDP and ZeRO-3 spread the weights over the processes, which then have to generate in step; whole "
-                "sessions end at different times. Use plain data parallelism, or ZeRO-1 or -2"
+                "FSDP and ZeRO-3 need all processes to generate in step, but sessions end at different times. Use "
+                "plain data parallelism, or ZeRO-1 or -2"
             )
-        # Drawn, not counted: the trainer's random state differs between processes and is resumed from a checkpoint.
+        # Drawn from the trainer's random state, which differs between processes and is resumed from a checkpoint.
         seeds = torch.randint(2**31, (len(prompts),)).tolist()
         with unwrap_model_for_generation(
             trainer.model_wrapped,
@@ -140,19 +152,20 @@ class SessionRollouts:
         max_completion_length: int | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[Rollout]:
-        """Talk a session for each prompt; for evaluation as for training.
+        """Generate a session for each prompt, for training or evaluation.
 
         Args:
-            model: the policy; it generates in eval mode and is left in the mode that it was in.
+            model: the policy; it generates in eval mode and keeps its mode.
             tokenizer: its tokenizer, with a chat template.
             prompts: dialogues that end with the user.
             seeds: of the partner, one per session.
-            generation_config: how to sample. `max_new_tokens` is this object's.
-            max_completion_length: longest session after the prompt, in tokens. Default: what the model can read.
+            generation_config: of sampling, except for `max_new_tokens`.
+            max_completion_length: longest session after the prompt, in tokens. Default: the model's context length.
             template_kwargs: of the chat template.
 
         Raises:
-            BackendError: the partner failed in all sessions before it had answered in any.
+            ValueError: a session has no room for a reply.
+            BackendError: the partner failed in all sessions before its first answer.
         """
         config = copy.deepcopy(generation_config)
         config.update(max_new_tokens=self.max_new_tokens, max_length=None, pad_token_id=tokenizer.pad_token_id)
@@ -165,9 +178,8 @@ class SessionRollouts:
         room = [min(max_completion_length or limit, limit - len(rollout.prompt_ids)) for rollout in rollouts]
         if min(room) < self.max_new_tokens:
             raise ValueError(
-                f"max_completion_length: a session has room for {min(room)} tokens, and one reply may take "
-                f"max_new_tokens={self.max_new_tokens}. Expected room for all turns of both sides: raise "
-                "max_completion_length, shorten the prompts, or lower max_new_tokens"
+                f"max_completion_length: a session has room for {min(room)} tokens, fewer than max_new_tokens="
+                f"{self.max_new_tokens} of one reply; expected room for all turns of both sides"
             )
         was_training = model.training
         model.eval()
@@ -198,7 +210,7 @@ class SessionRollouts:
             if turn + 1 == self.turns:
                 return
             answers = self.partner.answer([each.messages for each, _ in live], [each.seed for each, _ in live])
-            going_on = []
+            continuing = []
             for (rollout, tokens), answer in zip(live, answers, strict=True):
                 rollout.broken = answer.broken
                 if answer.broken or not answer.text.strip():
@@ -208,17 +220,17 @@ class SessionRollouts:
                     continue
                 rollout.add(ids, PARTNERS_TOKEN)
                 rollout.messages.append({"role": "user", "content": answer.text})
-                going_on.append((rollout, tokens))
-            live = going_on
+                continuing.append((rollout, tokens))
+            live = continuing
             broken = [rollout.broken for rollout in rollouts if rollout.broken]
             if turn == 0 and len(broken) == len(rollouts):
-                raise BackendError(f"the partner answers in none of {len(broken)} sessions: {broken[0]}")
+                raise BackendError(f"the partner failed in all {len(broken)} sessions: {broken[0]}")
             if not live:
                 return
 
 
 class _Frame:
-    """What a chat template writes around the messages, in tokens."""
+    """Tokens of a chat template around the messages."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int], template_kwargs: dict[str, Any]):
         self.tokenizer, self.ends, self.template_kwargs = tokenizer, ends, template_kwargs
@@ -233,32 +245,33 @@ class _Frame:
 
     @cached_property
     def _exchange(self) -> tuple[list[Message], list[int]]:
-        """Any exchange, and its tokens up to the end of the assistant's reply, without what is written after it."""
+        """An exchange, and its tokens up to the end token of the assistant's reply."""
         exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         ids = self._ids(exchange)
         ends = [position for position, token in enumerate(ids) if token in self.ends]
         if not ends:
             raise ValueError(
-                f"the chat template of {self.tokenizer.name_or_path or 'the tokenizer'} ends a reply with none of the "
-                f"tokens that end generation ({self.ends}), so turns can't be told apart. Expected a template that "
-                "writes the eos_token after an assistant's message"
+                f"chat template of {self.tokenizer.name_or_path or 'the tokenizer'}: expected an end token of "
+                f"generation ({self.ends}) after an assistant's message, found none"
             )
         return exchange, ids[: ends[-1] + 1]
 
     def between(self, text: str, *, closed: bool) -> list[int]:
-        """From the end of a reply over the user's answer to where the next reply begins.
+        """Tokens from the end of a reply to the beginning of the next one, with the user's answer.
 
         Args:
-            text: the user's.
-            closed: whether the reply has ended with its end token. If not, it is ended.
+            text: the user's answer.
+            closed: True if the reply has its end token; otherwise it is added.
+
+        Raises:
+            ValueError: the template changes an exchange when a message follows.
         """
         exchange, start = self._exchange
         ids = self._ids([*exchange, {"role": "user", "content": text}], add_generation_prompt=True)
         if ids[: len(start)] != start:
             raise ValueError(
-                f"the chat template of {self.tokenizer.name_or_path or 'the tokenizer'} writes an exchange otherwise "
-                "when another message follows, so that a session can't be one sequence of tokens. Expected a template "
-                "that only ever appends"
+                f"chat template of {self.tokenizer.name_or_path or 'the tokenizer'}: expected a template that only "
+                "appends, found one that changes an exchange when a message follows"
             )
         return ids[len(start) - (not closed) :]
 
@@ -266,7 +279,7 @@ class _Frame:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def tokens_to_marker(self, ids: Sequence[int]) -> int:
-        """How many of the tokens it takes until the reply speaks for the user."""
+        """Number of tokens up to and with the first marker of the user's role."""
         texts = (self.decode(ids[:count]).strip() for count in range(1, len(ids) + 1))
         return next(count for count, text in enumerate(texts, 1) if cut_reply(text) != text)
 
@@ -278,7 +291,7 @@ def _ends(tokenizer: PreTrainedTokenizerBase, config: GenerationConfig) -> list[
 
 
 def _generate(model: PreTrainedModel, config: GenerationConfig, frame: _Frame, contexts: list[list[int]]) -> list:
-    """Replies to all contexts at once, as lists of tokens, each with its end token if it has come to one."""
+    """Generate replies to all contexts, as lists of tokens, each with its end token if it was sampled."""
     longest = max(map(len, contexts))
     ids = [[config.pad_token_id] * (longest - len(context)) + context for context in contexts]
     mask = [[0] * (longest - len(context)) + [1] * len(context) for context in contexts]

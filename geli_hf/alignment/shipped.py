@@ -1,6 +1,6 @@
-"""The small policy that comes with the package, and the reward model that aligned it: for the demo and for tests.
+"""The shipped small policy and the reward model that it was aligned with, for the demo and for tests.
 
-Both know the sample corpus and little else; `examples/train_policy.py` made them, and their cards say how well.
+Both know the sample corpus and little else. Their cards tell how they were made and how good they are.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ POLICY, ADAPTER, REWARD = (WEIGHTS / name for name in ("policy", "policy_adapter
 
 
 def shipped_policy(*, aligned: bool = True) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The policy of the package and its tokenizer, in float32. Needs no network.
+    """Load the shipped policy and its tokenizer, in float32, without a network.
 
     Args:
-        aligned: with the adapter that GRPO trained, which `model.disable_adapters()` takes off again; otherwise as it
-            was fine-tuned.
+        aligned: with the adapter trained by GRPO, which `model.disable_adapters()` switches off; False for the
+            fine-tuned policy alone.
     """
     model, tokenizer = load_policy(POLICY, dtype=torch.float32)
     if aligned:
@@ -31,5 +31,5 @@ def shipped_policy(*, aligned: bool = True) -> tuple[PreTrainedModel, PreTrained
 
 
 def shipped_reward_model() -> GeliRewardModel:
-    """The reward model of the package, which the policy was aligned with, in float32. Needs no network."""
+    """Load the shipped reward model, in float32, without a network."""
     return GeliRewardModel.from_pretrained(REWARD, dtype=torch.float32).eval()

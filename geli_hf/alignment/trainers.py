@@ -1,7 +1,7 @@
-"""The stages of a policy: supervised training on the sessions, then reinforcement learning against the reward model.
+"""Training of a policy in stages: supervised fine-tuning on sessions, then reinforcement learning with turn rewards.
 
-Both are TRL's own trainers; what is here prepares their rows, holds them to the method (loss on the agent's turns, a
-KL penalty against the fine-tuned policy), and writes one plain model folder in the end.
+Both stages are TRL's own trainers. This module prepares their rows, checks the method (loss on the agent's turns, a
+KL penalty towards the fine-tuned policy), and saves one plain model folder.
 """
 
 from __future__ import annotations
@@ -25,66 +25,58 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 from trl.chat_template_utils import get_training_chat_template
 
-from ..hub.cards import name_of
-from ..hub.policy_cards import save_policy_card, write_own_cards
 from ..training.checkpoints import run_training, write_by_one
-from .callbacks import StopAtKL, WatchesKL
+from .callbacks import KLCallback, StopAtKL
 from .dialogue import context_window, open_with_user
-from .limits import check_kl_weight, check_likelihood, check_prompts, naming_memory
 from .policy import check_policy, hub_kwargs, is_adapter, load_policy, load_policy_tokenizer
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 
 
 def dialogue_prompts(sessions: Dataset, *, context_messages: int = 8) -> Dataset:
-    """A prompt for every turn of the agent that answers something: what was said before it.
+    """Make a prompt of the messages before every turn of the agent.
 
     Args:
         sessions: Session rows.
-        context_messages: longest prompt, in messages; see `context_window`. The first turn of an agent that begins the
-            session answers nothing and gives no prompt.
+        context_messages: longest prompt, in messages; see `context_window`. An agent's turn that begins the session
+            gives no prompt.
 
     Returns:
-        Rows with `prompt` (messages that end with the user's), `session_id`, `conversation_id`, `position` (index in
-        the session's messages of the reply that the person gave) and `reply` (that reply).
+        Rows with `prompt` (messages that end with the user's), `session_id`, `conversation_id`, `position` (index of
+        the person's reply in the session's messages) and `reply` (that reply).
     """
+    columns = {"session_id": "string", "conversation_id": "string", "position": "int32", "reply": "string"}
 
     def prompts(batch: dict[str, list]) -> dict[str, list]:
-        rows = {"prompt": [], "session_id": [], "conversation_id": [], "position": [], "reply": []}
+        rows = {name: [] for name in ("prompt", *columns)}
         for messages, session, conversation in zip(batch["messages"], batch["session_id"], batch["conversation_id"]):
             for position, message in enumerate(messages):
                 if message["role"] == "assistant" and position:
-                    rows["prompt"].append(context_window(messages[:position], context_messages))
-                    rows["session_id"].append(session)
-                    rows["conversation_id"].append(conversation)
-                    rows["position"].append(position)
-                    rows["reply"].append(message["content"])
+                    prompt = context_window(messages[:position], context_messages)
+                    row = (prompt, session, conversation, position, message["content"])
+                    for name, value in zip(rows, row):
+                        rows[name].append(value)
         return rows
 
-    features = Features(
-        {
-            "prompt": _MESSAGES,
-            "session_id": Value("string"),
-            "conversation_id": Value("string"),
-            "position": Value("int32"),
-            "reply": Value("string"),
-        }
-    )
+    features = Features({"prompt": _MESSAGES} | {name: Value(kind) for name, kind in columns.items()})
     return sessions.map(
         prompts, batched=True, remove_columns=sessions.column_names, features=features, desc="Making prompts"
     )
 
 
 def sft_rows(sessions: Dataset, *, window_messages: int = 20, per_turn: bool = False) -> Dataset:
-    """Rows for SFTTrainer: even pieces of the sessions, each beginning with the user and ending with the agent.
+    """Cut sessions into pieces for SFTTrainer, each from a user's message to an agent's.
 
     Args:
         sessions: Session rows.
-        window_messages: longest piece, in messages; even, because pieces are made of exchanges.
-        per_turn: make a row of every turn of a piece, instead of one of the whole piece.
+        window_messages: longest piece, in messages; an even number.
+        per_turn: make a row of every agent's turn of a piece, in place of one per piece.
 
     Returns:
         Rows with `messages`, or if `per_turn` with `prompt` and `completion`.
+
+    Raises:
+        ValueError: `window_messages` is odd or less than 2.
     """
     if window_messages < 2 or window_messages % 2:
         raise ValueError(f"window_messages: expected an even number, 2 or more, found {window_messages}")
@@ -93,9 +85,9 @@ def sft_rows(sessions: Dataset, *, window_messages: int = 20, per_turn: bool = F
         rows = {"prompt": [], "completion": []} if per_turn else {"messages": []}
         for messages in batch["messages"]:
             messages = open_with_user(messages)
-            if messages[-1]["role"] == "user":  # nothing to learn from it
+            if messages[-1]["role"] == "user":
                 messages = messages[:-1]
-            # Even pieces rather than full ones and a rest: less context is lost, and less padding is computed.
+            # Pieces of equal length, in place of full ones and a rest, lose less context and need less padding.
             exchanges, count = len(messages) // 2, max(1, -(-len(messages) // window_messages))
             edges = [2 * (exchanges * index // count) for index in range(count + 1)]
             for piece in (messages[start:stop] for start, stop in pairwise(edges)):
@@ -126,10 +118,22 @@ def pretrain(
     callbacks: Sequence[TrainerCallback] = (),
     resume: bool = False,
 ) -> Trainer:
-    """Teach a policy made from scratch the language: the loss is on everybody's words. Arguments as for `sft`.
+    """Train a policy made from scratch on all words of the sessions, both roles'.
 
-    A user's words teach language as well as an agent's do, so that a model that knows none learns it in half the time.
-    This is transformers' plain Trainer: SFTTrainer's loss, made for large vocabularies, is slower on a small model.
+    The users' words teach language too, and halve the time. This is transformers' Trainer: SFTTrainer's loss is made
+    for large vocabularies and slower on a small model.
+
+    Args:
+        model: the policy.
+        tokenizer: its tokenizer.
+        sessions: Session rows.
+        args: of the Trainer.
+        window_messages: longest piece of a session, in messages.
+        callbacks: of the Trainer.
+        resume: continue from the last checkpoint in `args.output_dir`, if there is one.
+
+    Returns:
+        The trainer, after training.
     """
 
     def tokenize(batch: dict[str, list]) -> dict[str, list]:
@@ -144,7 +148,6 @@ def pretrain(
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
-    write_own_cards(trainer)
     run_training(trainer, resume)
     return trainer
 
@@ -163,22 +166,22 @@ def sft(
 ) -> SFTTrainer:
     """Fine-tune a policy on the agent's turns of the sessions.
 
-    If the chat template can tell the agent's turns (by `{% generation %}` tags, its own or those that TRL knows for
-    it), all turns of a piece are learned at once. If not, each is a row of its own: dearer, but it works with any.
+    If the chat template marks the agent's turns (by `{% generation %}` tags, its own or TRL's for it), a row holds
+    all turns of a piece. Otherwise each turn is a row, which costs more.
 
     Args:
         model: the policy, or its name or path.
         tokenizer: its tokenizer.
-        sessions: Session rows; scores are not looked at.
-        args: of TRL. The loss is on the agent's turns whatever they say.
-        eval_sessions: if given, evaluated as `args` say.
-        window_messages: sessions are cut into pieces of so many messages.
-        peft_config: adapter to train instead of the whole model.
-        callbacks: for the trainer.
+        sessions: Session rows; scores are not used.
+        args: of TRL. The loss is on the agent's turns in any case.
+        eval_sessions: Session rows to evaluate on, as `args` say.
+        window_messages: longest piece of a session, in messages.
+        peft_config: adapter to train in place of all weights.
+        callbacks: of the trainer.
         resume: continue from the last checkpoint in `args.output_dir`, if there is one.
 
     Returns:
-        The trainer, after training. `save_policy(trainer, folder)` writes the policy.
+        The trainer, after training. `save_policy(trainer, folder)` saves the policy.
     """
     args = copy.copy(args)
     args.assistant_only_loss = _marks_turns(tokenizer)
@@ -198,9 +201,7 @@ def sft(
         peft_config=peft_config,
         callbacks=list(callbacks),
     )
-    write_own_cards(trainer)
-    with naming_memory(args):
-        run_training(trainer, resume)
+    run_training(trainer, resume)
     return trainer
 
 
@@ -222,24 +223,24 @@ def align(
     callbacks: Sequence[TrainerCallback] = (),
     resume: bool = False,
 ) -> GRPOTrainer | RLOOTrainer:
-    """Reinforcement learning of a policy against rewards, by GRPO or, if `args` is an `RLOOConfig`, by RLOO.
+    """Train a policy with rewards by GRPO or, for an `RLOOConfig`, by RLOO.
 
     Args:
-        policy: folder or name of the fine-tuned policy. It is also the reference of the KL penalty.
-        reward: `GeliReward`, or several reward functions, which are added up.
+        policy: folder or name of the fine-tuned policy, which is the reference of the KL penalty too.
+        reward: `GeliReward`, or several reward functions, whose rewards are added.
         prompts: rows of `dialogue_prompts`.
-        args: of TRL. `beta`, the weight of the KL penalty, must not be 0, which is GRPO's default.
-        peft_config: adapter to train. Without one the whole policy is trained, beside a copy for reference.
-        callbacks: for the trainer; `AdaptiveKL` and `StopAtKL` are told of it. A `StopAtKL()` is added where there is
+        args: of TRL. `beta`, the weight of the KL penalty, must not be 0, GRPO's default.
+        peft_config: adapter to train. None trains all weights, with a copy as reference.
+        callbacks: of the trainer; `AdaptiveKL` and `StopAtKL` get its `trainer`. A `StopAtKL()` is added if there is
             none; `StopAtKL(float("inf"))` never stops.
         resume: continue from the last checkpoint in `args.output_dir`, if there is one.
 
     Returns:
-        The trainer, after training. `save_policy(trainer, folder)` writes the policy.
+        The trainer, after training. `save_policy(trainer, folder)` saves the policy.
 
     Raises:
-        PolicyError, ValueError: a policy, arguments or prompts that can't be trained with.
-        MemoryError: memory did not suffice; the message says for what, and which settings to lower.
+        ValueError: the policy is an adapter; `beta`, the prompts or the reward do not fit.
+        PolicyError: `policy` is not a policy.
     """
     check_kl_weight(args.beta)
     check_prompts(prompts, args)
@@ -247,11 +248,13 @@ def align(
     check_policy(policy, **where)
     if is_adapter(policy, **where):
         raise ValueError(
-            f"policy: {policy} is an adapter, and TRL would take the model under it for the reference of the KL "
-            "penalty; merge it first: load_policy(policy) returns a model and a tokenizer to save in a new folder"
+            f"policy: {policy} is an adapter, and TRL would use its base model as the reference of the KL penalty. "
+            "Merge it first: load_policy(policy) returns a merged model and its tokenizer to save in a new folder"
         )
     tokenizer = load_policy_tokenizer(policy, **where)
-    check_likelihood(reward, tokenizer)
+    for function in reward if isinstance(reward, Sequence) else [reward]:
+        if getattr(function, "likelihood", None) is not None:
+            function.likelihood.check_tokenizer(tokenizer)
     callbacks = list(callbacks)
     if not any(isinstance(callback, StopAtKL) for callback in callbacks):
         callbacks.append(StopAtKL())
@@ -265,36 +268,61 @@ def align(
         peft_config=peft_config,
         callbacks=callbacks,
     )
-    write_own_cards(trainer)
     for callback in callbacks:
-        if isinstance(callback, WatchesKL):
+        if isinstance(callback, KLCallback):
             callback.trainer = trainer
-    with naming_memory(args):
-        run_training(trainer, resume)
+    run_training(trainer, resume)
     return trainer
 
 
-def save_policy(
-    trainer: Trainer,
-    folder: str | Path,
-    *,
-    merge: bool = True,
-    weights: dict[str, torch.Tensor] | None = None,
-    name: str | None = None,
-) -> None:
-    """Write the trained policy as a plain model folder, with its tokenizer and a card.
+def check_kl_weight(beta: float, argument: str = "args.beta") -> None:
+    """Check that there is a KL penalty: without one a policy leaves language to please the reward model.
 
-    The trainer's model is merged in place, so this is the last thing to do with the trainer.
+    Args:
+        beta: weight of the penalty.
+        argument: its name.
+
+    Raises:
+        ValueError: it is not positive.
+    """
+    if not beta > 0:
+        raise ValueError(f"{argument}: expected a positive weight of the KL penalty, found {beta}. Try 0.05")
+
+
+def check_prompts(prompts: Dataset, args: GRPOConfig | RLOOConfig) -> None:
+    """Check that the prompts fill a batch; with fewer, TRL takes no step.
+
+    Args:
+        prompts: rows of `dialogue_prompts`.
+        args: of TRL.
+
+    Raises:
+        ValueError: there are too few.
+    """
+    needed = args.generation_batch_size // args.num_generations
+    if len(prompts) < needed:
+        raise ValueError(
+            f"prompts: expected {needed} or more, found {len(prompts)}: a batch has {args.generation_batch_size} "
+            f"completions, {args.num_generations} for each prompt. Use more sessions or a smaller batch"
+        )
+
+
+def save_policy(
+    trainer: Trainer, folder: str | Path, *, merge: bool = True, weights: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Save the trained policy as a plain model folder with its tokenizer.
+
+    An adapter is merged in the trainer's model, so this is the last use of the trainer.
 
     Args:
         trainer: after training.
-        folder: where to.
-        merge: merge an adapter into the weights. If not, the folder holds the adapter, and names the model under it.
-        weights: all of them, where the trainer's model holds a part; see `write_policy`.
-        name: what the card calls it, if that isn't the folder.
+        folder: where to save.
+        merge: merge an adapter into the weights; False saves the adapter alone, which names its base model.
+        weights: all weights by name, such as embeddings (vocabulary, hidden size), where this process's model holds a
+            part; see `write_policy`.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
-    model.config.use_cache = True  # the Trainer has switched it off
+    model.config.use_cache = True  # the Trainer switches it off
     merge = merge and isinstance(model, PeftModel)
     if merge and weights is None:
         model = model.merge_and_unload()
@@ -302,24 +330,23 @@ def save_policy(
         return
     model.save_pretrained(folder, state_dict=weights)
     trainer.processing_class.save_pretrained(folder)
-    if merge and weights is not None:  # parts can't be merged: the adapter is, with the model on disk under it
+    if merge and weights is not None:  # parts can't be merged: merge the saved adapter into the model on disk
         merged, _ = load_policy(folder, dtype=model.dtype)
         for file in Path(folder).glob("adapter_*"):
             file.unlink()
         merged.save_pretrained(folder)
-    adapter = isinstance(model, PeftModel) and not merge
-    save_policy_card(
-        folder, trainer.args, model, len(trainer.train_dataset), name=name or name_of(folder), adapter=adapter
-    )
 
 
 def write_policy(trainer: Trainer, target: Path, *, merge: bool = True) -> None:
-    """`save_policy` to a folder that is there when it is whole. All processes of a training have to call it.
+    """Save the trained policy atomically, from all processes of a training; see `save_policy`.
 
-    FSDP and DeepSpeed leave a part of the weights with each process: they are gathered first.
+    FSDP and DeepSpeed hold a part of the weights in each process, so the weights are gathered first.
+
+    Args:
+        trainer: after training.
+        target: folder, which appears when it is complete.
+        merge: merge an adapter into the weights.
     """
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
-    write_by_one(
-        target, lambda folder: save_policy(trainer, folder, merge=merge, weights=weights, name=name_of(target))
-    )
+    write_by_one(target, lambda folder: save_policy(trainer, folder, merge=merge, weights=weights))

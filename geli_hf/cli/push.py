@@ -103,7 +103,6 @@ def _push_space(arguments: argparse.Namespace, out: TextIO) -> None:
     with tempfile.TemporaryDirectory(prefix="geli_push_") as scratch:
         space = SpacePush(
             what="Space",
-            name=arguments.name,
             files=space_files(folder, Path(scratch)),
             card=space_card(folder, arguments.model),
             secrets=secrets,

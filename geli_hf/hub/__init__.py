@@ -1,1 +1,1 @@
-"""What the project makes, published: models and sessions as repositories of the Hugging Face Hub."""
+"""Publishing on the Hugging Face Hub: models, sessions and Spaces, each in one commit, and their cards."""

@@ -1,4 +1,4 @@
-"""Session rows as they are published: by split, without the ids of people, as Parquet."""
+"""Sessions to push: split by split, with hashed ids of raters, as Parquet."""
 
 import hashlib
 import hmac
@@ -29,27 +29,33 @@ PERSON = re.compile(r"[0-9a-f]{24}", re.IGNORECASE)
 
 
 def read_splits(name: str, *, data_dir: str | None = None, options: Mapping | None = None) -> dict[str, Dataset]:
-    """The sessions by split: of a folder, as the names of its files begin, and else all as "train".
+    """Read sessions by split: those of a folder whose file names begin with a split, else all as "train".
 
-    Raises:
-        As of `load_sessions`.
+    Args:
+        name: corpus, file or folder, see `load_sessions`.
+        data_dir: folder of the corpus.
+        options: of the reader; a `split` selects one.
     """
     options = dict(options or {})
     folder = Path(name)
     if name not in CORPORA and folder.is_dir() and "split" not in options:
         files = [file.name for suffix in SUFFIXES for file in folder.glob(f"*{suffix}")]
-        there = [split for split in SPLITS if any(file.startswith(split) for file in files)]
-        if there:
-            return {split: load_sessions(name, split=split, **options) for split in there}
+        found = [split for split in SPLITS if any(file.startswith(split) for file in files)]
+        if found:
+            return {split: load_sessions(name, split=split, **options) for split in found}
     split = options.get("split")
-    named = split if isinstance(split, str) and re.fullmatch(r"\w+(\.\w+)*", split) else "train"
-    return {named: load_sessions(name, data_dir=data_dir, **options)}
+    title = split if isinstance(split, str) and re.fullmatch(r"\w+(\.\w+)*", split) else "train"
+    return {title: load_sessions(name, data_dir=data_dir, **options)}
 
 
 def from_candor(name: str, splits: Mapping[str, Dataset]) -> bool:
-    """Whether these are rows of CANDOR: by the name of the corpus, or by what its ids look like wherever they lie.
+    """True for rows of CANDOR, by the name of the corpus or by the form of the ids.
 
-    The sample's ids look the same; once it lies in a file, nothing tells it from CANDOR.
+    The sample's ids have the same form: in a file it passes for CANDOR.
+
+    Args:
+        name: see `read_splits`.
+        splits: Session rows by split.
     """
     if name in CORPORA:
         return name == "candor"
@@ -65,10 +71,10 @@ def from_candor(name: str, splits: Mapping[str, Dataset]) -> bool:
 
 
 def hash_raters(sessions: Dataset) -> Dataset:
-    """The sessions with another name for everybody who rated, in `rater_id` and where it is a word of `session_id`.
+    """Replace the ids of raters by keyed hashes, in `rater_id` and where it is a word of `session_id`.
 
-    The same person has the same name in all that is pushed from this machine. The key that the names are made with
-    lies in the cache of `geli_hf` and is never sent: without it nobody can look for an id that they know.
+    A rater has the same hash in every push from this machine. The key stays in the cache of `geli_hf`; without it
+    nobody can search for a known id.
     """
     if "rater_id" not in sessions.column_names:
         return sessions
@@ -94,6 +100,12 @@ def _key() -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionsPush(Push):
+    """A push of sessions: the card on the Hub gets their schema, and Parquet files of an earlier push go.
+
+    Args:
+        splits: Session rows by split.
+    """
+
     repo_type = "dataset"
     stale = ("data/*.parquet",)
 
@@ -104,7 +116,11 @@ class SessionsPush(Push):
 
 
 def write_parquet(splits: Mapping[str, Dataset], folder: Path) -> dict[str, Path]:
-    """Each split as one file, or as several where it is large.
+    """Write each split as one Parquet file, or as several of about `BYTES_PER_FILE`.
+
+    Args:
+        splits: Session rows by split.
+        folder: where to write.
 
     Returns:
         The files by their path in the repository.
@@ -121,7 +137,13 @@ def write_parquet(splits: Mapping[str, Dataset], folder: Path) -> dict[str, Path
 
 
 def with_schema(card: str, splits: Mapping[str, Dataset], files: Mapping[str, Path]) -> str:
-    """The card, whoever wrote it, with `configs` and `dataset_info` in its front matter; all else of it stays."""
+    """Put the schema, the sizes and the files of the splits into a card's front matter; all else stays.
+
+    Args:
+        card: text of the card.
+        splits: Session rows by split.
+        files: see `write_parquet`.
+    """
     described = DatasetCard(card, ignore_metadata_errors=True)
     for stale in ("configs", "dataset_info"):
         if stale in described.data:

@@ -39,7 +39,7 @@ def log(callback, state, args, kl_of_reply, *, step, tokens=20) -> TrainerContro
 
 
 class TestAdaptiveKL:
-    def test_it_follows_the_published_controller(self):
+    def test_it_equals_the_published_controller(self):
         args = args_of()
         callback, state = begun(AdaptiveKL(0.15, target=6.0, horizon=1000), args)
         assert callback.trainer.beta == 0.15
@@ -70,13 +70,13 @@ class TestAdaptiveKL:
         assert callback.seen_step == 0
 
     @pytest.mark.parametrize(("argument", "value"), [("init", 0), ("target", -1.0), ("horizon", float("nan"))])
-    def test_what_could_not_work_is_refused(self, argument, value):
-        with pytest.raises(ValueError, match=f"AdaptiveKL: {argument}: expected a positive number, found {value}"):
+    def test_impossible_arguments_are_refused(self, argument, value):
+        with pytest.raises(ValueError, match=f"AdaptiveKL: {argument}"):
             AdaptiveKL(**{"init": 0.1, "target": 6.0, "horizon": 100} | {argument: value})
 
 
 class TestStopAtKL:
-    def test_one_wild_batch_stops_nothing_and_a_lasting_distance_does(self):
+    def test_one_outlier_does_not_stop_and_a_lasting_kl_does(self):
         args = args_of()
         callback, state = begun(StopAtKL(10.0, span=10), args)
         assert not log(callback, state, args, 90.0, step=1).should_training_stop
@@ -103,11 +103,10 @@ class TestStopAtKL:
             callback, state = begun(StopAtKL(1.0, span=1), args)
             assert log(callback, state, args, 2.0, step=1).should_save is saves
 
-    def test_what_could_not_work_is_refused(self):
-        with pytest.raises(ValueError, match="StopAtKL: limit: expected a positive number of nats per reply, found 0"):
-            StopAtKL(0)
-        with pytest.raises(ValueError, match="StopAtKL: span: expected 1 step or more, found 0"):
-            StopAtKL(span=0)
+    def test_impossible_arguments_are_refused(self):
+        for argument in ("limit", "span"):
+            with pytest.raises(ValueError, match=f"StopAtKL: {argument}"):
+                StopAtKL(**{argument: 0})
 
 
 @pytest.mark.parametrize("make", [lambda: AdaptiveKL(0.15, target=6.0, horizon=100), lambda: StopAtKL(10.0, span=3)])
@@ -121,9 +120,9 @@ def test_another_training_begins_anew(make):
 
 
 @pytest.mark.parametrize("callback", [AdaptiveKL(0.15, target=6.0), StopAtKL()])
-def test_a_callback_says_what_it_lacks(callback):
+def test_a_missing_trainer_or_penalty_is_named(callback):
     callback.trainer = None
-    with pytest.raises(ValueError, match=r"no trainer.*callback\.trainer = trainer"):
+    with pytest.raises(ValueError, match="trainer is not set"):
         callback.on_train_begin(args_of(), TrainerState(), TrainerControl())
     callback.trainer = SimpleNamespace()
     with pytest.raises(ValueError, match=r"args\.beta is 0"):
@@ -260,7 +259,7 @@ def test_with_a_trainer_of_ones_own_the_trainer_is_named(sessions, policy_folder
         peft_config=lora(),
         callbacks=[callback],
     )
-    with pytest.raises(ValueError, match="AdaptiveKL: no trainer"):
+    with pytest.raises(ValueError, match="AdaptiveKL: trainer is not set"):
         trainer.train()
     callback.trainer = trainer
     trainer.train()

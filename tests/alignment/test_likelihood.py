@@ -102,7 +102,7 @@ def test_a_reward_is_the_turns_and_its_likelihood(speaker, reward_model, complet
     assert logged["geli/turn_reward_mean"] == pytest.approx(sum(turns) / 2)
 
 
-def test_what_length_explains_of_it_is_taken_out(speaker, reward_model, completions):
+def test_length_neutral_rewards_subtract_the_length_of_the_likelihood_too(speaker, reward_model, completions):
     """Of two replies to one prompt length explains all."""
     reward = GeliReward(reward_model, likelihood=ReferenceLikelihood(*speaker), repetition_penalty=0)
     first, second = reward(**completions)
@@ -110,7 +110,7 @@ def test_what_length_explains_of_it_is_taken_out(speaker, reward_model, completi
 
 
 @pytest.mark.parametrize("empty", ["", " \n", "User: How are you?"])
-def test_silence_is_worth_less_than_all_that_is_said(speaker, reward_model, empty):
+def test_an_empty_reply_gets_the_lowest_reward_of_the_batch(speaker, reward_model, empty):
     """It is the likeliest of all here, for it has the fewest tokens."""
     texts = ["That is lovely.", "Okay.", empty, "What did you do when the rain began, and where did you go then?"]
     ids = [[] if text == empty else speaker[1](text)["input_ids"] for text in texts]
@@ -126,15 +126,15 @@ def test_silence_is_worth_less_than_all_that_is_said(speaker, reward_model, empt
     assert rewards[2] == min(rewards)
 
 
-def test_a_likelihood_that_is_no_number_is_named_and_left_out(speaker, reward_model, completions, monkeypatch, caplog):
+def test_a_likelihood_of_nan_is_left_out_with_a_warning(speaker, reward_model, completions, monkeypatch, caplog):
     likelihood = ReferenceLikelihood(*speaker)
-    monkeypatch.setattr(likelihood, "_read", lambda *args: [float("nan"), -3.0])
+    monkeypatch.setattr(ReferenceLikelihood, "__call__", lambda *args: [float("nan"), -3.0])
     logged = {}
     with caplog.at_level("WARNING", logger="geli_hf.alignment.rewards"):
         first, second = GeliReward(reward_model, likelihood=likelihood)(**completions, log_metric=logged.__setitem__)
     assert (first is None, second is None) == (True, False)
     assert (logged["geli/nan_share"], logged["geli/log_likelihood"]) == (0.5, -3)
-    assert "the reference of the likelihood gave nan to the completion 'That is lovely.'" in caplog.text
+    assert "'That is lovely.'" in caplog.text
 
 
 def test_processes_that_share_a_prompt_give_silence_the_same(speaker, reward_model, monkeypatch):
@@ -163,33 +163,30 @@ def test_processes_that_share_a_prompt_give_silence_the_same(speaker, reward_mod
     assert apart == pytest.approx(together, abs=1e-5)
 
 
-def test_without_tokens_there_is_none(speaker, reward_model, completions):
+def test_a_likelihood_needs_the_sampled_tokens(speaker, reward_model, completions):
     del completions["completion_ids"]
-    with pytest.raises(ValueError, match="completion_ids: a reward with a likelihood reads the tokens"):
+    with pytest.raises(ValueError, match="completion_ids"):
         GeliReward(reward_model, likelihood=ReferenceLikelihood(*speaker))(**completions)
 
 
 @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
-def test_a_weight_that_can_not_be(speaker, weight):
-    with pytest.raises(ValueError, match="weight: expected a number, 0 or more"):
+def test_a_negative_or_infinite_weight_is_refused(speaker, weight):
+    with pytest.raises(ValueError, match="weight"):
         ReferenceLikelihood(*speaker, weight=weight)
 
 
-def test_a_model_without_its_tokenizer(speaker):
-    with pytest.raises(ValueError, match="tokenizer: a policy that is given as a model needs its tokenizer"):
+def test_a_reference_needs_the_tokenizer_of_the_policy(speaker):
+    with pytest.raises(ValueError, match="tokenizer"):
         ReferenceLikelihood(speaker[0])
-
-
-def test_tokens_of_another_tokenizer(speaker):
-    with pytest.raises(ValueError, match=r"completion_ids: found the token 999999, but the reference knows \d+"):
+    with pytest.raises(ValueError, match=r"completion_ids.* 999999"):
         ReferenceLikelihood(*speaker)(PROMPTS[:1], [[1, 999_999]])
 
 
-def test_the_policy_that_learns_is_no_reference(policy_folder):
+def test_the_policy_in_training_is_no_reference(policy_folder):
     model, tokenizer = load_policy(policy_folder)
     likelihood = ReferenceLikelihood(model, tokenizer)
     get_peft_model(model, LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"))
-    with pytest.raises(ValueError, match="policy: the reference of the likelihood learns"):
+    with pytest.raises(ValueError, match="policy: "):
         likelihood(PROMPTS[:1], [[1]])
 
 
@@ -197,7 +194,7 @@ def test_align_refuses_the_reference_of_another_policy(policy_folder, reward_mod
     other = small_policy([{"messages": PROMPTS[1]}], hidden_size=32, layers=1, vocab_size=300)
     args = GRPOConfig(output_dir=str(tmp_path), **TINY)
     reward = GeliReward(reward_model, likelihood=ReferenceLikelihood(*other))
-    with pytest.raises(ValueError, match="reward: its likelihood is that of a policy with another tokenizer"):
+    with pytest.raises(ValueError, match="reward: "):
         align(policy_folder, reward, dialogue_prompts(sessions), args, None)
 
 
@@ -237,7 +234,7 @@ GREETED = "{{ greeting }} " + PLAIN_TEMPLATE
 @pytest.mark.parametrize(
     ("trainer_class", "arguments"), [(GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)], ids=["GRPO", "RLOO"]
 )
-def test_in_a_trainer_it_is_what_the_kl_penalty_reads(
+def test_it_equals_the_reference_log_probabilities_of_the_kl_penalty(
     trainer_class, arguments, policy_folder, reward_model, sessions, tmp_path
 ):
     """With a template that writes what the trainer is told to."""

@@ -52,7 +52,7 @@ class TestChatModel:
         ]
         assert not answer.broken
 
-    def test_seeds_decide_what_it_says(self, policy):
+    def test_answers_depend_on_the_seeds(self, policy):
         partner = ModelPartner(*policy, max_new_tokens=8)
         first, second, other = (partner.answer([DIALOGUE] * 3, seeds) for seeds in ([1, 2, 3], [1, 2, 3], [4, 5, 6]))
         assert first == second != other
@@ -69,7 +69,7 @@ class TestEndpoint:
             Endpoint("m", base_url=server.url, tries=2, backoff=0.001, timeout=5.0), max_tokens=20, **options
         )
 
-    def test_what_it_is_asked(self):
+    def test_its_request(self):
         with ChatServer(answer=lambda body: " Rice. ") as server:
             [answer] = self.partner(server).answer([DIALOGUE], [7])
         [body] = server.requests
@@ -127,7 +127,7 @@ class TestSimulatedPeople:
         assert SimulatedPeople(4).answer([STORY] * 4, [1, 2, 3, 4]) != first
         assert people.answer([STORY] * 2, [3, 1]) == [first[2], first[0]]
 
-    def test_they_know_what_a_turn_was_worth_and_their_face_shows_it(self):
+    def test_they_observe_the_value_of_turns_and_their_affect(self):
         story = STORY
         for _ in range(5):
             [answer] = SimulatedPeople().answer([story], [1])
@@ -140,7 +140,7 @@ class TestSimulatedPeople:
         assert all(value in (0.0, 1.0) or math.isnan(value) for value in seen["affect"])
         assert seen["value"] == SimulatedPeople().observe(story, 2)["value"]
 
-    def test_they_rate_a_session_by_what_they_heard(self):
+    def test_they_rate_a_session_by_the_values_of_its_turns(self):
         """As in the survey: 6.4 on average for a session worth .5, .66 more for each unit, and scattered by 1.06."""
         told = [STORY[0], {"role": "assistant", "content": "I am so sorry to hear that. How is your dog today?"}] * 2
         ill, well = [*STORY * 2], told

@@ -49,7 +49,7 @@ def test_a_completion_is_rewarded_as_the_last_turn_of_its_dialogue(reward, rewar
     assert abs(rewards[0] - rewards[1]) > 1e-3
 
 
-def test_company_and_order_change_no_reward(reward):
+def test_batch_and_order_change_no_reward(reward):
     prompts = [HIKING, HIKING[1:], HIKING * 30, HIKING]
     completions = [said("Okay."), said("I never know. What do you cook?"), said("My sister always wins."), said("Oh!")]
     together = reward(prompts, completions)
@@ -57,7 +57,7 @@ def test_company_and_order_change_no_reward(reward):
     assert reward(prompts[::-1], completions[::-1]) == pytest.approx(together[::-1], abs=1e-5)
 
 
-def test_what_is_said_for_the_user_is_not_rewarded(reward):
+def test_text_spoken_for_the_user_is_not_rewarded(reward):
     plain, spoken_for, role_token = reward(
         [HIKING] * 3, [said("Okay."), said("Okay.\nUser: You are wonderful!"), said("Okay.<|user|>You are wonderful!")]
     )
@@ -65,11 +65,11 @@ def test_what_is_said_for_the_user_is_not_rewarded(reward):
     assert plain == pytest.approx(role_token, abs=1e-6)
 
 
-def test_saying_nothing_gets_the_lowest_reward_of_the_training_turns(reward):
+def test_an_empty_reply_gets_the_lowest_reward_of_the_training_turns(reward):
     assert reward([HIKING] * 3, [said(""), said(" \n"), said("User: Hello?")]) == [-1.25] * 3
 
 
-def test_without_quantiles_saying_nothing_is_still_worth_little(reward_model, monkeypatch):
+def test_without_quantiles_an_empty_reply_gets_a_low_reward(reward_model, monkeypatch):
     monkeypatch.setattr(reward_model.config, "reward_quantiles", [])
     assert GeliReward(reward_model)([HIKING], [said("")]) == [-3.0]
 
@@ -92,7 +92,7 @@ def test_the_model_scores_in_eval_mode(reward, reward_model):
     assert not reward_model.training
 
 
-def test_it_logs_what_it_did(reward, reward_model):
+def test_curves_and_replies_are_logged(reward):
     metrics, extras = {}, {}
     completions = [said("Okay."), said("Okay. Human: And you?"), said(""), said("How was your weekend?")]
     rewards = reward(
@@ -111,10 +111,6 @@ def test_it_logs_what_it_did(reward, reward_model):
     }
     assert extras["geli/turn_reward"] == rewards
     assert extras["geli/reply"] == ["Okay.", "Okay.", "", "How was your weekend?"]
-    (session,) = reward_model.score_sessions([{"messages": HIKING + said("Okay.")}])
-    for turns in extras["geli/turn_rewards"][:2]:
-        assert turns == pytest.approx(session["turn_rewards"], abs=1e-5)
-    assert extras["geli/turn_rewards"][2:] == [None, None]  # of a sample only
 
 
 @given(
@@ -143,7 +139,7 @@ def test_of_replies_that_differ_in_length_alone_none_is_better():
     assert neutral[3] == pytest.approx(neutral[4])
 
 
-def test_a_length_neutral_reward_logs_what_the_model_said(reward, reward_model):
+def test_a_length_neutral_reward_logs_the_turn_rewards(reward, reward_model):
     extras = {}
     replies = ["Okay.", "That sounds wet! What did you do when the rain began?", "I never know.", ""]
     rewards = GeliReward(reward_model)([HIKING] * 4, [said(reply) for reply in replies], log_extra=extras.__setitem__)
@@ -168,17 +164,17 @@ def test_a_length_neutral_reward_logs_what_the_model_said(reward, reward_model):
         ("?!", [], 0.0),
     ],
 )
-def test_what_was_there_before_is_repeated(reply, earlier, share):
+def test_repeated_share_counts_earlier_ngrams(reply, earlier, share):
     assert repeated_share(reply, earlier) == pytest.approx(share)
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=3, max_size=30), st.integers(1, 3))
-def test_within_a_reply_it_is_what_distinct_n_leaves(letters, n):
+def test_within_a_reply_it_is_one_minus_distinct_n(letters, n):
     grams = list(zip(*(letters[i:] for i in range(n))))
     assert repeated_share(" ".join(letters), n=n) == pytest.approx(1 - len(set(grams)) / len(grams))
 
 
-def test_a_reply_loses_what_it_repeats_and_the_users_words_are_free(reward, reward_model):
+def test_repetition_of_the_agents_words_is_penalised_and_of_the_users_is_not(reward, reward_model):
     guarded = GeliReward(reward_model, length_neutral=False, repetition_penalty=2.0)
     replies = ["How was your weekend?", "I went hiking with my sister.", "How was your weekend so far?"]
     prompts, completions = [HIKING] * 3, [said(reply) for reply in replies]
@@ -285,8 +281,8 @@ class TestScale:
         assert found["eval_geli/running_mean"] == pytest.approx(trained.mean, abs=1e-5)
 
     @pytest.mark.parametrize(("option", "value"), [("clip", 0.0), ("clip", -1.0), ("repetition_penalty", -0.5)])
-    def test_what_could_not_work_is_refused(self, reward_model, option, value):
-        with pytest.raises(ValueError, match=f"{option}: expected .* found {value}"):
+    def test_impossible_arguments_are_refused(self, reward_model, option, value):
+        with pytest.raises(ValueError, match=f"{option}: .* {value}"):
             GeliReward(reward_model, **{option: value})
 
 
@@ -317,7 +313,7 @@ def test_processes_that_share_a_batch_reward_it_as_one_would(reward_model, monke
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_reward_that_is_no_number_is_none_and_is_named(reward_model, monkeypatch, caplog, bad):
+def test_a_reward_of_nan_is_none_with_a_warning(reward_model, monkeypatch, caplog, bad):
     replies = ["Okay.", "I never know.", "That sounds wet!", "What do you cook?"]
     score = type(reward_model).score_messages
 
@@ -332,7 +328,6 @@ def test_a_reward_that_is_no_number_is_none_and_is_named(reward_model, monkeypat
     scaled = GeliReward(reward_model, normalise=True)
     rewards = scaled([HIKING] * 4, [said(reply) for reply in replies], log_metric=metrics.__setitem__)
     assert "'I never know.'" in caplog.text
-    assert "I went hiking with my sister." in caplog.text
     assert rewards[1] is None
     assert metrics["geli/nan_share"] == 0.25
     # The others are rewarded as if it had not been there.
@@ -341,28 +336,15 @@ def test_a_reward_that_is_no_number_is_none_and_is_named(reward_model, monkeypat
     assert [value for value in rewards if value is not None] == pytest.approx(alone, abs=1e-6)
 
 
-class TestDevice:
-    """Whither the model is sent; a CPU has nowhere else to send it."""
-
-    @pytest.fixture
-    def sent(self, reward_model, monkeypatch):
-        sent = []
-        monkeypatch.setattr(type(reward_model), "to", lambda self, device: sent.append(str(device)))
-        return sent
-
-    def test_it_stays_where_it_is_until_a_trainer_calls(self, reward_model, sent):
-        GeliReward(reward_model, device="cuda:1")([HIKING], [said("Okay.")])
-        GeliReward(reward_model)([HIKING], [said("Okay.")], trainer_state=TrainerState())
-        assert sent == []
-
-    def test_it_goes_where_it_is_told_to_or_where_the_trainer_is(self, reward_model, sent, monkeypatch):
-        GeliReward(reward_model, device="cuda:1")([HIKING], [said("Okay.")], trainer_state=TrainerState())
-        assert sent == ["cuda:1"]
-        elsewhere = SimpleNamespace(device=torch.device("cuda:3"), num_processes=1)
-        monkeypatch.setattr(rewards_module, "PartialState", lambda: elsewhere)
-        GeliReward(reward_model)([HIKING], [said("Okay.")], trainer_state=TrainerState())
-        GeliReward(reward_model, device="cpu")([HIKING], [said("Okay.")], trainer_state=TrainerState())
-        assert sent == ["cuda:1", "cuda:3"]
+def test_the_model_goes_to_the_trainers_device(reward_model, monkeypatch):
+    sent = []
+    monkeypatch.setattr(type(reward_model), "to", lambda self, device: sent.append(str(device)))
+    GeliReward(reward_model)([HIKING], [said("Okay.")], trainer_state=TrainerState())
+    assert sent == []
+    elsewhere = SimpleNamespace(device=torch.device("cuda:3"), num_processes=1)
+    monkeypatch.setattr(rewards_module, "PartialState", lambda: elsewhere)
+    GeliReward(reward_model)([HIKING], [said("Okay.")], trainer_state=TrainerState())
+    assert sent == ["cuda:3"]
 
 
 def test_a_name_tells_two_rewards_apart(reward_model):
@@ -384,11 +366,11 @@ def test_another_tokenizer_can_be_given(reward_model):
 @pytest.mark.parametrize(
     ("prompt", "completion", "problem"),
     [
-        ("How are you?", "Fine.", "must hold lists of {role, content}"),
-        (HIKING[:1], said("Fine."), "ends with a message of the assistant"),
-        (HIKING, said("Fine.") + HIKING[1:] + said("Oh."), "must be one message of the assistant"),
+        ("How are you?", "Fine.", "prompt: "),
+        (HIKING[:1], said("Fine."), "prompt: "),
+        (HIKING, said("Fine.") + HIKING[1:] + said("Oh."), "completion: "),
     ],
 )
-def test_what_is_no_turn_is_refused_with_a_reason(reward, prompt, completion, problem):
+def test_a_completion_that_is_not_the_next_turn_is_refused(reward, prompt, completion, problem):
     with pytest.raises((TypeError, ValueError), match=problem):
         reward([prompt], [completion])

@@ -83,7 +83,7 @@ def test_the_tokens_are_those_of_the_chat_template(policy, monkeypatch):
         assert tokenizer.decode(second) == "Mine too.<|end|>"
 
 
-def test_people_see_neither_system_message_nor_opening(policy):
+def test_the_partner_sees_neither_system_message_nor_opening(policy):
     partner = Repeats()
     rollouts = play(policy, partner, turns=2)
     assert [len(rollout.messages) for rollout in rollouts] == [4, 3, 6]
@@ -92,7 +92,7 @@ def test_people_see_neither_system_message_nor_opening(policy):
     assert [m["content"] for m in rollouts[0].messages if m["role"] == "user"] == ["Okay.", "That was 2."]
 
 
-def test_company_changes_no_session(policy):
+def test_batch_changes_no_session(policy):
     together = play(policy, Repeats())
     for prompt, seed, rollout in zip(PROMPTS, range(3), together):
         [alone] = play(policy, Repeats(), [prompt], seeds=[seed])
@@ -111,18 +111,18 @@ def test_a_partner_who_leaves_ends_the_session_and_one_who_fails_breaks_it(polic
     assert fails.observed == {}
 
 
-def test_what_is_observed_is_of_the_policys_turns_only(policy):
+def test_observed_signals_cover_the_policys_turns_only(policy):
     rollout = play(policy, Repeats(), turns=2)[2]
     assert rollout.observed["words"] == [float(len(reply.split())) for reply in rollout.replies]
     assert len(rollout.replies) == 2
 
 
-def test_a_partner_who_answers_nobody_ends_the_run(policy):
+def test_a_partner_that_fails_in_all_sessions_ends_the_run(policy):
     class Dead(Partner):
         def answer(self, dialogues, seeds):
             return [Answer("", broken="nobody answers at http://localhost")] * len(dialogues)
 
-    with pytest.raises(BackendError, match="in none of 3 sessions: nobody answers at http://localhost"):
+    with pytest.raises(BackendError, match="nobody answers at http://localhost"):
         play(policy, Dead())
 
 
@@ -134,11 +134,7 @@ def test_a_reply_that_speaks_for_the_user_is_cut_for_everybody(policy, monkeypat
     text = policy[1].decode(rollout.completion_ids)
     assert text == "Okay.<|user|><|end|><|user|>That was 2.<|end|><|assistant|>User:"
     assert [message["content"] for message in rollout.messages[1:]] == ["Okay.", "That was 2.", ""]
-
-
-def test_what_starts_to_speak_for_the_user_is_learned_from_in_its_turn(policy, monkeypatch):
-    says(monkeypatch, policy, "Okay.<|user|>You are wonderful!<|end|>", "User: Hello?<|end|>")
-    rollout = play(policy, Repeats(), PROMPTS[:1], turns=2)[0]
+    # The marker stays in the loss, with its turn's advantage.
     own = [[t for t, turn in zip(rollout.completion_ids, rollout.token_turns) if turn == own] for own in (0, 1)]
     assert [policy[1].decode(ids) for ids in own] == ["Okay.<|user|>", "User:"]
 
@@ -170,9 +166,9 @@ def test_a_session_ends_where_no_turn_fits_any_more(policy):
 
 
 def test_no_room_for_a_reply_is_an_error(policy):
-    with pytest.raises(ValueError, match="max_completion_length: a session has room for 5 tokens"):
+    with pytest.raises(ValueError, match="max_completion_length"):
         play(policy, Repeats(), max_completion_length=5)
-    with pytest.raises(ValueError, match="turns: expected 1 or more"):
+    with pytest.raises(ValueError, match="turns"):
         SessionRollouts(Repeats(), turns=0)
 
 
@@ -187,7 +183,7 @@ def test_the_policys_mode_is_left_as_it_was(policy):
 
 
 class TestTemplates:
-    def test_what_a_template_writes_after_a_reply_belongs_to_nobody(self, policy, policy_folder, monkeypatch):
+    def test_template_text_after_a_reply_is_masked(self, policy, policy_folder, monkeypatch):
         model, _ = policy
         tokenizer = load_policy(policy_folder)[1]
         tokenizer.chat_template = PLAIN_TEMPLATE
@@ -197,17 +193,14 @@ class TestTemplates:
         assert text == "User: Okay.\nAssistant: Mine too.<|end|>\nUser: That was 2.\nAssistant: Okay.<|end|>"
 
     @pytest.mark.parametrize(
-        ("template", "message"),
+        "template",
         [
-            ("{%- for m in messages -%}{{- m['content'] -}}{%- endfor -%}", "ends a reply with none of the tokens"),
-            (
-                "{{- messages | length -}}{%- for m in messages -%}{{- m['content'] + eos_token -}}{%- endfor -%}",
-                "writes an exchange otherwise",
-            ),
+            "{%- for m in messages -%}{{- m['content'] -}}{%- endfor -%}",  # without an end token
+            "{{- messages | length -}}{%- for m in messages -%}{{- m['content'] + eos_token -}}{%- endfor -%}",
         ],
     )
-    def test_one_that_gives_no_single_sequence_is_refused(self, policy, policy_folder, template, message):
+    def test_a_template_that_does_not_append_is_refused(self, policy, policy_folder, template):
         tokenizer = load_policy(policy_folder)[1]
         tokenizer.chat_template = template
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match="chat template"):
             play((policy[0], tokenizer), Repeats(), PROMPTS[:1])

@@ -90,7 +90,7 @@ class TestAdvantages:
             assert row[: len(expected)].tolist() == pytest.approx(expected, abs=1e-12)
             assert not row[len(expected) :].any()
 
-    def test_a_return_counts_what_follows_and_nothing_before(self):
+    def test_a_return_counts_later_turns_only(self):
         assert turn_returns(torch.tensor([[1.0, 2.0, 4.0, NAN]]), 0.5).tolist()[0][:3] == [3.0, 4.0, 4.0]
         before, after = torch.randn(4, 3), torch.randn(4, 2)
         first, second = (
@@ -103,7 +103,7 @@ class TestAdvantages:
         assert found.tolist() == [[0.5, 0.0], [-0.5, 0.0]]
 
     def test_an_unknown_scale_is_refused(self):
-        with pytest.raises(ValueError, match="scale: expected 'group', 'batch' or 'none'"):
+        with pytest.raises(ValueError, match="scale"):
             turn_advantages(torch.zeros(2, 1), 2, scale="turn")
 
     @given(
@@ -111,14 +111,14 @@ class TestAdvantages:
         st.floats(0, 1),
         st.sampled_from(["group", "batch", "none"]),
     )
-    def test_a_group_gains_at_a_turn_what_it_loses(self, rows, gamma, scale):
+    def test_advantages_of_a_group_at_a_turn_sum_to_zero(self, rows, gamma, scale):
         found = turn_advantages(padded(rows), 4, gamma=gamma, scale=scale)
         assert found.isfinite().all()
         assert not found[padded(rows).isnan()].any()
         assert found.view(2, 4, -1).sum(1).abs().max() < 1e-6
 
     @given(st.lists(st.lists(st.floats(-5, 5), max_size=4), min_size=6, max_size=6).filter(any), st.floats(0, 1))
-    def test_a_session_that_does_not_count_changes_nobodys_baseline(self, rows, gamma):
+    def test_a_session_left_out_changes_no_baseline(self, rows, gamma):
         for credit in ("turn", "session"):
             with_it = turn_advantages(padded([*rows, []]), 7, gamma=gamma, credit=credit)
             without = turn_advantages(padded(rows), 6, gamma=gamma, credit=credit)
@@ -184,7 +184,7 @@ class TestHookOfTRL:
         assert list(inspect.signature(GRPOTrainer._generate_and_score_completions).parameters) == ["self", "inputs"]
         assert "rollout_func" in inspect.signature(GRPOTrainer.__init__).parameters
 
-    def test_what_it_hands_over(self, policy_folder, tmp_path, monkeypatch):
+    def test_its_output(self, policy_folder, tmp_path, monkeypatch):
         trainer = make_trainer(policy_folder, tmp_path, Scripted("Okay."))
         plain = {}
         monkeypatch.setattr(
@@ -230,7 +230,7 @@ class TestHookOfTRL:
             "_generate_and_score_completions",
             lambda self, inputs: {**real(self, inputs), "advantages": torch.zeros(8, 5)},
         )
-        with pytest.raises(RuntimeError, match="this version of TRL"):
+        with pytest.raises(RuntimeError, match="advantages of TRL"):
             scored(trainer)
 
 
@@ -289,7 +289,7 @@ class TestTrainer:
         assert not output["advantages"][1::2].any()
         assert output["advantages"][::2].any()
 
-    def test_a_reward_that_is_no_number_leaves_its_session_out(self, policy_folder, tmp_path):
+    def test_a_reward_of_nan_leaves_its_session_out(self, policy_folder, tmp_path):
         def reward(rollouts):
             return [[NAN] * 3 if i == 2 else row for i, row in enumerate(words(rollouts))]
 
@@ -298,12 +298,10 @@ class TestTrainer:
         assert output["advantages"].isfinite().all()
 
     def test_a_reward_too_few_is_named(self, policy_folder, tmp_path):
-        trainer = make_trainer(policy_folder, tmp_path, Scripted("Okay."), reward=lambda rollouts: [[1.0]] * 8)
-        with pytest.raises(ValueError, match="session_reward: expected 3 rewards, one per turn, found 1"):
-            scored(trainer)
-        trainer = make_trainer(policy_folder, tmp_path, Scripted("Okay."), reward=lambda rollouts: [[1.0] * 3] * 7)
-        with pytest.raises(ValueError, match="session_reward: expected 8 lists, one per session, found 7"):
-            scored(trainer)
+        for rewards in ([[1.0]] * 8, [[1.0] * 3] * 7):
+            trainer = make_trainer(policy_folder, tmp_path, Scripted("Okay."), reward=lambda _, found=rewards: found)
+            with pytest.raises(ValueError, match="session_reward"):
+                scored(trainer)
 
     def test_it_trains_against_the_reward_model(self, policy_folder, reward_model, tmp_path):
         trainer = make_trainer(
@@ -317,13 +315,13 @@ class TestTrainer:
         assert {"rewards/session_reward/mean", "session/turn_reward", "session/cut", "session/empty"} <= first.keys()
 
     @pytest.mark.parametrize(("setting", "message"), [("use_vllm", "use_vllm: "), ("is_fsdp_enabled", "FSDP and")])
-    def test_what_can_not_talk_sessions_is_named(self, policy_folder, tmp_path, setting, message):
+    def test_vllm_and_fsdp_are_refused(self, policy_folder, tmp_path, setting, message):
         trainer = make_trainer(policy_folder, tmp_path, Scripted("Okay."))
         setattr(trainer, setting, True)
         with pytest.raises(ValueError, match=message):
             trainer.rollout_func([[{"role": "user", "content": "Okay."}]], trainer)
 
-    @pytest.mark.parametrize("wrong", [{"gamma": 1.5}, {"credit": "token"}, {"reward_weights": [2.0]}])
+    @pytest.mark.parametrize("wrong", [{"gamma": 1.5}, {"credit": "token"}])
     def test_impossible_arguments_are_named(self, policy_folder, tmp_path, wrong):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}: .*expected"):
             make_trainer(policy_folder, tmp_path, Scripted("Okay."), **wrong)
@@ -365,7 +363,7 @@ class TestSessionReward:
         alone = reward_model.score_messages([messages[:3], messages])
         assert rewards == pytest.approx(alone.tolist(), abs=1e-5)
 
-    def test_a_reward_that_is_no_number_stays_with_its_turn(self, reward_model, monkeypatch):
+    def test_a_reward_of_nan_stays_with_its_turn(self, reward_model, monkeypatch):
         rewards = torch.tensor([[9.0, 1.0, NAN, 3.0], [1.0, NAN, NAN, NAN]])
         monkeypatch.setattr(reward_model, "score_messages", lambda dialogues, last_turn_only: rewards)
         turn = [{"role": "user", "content": "Fine."}, {"role": "assistant", "content": "Okay."}]

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from scripts import RECIPES, as_module
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import geli_hf  # noqa: F401  makes the reward model known to the Auto classes
@@ -44,7 +43,7 @@ def weight_types(file: Path) -> dict[str, str]:
         return {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
 
 
-def test_the_folders_hold_what_they_should_and_no_code():
+def test_the_folders_hold_weights_and_cards_and_no_code():
     for folder, files in FILES.items():
         assert {path.name for path in folder.iterdir()} == files
 
@@ -87,7 +86,7 @@ def begun_by_the_agent() -> list[dict]:
 
 
 @pytest.mark.parametrize("dialogue", [DIALOGUE, begun_by_the_agent(), DIALOGUE[:1]])
-def test_it_answers_whoever_began(policy, dialogue):
+def test_it_answers_dialogues_that_either_role_begins(policy, dialogue):
     replies = generate_replies(*policy, [dialogue] * 4, max_new_tokens=40, temperature=0.7)
     assert all(2 <= len(reply.split()) <= 30 for reply in replies)
     assert sum(true_turn_value([*dialogue, {"role": "assistant", "content": r}]).recognised for r in replies) >= 2
@@ -113,12 +112,7 @@ def test_the_reward_model_likes_interest_better_than_scorn():
     torch.testing.assert_close(found.score_messages(dialogues), torch.stack([interest, scorn]))
 
 
-def test_the_cards_are_rendered_from_the_figures(figures):
-    for folder, card in as_module(RECIPES / "policy_cards.py").cards(figures, POLICY.parent).items():
-        assert (POLICY.parent / folder / "README.md").read_text(encoding="utf-8") == str(card)
-
-
-def test_the_card_says_what_alignment_gained(figures):
+def test_the_card_shows_the_win_rate_of_alignment(figures):
     card = (POLICY / "README.md").read_text(encoding="utf-8")
     rate, low, high = figures["alignment"]["win_rate"]
     assert low <= rate <= high

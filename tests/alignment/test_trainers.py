@@ -1,11 +1,11 @@
 """Fine-tuning and reinforcement learning with TRL's real trainers, on tiny models."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, TrainingArguments
 from trl import GRPOConfig, RLOOConfig, SFTConfig
@@ -24,6 +24,7 @@ from geli_hf.alignment import (
     sft_rows,
     write_policy,
 )
+from geli_hf.alignment.trainers import check_prompts
 
 # TRL asks transformers for a name that transformers is about to change.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -91,7 +92,7 @@ class TestRows:
 
     @pytest.mark.parametrize("window", [0, 3])
     def test_a_piece_is_made_of_exchanges(self, sessions, window):
-        with pytest.raises(ValueError, match="window_messages: expected an even number"):
+        with pytest.raises(ValueError, match="window_messages"):
             sft_rows(sessions, window_messages=window)
 
 
@@ -128,39 +129,22 @@ class TestSft:
         for labels in batch["labels"]:
             assert tokenizer.decode(labels[labels != -100]).count("<|end|>") == 1
 
-    def test_a_resumed_run_ends_where_an_unbroken_one_does(self, sessions, policy_folder, tmp_path):
-        def run(folder, **kwargs):
-            model, tokenizer = load_policy(policy_folder)
-            args = sft_args(folder, max_steps=4, save_steps=2, save_strategy="steps", learning_rate=1e-3)
-            return sft(model, tokenizer, sessions, args, **kwargs)
+    @pytest.mark.parametrize("killed", ["before", "in the middle of"])
+    def test_a_resumed_run_ends_where_an_unbroken_one_does(self, killed, sessions, policy_folder, tmp_path):
+        """The run was killed before it wrote its last checkpoint, or in the middle of it."""
 
-        unbroken = run(tmp_path)
-        for folder in (tmp_path, tmp_path / "checkpoint-2", tmp_path / "checkpoint-4"):
-            card = ModelCard.load(folder / "README.md")
-            assert card.data.tags == ["dialogue", "geli", "trl", "sft"]  # ours, and not TRL's draft
-            assert "learning_rate: 0.001" in card.text
-        for file in sorted((tmp_path / "checkpoint-4").iterdir()):
-            file.unlink()
-        (tmp_path / "checkpoint-4").rmdir()  # as if it had been stopped after step 3
-        resumed = run(tmp_path, resume=True)
-        assert resumed.state.global_step == 4
-        for before, after in zip(unbroken.model.parameters(), resumed.model.parameters()):
-            torch.testing.assert_close(before, after)
-
-    def test_a_checkpoint_that_was_being_written_is_not_resumed_from(self, sessions, policy_folder, tmp_path):
         def run(**kwargs):
             model, tokenizer = load_policy(policy_folder)
             args = sft_args(tmp_path, max_steps=4, save_steps=2, save_strategy="steps", learning_rate=1e-3)
             return sft(model, tokenizer, sessions, args, **kwargs)
 
-        unbroken = run()
-        (tmp_path / "checkpoint-4" / "trainer_state.json").unlink()
+        unbroken, last = run(), tmp_path / "checkpoint-4"
+        shutil.rmtree(last) if killed == "before" else (last / "trainer_state.json").unlink()
         resumed = run(resume=True)
-        steps = [entry["step"] for entry in resumed.state.log_history if "loss" in entry]
-        assert steps == [1, 2, 3, 4]
-        assert (tmp_path / "checkpoint-4" / "trainer_state.json").exists()  # written anew
+        assert [entry["step"] for entry in resumed.state.log_history if "loss" in entry] == [1, 2, 3, 4]
+        assert (last / "trainer_state.json").exists()
         for before, after in zip(unbroken.model.parameters(), resumed.model.parameters()):
-            assert torch.equal(before, after)
+            torch.testing.assert_close(before, after)
 
     def test_a_training_that_had_ended_takes_no_step_more(self, sessions, policy_folder, tmp_path):
         """It ends within an epoch, and the Trainer's own loop would."""
@@ -178,7 +162,7 @@ class TestSft:
         for before, after in zip(ended.model.parameters(), again.model.parameters()):
             assert torch.equal(before, after)
 
-    def test_resuming_what_never_began_begins(self, sessions, policy_folder, tmp_path):
+    def test_resuming_without_a_checkpoint_begins_anew(self, sessions, policy_folder, tmp_path):
         model, tokenizer = load_policy(policy_folder)
         trainer = sft(model, tokenizer, sessions, sft_args(tmp_path / "new", max_steps=1), resume=True)
         assert trainer.state.global_step == 1
@@ -232,10 +216,14 @@ class TestAlign:
             reference, AutoModelForCausalLM.from_pretrained(policy_folder)(input_ids=ids).logits
         )
 
-    def test_alignment_without_a_kl_penalty_is_refused(self, sessions, policy_folder, tmp_path):
+    def test_alignment_needs_a_kl_penalty_and_a_batch_of_prompts(self, sessions, policy_folder, tmp_path):
         prompts = dialogue_prompts(sessions)
-        with pytest.raises(ValueError, match=r"args\.beta: expected a positive weight of the KL penalty, found 0"):
+        with pytest.raises(ValueError, match=r"args\.beta"):
             align(policy_folder, lambda **_: [], prompts, rl_args(GRPOConfig, tmp_path, beta=0.0), lora())
+        args = rl_args(GRPOConfig, tmp_path, gradient_accumulation_steps=2)
+        check_prompts(prompts.select(range(4)), args)
+        with pytest.raises(ValueError, match="prompts: expected 4 or more, found 3"):
+            align(policy_folder, lambda **_: [], prompts.select(range(3)), args, lora())
 
     def test_a_stopped_run_is_resumed(self, sessions, policy_folder, reward_model, tmp_path):
         prompts = dialogue_prompts(sessions, context_messages=3)
@@ -304,10 +292,6 @@ class TestWhatIsWritten:
         write_policy(trained, tmp_path / "policy", merge=merge)
         files = {path.name for path in (tmp_path / "policy").iterdir()}
         assert ("adapter_config.json" in files) is not merge
-        card = ModelCard.load(tmp_path / "policy" / "README.md")  # the project's own
-        assert card.data.library_name == ("transformers" if merge else "peft")
-        assert card.data.tags[-1] == "grpo"
-        assert "<!-- geli: policy -->" in card.text
         assert ("model.safetensors" in files) is merge
         for loaded in (load_policy(tmp_path / "policy")[0], AutoModelForCausalLM.from_pretrained(tmp_path / "policy")):
             torch.testing.assert_close(self.logits(loaded), expected, atol=1e-4, rtol=1e-4)
@@ -319,11 +303,11 @@ class TestWhatIsWritten:
     def test_an_adapter_is_no_reference_for_the_next_alignment(self, trained, sessions, reward_model, tmp_path):
         write_policy(trained, tmp_path / "adapter", merge=False)
         prompts, args = dialogue_prompts(sessions), rl_args(GRPOConfig, tmp_path / "next")
-        with pytest.raises(ValueError, match=r"adapter is an adapter, and TRL would .*; merge it first: load_policy"):
+        with pytest.raises(ValueError, match="adapter is an adapter"):
             align(tmp_path / "adapter", GeliReward(reward_model), prompts, args, lora())
 
-    def test_what_is_no_policy_is_refused_before_training(self, sessions, reward_model, tmp_path):
+    def test_a_reward_model_is_refused_as_policy(self, sessions, reward_model, tmp_path):
         reward_model.save_pretrained(tmp_path / "reward")
         prompts, args = dialogue_prompts(sessions), rl_args(GRPOConfig, tmp_path / "run")
-        with pytest.raises(PolicyError, match="this is a reward model of geli_hf"):
+        with pytest.raises(PolicyError, match="reward"):
             align(tmp_path / "reward", GeliReward(reward_model), prompts, args, lora())

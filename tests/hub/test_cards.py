@@ -1,6 +1,5 @@
 """Cards: filled from what runs leave, as the Hub takes them, with snippets that run; and what people wrote in them."""
 
-import json
 import re
 from pathlib import Path
 
@@ -13,21 +12,18 @@ from huggingface_hub import ModelCard
 from jinja2 import Environment, meta
 from loopback_hub import cards as hub_rules
 from peft import LoraConfig, get_peft_model
-from scripts import RECIPES, as_module
 from tiny import reward_model, session
 from transformers.pipelines import PIPELINE_REGISTRY
 
-import geli_hf
 from geli_hf import HindsightAttribution
 from geli_hf.alignment import small_policy
 from geli_hf.data.rows import write_jsonl
 from geli_hf.hub import cards
+from geli_hf.hub.cards.base import TEMPLATES
+from geli_hf.hub.cards.update import FRONT_MATTER, GENERATED
 from geli_hf.metrics.metrics import Interval
-from geli_hf.models.facial_affect.configuration_affect import FacialAffectConfig
 from geli_hf.sessions import session_features
 
-ROOT = Path(__file__).parents[2]
-WEIGHTS = Path(geli_hf.__file__).parent / "weights"
 MADE = cards.made(["geli", "make"], settings={"seed": 3, "where": "/home/me/data"}, seconds=90)
 TOLD = {
     "training_data": "12 sessions of the sample.",
@@ -78,17 +74,17 @@ def errors(card, repo_type: str = "model") -> list[str]:
 
 
 def test_no_template_goes_untested():
-    assert {path.stem for path in cards.TEMPLATES.glob("[!_]*.md")} == set(CARDS)
+    assert {path.stem for path in TEMPLATES.glob("[!_]*.md")} == set(CARDS)
 
 
 @pytest.mark.parametrize("name", CARDS)
 def test_a_template_asks_for_nothing_unknown(name):
-    text = (cards.TEMPLATES / f"{name}.md").read_text(encoding="utf-8")
+    text = (TEMPLATES / f"{name}.md").read_text(encoding="utf-8")
     assert meta.find_undeclared_variables(Environment().parse(text)) <= {*TOLD, "repo_id"}
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_a_filled_card_is_what_the_hub_takes_and_has_no_gaps(name):
+def test_a_rendered_card_is_valid_and_has_no_gaps(name):
     kind = "dataset" if name == "dataset" else "model"
     card = fill(name, figures=RESULTS if kind == "model" and name != "attribution" else (), measured_on=SAMPLE)
     assert errors(card, kind) == []
@@ -106,7 +102,7 @@ def test_a_filled_card_is_what_the_hub_takes_and_has_no_gaps(name):
     assert "\n# owner/model\n" in card.text
     for cited in ("2403.11330", "2505.15922", "geli-hf: one rating in"):
         assert cited in card.text
-    assert len(cards.GENERATED.findall(card.text)) == card.text.count("<!-- generated: ")
+    assert len(GENERATED.findall(card.text)) == card.text.count("<!-- generated: ")
 
 
 def test_figures_are_in_the_front_matter_with_their_intervals():
@@ -193,7 +189,7 @@ def test_the_card_of_sessions_tells_their_columns_and_sizes():
     assert all(f"| `{name}` | " in card.text for name in rows.column_names)
 
 
-def test_what_a_person_wrote_is_kept_and_figures_are_new(tmp_path):
+def test_a_persons_words_are_kept_and_figures_are_new(tmp_path):
     cards.save_card(fill("reward_model", figures=RESULTS, measured_on=SAMPLE), tmp_path)
     path = tmp_path / "README.md"
     text = path.read_text(encoding="utf-8")
@@ -208,7 +204,7 @@ def test_what_a_person_wrote_is_kept_and_figures_are_new(tmp_path):
     }
     front = yaml.safe_load(hub_rules.front_matter(text))
     front["model-index"][0]["results"].append(other)
-    text = cards.FRONT_MATTER.sub(f"---\n{yaml.safe_dump(front)}---\n", text, count=1)
+    text = FRONT_MATTER.sub(f"---\n{yaml.safe_dump(front)}---\n", text, count=1)
     path.write_text(text, encoding="utf-8")
 
     better = [cards.Measured("Within-session Spearman", "spearmanr", Interval(0.5, 0.4, 0.6))]
@@ -232,7 +228,7 @@ def test_what_a_person_wrote_is_kept_and_figures_are_new(tmp_path):
     assert path.read_text(encoding="utf-8") == again
 
 
-def test_a_card_without_marks_is_somebodys_own(tmp_path):
+def test_a_card_without_marks_is_a_persons_own(tmp_path):
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n", encoding="utf-8")
     cards.save_card(fill("policy"), tmp_path)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == "---\nlicense: mit\n---\n# Mine\n"
@@ -249,21 +245,15 @@ def test_the_forms_of_trainers_are_replaced(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
-    [
-        ("license: [mit", "no YAML in line 3"),
-        ("a: b: c", "no YAML in line 2"),
-        ("- mit", "no mapping"),
-    ],
+    "broken",
+    ["license: [mit", "a: b: c", "- mit"],
 )
-def test_a_card_with_broken_front_matter_is_kept_and_named(tmp_path, broken, said, caplog):
+def test_a_card_with_broken_front_matter_is_kept_and_named(tmp_path, broken, caplog):
     text = f"---\n{broken}\n---\n{fill('policy').text}"
     (tmp_path / "README.md").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=said):
-        cards.read_metadata(text)
     assert cards.save_card(fill("policy"), tmp_path) == text
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
-    assert "kept as it is, for its front matter is no" in caplog.text
+    assert str(tmp_path / "README.md") in caplog.text
 
 
 def test_a_card_gets_the_name_of_its_repository():
@@ -274,27 +264,3 @@ def test_a_card_gets_the_name_of_its_repository():
     assert 'from_pretrained("org/r", trust_remote_code=True)' in card
     assert ModelCard(card).data.model_name == "org/r"
     assert cards.for_repo("# Mine\n", "org/r") == "# Mine\n"
-
-
-# ------------------------------------------------------------------------------------------------ what is shipped
-
-
-def shipped_cards() -> dict[str, object]:
-    script = as_module(RECIPES / "train_affect.py")
-    folder = WEIGHTS / "facial_affect"
-    figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
-    return {"facial_affect": script.card(figures, FacialAffectConfig.from_pretrained(folder))}
-
-
-def test_the_card_of_the_classifier_is_rendered_from_its_run():
-    for name, card in shipped_cards().items():
-        assert (WEIGHTS / name / "README.md").read_text(encoding="utf-8") == str(card)
-
-
-@pytest.mark.parametrize(
-    "folder", sorted(path.parent for path in WEIGHTS.glob("*/README.md")), ids=lambda path: path.name
-)
-def test_every_card_that_is_shipped_is_one_that_the_hub_takes(folder):
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    assert hub_rules.validate(text, "model") == ([], [])
-    assert cards.read_metadata(text)["license"]

@@ -84,22 +84,19 @@ def test_a_long_listing_comes_in_pages(hub, owner, repo, monkeypatch):
     assert sent(hub, "GET .*/tree/") == 3
 
 
-def test_branches_tags_and_commits_are_read_by_name(hub, owner, repo):
+def test_branches_and_commits_are_read_by_name(hub, owner, repo):
     first = sha(owner)
-    owner.create_tag(REPO, tag="v1")
     owner.create_branch(REPO, branch="next/try")
     owner.upload_file(path_or_fileobj=b"new", path_in_repo="new.txt", repo_id=REPO, revision="next/try")
-    assert sha(owner) == sha(owner, "v1") == sha(owner, first[:9]) == first != sha(owner, "next/try")
+    assert sha(owner) == sha(owner, first[:9]) == first != sha(owner, "next/try")
     assert read(hub, "new.txt", "next/try") == b"new"
-    for absent in ("main", "v1"):
-        with pytest.raises(EntryNotFoundError):
-            read(hub, "new.txt", absent)
+    with pytest.raises(EntryNotFoundError):
+        read(hub, "new.txt", "main")
     with pytest.raises(RevisionNotFoundError):
         owner.model_info(REPO, revision="none")
     with pytest.raises(HfHubHTTPError, match="409"):
-        owner.create_tag(REPO, tag="v1")
-    owner.delete_branch(REPO, branch="next/try")
-    assert [ref.name for ref in owner.list_repo_refs(REPO).branches] == ["main"]
+        owner.create_branch(REPO, branch="next/try")
+    assert {ref.name for ref in owner.list_repo_refs(REPO).branches} == {"main", "next/try"}
     titles = [commit.title for commit in owner.list_repo_commits(REPO)]
     assert titles == ["Upload model.safetensors with huggingface_hub", "initial commit"]
     owner.super_squash_history(REPO)
@@ -119,40 +116,29 @@ def test_a_commit_adds_and_deletes_at_once_or_not_at_all(owner, repo):
     assert set(owner.list_repo_files(REPO)) == {".gitattributes", "model.safetensors", "new.txt"}
 
 
-def test_a_commit_on_what_has_moved_on_is_refused(owner, repo):
+def test_a_commit_on_an_old_parent_is_refused(owner, repo):
     before = sha(owner)
     owner.upload_file(path_or_fileobj=b"1", path_in_repo="a.txt", repo_id=REPO, parent_commit=before)
     with pytest.raises(HfHubHTTPError, match="412"):
         owner.upload_file(path_or_fileobj=b"2", path_in_repo="a.txt", repo_id=REPO, parent_commit=before)
 
 
-def test_what_did_not_change_makes_no_commit(owner, repo):
+def test_unchanged_files_make_no_commit(owner, repo):
     before = sha(owner)
     owner.upload_file(path_or_fileobj=WEIGHTS, path_in_repo="model.safetensors", repo_id=REPO)
     assert sha(owner) == before
 
 
-def test_a_pull_request_is_apart_until_it_is_merged(hub, owner, repo):
+def test_a_pull_request_has_files_of_its_own(hub, owner, repo):
     stranger = HfApi(hub.url, token="hf_stranger")
     first = stranger.upload_file(path_or_fileobj=b"1", path_in_repo="a.txt", repo_id=REPO, create_pr=True)
     assert first.pr_revision == "refs/pr/1"
     stranger.upload_file(path_or_fileobj=b"3", path_in_repo="c.txt", repo_id=REPO, revision="refs/pr/1")
-    second = stranger.upload_file(path_or_fileobj=b"2", path_in_repo="a.txt", repo_id=REPO, create_pr=True)
     assert read(hub, "a.txt", "refs/pr/1") == b"1"
     assert not owner.file_exists(REPO, "a.txt")
-    owner.upload_file(path_or_fileobj=b"since", path_in_repo="b.txt", repo_id=REPO)
-    with pytest.raises(HfHubHTTPError, match="403"):
-        stranger.merge_pull_request(REPO, first.pr_num)
-    owner.merge_pull_request(REPO, first.pr_num)
-    assert read(hub, "a.txt") == b"1"
-    assert {"a.txt", "b.txt", "c.txt"} < set(owner.list_repo_files(REPO))
-    with pytest.raises(HfHubHTTPError, match="conflict"):
-        owner.merge_pull_request(REPO, second.pr_num)
-    owner.change_discussion_status(REPO, second.pr_num, "closed")
-    assert [pull.status for pull in owner.get_repo_discussions(REPO)] == ["merged", "closed"]
 
 
-def test_what_was_pushed_is_there_after_a_restart(hub, owner, repo):
+def test_repositories_survive_a_restart(hub, owner, repo):
     owner.upload_file(path_or_fileobj=CARD, path_in_repo="README.md", repo_id=REPO, create_pr=True)
     with Hub(hub.store.folder) as again:
         assert again.store.repos == hub.store.repos
@@ -252,11 +238,6 @@ def test_a_broken_card_is_refused_before_and_in_a_commit(name, hub, owner):
     assert owner.repo_info(REPO, repo_type=repo_type).sha == before
 
 
-def test_a_card_without_front_matter_is_warned_of(owner, repo):
-    with pytest.warns(UserWarning, match="empty or missing yaml metadata"):
-        owner.upload_file(path_or_fileobj=b"# A model\n", path_in_repo="README.md", repo_id=REPO)
-
-
 # -------------------------------------------------------------------------------- Spaces
 
 
@@ -269,12 +250,9 @@ def test_a_space_runs_once_its_app_is_there(owner):
     assert owner.get_space_runtime(space).stage == "NO_APP_FILE"
     owner.upload_file(path_or_fileobj=b"import gradio", path_in_repo="app.py", repo_id=space, repo_type="space")
     assert owner.get_space_runtime(space).stage == "RUNNING"
-    runtime = owner.request_space_hardware(space, "t4-small", sleep_time=600)
-    assert (runtime.hardware, runtime.sleep_time) == ("t4-small", 600)
+    assert owner.request_space_hardware(space, "t4-small").hardware == "t4-small"
     with pytest.raises(HfHubHTTPError, match="flavor"):
         owner.request_space_hardware(space, "abacus")
-    assert owner.pause_space(space).stage == "PAUSED"
-    assert owner.restart_space(space).stage == "RUNNING"
     assert owner.space_info(space).sdk == "gradio"
 
 
@@ -288,9 +266,6 @@ def test_a_secret_is_kept_and_never_told(hub, owner):
     assert "hf_secret" not in repr(owner.get_space_secrets(space))
     assert hub.store.repos["space", space].secrets["HF_TOKEN"]["value"] == "hf_secret"
     assert owner.get_space_variables(space)["MODEL"].value == "owner/model"
-    owner.delete_space_secret(space, "OTHER")
-    owner.delete_space_variable(space, "MODEL")
-    assert (set(owner.get_space_secrets(space)), owner.get_space_variables(space)) == ({"HF_TOKEN"}, {})
     with pytest.raises(HfHubHTTPError, match="403"):
         HfApi(hub.url, token="hf_stranger").get_space_secrets(space)
 
@@ -368,7 +343,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(hub, owner, repo, waits
 # -------------------------------------------------------------------------------- by hand
 
 
-def test_by_hand_it_says_what_to_set():
+def test_the_command_prints_the_environment_to_set():
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "tests.loopback_hub", "--port", "0"]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as server:

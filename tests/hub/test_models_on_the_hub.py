@@ -330,7 +330,7 @@ def test_a_model_is_pushed_with_all_it_takes_to_load_it(shared_hub, pushed):
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_what_its_card_on_the_hub_shows_runs(name, shared_hub, pushed):
+def test_the_code_of_its_card_on_the_hub_runs(name, shared_hub, pushed):
     blocks, gave = pushed[0]["blocks"][name]
     assert blocks == BLOCKS[name]
     assert gave
@@ -360,7 +360,7 @@ def test_it_loads_with_the_package(pushed):
     check_loaded(loaded, expected)
 
 
-def test_what_was_loaded_once_loads_offline(shared_hub, pushed):
+def test_cached_repositories_load_offline(shared_hub, pushed):
     expected, _, folder = pushed
     asked = len(shared_hub.requests)
     environment = client(shared_hub, folder, HF_HUB_OFFLINE="1")

@@ -15,7 +15,9 @@ from trl import SFTConfig
 from geli_hf import FacialAffectModel, GeliRewardArguments, GeliRewardModel, GeliRewardTrainer, HindsightAttribution
 from geli_hf.alignment import sft, small_policy
 from geli_hf.hub import cards
+from geli_hf.hub.cards.update import is_form
 from geli_hf.hub.folders import CODE
+from geli_hf.hub.models import push_attribution, push_output
 
 pytestmark = pytest.mark.usefixtures("here")
 BY_HAND = "Read our blog.\n"
@@ -37,7 +39,7 @@ def commits(hub, name: str) -> list[str]:
 def card_of(hub, name: str) -> ModelCard:
     text = hub.store.read(repo_of(hub, name), "README.md").decode()
     assert hub_rules.validate(text, "model") == ([], [])
-    assert not cards.is_form(text)
+    assert not is_form(text)
     assert f"<!-- geli: {name} -->" in text
     assert f"\n# {name}\n" in text
     return ModelCard(text)
@@ -64,11 +66,11 @@ def test_a_reward_model_goes_with_its_card_and_its_code_in_one_commit(model, hub
     card = card_of(hub, "owner/reward")
     assert card.data.tags == ["reward-model", "dialogue", "return-decomposition", "geli", "ours"]
     assert "its mean was 5.5, and its standard deviation 1.25." in card.text
-    assert "No figures came with it" in card.text
+    assert "There are no figures yet" in card.text
     assert model.push_to_hub("owner/reward", tags=["ours"]).oid == commit.oid  # nothing new
 
 
-def test_what_somebody_wrote_on_the_hub_stays(model, hub, owner):
+def test_a_persons_words_on_the_hub_stay(model, hub, owner):
     model.push_to_hub("owner/reward")
     write_by_hand(owner, hub, "owner/reward")
     model.config.score_mean = 6.0
@@ -96,11 +98,11 @@ def test_the_card_of_its_folder_goes_along_while_the_weights_are_those(model, hu
     assert "12 sessions of ours." not in card_of(hub, "owner/another").text
 
 
-def test_a_teacher_goes_with_the_card_of_one(model, hub):
-    HindsightAttribution(model, np.zeros(32), np.ones(32), signals={}).push_to_hub("owner/teacher")
+def test_an_attribution_goes_with_its_card(model, hub):
+    push_attribution(HindsightAttribution(model, np.zeros(32), np.ones(32), signals={}), "owner/teacher")
     assert commits(hub, "owner/teacher") == ["initial commit", "geli push: attribution"]
     assert "**no reward for a policy**" in card_of(hub, "owner/teacher").text
-    with pytest.raises(ValueError, match="taken by another kind of model"):
+    with pytest.raises(ValueError, match="another kind of model"):
         model.push_to_hub("owner/teacher")
 
 
@@ -119,33 +121,31 @@ def test_a_classifier_of_faces_takes_along_the_image_processor_that_it_was_loade
             part.push_to_hub(name)
         assert "preprocessor_config.json" in files(hub, name)
         card = card_of(hub, name)
-        assert "No figures came with it." in card.text
+        assert "There are no figures yet." in card.text
         assert "the backbone `small` on grey faces of 48 x 48 pixels.\n" in card.text
 
 
-def test_a_trainer_pushes_what_it_would_keep_and_nobody_s_words_are_lost(hub, owner, tmp_path):
+def test_the_output_of_a_reward_trainer_is_pushed_and_a_persons_words_stay(hub, owner, tmp_path):
     rows = Dataset.from_list(
         [session(4, score=score) | {"feedback": {"smile": [0.1, score]}} for score in (1.0, 2.0, 4.0)]
     )
-    model = reward_model("bert")
     arguments = GeliRewardArguments(
         str(tmp_path / "run"), li="smile", max_steps=1, report_to="none", disable_tqdm=True, use_cpu=True
     )
-    trainer = GeliRewardTrainer(model, arguments, rows, rows)
+    trainer = GeliRewardTrainer(reward_model("bert"), arguments, rows, rows)
     trainer.train()
-    trainer.push_to_hub()
+    push_output(trainer)
     assert commits(hub, "owner/run") == ["initial commit", "End of training"]
     assert "training_args.bin" not in files(hub, "owner/run")
     card = card_of(hub, "owner/run")
     assert "li: smile" in card.text
     assert card.data.eval_results
     write_by_hand(owner, hub, "owner/run")
-    trainer.args.hub_model_id = "owner/run"
-    assert trainer.push_to_hub("Again", blocking=False).result().pr_url is None
+    push_output(trainer, "Again")
     assert BY_HAND in card_of(hub, "owner/run").text
 
 
-def test_an_adapter_that_a_trainer_made_goes_with_the_card_of_a_policy(hub, owner, tmp_path):
+def test_an_adapter_of_a_trainer_is_pushed_with_the_card_of_a_policy(hub, tmp_path):
     policy, tokenizer = small_policy([session(8)], hidden_size=32, layers=1, vocab_size=300)
     policy.save_pretrained(tmp_path / "base")
     arguments = SFTConfig(
@@ -157,26 +157,17 @@ def test_an_adapter_that_a_trainer_made_goes_with_the_card_of_a_policy(hub, owne
         activation_checkpointing=False,
         use_cpu=True,
     )
-    trainer = sft(
-        policy,
-        tokenizer,
-        Dataset.from_list([session(8)]),
-        arguments,
-        peft_config=LoraConfig(task_type="CAUSAL_LM"),
-    )
+    lora = LoraConfig(task_type="CAUSAL_LM")
+    trainer = sft(policy, tokenizer, Dataset.from_list([session(8)]), arguments, peft_config=lora)
     trainer.model.peft_config["default"].base_model_name_or_path = "owner/base"
-    pushes = {"owner/adapter": lambda: trainer.model.push_to_hub("owner/adapter"), "owner/run": trainer.push_to_hub}
-    for name, push in pushes.items():
-        push()
-        assert len(commits(hub, name)) == 2
-        assert {"adapter_model.safetensors", "tokenizer.json"} < files(hub, name)
-        assert "training_args.bin" not in files(hub, name)
-        card = card_of(hub, name)
-        assert card.data.library_name == "peft"
-        assert "max_steps: 1" in card.text
-        write_by_hand(owner, hub, name)
-        push()
-        assert BY_HAND in card_of(hub, name).text
+    push_output(trainer)
+    assert len(commits(hub, "owner/run")) == 2
+    assert {"adapter_model.safetensors", "tokenizer.json"} < files(hub, "owner/run")
+    assert "training_args.bin" not in files(hub, "owner/run")
+    card = card_of(hub, "owner/run")
+    assert card.data.library_name == "peft"
+    assert "max_steps: 1" in card.text
+    assert str(tmp_path) not in card.content
 
 
 def test_a_token_that_was_given_is_used_and_not_told(model, hub):

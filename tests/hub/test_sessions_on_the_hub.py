@@ -161,7 +161,7 @@ def test_files_go_as_parquet_with_splits_and_come_back_whole_and_as_a_stream(sha
     assert sent["schema"] == [True, True]
 
 
-def test_a_full_disk_is_named_and_what_was_left_by_half_is_not_loaded(pushed, loaded):
+def test_a_full_disk_is_named_and_half_a_download_is_not_loaded(pushed, loaded):
     found, _ = loaded
     assert found["warm"] == pushed["test"]
     assert "owner/sessions: on the Hub, and can't be loaded." in found["full"]
@@ -169,7 +169,7 @@ def test_a_full_disk_is_named_and_what_was_left_by_half_is_not_loaded(pushed, lo
     assert "and all of owner/sessions takes " in found["full"]
 
 
-def test_what_was_loaded_once_loads_offline(shared_hub, pushed, loaded):
+def test_cached_repositories_load_offline(shared_hub, pushed, loaded):
     _, folder = loaded
     asked = len(shared_hub.requests)
     environment = client(shared_hub, folder, HF_HUB_OFFLINE="1")

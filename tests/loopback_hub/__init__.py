@@ -8,9 +8,10 @@ By hand, from the root of the repository, until it is interrupted:
     python -m tests.loopback_hub --port 8899
     HF_ENDPOINT=http://127.0.0.1:8899 HF_TOKEN=hf_owner HF_HUB_DISABLE_XET=1 python ...
 
-It keeps repositories of models, datasets and Spaces with commits, branches, tags, pull requests and LFS files; it
+It keeps repositories of models, datasets and Spaces with commits, branches, pull requests and LFS files; it
 knows who may read and write; it refuses cards that the Hub refuses; and it fails in the ways a test asks for. What it
-does not have: Xet (hence the variable), discussions, search, the dataset viewer, webhooks, and Spaces that run.
+does not have: Xet (hence the variable), tags, merges, discussions, search, the dataset viewer, webhooks, and running
+Spaces.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The endpoints of all that is no file: accounts, repositories, refs, pull requests, cards."""
+"""Endpoints of accounts, repositories, refs and cards."""
 
 from urllib.parse import unquote
 
@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from . import cards
 from .access import REPO, Access, at
-from .store import HubError, PullRequest, Repo, now, pointer
+from .store import HubError, now, pointer
 
 
 class Manage(Access):
@@ -27,15 +27,7 @@ class Manage(Access):
             ("GET", f"{REPO}/refs"): self.refs,
             ("GET", f"{REPO}/commits/{{revision}}"): self.commits,
             ("POST", f"{REPO}/branch/{{branch}}"): self.create_branch,
-            ("DELETE", f"{REPO}/branch/{{branch}}"): self.delete_branch,
-            ("POST", f"{REPO}/tag/{{revision}}"): self.create_tag,
-            ("DELETE", f"{REPO}/tag/{{tag}}"): self.delete_tag,
             ("POST", f"{REPO}/super-squash/{{revision}}"): self.squash,
-            ("GET", f"{REPO}/discussions"): self.pulls,
-            ("POST", f"{REPO}/discussions"): self.open_pull,
-            ("GET", f"{REPO}/discussions/{{num:int}}"): self.pull,
-            ("POST", f"{REPO}/discussions/{{num:int}}/merge"): self.merge,
-            ("POST", f"{REPO}/discussions/{{num:int}}/status"): self.change_status,
         }
         return [Route(path, endpoint, methods=[method]) for (method, path), endpoint in endpoints.items()]
 
@@ -162,94 +154,17 @@ class Manage(Access):
         )
 
     async def create_branch(self, request: Request) -> Response:
-        revision = (await request.json()).get("startingPoint", "main")
-        return self._new_ref(request, f"refs/heads/{unquote(request.path_params['branch'])}", revision)
-
-    async def create_tag(self, request: Request) -> Response:
-        tag = (await request.json())["tag"]
-        return self._new_ref(request, f"refs/tags/{tag}", unquote(request.path_params["revision"]))
-
-    def _new_ref(self, request: Request, ref: str, revision: str) -> Response:
-        repo = self.repo(request, write=True)
+        repo, revision = self.repo(request, write=True), (await request.json()).get("startingPoint", "main")
+        ref = f"refs/heads/{unquote(request.path_params['branch'])}"
         if ref in repo.refs:
             raise HubError(409, f"Reference already exists: {ref}")
         repo.refs[ref] = repo.at(revision).oid
         return Response()
 
-    async def delete_branch(self, request: Request) -> Response:
-        return self._delete_ref(request, f"refs/heads/{unquote(request.path_params['branch'])}")
-
-    async def delete_tag(self, request: Request) -> Response:
-        return self._delete_ref(request, f"refs/tags/{unquote(request.path_params['tag'])}")
-
-    def _delete_ref(self, request: Request, ref: str) -> Response:
-        repo = self.repo(request, write=True)
-        if ref == "refs/heads/main":
-            raise HubError(403, "The main branch can't be deleted")
-        del repo.refs[repo.ref(ref)]
-        return Response()
-
     async def squash(self, request: Request) -> Response:
-        """What a branch holds, without how it came to."""
+        """Replace the history of a branch by one commit."""
         repo, body = self.repo(request, write=True), await request.json()
         branch = repo.ref(unquote(request.path_params["revision"]))
         files = repo.at(branch).files
         repo.add_commit(branch, files, author=self.writer(request).user, title=body.get("message", "squashed"))
         return Response()
-
-    # ---------------------------------------------------------------- pull requests
-
-    async def open_pull(self, request: Request) -> Response:
-        """An empty one, to commit to."""
-        repo, account, body = self.repo(request), self.writer(request), await request.json()
-        if not body.get("pullRequest"):
-            raise HubError(400, "this Hub has pull requests, but no discussions")
-        pull = repo.open_pull(
-            title=body["title"],
-            description=body.get("description") or "",
-            author=account.user,
-            base="refs/heads/main",
-            start=repo.at("main").oid,
-        )
-        return JSONResponse({"num": pull.num, "url": at(request, f"{repo.url}/discussions/{pull.num}")})
-
-    def _pull(self, repo: Repo, request: Request) -> PullRequest:
-        num = request.path_params["num"]
-        if not 0 < num <= len(repo.pulls):
-            raise HubError(404, f"There is no discussion {num}")
-        return repo.pulls[num - 1]
-
-    async def pulls(self, request: Request) -> Response:
-        repo = self.repo(request)
-        rows = [self._row(repo, pull) for pull in repo.pulls] if request.query_params.get("p", "0") == "0" else []
-        return JSONResponse({"discussions": rows, "count": len(repo.pulls), "start": 0})
-
-    async def pull(self, request: Request) -> Response:
-        repo = self.repo(request)
-        pull = self._pull(repo, request)
-        changes = {"base": pull.base, "mergeCommitId": pull.merged}
-        details = {"changes": changes, "filesWithConflicts": False, "events": [], "diff": ""}
-        return JSONResponse(self._row(repo, pull) | details)
-
-    def _row(self, repo: Repo, pull: PullRequest) -> dict:
-        return {
-            "num": pull.num,
-            "title": pull.title,
-            "author": {"name": pull.author},
-            "createdAt": pull.date,
-            "status": pull.status,
-            "isPullRequest": True,
-            "repo": {"name": repo.id, "type": repo.type},
-        }
-
-    async def merge(self, request: Request) -> Response:
-        repo = self.repo(request, write=True)
-        repo.merge(self._pull(repo, request), author=self.writer(request).user)
-        return JSONResponse({})
-
-    async def change_status(self, request: Request) -> Response:
-        repo, body = self.repo(request, write=True), await request.json()
-        pull, author = self._pull(repo, request), self.writer(request).user
-        pull.status = body["status"]
-        event = {"id": f"{pull.num}", "type": "status-change", "createdAt": now(), "author": {"name": author}}
-        return JSONResponse({"newStatus": event | {"data": {"status": pull.status}}})

@@ -1,4 +1,4 @@
-"""The endpoints that run a Space. Nothing is started: the stage follows from what was pushed."""
+"""Endpoints of a Space. Nothing is started: its stage follows from its files."""
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -17,11 +17,8 @@ class Spaces(Access):
         return [
             Route(f"{SPACE}/runtime", self.runtime),
             Route(f"{SPACE}/hardware", self.hardware, methods=["POST"]),
-            Route(f"{SPACE}/sleeptime", self.sleep_time, methods=["POST"]),
-            Route(f"{SPACE}/pause", self.pause, methods=["POST"]),
-            Route(f"{SPACE}/restart", self.restart, methods=["POST"]),
-            Route(f"{SPACE}/secrets", self.secrets, methods=["GET", "POST", "DELETE"]),
-            Route(f"{SPACE}/variables", self.variables, methods=["GET", "POST", "DELETE"]),
+            Route(f"{SPACE}/secrets", self.secrets, methods=["GET", "POST"]),
+            Route(f"{SPACE}/variables", self.variables, methods=["GET", "POST"]),
         ]
 
     def space(self, request: Request, *, write: bool = True) -> Repo:
@@ -31,11 +28,9 @@ class Spaces(Access):
         return repo
 
     def _answer(self, space: Repo) -> Response:
-        """The runtime, as every one of these endpoints tells it."""
+        """The runtime, the answer of all endpoints here."""
         card = cards.metadata((self.store.read(space, "README.md") or b"").decode())
-        if space.paused:
-            stage = "PAUSED"
-        elif cards.validate((self.store.read(space, "README.md") or b"").decode(), "space")[0]:
+        if cards.validate((self.store.read(space, "README.md") or b"").decode(), "space")[0]:
             stage = "CONFIG_ERROR"
         elif card.get("app_file", "app.py") not in space.at("main").files:
             stage = "NO_APP_FILE"
@@ -43,7 +38,7 @@ class Spaces(Access):
             stage = "RUNNING"
         current = space.hardware if stage == "RUNNING" else None
         hardware = {"current": current, "requested": space.hardware}
-        return JSONResponse({"stage": stage, "hardware": hardware, "gcTimeout": space.sleep_time, "storage": None})
+        return JSONResponse({"stage": stage, "hardware": hardware, "gcTimeout": None, "storage": None})
 
     async def runtime(self, request: Request) -> Response:
         return self._answer(self.space(request, write=False))
@@ -52,26 +47,11 @@ class Spaces(Access):
         space, body = self.space(request), await request.json()
         if body["flavor"] not in HARDWARE:
             raise HubError(400, f'"flavor" must be one of [{", ".join(HARDWARE)}]')
-        space.hardware, space.sleep_time = body["flavor"], body.get("sleepTimeSeconds", space.sleep_time)
-        return self._answer(space)
-
-    async def sleep_time(self, request: Request) -> Response:
-        space = self.space(request)
-        space.sleep_time = (await request.json())["seconds"]
-        return self._answer(space)
-
-    async def pause(self, request: Request) -> Response:
-        space = self.space(request)
-        space.paused = True
-        return self._answer(space)
-
-    async def restart(self, request: Request) -> Response:
-        space = self.space(request)
-        space.paused, space.restarts = False, space.restarts + 1
+        space.hardware = body["flavor"]
         return self._answer(space)
 
     async def secrets(self, request: Request) -> Response:
-        """What was put in is never read back."""
+        """Secrets without their values."""
         space = self.space(request)
         await self._change(request, space.secrets)
         return JSONResponse({key: {**row, "value": None} for key, row in space.secrets.items()})
@@ -89,5 +69,3 @@ class Spaces(Access):
                 "description": body.get("description"),
                 "updatedAt": now(),
             }
-        elif request.method == "DELETE":
-            values.pop((await request.json())["key"], None)

@@ -78,9 +78,6 @@ class Repo:
     secrets: dict[str, dict] = field(default_factory=dict)
     variables: dict[str, dict] = field(default_factory=dict)
     hardware: str = "cpu-basic"
-    sleep_time: int = 172_800  # seconds
-    paused: bool = False
-    restarts: int = 0
 
     @property
     def url(self) -> str:
@@ -123,27 +120,6 @@ class Repo:
         self.pulls.append(pull)
         self.refs[f"refs/pr/{pull.num}"] = start
         return pull
-
-    def merge(self, pull: PullRequest, *, author: str) -> Commit:
-        """Put what the pull request changed on top of its base.
-
-        Raises:
-            HubError: 409, it isn't open, or a file was changed on both sides.
-        """
-        if pull.status != "open":
-            raise HubError(409, f"This pull request is {pull.status}")
-        before, theirs = self.commits[pull.fork].files, self.at(f"refs/pr/{pull.num}").files
-        head = self.at(pull.base)
-        changed = {path for path in {*before, *theirs} if before.get(path) != theirs.get(path)}
-        for path in sorted(changed):
-            if head.files.get(path) not in (before.get(path), theirs.get(path)):
-                raise HubError(409, f"This pull request has conflicts: {path}")
-        files = {path: file for path, file in head.files.items() if path not in changed}
-        files |= {path: theirs[path] for path in changed if path in theirs}
-        title = f"{pull.title} (#{pull.num})"
-        commit = self.add_commit(pull.base, files, author=author, title=title, parent=head.oid)
-        pull.status, pull.merged = "merged", commit.oid
-        return commit
 
 
 class Store:

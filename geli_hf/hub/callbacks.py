@@ -1,0 +1,131 @@
+"""The project's card for a training: written with every checkpoint by a callback, or by hand into a saved folder."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from accelerate.utils import extract_model_from_parallel
+from huggingface_hub import ModelCard
+from peft import PeftModel
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import GRPOConfig, RLOOConfig, SFTConfig
+
+from ..models.geli_reward.modeling_geli import GeliRewardModel
+from .cards import (
+    hyperparameters,
+    keep_from_peft,
+    made,
+    name_of,
+    own_card,
+    policy_card,
+    rating_of,
+    reward_model_card,
+    save_card,
+)
+
+METHODS = {"sft": SFTConfig, "grpo": GRPOConfig, "rloo": RLOOConfig}
+OF_RL = ("num_generations", "num_iterations", "max_completion_length", "temperature", "epsilon", "beta")
+OF_REWARD_MODELS = ("warmup_steps", "weight_decay", "bf16")
+
+
+class ModelCardCallback(TrainerCallback):
+    """Write the project's card into the output folder and into every checkpoint, in place of a trainer's draft.
+
+    A reward model gets the card of one, with its last evaluation; any other model gets the card of a policy. Words
+    that a person wrote into a card stay, see `save_card`.
+
+    Example:
+
+    ```python
+    trainer = GRPOTrainer(..., callbacks=[ModelCardCallback()])
+    ```
+    """
+
+    _card: str | None = None  # of the output folder: TRL overwrites it with a draft whenever it saves
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model, **kwargs):
+        self._card = own_card(args.output_dir)
+        if isinstance(model := extract_model_from_parallel(model), PeftModel):
+            keep_from_peft(model)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if checkpoint.is_dir():
+            self._write(checkpoint, args, state, **kwargs)
+        self._write(Path(args.output_dir), args, state, **kwargs)
+
+    def on_push_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        self._write(Path(args.output_dir), args, state, **kwargs)
+
+    on_train_end = on_push_begin
+
+    def _write(self, folder: Path, args: TrainingArguments, state: TrainerState, *, model, train_dataloader, **kwargs):
+        if not state.is_world_process_zero or train_dataloader is None:  # None: a push before any training
+            return
+        card = training_card(folder, args, state, model, len(train_dataloader.dataset))
+        in_output = folder == Path(args.output_dir)
+        text = save_card(card, folder, earlier=self._card if in_output else None)
+        self._card = text if in_output else self._card
+
+
+def training_card(
+    folder: str | Path, args: TrainingArguments, state: TrainerState, model: nn.Module, rows: int
+) -> ModelCard:
+    """Render the card of a model in training.
+
+    Args:
+        folder: where the model is saved; a `config.json` there is that of a whole model, also of a merged adapter.
+        args: of the trainer; they name the repository, if they have `hub_model_id`.
+        state: of the trainer; the last evaluation of its `log_history` is a reward model's row of figures.
+        model: a reward model or a policy, with or without an adapter.
+        rows: number of training rows.
+    """
+    model, name = extract_model_from_parallel(model), args.hub_model_id or name_of(folder)
+    lora = model.peft_config[model.active_adapter] if isinstance(model, PeftModel) else None
+    base = model.get_base_model() if lora is not None else model
+    adapter = lora is not None and not (Path(folder) / "config.json").exists()
+    if isinstance(base, GeliRewardModel):
+        return _reward_card(name, args, state, base, rows, adapter)
+    settings = hyperparameters(args, OF_RL)
+    if lora is not None:
+        settings["lora"] = {name: getattr(lora, name, None) for name in ("r", "lora_alpha", "lora_dropout")}
+    return policy_card(
+        name,
+        base_model=base.config._name_or_path,
+        adapter=adapter,
+        method=next((name for name, config in METHODS.items() if isinstance(args, config)), None),
+        training_data=f"{rows} rows. Their origin and licence are not told.",
+        made=made(settings=settings),
+    )
+
+
+def save_training_card(trainer: Trainer, folder: str | Path) -> None:
+    """Write the card of a trainer's model into a folder that the model was saved in, from the first process.
+
+    Args:
+        trainer: after training.
+        folder: of the model, or of its adapter.
+    """
+    if trainer.is_world_process_zero():
+        rows = len(trainer.train_dataset)
+        save_card(training_card(folder, trainer.args, trainer.state, trainer.model, rows), folder)
+
+
+def _reward_card(
+    name: str, args: TrainingArguments, state: TrainerState, model: GeliRewardModel, rows: int, adapter: bool
+) -> ModelCard:
+    own = {field.name for field in fields(args)} - {field.name for field in fields(TrainingArguments)}
+    evaluation = next((entry for entry in reversed(state.log_history) if "eval_loss" in entry), {})
+    return reward_model_card(
+        name,
+        base_model=model.config.text_config._name_or_path,
+        adapter=model.config if adapter else None,
+        training_data=f"{rows} rated sessions. Their origin and licence are not told.",
+        rating=rating_of(model.config),
+        row={key.removeprefix("eval_"): value for key, value in evaluation.items()},
+        held_out="the sessions of the trainer's `eval_dataset`, which may have chosen the checkpoint",
+        measured_on={"type": "sessions", "name": "sessions held out of training"},
+        made=made(settings=hyperparameters(args, (*sorted(own), *OF_REWARD_MODELS))),
+    )

@@ -1,0 +1,96 @@
+"""Cards of reward models and attributions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from huggingface_hub import ModelCard
+
+from ...metrics.table import COLUMNS
+from ...models.geli_reward.configuration_geli import GeliRewardConfig
+from .base import NOT_TOLD, Measured, fill, hub_name
+
+# Figures of `model-index`, with their metric types on the Hub.
+FIGURES = {
+    "within_session_spearman": "spearmanr",
+    "within_session_auc": "roc_auc",
+    "session_spearman": "spearmanr",
+    "global_loss": "mse",
+}
+# Settings that an adapter's reward model needs beside its backbone.
+OF_BACKBONE = (
+    *("head", "head_hidden_size", "pooling", "layers", "context_messages", "max_length"),
+    *("aggregation", "score_mean", "score_std"),
+)
+
+
+def reward_model_card(
+    repo_id: str,
+    *,
+    base_model: str = "",
+    adapter: GeliRewardConfig | None = None,
+    training_data: str = NOT_TOLD,
+    rating: str = NOT_TOLD,
+    row: Mapping[str, Any] | None = None,
+    table: str | None = None,
+    held_out: str | None = None,
+    measured_on: Mapping[str, str] | None = None,
+    signals: Iterable[str] | None = None,
+    made: Mapping | None = None,
+    recipe: str | None = None,
+    **metadata,
+) -> ModelCard:
+    """Render the card of a reward model or, with `signals`, of an attribution.
+
+    Args:
+        repo_id: title, and the name that its code loads.
+        base_model: name of the backbone on the Hub; a folder is left out.
+        adapter: for an adapter, the configuration of its reward model.
+        training_data, rating: descriptions of the sessions and of their rating.
+        row: figures by name, see `metrics.table.evaluate_rewards`.
+        table: figures in Markdown. Default: those of `row`.
+        held_out: description of the evaluation data.
+        measured_on: see `fill`.
+        signals: names of the signals that an attribution reads.
+        made: see `made`.
+        recipe: how it was made, in words.
+        metadata: `license`, `language`, `datasets`.
+    """
+    figures = [Measured(COLUMNS[name], kind, row[name]) for name, kind in FIGURES.items() if row and name in row]
+    figures = [figure for figure in figures if not math.isnan(figure.estimate)]
+    if figures and table is None:
+        table = "\n".join(["| | |", "| --- | ---: |", *(f"| {each.name} | {each.estimate:.3f} |" for each in figures)])
+    card = fill(
+        "reward_model" if signals is None else "attribution",
+        repo_id,
+        figures=figures,
+        measured_on=measured_on,
+        metadata=metadata | {"base_model": hub_name(base_model)},
+        training_data=training_data,
+        rating=rating,
+        held_out=held_out,
+        figures_table=table,
+        signals=", ".join(f"`{name}`" for name in signals or ()) or "none",
+        made=made,
+        recipe=recipe,
+        adapter=adapter and _from_backbone(adapter),
+    )
+    if adapter:
+        card.data.library_name = "peft"
+    return card
+
+
+def rating_of(config: GeliRewardConfig) -> str:
+    """Describe the ratings that a reward model learned from, by its configuration."""
+    if (config.score_mean, config.score_std) == (0.0, 1.0):  # before training
+        return NOT_TOLD
+    return f"its mean was {config.score_mean:.3g}, and its standard deviation {config.score_std:.3g}."
+
+
+def _from_backbone(config: GeliRewardConfig) -> str:
+    """Arguments of `GeliRewardModel.from_backbone` for a model of this configuration, as code."""
+    base, usual = config.text_config._name_or_path, type(config)()
+    own = {name: getattr(config, name) for name in OF_BACKBONE if getattr(config, name) != getattr(usual, name)}
+    return ", ".join([repr(base or "the backbone"), *(f"{name}={value!r}" for name, value in own.items())])
