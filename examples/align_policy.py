@@ -33,7 +33,7 @@ from geli_hf.alignment import (
     load_policy,
 )
 from geli_hf.alignment.pipeline import KlSettings, RewardSettings, align_once, final_kl, fine_tune_once
-from geli_hf.cache import whole
+from geli_hf.cache import atomic_path
 from geli_hf.data.parts import load_corpus
 from geli_hf.evaluation.comparison import compare_policies, judge_by_reward, policy_table
 from geli_hf.hub.callbacks import ModelCardCallback
@@ -41,7 +41,7 @@ from geli_hf.hub.run_cards import describe_run, write_alignment_card
 from geli_hf.metrics.table import as_json
 from geli_hf.sessions import split_sessions
 from geli_hf.settings import SettingsError, build, parse_settings
-from geli_hf.training.script import begin, fit_to_cpu, is_finished, processes, run_main, setting_errors
+from geli_hf.training.script import fit_to_cpu, is_finished, run_main, setting_errors, start_processes, start_run
 
 METHODS = {"grpo": GRPOConfig, "rloo": RLOOConfig}
 
@@ -69,7 +69,7 @@ OURS = {"data": DataSettings, "model": ModelConfig, "reward": RewardSettings, "k
 
 
 def main(argv: list[str]) -> None:
-    begun, state = time.monotonic(), processes()
+    begun, state = time.monotonic(), start_processes()
     settings = parse_settings(argv, RunSettings, OURS | {"sft": SFTConfig} | METHODS)
     methods = [name for name in METHODS if settings[name]]
     if len(methods) != 1:
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> None:
     with setting_errors("kl"):
         callbacks = kl.callbacks(args.beta)
     output = Path(run.output_dir)
-    begin(output, settings, run.resume, lasting=["seed", "merge"])
+    start_run(output, settings, run.resume, lasting=["seed", "merge"])
     set_seed(run.seed)
 
     loading = {"dtype": model.dtype} | where
@@ -128,7 +128,7 @@ def main(argv: list[str]) -> None:
         about = {"base_model": model.model_name_or_path, "method": method, "reward_model": reward.model}
         about |= {"fine_tuned": sft_args is not None, "test": data.corpus, "dialogues": len(comparison.dialogues)}
         write_alignment_card(output, facts, figures, **about)
-        with whole(output / "metrics.json") as partial_file:
+        with atomic_path(output / "metrics.json") as partial_file:
             partial_file.write_text(json.dumps(as_json(figures | {"made": facts["made"]}), indent=1))
         print(f"{policy_table(figures)}\n\nWritten: {output / 'policy'} and its card")
     state.wait_for_everyone()

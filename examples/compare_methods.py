@@ -22,7 +22,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from geli_hf import GeliRewardArguments, GeliRewardModel
-from geli_hf.cache import whole
+from geli_hf.cache import atomic_path
 from geli_hf.data.parts import load_corpus
 from geli_hf.evaluation.methods import (
     Design,
@@ -36,7 +36,7 @@ from geli_hf.evaluation.methods import (
     write_comparison,
 )
 from geli_hf.sessions import feedback_names
-from geli_hf.settings import SettingsError, build, claim, parse_settings
+from geli_hf.settings import SettingsError, build, parse_settings, reserve_folder
 from geli_hf.training.script import run_main, setting_errors
 
 
@@ -79,8 +79,10 @@ def main(argv: list[str]) -> None:
     output = Path(run.output_dir)
     if not run.seeds or len(set(run.seeds)) < len(run.seeds):
         raise SettingsError(f"seeds: expected at least one, and each once, found {run.seeds}")
-    claim(output, {}, run.resume)  # no settings to agree on: each row knows its own, and is computed anew with others
-    with whole(output / "settings.yaml") as partial:
+    reserve_folder(
+        output, {}, run.resume
+    )  # no settings to agree on: each row knows its own, and is computed anew with others
+    with atomic_path(output / "settings.yaml") as partial:
         partial.write_text(yaml.safe_dump(settings))
 
     with setting_errors("data"):

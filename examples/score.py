@@ -13,7 +13,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from geli_hf import GeliRewardModel, fit_hindsight, load_sessions, split_sessions
-from geli_hf.cache import whole
+from geli_hf.cache import atomic_path
 from geli_hf.cli import main as geli
 from geli_hf.data.rows import write_jsonl
 from geli_hf.evaluation.report import telling_sessions
@@ -70,7 +70,7 @@ def train(folder: Path) -> None:
     print("Training a small reward model: about half a minute on two free cores ...", flush=True)
     parts = split_sessions(load_sessions("sample", conversations=140), {"train": 0.8, "eval": 0.2})
     fit = fit_hindsight(GeliRewardModel.from_backbone(context_messages=1), parts["train"], parts["eval"])
-    with whole(folder) as partial:
+    with atomic_path(folder) as partial:
         fit.reward_model.save_pretrained(partial)
 
 

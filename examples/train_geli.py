@@ -34,7 +34,7 @@ from geli_hf.hub.run_cards import FOLDERS, describe_run, write_run_cards
 from geli_hf.settings import SettingsError, build, parse_settings
 from geli_hf.training import GeliRewardArguments
 from geli_hf.training.pipeline import RewardModelSettings, train_reward_model, trainer_settings
-from geli_hf.training.script import begin, fit_to_cpu, run_main, setting_errors
+from geli_hf.training.script import fit_to_cpu, run_main, setting_errors, start_run
 
 STAGES = ("reward", "policy", "evaluate")
 
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     if unknown := set(run.stages) - set(STAGES):
         raise SettingsError(f"stages: expected some of {', '.join(STAGES)}, found {', '.join(sorted(unknown))}")
     output = Path(run.output_dir)
-    state = begin(output, settings, run.resume, lasting=["seed"])
+    state = start_run(output, settings, run.resume, lasting=["seed"])
     set_seed(run.seed)
     fit_to_cpu(settings, ("reward", *TRAINERS))
     data, model, policy = (build(SECTIONS[name], settings[name]) for name in ("data", "model", "policy"))

@@ -21,7 +21,7 @@ def cache_root() -> Path:
 
 
 @contextmanager
-def whole(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a path to write a file or a folder to, and rename it to `target` when the block succeeds.
 
     A file replaces an existing one. A folder does not: another process was faster, and wrote the same.

@@ -35,7 +35,7 @@ def style(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def say_nothing(figure: Figure, axes: Any, why: str) -> Figure:
+def draw_reason(figure: Figure, axes: Any, why: str) -> Figure:
     """Write the reason into axes that have nothing to show."""
     axes.set(xticks=[], yticks=[])
     axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color=GREY)

@@ -89,7 +89,7 @@ def merge_turns(rows: Iterable[tuple[str, str, Any]]) -> list[Turn]:
     return turns
 
 
-def span(rows: Sequence[Any]) -> tuple[float, float]:
+def time_span(rows: Sequence[Any]) -> tuple[float, float]:
     """Return the least `start` and the greatest `stop` of a turn's rows; NaN if one of them is NaN."""
     # numpy's minimum and maximum pass NaN on
     return float(np.min([row.start for row in rows])), float(np.max([row.stop for row in rows]))

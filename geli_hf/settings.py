@@ -16,7 +16,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 from transformers import HfArgumentParser
 
-from .cache import whole
+from .cache import atomic_path
 
 # Types that YAML can write, in words. Fields of other types are checked by their own class.
 TYPES = {
@@ -103,7 +103,7 @@ def build(cls: type, settings: Mapping[str, Any]) -> Any:
         raise SettingsError(str(error)) from error
 
 
-def claim(folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
+def reserve_folder(folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
     """Reserve a folder for a run by writing its settings there, or accept it if the same run is to be resumed.
 
     Args:
@@ -133,7 +133,7 @@ def claim(folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
         return
     if folder.exists() and any(path.suffix != ".partial" for path in folder.iterdir()):
         raise SettingsError(f"output_dir: {folder} holds files of something else; choose an empty or a new folder")
-    with whole(record) as text:
+    with atomic_path(record) as text:
         text.write_text(yaml.safe_dump(settings))
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from geli_hf.cache import whole
+from geli_hf.cache import atomic_path
 
 
 def names(folder) -> list[str]:
@@ -15,12 +15,12 @@ def names(folder) -> list[str]:
 
 def test_a_file_exists_after_the_block(tmp_path):
     target = tmp_path / "new" / "text.json"
-    with whole(target) as partial:
+    with atomic_path(target) as partial:
         partial.write_text("half")
         assert not target.exists()
         partial.write_text("all of it")
     assert target.read_text() == "all of it"
-    with whole(target) as partial:
+    with atomic_path(target) as partial:
         partial.write_text("another")
     assert target.read_text() == "another"
     assert names(target.parent) == ["text.json"]
@@ -30,20 +30,20 @@ def test_a_writer_that_fails_leaves_nothing_and_the_old_file_stays(tmp_path):
     (tmp_path / "text.json").write_text("before")
 
     def fail():
-        with whole(tmp_path / "text.json") as partial:
+        with atomic_path(tmp_path / "text.json") as partial:
             partial.write_text("half")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fail()
-    with pytest.raises(FileNotFoundError), whole(tmp_path / "nothing"):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "nothing"):
         pass
     assert names(tmp_path) == ["text.json"]
     assert (tmp_path / "text.json").read_text() == "before"
 
 
 def test_the_first_of_two_writers_of_a_folder_wins(tmp_path):
-    with whole(tmp_path / "folder") as partial:
+    with atomic_path(tmp_path / "folder") as partial:
         partial.mkdir()
         (partial / "a").write_text("mine")
         (tmp_path / "folder").mkdir()
@@ -53,8 +53,8 @@ def test_the_first_of_two_writers_of_a_folder_wins(tmp_path):
 
 
 def test_the_partial_file_of_a_killed_writer_is_removed_and_that_of_a_living_one_is_not(tmp_path):
-    code = "import sys, time; from pathlib import Path; from geli_hf.cache import whole\n"
-    code += "with whole(Path(sys.argv[1])) as partial:\n"
+    code = "import sys, time; from pathlib import Path; from geli_hf.cache import atomic_path\n"
+    code += "with atomic_path(Path(sys.argv[1])) as partial:\n"
     code += "    partial.mkdir(); (partial / 'half').touch(); print('begun', flush=True); time.sleep(60)"
     writers = []
     for name in ("dead", "alive"):
@@ -66,7 +66,7 @@ def test_the_partial_file_of_a_killed_writer_is_removed_and_that_of_a_living_one
         dead.send_signal(signal.SIGKILL)
         dead.wait()
         assert len(names(tmp_path)) == 2
-        with whole(tmp_path / "other") as partial:
+        with atomic_path(tmp_path / "other") as partial:
             partial.write_text("whole")
         left = names(tmp_path)
         assert len(left) == 2
@@ -81,6 +81,6 @@ def test_the_partial_file_of_a_killed_writer_is_removed_and_that_of_a_living_one
 def test_the_partial_file_of_another_machine_is_not_touched(tmp_path):
     elsewhere = tmp_path / ".rows.arrow.another-machine.1234567.partial"
     elsewhere.touch()
-    with whole(tmp_path / "rows.arrow") as partial:
+    with atomic_path(tmp_path / "rows.arrow") as partial:
         partial.touch()
     assert elsewhere.exists()

@@ -19,10 +19,10 @@ from datasets import Dataset
 from geli_hf import GeliRewardModel, load_sessions
 from geli_hf.alignment import ReferenceLikelihood, dialogue_prompts, load_policy, sft_rows
 from geli_hf.alignment.sampling import sample_replies
-from geli_hf.cache import whole
+from geli_hf.cache import atomic_path
 from geli_hf.evaluation.divergence import reply_divergence
 from geli_hf.evaluation.judges.judge import TruthJudge
-from geli_hf.hub.cards import made
+from geli_hf.hub.cards import describe_origin
 from geli_hf.metrics.metrics import bootstrap, within_session_spearman
 from geli_hf.metrics.texts import distinct_ngrams
 from geli_hf.models.features import score_cached
@@ -78,8 +78,10 @@ def main(argv: list[str] | None = None) -> None:
             figures["perplexity"][name][corpus] = perplexity(*policy, pieces)
     command = ["python", "examples/recipes/train_policy.py", "--config", "examples/configs/policy.yaml"]
     command += ["--data.topical_chat", options.topical_chat] if options.topical_chat else []
-    figures["made"] = made(command, settings={name: part for name, part in settings.items() if name and part})
-    with whole(folder / "figures.json") as partial:
+    figures["made"] = describe_origin(
+        command, settings={name: part for name, part in settings.items() if name and part}
+    )
+    with atomic_path(folder / "figures.json") as partial:
         partial.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 

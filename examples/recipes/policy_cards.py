@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import ModelCard
 
-from geli_hf.hub.cards import Measured, fill, policy_card, save_card
+from geli_hf.hub.cards import Measured, policy_card, render_card, save_card
 from geli_hf.metrics.metrics import Interval
 from geli_hf.metrics.table import COLUMNS
 from geli_hf.simulator.oracle import VALUES
@@ -47,7 +47,7 @@ def cards(figures: dict, folder: Path) -> dict[str, ModelCard]:
         learnt += " and the same sessions of Topical-Chat"
     common = {"metadata": {"license": "apache-2.0", "language": "en"}, "made": figures["made"]}
     on = {"type": "sample", "name": "held-out dialogues of the sample corpus"}
-    policy = fill(
+    policy = render_card(
         "small_policy",
         "policy",
         **common,
@@ -65,7 +65,7 @@ def cards(figures: dict, folder: Path) -> dict[str, ModelCard]:
         acts=acts_table(figures),
         replies=replies_list(figures),
     )
-    reward = fill(
+    reward = render_card(
         "reward_model",
         "policy_reward",
         **common,

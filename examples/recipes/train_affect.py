@@ -28,14 +28,14 @@ from huggingface_hub import ModelCard
 from transformers import TrainingArguments, set_seed
 
 from geli_hf.affect.classify import ImageAffect
-from geli_hf.cache import whole
+from geli_hf.cache import atomic_path
 from geli_hf.evaluation.affect import evaluate_affect
-from geli_hf.hub.cards import Measured, facial_affect_card, made, own_card, save_card
+from geli_hf.hub.cards import Measured, describe_origin, facial_affect_card, read_own_card, save_card
 from geli_hf.metrics import Interval
 from geli_hf.models.facial_affect.configuration_affect import FacialAffectConfig
 from geli_hf.models.facial_affect.image_processing_affect import FacialAffectImageProcessor
 from geli_hf.models.facial_affect.modeling_affect import FacialAffectModel
-from geli_hf.settings import SettingsError, build, claim, parse_settings
+from geli_hf.settings import SettingsError, build, parse_settings, reserve_folder
 from geli_hf.training.affect import AffectRecipe, calibrate, label_weights, load_faces, save_affect, train_affect
 
 FEW = 50  # test pictures of an emotion, below which its figures are marked as unreliable
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
     state, output = PartialState(cpu=not torch.accelerator.is_available()), Path(run.output_dir)
     if state.is_main_process:
         lasting = {name: {k: v for k, v in part.items() if name or k == "seeds"} for name, part in settings.items()}
-        claim(output, lasting, run.resume)
+        reserve_folder(output, lasting, run.resume)
     with state.main_process_first():
         paths = {name: getattr(data, name) for name in PARTS}
         parts, labels = load_faces(paths, side=data.side, box=data.box)
@@ -103,7 +103,7 @@ def main(argv: list[str]) -> None:
         if state.is_main_process:
             shares = torch.bincount(train.labels, label_weights(train, recipe.balance), minlength=len(labels))
             calibrate(trained, parts["validation"], processor, shares)
-            with whole(folder) as target:
+            with atomic_path(folder) as target:
                 save_affect(trained, processor, target)
         state.wait_for_everyone()
     if state.is_main_process:
@@ -112,7 +112,7 @@ def main(argv: list[str]) -> None:
         given = {name: part for name, part in settings.items() if name and part}
         command = ["python", "examples/recipes/train_affect.py", *argv]
         figures |= {
-            "made": made(command, settings=given, seconds=time.monotonic() - begun),
+            "made": describe_origin(command, settings=given, seconds=time.monotonic() - begun),
             "source": data.source,
             "license": model.license,
             "scale": model.scale,
@@ -212,12 +212,12 @@ def card(figures: dict, config: FacialAffectConfig) -> ModelCard:
 def write_model(output: Path, figures: dict) -> None:
     """Write all figures, and the model of the chosen seed with its card into a folder of its own."""
     text = json.dumps(figures, indent=2) + "\n"
-    with whole(output / "metrics.json") as path:
+    with atomic_path(output / "metrics.json") as path:
         path.write_text(text, encoding="utf-8")
     chosen, target = output / f"seed_{figures['chosen_seed']}", output / "model"
-    edited = own_card(target)
+    edited = read_own_card(target)
     shutil.rmtree(target, ignore_errors=True)
-    with whole(target) as folder:
+    with atomic_path(target) as folder:
         shutil.copytree(chosen, folder)
         (folder / "figures.json").write_text(text, encoding="utf-8")
         if edited is not None:

@@ -49,7 +49,7 @@ from geli_hf.sessions import session_features
 from geli_hf.settings import SettingsError, build, parse_settings
 from geli_hf.simulator.dialogues import draw_opening, draw_pieces
 from geli_hf.training.checkpoints import run_training, write_by_one, write_history
-from geli_hf.training.script import begin, is_finished, run_main
+from geli_hf.training.script import is_finished, run_main, start_run
 
 STAGES = {"pretrain": "short", "lengthen": "base", "sft": "policy"}  # and what each leaves
 STAGES |= {"talk": "talks.jsonl", "reward": "policy_reward", "align": "policy_adapter"}
@@ -119,7 +119,7 @@ def main(argv: list[str]) -> None:
         raise SettingsError(f"stages: expected some of {', '.join(STAGES)}, found {', '.join(sorted(unknown))}")
     # The place of Topical-Chat may change when a run is resumed.
     fixed = settings | {"data": {name: value for name, value in settings["data"].items() if name != "topical_chat"}}
-    begin(recipe.output, fixed, recipe.run.resume, lasting=["seed"])
+    start_run(recipe.output, fixed, recipe.run.resume, lasting=["seed"])
     set_seed(recipe.run.seed)
     for name, target in STAGES.items():
         if name in recipe.run.stages:

@@ -19,7 +19,7 @@ from threading import local
 import pandas as pd
 from tqdm import tqdm
 
-from ..cache import cache_root, whole
+from ..cache import atomic_path, cache_root
 from . import VideoAffect, face_classifier, face_detector
 
 VERSION = 1  # to be raised when the same video and settings give another table
@@ -93,17 +93,17 @@ def _take_one_core() -> None:
 
 
 def _watch(video: Path, how: Watching, progress: bool) -> pd.DataFrame:
-    affect = affect_of(how)
+    affect = load_video_affect(how)
     cached = cache_root() / "affect" / f"{_key(video, affect)}.parquet"
     if not cached.exists():
         table = affect(video, progress=progress)
-        with whole(cached) as partial:
+        with atomic_path(cached) as partial:
             table.to_parquet(partial)
     return pd.read_parquet(cached)
 
 
 @lru_cache(maxsize=1)
-def affect_of(how: Watching) -> VideoAffect:
+def load_video_affect(how: Watching) -> VideoAffect:
     """Load the reader of videos with these settings, once in each process.
 
     Raises:

@@ -95,7 +95,7 @@ def behaviour_of_turns(
     return [f"listener {', '.join(clause)}" if clause else "" for clause in clauses]
 
 
-def joined(*texts: str) -> str:
+def join_descriptions(*texts: str) -> str:
     """Join several descriptions of one turn; "" where there is none."""
     return "; ".join(text for text in texts if text)
 

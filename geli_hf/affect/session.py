@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from transformers.utils import logging
 
-from ..sessions import Session, SessionError, Turn, merge_turns, span, validate_session
-from .behaviour import behaviour_of_turns, joined
+from ..sessions import Session, SessionError, Turn, merge_turns, time_span, validate_session
+from .behaviour import behaviour_of_turns, join_descriptions
 from .emotions import FACE_COLUMNS
 from .transcripts import Transcript
 from .turns import SHORT_WORDS, affect_of_turns
@@ -62,7 +62,7 @@ def session_of_recording(
     user = listener_of(transcript, listener)
     turns = merge_turns((each.speaker, each.text, each) for each in transcript.utterances)
     messages = [{"role": "user" if turn.speaker == user else "assistant", "content": turn.text} for turn in turns]
-    start, stop = np.array([span(turn.rows) for turn in turns]).T
+    start, stop = np.array([time_span(turn.rows) for turn in turns]).T
     _check_times(transcript, turns, start, np.nanmax(times))
 
     given = dict(transcript.session)
@@ -92,7 +92,9 @@ def session_of_recording(
     affect, mean = affect_of_turns(times, probabilities, start[spoken], stop[spoken], words[spoken], **rules)
     shown = behaviour_of_turns(times, start[spoken], stop[spoken], probabilities=probabilities, lag=lag)
     session["feedback"] = (given.get("feedback") or {}) | {"affect": affect.tolist(), "affect_mean": mean.tolist()}
-    session["behaviour"] = [joined(*texts) for texts in zip(shown, given.get("behaviour") or [""] * len(shown))]
+    session["behaviour"] = [
+        join_descriptions(*texts) for texts in zip(shown, given.get("behaviour") or [""] * len(shown))
+    ]
     return session
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..cache import whole
+from ..cache import atomic_path
 from .emotions import EMOTIONS, FACE_COLUMNS
 from .faces import Box, FaceClassifier, FaceDetector
 from .frames import VideoFrames, grey, scale_down
@@ -172,5 +172,5 @@ def write_candor_features(tables: Mapping[str, pd.DataFrame], path: str | Path) 
         part.insert(0, "timedelta", table["time"].map("{:.3f}".format))
         part.insert(1, "user_id", person)
         parts.append(part)
-    with whole(Path(path)) as partial:
+    with atomic_path(Path(path)) as partial:
         pd.concat(parts).to_csv(partial, index=False)

@@ -101,7 +101,7 @@ def _open_recordings(arguments: argparse.Namespace, videos: Mapping[str, Path], 
     Returns:
         The video and the transcript of each session, and the errors of the others.
     """
-    from ..affect.annotate import affect_of
+    from ..affect.annotate import load_video_affect
     from ..affect.session import listener_of
     from ..affect.transcripts import read_transcript
 
@@ -116,7 +116,7 @@ def _open_recordings(arguments: argparse.Namespace, videos: Mapping[str, Path], 
             problems.append(_error_text(error, path))
     try:
         if recordings:
-            affect_of(settings)
+            load_video_affect(settings)
     except RuntimeError as error:  # a DeepFace on two engines
         raise ValueError(str(error)) from None
     return recordings, problems
@@ -173,12 +173,12 @@ def _write_extras(arguments: argparse.Namespace, table, session: dict, videos: i
     """Write the picture and the features of a session, where the arguments ask for them."""
     from ..affect import write_candor_features
     from ..affect.plot import plot_affect
-    from ..cache import whole
+    from ..cache import atomic_path
 
     name = re.sub(r"[^\w.-]+", "_", session["session_id"])
     if arguments.plot:
         path = Path(arguments.plot)
-        with whole(path if videos == 1 and path.suffix else path / f"{name}.png") as partial:
+        with atomic_path(path if videos == 1 and path.suffix else path / f"{name}.png") as partial:
             plot_affect(table, session, partial)
     if arguments.features:
         person = session["rater_id"] or "listener"

@@ -23,11 +23,11 @@ def add_parser(commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, out: TextIO) -> None:
-    from ..cache import whole
+    from ..cache import atomic_path
     from ..models.published_head import convert_head
 
     output = new_folder(arguments.output)
     model = convert_head(arguments.file, arguments.backbone)
-    with whole(output) as partial:
+    with atomic_path(output) as partial:
         model.save_pretrained(partial)
     out.write(f"{output}: the published head on {arguments.backbone}; its rewards are not the published system's\n")

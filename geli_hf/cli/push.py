@@ -59,7 +59,7 @@ def _push_model(arguments: argparse.Namespace, out: TextIO) -> None:
 
 
 def _push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
-    from ..hub.cards import dataset_card, name_of, source_of
+    from ..hub.cards import card_title, corpus_licence, dataset_card
     from ..hub.push import check_repo_id, is_private, read_card
     from ..hub.sessions import SessionsPush, from_candor, hash_raters, read_splits, with_schema, write_parquet
     from ..settings import json_object
@@ -83,7 +83,7 @@ def _push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
             raters = "`rater_id` is no name that anybody else uses: the ids of the source were hashed with a secret."
     card = read_card(Path(arguments.sessions))
     if card is None:
-        source = f"The corpus `{name_of(arguments.sessions)}`. {source_of(arguments.sessions)}"
+        source = f"The corpus `{card_title(arguments.sessions)}`. {corpus_licence(arguments.sessions)}"
         card = str(dataset_card(splits, arguments.repo, source=source, raters=raters))
     with tempfile.TemporaryDirectory(prefix="geli_push_") as folder:
         files = write_parquet(splits, Path(folder))

@@ -32,7 +32,7 @@ def add_parser(commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, out: TextIO) -> None:
-    from ..cache import whole
+    from ..cache import atomic_path
     from ..evaluation.judges.ratings import describe, fit_judge, measure_judge
     from ..models.geli_reward.modeling_geli import GeliRewardModel
     from ..sessions import split_sessions
@@ -52,7 +52,7 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
         raise ValueError(f"--backbone: {error}") from error
     report = fit_judge(model, train, length_free=not arguments.with_length)
     measure_judge(model, held_out, report)
-    with whole(output) as partial:
+    with atomic_path(output) as partial:
         model.save_pretrained(partial)
         report.save(partial)
     out.write(f"{output}: {describe(report)}\n")

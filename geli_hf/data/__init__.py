@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from ..cache import cache_root, whole
+from ..cache import atomic_path, cache_root
 from .reading import ReadReport, read_corpus, read_report
 
 __all__ = ["CORPORA", "ReadReport", "load_sessions", "read_report"]
@@ -78,6 +78,6 @@ def _sample(
 
     folder = Path(cache_dir or cache_root()) / "sample" / f"v{SAMPLE_VERSION}-{conversations}-{seed}"
     if not folder.exists():
-        with whole(folder) as partial:
+        with atomic_path(folder) as partial:
             write_sample(partial, conversations=conversations, seed=seed)
     return folder, options

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..affect.behaviour import behaviour_of_turns, joined
+from ..affect.behaviour import behaviour_of_turns, join_descriptions
 from ..affect.emotions import FACE_COLUMNS
 from ..affect.turns import affect_of_turns
-from ..sessions import Session, SessionError, session_features, span
+from ..sessions import Session, SessionError, session_features, time_span
 from .candor_files import (
     FEATURES,
     RATINGS,
@@ -142,7 +142,7 @@ def _sessions(
     except Unreadable as error:
         return [Skipped(str(error), home.name)] * 2
     conversation = home.name if home.is_dir() else home.stem
-    start, stop = np.array([span(turn.rows) for turn in turns]).T
+    start, stop = np.array([time_span(turn.rows) for turn in turns]).T
 
     def session_of_rater(rater: str, partner: str) -> Session | Skipped:
         ratings = {column: _on_scale(column, answers[column].get(rater, math.nan)) for column in scores}
@@ -168,7 +168,9 @@ def _sessions(
             feedback={"affect": affect.tolist(), "affect_mean": mean.tolist()},
             start=start.tolist(),
             stop=stop.tolist(),
-            behaviour=[joined(look, _quoted_backchannels(turn.rows, rater)) for look, turn in zip(looks, spoken)],
+            behaviour=[
+                join_descriptions(look, _quoted_backchannels(turn.rows, rater)) for look, turn in zip(looks, spoken)
+            ],
             turn_rating=[float(mean_known(row.rating for row in turn.rows)) for turn in spoken],
         )
 

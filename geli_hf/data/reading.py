@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..affect.sentiment import NextTurnSentiment
-from ..cache import cache_root, whole
+from ..cache import atomic_path, cache_root
 from ..sessions import Session, SessionError, Turn, session_features, validate_session
 
 logger = logging.get_logger(__name__)
@@ -213,9 +213,9 @@ def read_corpus(corpus: Corpus, options: Mapping, cache_dir: str | Path | None =
     folder = Path(cache_dir or cache_root() / "sessions")
     path = folder / f"{_fingerprint(corpus, options)}.arrow"
     if not path.exists():
-        with whole(path) as partial:
+        with atomic_path(path) as partial:
             report = _write(corpus, partial)
-            with whole(path.with_suffix(".json")) as counts:  # first, so that no rows exist without their counts
+            with atomic_path(path.with_suffix(".json")) as counts:  # first, so that no rows exist without their counts
                 counts.write_text(json.dumps(asdict(report)))
     sessions = Dataset.from_file(str(path), info=DatasetInfo(features=corpus.features))
     sessions.info.description = path.with_suffix(".json").read_text()

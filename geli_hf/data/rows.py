@@ -15,7 +15,7 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HTTPError
 from transformers.utils import logging
 
-from ..cache import offline_hint, whole
+from ..cache import atomic_path, offline_hint
 from ..sessions import (
     OPTIONAL_COLUMNS,
     REQUIRED_COLUMNS,
@@ -83,7 +83,7 @@ def write_jsonl(sessions: Dataset | Iterable[Session], path: str | Path) -> Path
         `path`.
     """
     path = Path(path)
-    with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
         for session in sessions:
             file.write(to_json_line(session) + "\n")
     return path

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..cache import whole
+from ..cache import atomic_path
 from ..metrics.intervals import Interval
 from ..metrics.plots import plot_comparison, plot_over_optimisation
 from ..metrics.table import MISSING, aligned_table, as_json
@@ -77,7 +77,7 @@ def write_policy_evaluation(folder: str | Path, evaluation: PolicyEvaluation, te
     rates |= {name.replace("_", " "): rate for name, rate in (figures["verdicts"] or {}).items()}
     if figures["reward"]:
         rates["win rate by the reward trained for"] = figures["reward"]["win_rate"]
-    with whole(folder / "policies.png") as partial:
+    with atomic_path(folder / "policies.png") as partial:
         plot_comparison(rates, partial, label=f"{_short(chosen.name)} over {_short(evaluation.base)}", reference=0.5)
     if candidates:
         judged, by_reward = {}, {}
@@ -87,7 +87,7 @@ def write_policy_evaluation(folder: str | Path, evaluation: PolicyEvaluation, te
             if row["reward"]:
                 by_reward[name] = place, row["reward"]["win_rate"]
         known = all(row["kl"] is not None for row in candidates.values())
-        with whole(folder / "over_optimisation.png") as partial:
+        with atomic_path(folder / "over_optimisation.png") as partial:
             plot_over_optimisation(judged, by_reward, partial, chosen=chosen.name, known=known)
     replies = [
         {

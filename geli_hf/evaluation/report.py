@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..cache import whole
+from ..cache import atomic_path
 from ..metrics import plots
 from ..metrics.metrics import spearman_per_session
 from ..metrics.table import as_json, markdown_table
@@ -95,7 +95,7 @@ def write_report(
 
 def write_text(file: Path, text: str) -> None:
     """Write a file, of which no part is left if the write is interrupted."""
-    with whole(file) as partial:
+    with atomic_path(file) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

@@ -14,13 +14,13 @@ from trl import GRPOConfig, RLOOConfig, SFTConfig
 
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from .cards import (
+    card_title,
+    describe_origin,
     hyperparameters,
     keep_from_peft,
-    made,
-    name_of,
-    own_card,
     policy_card,
     rating_of,
+    read_own_card,
     reward_model_card,
     save_card,
 )
@@ -46,7 +46,7 @@ class ModelCardCallback(TrainerCallback):
     _card: str | None = None  # of the output folder: TRL overwrites it with a draft whenever it saves
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model, **kwargs):
-        self._card = own_card(args.output_dir)
+        self._card = read_own_card(args.output_dir)
         if isinstance(model := extract_model_from_parallel(model), PeftModel):
             keep_from_peft(model)
 
@@ -82,7 +82,7 @@ def training_card(
         model: a reward model or a policy, with or without an adapter.
         rows: number of training rows.
     """
-    model, name = extract_model_from_parallel(model), args.hub_model_id or name_of(folder)
+    model, name = extract_model_from_parallel(model), args.hub_model_id or card_title(folder)
     lora = model.peft_config[model.active_adapter] if isinstance(model, PeftModel) else None
     base = model.get_base_model() if lora is not None else model
     adapter = lora is not None and not (Path(folder) / "config.json").exists()
@@ -97,7 +97,7 @@ def training_card(
         adapter=adapter,
         method=next((name for name, config in METHODS.items() if isinstance(args, config)), None),
         training_data=f"{rows} rows. Their origin and licence are not told.",
-        made=made(settings=settings),
+        made=describe_origin(settings=settings),
     )
 
 
@@ -127,5 +127,5 @@ def _reward_card(
         row={key.removeprefix("eval_"): value for key, value in evaluation.items()},
         held_out="the sessions of the trainer's `eval_dataset`, which may have chosen the checkpoint",
         measured_on={"type": "sessions", "name": "sessions held out of training"},
-        made=made(settings=hyperparameters(args, (*sorted(own), *OF_REWARD_MODELS))),
+        made=describe_origin(settings=hyperparameters(args, (*sorted(own), *OF_REWARD_MODELS))),
     )

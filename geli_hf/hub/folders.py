@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..models.facial_affect.configuration_affect import FacialAffectConfig
 from ..models.geli_reward.configuration_geli import GeliRewardConfig
-from .cards import for_repo, is_form, own_card, updated
+from .cards import for_repo, is_form, read_own_card, updated
 from .push import CARD, Push, read_card
 
 PACKAGE = Path(__file__).parents[1]
@@ -79,7 +79,7 @@ def model_push(folder: str | Path, repo: str, **how) -> ModelPush:
         OSError, ValueError: see `open_folder`; or the front matter of the card is not YAML.
     """
     kind, files = open_folder(folder)
-    card = read_card(Path(folder)) and own_card(folder)
+    card = read_card(Path(folder)) and read_own_card(folder)
     return ModelPush(repo=repo, what=kind, files=files, card=card and for_repo(card, repo), **how)
 
 

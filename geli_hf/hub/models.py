@@ -17,7 +17,7 @@ from transformers.utils import PushToHubMixin
 
 from ..models.facial_affect.modeling_affect import FacialAffectModel
 from ..models.geli_reward.modeling_geli import GeliRewardModel
-from .cards import facial_affect_card, for_repo, keep_from_peft, own_card, rating_of, reward_model_card
+from .cards import facial_affect_card, for_repo, keep_from_peft, rating_of, read_own_card, reward_model_card
 from .folders import ModelPush, kind_and_config, model_push
 from .push import CARD, full_name, send
 
@@ -148,5 +148,5 @@ def _card_with_weights(folder: Path, files: Mapping[str, Path]) -> str | None:
     weights = {name for name in files if name.endswith(".safetensors")}
     there = {path.name for path in folder.glob("*.safetensors")}
     if weights == there and all(filecmp.cmp(files[name], folder / name, shallow=False) for name in weights):
-        return own_card(folder)
+        return read_own_card(folder)
     return None

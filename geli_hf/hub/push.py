@@ -118,7 +118,7 @@ def full_name(repo: str, token: str | bool | None = None) -> str:
     """The name of a repository with its owner, by default the token's."""
     if "/" in repo:
         return repo
-    with hints(token=token):
+    with explained_errors(token=token):
         return f"{HfApi(token=token).whoami()['name']}/{repo}"
 
 
@@ -141,7 +141,7 @@ def read_card(folder: Path) -> str | None:
 
 def is_private(repo: str, repo_type: str) -> bool | None:
     """True for a private repository; None if there is none that this machine's token sees."""
-    with hints():
+    with explained_errors():
         info = _info(HfApi(), repo, repo_type)
     return None if info is None else bool(info.private)
 
@@ -155,7 +155,7 @@ def send(push: Push) -> Pushed:
         OSError, ValueError: nothing was published, unless the message says that it may have been.
     """
     api = HfApi(token=push.token)
-    with hints(token=push.token):
+    with explained_errors(token=push.token):
         info = _info(api, push.repo, push.repo_type)
         if info is not None and push.private and not info.private:
             raise ValueError(
@@ -167,7 +167,7 @@ def send(push: Push) -> Pushed:
         with _delete_if_it_fails(api, push) if info is None else nullcontext():
             commit, card = _commit(api, push)
     pushed = Pushed(commit, card_kept=card != push.card)
-    with hints(f"{pushed.url}: pushed, but not all is done. ", token=push.token):
+    with explained_errors(f"{pushed.url}: pushed, but not all is done. ", token=push.token):
         push.finish(api, new=info is None)
     return pushed
 
@@ -255,7 +255,7 @@ def _edited_card(api: HfApi, push: Push, revision: str) -> str | None:
 
 
 @contextmanager
-def hints(done: str = "", *, token: str | bool | None = None) -> Iterator[None]:
+def explained_errors(done: str = "", *, token: str | bool | None = None) -> Iterator[None]:
     """Raise the client's errors as OSError with a hint, and with tokens masked.
 
     Args:

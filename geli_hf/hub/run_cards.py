@@ -16,7 +16,16 @@ from ..metrics.table import markdown_table
 from ..models.attribution import HindsightAttribution
 from ..models.geli_reward.configuration_geli import GeliRewardConfig
 from ..models.loading import is_attribution
-from .cards import SOURCES, made, name_of, policy_card, rating_of, reward_model_card, save_card, source_of
+from .cards import (
+    SOURCES,
+    card_title,
+    corpus_licence,
+    describe_origin,
+    policy_card,
+    rating_of,
+    reward_model_card,
+    save_card,
+)
 
 FOLDERS = ("reward_model", "attribution", "sft_policy", "policy")
 
@@ -43,8 +52,8 @@ def describe_run(
     """
     given = {name: part for name, part in settings.items() if name and part}
     return {
-        "training_data": f"{sessions:,} sessions of the corpus `{name_of(corpus)}`. {source_of(corpus)}",
-        "made": made(command, settings=given, seconds=seconds),
+        "training_data": f"{sessions:,} sessions of the corpus `{card_title(corpus)}`. {corpus_licence(corpus)}",
+        "made": describe_origin(command, settings=given, seconds=seconds),
         "language": "en" if corpus in SOURCES else None,
     }
 
@@ -73,7 +82,7 @@ def write_run_cards(
         comparison: the policy before and after alignment.
     """
     there = [name for name in folders if (output / name).exists()]
-    corpus_name, measured_on = f"`{name_of(corpus)}`", {"type": Path(corpus).name}
+    corpus_name, measured_on = f"`{card_title(corpus)}`", {"type": Path(corpus).name}
     measured_on["name"] = f"held-out sessions of {Path(corpus).name}"
     for name, method in (("reward_model", THIS_MODEL), ("attribution", TEACHER)):
         more: dict[str, Any] = {}
@@ -86,12 +95,12 @@ def write_run_cards(
     for name, method in (("sft_policy", "sft"), ("policy", "grpo")):
         more = {"base_model": base_policy or "", "method": method}
         if name == "policy":
-            more["reward_model"] = name_of(output / "reward_model")
+            more["reward_model"] = card_title(output / "reward_model")
         if name == "policy" and comparison:
             more |= {"comparison": comparison.figures(), "measured_on": measured_on}
             more["held_out"] = f"{len(comparison.dialogues)} held-out dialogues of {corpus_name}"
         if name in there:
-            save_card(policy_card(name_of(output / name), **facts | more), output / name)
+            save_card(policy_card(card_title(output / name), **facts | more), output / name)
 
 
 def _write_reward_card(folder: Path, facts: dict[str, Any]) -> None:
@@ -99,7 +108,7 @@ def _write_reward_card(folder: Path, facts: dict[str, Any]) -> None:
     config = GeliRewardConfig.from_pretrained(folder)
     signals = HindsightAttribution.from_pretrained(folder).signals if is_attribution(str(folder)) else None
     base = config.text_config._name_or_path
-    card = reward_model_card(name_of(folder), base_model=base, rating=rating_of(config), signals=signals, **facts)
+    card = reward_model_card(card_title(folder), base_model=base, rating=rating_of(config), signals=signals, **facts)
     save_card(card, folder)
 
 
@@ -129,15 +138,15 @@ def write_alignment_card(
         dialogues: number of them.
     """
     steps = f"{'fine-tuned on the sessions, then ' if fine_tuned else ''}aligned by {method.upper()}"
-    recipe = f"`{name_of(base_model)}` was {steps} for {figures['steps']} steps."
+    recipe = f"`{card_title(base_model)}` was {steps} for {figures['steps']} steps."
     if figures["kl"] is not None:
         recipe += f" Its replies ended {figures['kl']:.2g} nats of KL from those before alignment."
     card = policy_card(
-        name_of(output / "policy"),
+        card_title(output / "policy"),
         base_model=base_model,
         adapter=is_adapter(output / "policy"),
         method=method,
-        reward_model=name_of(reward_model),
+        reward_model=card_title(reward_model),
         recipe=recipe,
         comparison=figures,
         held_out=f"{dialogues} dialogues of conversations that were not trained on",

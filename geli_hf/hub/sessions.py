@@ -16,7 +16,7 @@ from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
-from ..cache import cache_root, whole
+from ..cache import atomic_path, cache_root
 from ..data import CORPORA, load_sessions
 from ..data.rows import SUFFIXES
 from .push import Push
@@ -93,7 +93,7 @@ def hash_raters(sessions: Dataset) -> Dataset:
 def _key() -> bytes:
     path = cache_root() / "hub" / "rater_key"
     if not path.exists():
-        with whole(path) as partial, open(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+        with atomic_path(path) as partial, open(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
             file.write(secrets.token_bytes(32))
     return path.read_bytes()
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from ..cache import cache_root, whole
+from ..cache import atomic_path, cache_root
 from ..sessions import Message
 from .answers import UnusableAnswer
 from .backend import Answer, Backend, BackendError, CallError
@@ -88,7 +88,7 @@ class AnswerCache:
             return None
 
     def put(self, key: str, answer: Answer, identity: dict) -> None:
-        with whole(self._path(key)) as partial:
+        with atomic_path(self._path(key)) as partial:
             record = {"answer": asdict(answer)} | identity
             partial.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
 

@@ -25,11 +25,11 @@ from ..plotting import (
     LIGHT,
     MINUS,
     RED,
+    draw_reason,
     fonts,
     new_figure,
     printable,
     save,
-    say_nothing,
     style,
 )
 from ..sessions import Session
@@ -149,7 +149,7 @@ def plot_rewards_against_truth(rewards: PerTurn, ratings: PerTurn, path: str | P
     axes.set(title="Do predicted rewards follow the truth?", xlabel="true value of the turn")
     axes.set_ylabel("predicted reward (units of the standardised score)")
     if not len(x):
-        return save(say_nothing(figure, axes, "no rated turns"), path)
+        return save(draw_reason(figure, axes, "no rated turns"), path)
     # No more points than the eye can tell apart; the bins use them all.
     some = np.random.default_rng(0).permutation(len(x))[:3000]
     values, bins = np.unique(x, return_inverse=True)
@@ -218,7 +218,7 @@ def _curves(title: str, panels: Mapping, history: Sequence[Mapping[str, float]],
                 marker = "o" if len(points) <= 25 and dashes == "-" else ""
                 axes.plot(*points.T, dashes, color=colour, label=label, marker=marker, markersize=4)
         if not axes.lines:
-            say_nothing(figure, axes, "not measured")
+            draw_reason(figure, axes, "not measured")
         elif len(curves) > 1:
             axes.legend(frameon=False, fontsize=8)
         elif min(axes.lines[0].get_ydata()) < 0 < max(axes.lines[0].get_ydata()):
@@ -296,7 +296,7 @@ def plot_replies(
     sides = [np.asarray(values, float) for values in (before, after)]
     sides = [values[np.isfinite(values)] for values in sides]
     if not all(map(len, sides)):
-        return save(say_nothing(figure, axes, "no replies"), path)
+        return save(draw_reason(figure, axes, "no replies"), path)
     together = np.concatenate(sides)
     low, high = together.min(), together.max()
     step = (high - low) / 14 or 1.0

@@ -16,7 +16,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ..cache import cache_root, whole
+from ..cache import atomic_path, cache_root
 from ..sessions import assistant_turns
 from .geli_reward.modeling_geli import GeliRewardModel
 
@@ -118,7 +118,7 @@ def cached_turn_features(
     """
     folder = Path(cache_dir or cache_root() / "features") / features_key(model, sessions, dtype)
     if not folder.exists():
-        with whole(folder) as partial:
+        with atomic_path(folder) as partial:
             partial.mkdir()
             _write(model, sessions, partial, dtype, batch_size)
     return TurnFeatureCache.read(folder)

@@ -9,7 +9,7 @@ from accelerate import PartialState
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 
-from ..cache import whole
+from ..cache import atomic_path
 
 # Files of every checkpoint of a Trainer, as patterns of names: weights, optimizer, schedule, random state. DeepSpeed
 # and FSDP have folders of their own for the first two.
@@ -83,7 +83,7 @@ def write_by_one(target: Path, write: Callable[[Path], object]) -> None:
         write: writes to the path that it is called with.
     """
     if PartialState().is_main_process:
-        with whole(target) as partial:
+        with atomic_path(target) as partial:
             write(partial)
     PartialState().wait_for_everyone()
 

@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 
 from ..sessions import SessionError
-from ..settings import SettingsError, claim
+from ..settings import SettingsError, reserve_folder
 
 
 def run_main(main: Callable[[list[str]], None]) -> None:
@@ -37,12 +37,12 @@ def setting_errors(setting: str) -> Iterator[None]:
         raise SettingsError(f"{setting}: {error}") from error
 
 
-def processes() -> PartialState:
+def start_processes() -> PartialState:
     """Start the processes of a run. The first one may work alone for days while the others wait for it."""
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
 
 
-def begin(output: Path, settings: dict[str, dict], resume: bool, lasting: Iterable[str]) -> PartialState:
+def start_run(output: Path, settings: dict[str, dict], resume: bool, lasting: Iterable[str]) -> PartialState:
     """Start the processes of a run, and write its settings into its folder.
 
     Args:
@@ -54,11 +54,11 @@ def begin(output: Path, settings: dict[str, dict], resume: bool, lasting: Iterab
     Raises:
         SettingsError: the folder holds something else.
     """
-    state = processes()
+    state = start_processes()
     if state.is_main_process:
         lasting = set(lasting)
         fixed = {name: {k: v for k, v in part.items() if name or k in lasting} for name, part in settings.items()}
-        claim(output, fixed, resume)
+        reserve_folder(output, fixed, resume)
     state.wait_for_everyone()
     return state
 

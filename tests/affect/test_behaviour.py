@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from geli_hf.affect.behaviour import LEAST_USUAL, behaviour_of_turns, joined
+from geli_hf.affect.behaviour import LEAST_USUAL, behaviour_of_turns, join_descriptions
 from geli_hf.affect.emotions import EMOTIONS
 
 LETTERS = {"h": "happiness", "n": "neutral", "s": "sadness", "S": "surprise", "-": None}
@@ -115,9 +115,9 @@ def test_the_lag_belongs_to_the_turn():
 
 
 def test_descriptions_are_joined():
-    assert joined("listener smiles briefly", 'said "Mhm"') == 'listener smiles briefly; said "Mhm"'
-    assert joined("", 'said "Mhm"') == 'said "Mhm"'
-    assert joined("", "") == ""
+    assert join_descriptions("listener smiles briefly", 'said "Mhm"') == 'listener smiles briefly; said "Mhm"'
+    assert join_descriptions("", 'said "Mhm"') == 'said "Mhm"'
+    assert join_descriptions("", "") == ""
 
 
 ABOUT = {

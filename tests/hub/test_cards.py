@@ -24,7 +24,7 @@ from geli_hf.hub.cards.update import FRONT_MATTER, GENERATED
 from geli_hf.metrics.metrics import Interval
 from geli_hf.sessions import session_features
 
-MADE = cards.made(["geli", "make"], settings={"seed": 3, "where": "/home/me/data"}, seconds=90)
+MADE = cards.describe_origin(["geli", "make"], settings={"seed": 3, "where": "/home/me/data"}, seconds=90)
 TOLD = {
     "training_data": "12 sessions of the sample.",
     "rating": "overall affect, 1 to 9.",
@@ -63,9 +63,9 @@ RESULTS = [cards.Measured("Within-session Spearman", "spearmanr", Interval(0.41,
 SAMPLE = {"type": "sample", "name": "the sample, held out"}
 
 
-def fill(name: str, repo_id: str = "owner/model", **more):
+def render_card(name: str, repo_id: str = "owner/model", **more):
     metadata = {"license": "apache-2.0", "language": "en", "base_model": "owner/base"}
-    return cards.fill(name, repo_id, metadata=metadata, **TOLD | more)
+    return cards.render_card(name, repo_id, metadata=metadata, **TOLD | more)
 
 
 def errors(card, repo_type: str = "model") -> list[str]:
@@ -86,7 +86,7 @@ def test_a_template_asks_for_nothing_unknown(name):
 @pytest.mark.parametrize("name", CARDS)
 def test_a_rendered_card_is_valid_and_has_no_gaps(name):
     kind = "dataset" if name == "dataset" else "model"
-    card = fill(name, figures=RESULTS if kind == "model" and name != "attribution" else (), measured_on=SAMPLE)
+    card = render_card(name, figures=RESULTS if kind == "model" and name != "attribution" else (), measured_on=SAMPLE)
     assert errors(card, kind) == []
     text = card.text.replace("{{The geli-hf authors}}", "")  # BibTeX
     assert not re.search(r"\{[{%#]|[}%#]\}", text)
@@ -106,7 +106,9 @@ def test_a_rendered_card_is_valid_and_has_no_gaps(name):
 
 
 def test_figures_are_in_the_front_matter_with_their_intervals():
-    data = yaml.safe_load(hub_rules.front_matter(str(fill("reward_model", figures=RESULTS, measured_on=SAMPLE))))
+    data = yaml.safe_load(
+        hub_rules.front_matter(str(render_card("reward_model", figures=RESULTS, measured_on=SAMPLE)))
+    )
     [model] = data["model-index"]
     [result] = model["results"]
     assert result["dataset"] == SAMPLE
@@ -118,7 +120,7 @@ def test_figures_are_in_the_front_matter_with_their_intervals():
 
 
 def test_how_it_was_made_names_no_folder_and_no_token():
-    made = cards.made(
+    made = cards.describe_origin(
         ["train", "--data", "/home/me/secret/talks.jsonl", "--hub_token", "hf_abcdefgh", "--out=/home/me/run"],
         settings={"sft": {"hub_token": "hf_abcdefgh", "path": "/home/me/x", "max_new_tokens": 4}},
         seconds=90,
@@ -154,7 +156,7 @@ def repositories(tmp_path_factory) -> Path:
 def test_every_block_of_code_runs(name, repositories, capsys, monkeypatch):
     monkeypatch.chdir(repositories)
     monkeypatch.setenv("GELI_HF_CACHE", str(repositories / "cache"))
-    text = fill("policy", name, adapter=True).text if name == "policy_adapter" else fill(name, name).text
+    text = render_card("policy", name, adapter=True).text if name == "policy_adapter" else render_card(name, name).text
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     # The command that made it is the run's own, its settings are YAML, and the citation is for BibTeX.
     assert {language for language, _ in blocks} <= {"python", "bash", "yaml", "bibtex"}
@@ -190,7 +192,7 @@ def test_the_card_of_sessions_tells_their_columns_and_sizes():
 
 
 def test_a_persons_words_are_kept_and_figures_are_new(tmp_path):
-    cards.save_card(fill("reward_model", figures=RESULTS, measured_on=SAMPLE), tmp_path)
+    cards.save_card(render_card("reward_model", figures=RESULTS, measured_on=SAMPLE), tmp_path)
     path = tmp_path / "README.md"
     text = path.read_text(encoding="utf-8")
     text = text.replace("license: apache-2.0", "license: mit\nthumbnail: nice.png")
@@ -209,7 +211,7 @@ def test_a_persons_words_are_kept_and_figures_are_new(tmp_path):
 
     better = [cards.Measured("Within-session Spearman", "spearmanr", Interval(0.5, 0.4, 0.6))]
     table = {"figures_table": "| | a |\n| --- | --- |\n| model | .5 |"}
-    cards.save_card(fill("reward_model", figures=better, measured_on=SAMPLE, **table), tmp_path)
+    cards.save_card(render_card("reward_model", figures=better, measured_on=SAMPLE, **table), tmp_path)
     card = ModelCard.load(path)
     assert errors(card) == []
     for kept in ("# Our reward\n\nRead our blog.", "We saw it gamed", "Ask us."):
@@ -224,24 +226,24 @@ def test_a_persons_words_are_kept_and_figures_are_new(tmp_path):
     assert others == other
     # And again: nothing more changes.
     again = path.read_text(encoding="utf-8")
-    cards.save_card(fill("reward_model", figures=better, measured_on=SAMPLE, **table), tmp_path)
+    cards.save_card(render_card("reward_model", figures=better, measured_on=SAMPLE, **table), tmp_path)
     assert path.read_text(encoding="utf-8") == again
 
 
 def test_a_card_without_marks_is_a_persons_own(tmp_path):
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n", encoding="utf-8")
-    cards.save_card(fill("policy"), tmp_path)
+    cards.save_card(render_card("policy"), tmp_path)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == "---\nlicense: mit\n---\n# Mine\n"
 
 
 def test_the_forms_of_trainers_are_replaced(tmp_path):
     (tmp_path / "README.md").write_text("---\ntags:\n- generated_from_trainer\n---\n# run\n", encoding="utf-8")
-    cards.save_card(fill("policy"), tmp_path)
+    cards.save_card(render_card("policy"), tmp_path)
     assert "# owner/model" in (tmp_path / "README.md").read_text(encoding="utf-8")
     policy, _ = small_policy([session(8)], hidden_size=32, layers=1, vocab_size=300)
     get_peft_model(policy, LoraConfig(task_type="CAUSAL_LM")).save_pretrained(tmp_path / "adapter")
     assert (tmp_path / "adapter" / "README.md").exists()
-    assert cards.own_card(tmp_path / "adapter") is None
+    assert cards.read_own_card(tmp_path / "adapter") is None
 
 
 @pytest.mark.parametrize(
@@ -249,16 +251,16 @@ def test_the_forms_of_trainers_are_replaced(tmp_path):
     ["license: [mit", "a: b: c", "- mit"],
 )
 def test_a_card_with_broken_front_matter_is_kept_and_named(tmp_path, broken, caplog):
-    text = f"---\n{broken}\n---\n{fill('policy').text}"
+    text = f"---\n{broken}\n---\n{render_card('policy').text}"
     (tmp_path / "README.md").write_text(text, encoding="utf-8")
-    assert cards.save_card(fill("policy"), tmp_path) == text
+    assert cards.save_card(render_card("policy"), tmp_path) == text
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
     assert str(tmp_path / "README.md") in caplog.text
 
 
 def test_a_card_gets_the_name_of_its_repository():
     card = cards.for_repo(
-        str(fill("reward_model", "runs/x/reward_model", figures=RESULTS, measured_on=SAMPLE)), "org/r"
+        str(render_card("reward_model", "runs/x/reward_model", figures=RESULTS, measured_on=SAMPLE)), "org/r"
     )
     assert "runs/x" not in card
     assert 'from_pretrained("org/r", trust_remote_code=True)' in card

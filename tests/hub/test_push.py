@@ -24,7 +24,7 @@ from geli_hf.alignment import small_policy
 from geli_hf.data.rows import write_jsonl
 from geli_hf.hub import push as pushing
 from geli_hf.hub.folders import CODE, open_folder
-from geli_hf.hub.push import hints
+from geli_hf.hub.push import explained_errors
 from geli_hf.models.attribution import HindsightAttribution
 from geli_hf.models.loading import is_attribution, open_model
 
@@ -375,7 +375,7 @@ def test_a_commit_whose_answer_is_lost_may_have_been_made(model, here, owner, re
 
 
 def test_a_token_is_never_echoed(here):
-    with pytest.raises(OSError, match="hf_") as lost, hints():
+    with pytest.raises(OSError, match="hf_") as lost, explained_errors():
         raise HTTPError("no answer to a request with the header Authorization: Bearer hf_owner")
     assert "hf_owner" not in "".join(traceback.format_exception(lost.value))
 

@@ -18,7 +18,7 @@ import numpy as np
 from datasets import Dataset
 from transformers.utils import cached_file
 
-from ...cache import whole
+from ...cache import atomic_path
 from ...decomposition.ridge import fit_ridge
 from ...metrics.baselines import log_length
 from ...metrics.intervals import UNKNOWN, Interval
@@ -66,7 +66,7 @@ class JudgeReport:
         record = {
             name: as_json([*value] if isinstance(value, Interval) else value) for name, value in asdict(self).items()
         }
-        with whole(Path(folder) / JUDGE_FILE) as partial:
+        with atomic_path(Path(folder) / JUDGE_FILE) as partial:
             partial.write_text(json.dumps(record, allow_nan=False), encoding="utf-8")
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ...cache import whole
+from ...cache import atomic_path
 from ...metrics import metrics
 from ...metrics.intervals import UNKNOWN, Interval, mean_of_known
 from ...metrics.plots import plot_comparison
@@ -283,7 +283,7 @@ def write_files(stem: Path, text: str, rows: Figures, runs: Runs, seeing: Collec
     """
     within = {name: row[HEADLINE] for name, row in rows.items() if "not_run" not in row}
     write_text(stem.with_suffix(".json"), json.dumps(records(rows, runs), indent=1, allow_nan=False) + "\n")
-    with whole(stem.with_suffix(".png")) as partial:
+    with atomic_path(stem.with_suffix(".png")) as partial:
         plot_comparison(
             within,
             partial,

@@ -18,7 +18,7 @@ from datasets import Dataset
 from transformers.utils import logging
 
 from ... import __version__
-from ...cache import whole
+from ...cache import atomic_path
 from ...sessions import SessionError, assistant_turns
 from .folds import Design, Encoded, FoldFeatures
 from .rows import NotRun, Row
@@ -44,7 +44,7 @@ class Run:
     about: dict[str, Any]
 
     def save(self, file: Path) -> None:
-        with whole(file) as partial, partial.open("wb") as stream:
+        with atomic_path(file) as partial, partial.open("wb") as stream:
             np.savez(
                 stream,
                 turn_rewards=np.concatenate([np.zeros(0), *self.turn_rewards]),

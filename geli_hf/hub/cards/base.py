@@ -74,7 +74,7 @@ class Measured:
 
         Args:
             task: the card's pipeline tag.
-            measured_on: see `fill`.
+            measured_on: see `render_card`.
         """
         args, name = None, self.name
         if not isinstance(self.value, (int, float)):
@@ -94,7 +94,7 @@ class Measured:
         )
 
 
-def fill(
+def render_card(
     template: str,
     repo_id: str,
     *,
@@ -129,7 +129,7 @@ def fill(
     return card
 
 
-def made(
+def describe_origin(
     command: Iterable[str] = (), *, settings: Mapping | None = None, seconds: float | None = None
 ) -> dict[str, Any]:
     """Describe a run for its card: command, settings, versions, date and duration.
@@ -156,12 +156,12 @@ def hyperparameters(args: Any, more: Iterable[str] = ()) -> dict[str, Any]:
     return {name: getattr(args, name) for name in (*HYPERPARAMETERS, *more) if hasattr(args, name)}
 
 
-def source_of(corpus: str) -> str:
+def corpus_licence(corpus: str) -> str:
     """Origin and licence of a corpus, by its name or path."""
     return SOURCES.get(corpus, "Its licence is not told.")
 
 
-def name_of(folder: str | Path) -> str:
+def card_title(folder: str | Path) -> str:
     """Title of a folder in its card: a relative path as it is, of an absolute one the last name."""
     folder = Path(folder)
     return folder.name if folder.is_absolute() else folder.as_posix()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datasets import Dataset
 from huggingface_hub import DatasetCard
 
-from .base import fill
+from .base import render_card
 
 MEANING = {
     "session_id": "unique in the dataset",
@@ -35,7 +35,7 @@ def dataset_card(splits: Mapping[str, Dataset], repo_id: str, *, source: str, ra
         metadata: `license`, `language`.
     """
     columns = next(iter(splits.values())).column_names
-    return fill(
+    return render_card(
         "dataset",
         repo_id,
         metadata=metadata,

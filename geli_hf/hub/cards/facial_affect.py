@@ -5,7 +5,7 @@ from __future__ import annotations
 from huggingface_hub import ModelCard
 
 from ...models.facial_affect.configuration_affect import FacialAffectConfig
-from .base import NOT_TOLD, fill
+from .base import NOT_TOLD, render_card
 
 
 def facial_affect_card(
@@ -17,8 +17,8 @@ def facial_affect_card(
         repo_id: title, and the name that its code loads.
         config: of the classifier.
         training_data: description of the pictures.
-        facts: variables of the template, where they are known, and arguments of `fill`.
+        facts: variables of the template, where they are known, and arguments of `render_card`.
     """
     net = f"the backbone `{config.backbone}` on grey faces of {config.image_size} x {config.image_size} pixels"
     unknown = dict.fromkeys(("scale", "shift", "learnt", "figures_table"))
-    return fill("facial_affect", repo_id, **unknown | {"net": net, "training_data": training_data} | facts)
+    return render_card("facial_affect", repo_id, **unknown | {"net": net, "training_data": training_data} | facts)

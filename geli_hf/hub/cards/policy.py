@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from ...evaluation.comparison import OWN_REWARD, policy_table
-from .base import NOT_TOLD, Measured, fill, hub_name, name_of
+from .base import NOT_TOLD, Measured, card_title, hub_name, render_card
 
 
 def policy_card(
@@ -43,7 +43,7 @@ def policy_card(
         comparison: figures of a `PolicyComparison`.
         table: figures in Markdown. Default: those of `comparison`.
         held_out: description of the evaluation data.
-        measured_on: see `fill`.
+        measured_on: see `render_card`.
         limits: more limits, in words.
         metadata: `license`, `language`, `datasets`.
     """
@@ -56,7 +56,7 @@ def policy_card(
         figures = [figure for figure in figures if not math.isnan(figure.estimate)]
         if judge == OWN_REWARD and reward_model:
             judge = f"`{reward_model}`, the reward model that the policy was trained with"
-    card = fill(
+    card = render_card(
         "policy",
         repo_id,
         figures=figures,
@@ -71,7 +71,7 @@ def policy_card(
         held_out=held_out,
         figures_table=policy_table(comparison) if comparison and table is None else table,
         adapter=adapter,
-        base=f"`{name_of(base_model)}`" if base_model else "that it was trained on",
+        base=f"`{card_title(base_model)}`" if base_model else "that it was trained on",
         limits=limits,
     )
     card.data.tags += ["trl", method] if method else []

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 
 from ...metrics.table import COLUMNS
 from ...models.geli_reward.configuration_geli import GeliRewardConfig
-from .base import NOT_TOLD, Measured, fill, hub_name
+from .base import NOT_TOLD, Measured, hub_name, render_card
 
 # Figures of `model-index`, with their metric types on the Hub.
 FIGURES = {
@@ -52,7 +52,7 @@ def reward_model_card(
         row: figures by name, see `metrics.table.evaluate_rewards`.
         table: figures in Markdown. Default: those of `row`.
         held_out: description of the evaluation data.
-        measured_on: see `fill`.
+        measured_on: see `render_card`.
         signals: names of the signals that an attribution reads.
         made: see `made`.
         recipe: how it was made, in words.
@@ -62,7 +62,7 @@ def reward_model_card(
     figures = [figure for figure in figures if not math.isnan(figure.estimate)]
     if figures and table is None:
         table = "\n".join(["| | |", "| --- | ---: |", *(f"| {each.name} | {each.estimate:.3f} |" for each in figures)])
-    card = fill(
+    card = render_card(
         "reward_model" if signals is None else "attribution",
         repo_id,
         figures=figures,

@@ -15,7 +15,7 @@ import yaml
 from huggingface_hub.repocard import RepoCard
 from transformers.utils import logging
 
-from ...cache import whole
+from ...cache import atomic_path
 from .base import CARD
 
 logger = logging.get_logger(__name__)
@@ -39,19 +39,19 @@ def save_card(card: RepoCard, folder: str | Path, *, earlier: str | None = None)
         The text of the folder's card.
     """
     path = Path(folder) / CARD
-    text, own = str(card), own_card(folder) or earlier
+    text, own = str(card), read_own_card(folder) or earlier
     if own is not None:
         try:
             text = updated(own, card)
         except ValueError as error:
             logger.warning(f"{path}: the card is left as it is: {error}")
             return own
-    with whole(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return text
 
 
-def own_card(folder: str | Path) -> str | None:
+def read_own_card(folder: str | Path) -> str | None:
     """Text of a folder's card; None if there is none, or only the form of a library."""
     path = Path(folder) / CARD
     if not path.is_file():
