@@ -1,23 +1,25 @@
-"""Exports that a package imports at their first use, so that it stays light to import."""
+"""Names of a package that are imported at their first use, so that the package stays light to import."""
 
-from collections.abc import Callable, Mapping, Sequence
+import ast
+from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
-def lazy_exports(
-    package: str, exports: Mapping[str, Sequence[str]]
-) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
-    """Make `__all__`, `__getattr__` and `__dir__` of a package.
+def lazy_exports(package: str, file: str) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """Make `__all__`, `__getattr__` and `__dir__` of a package out of its stub, which type checkers read too.
 
     Args:
         package: its `__name__`.
-        exports: names to export, by module.
+        file: its `__file__`; the stub, `__init__.pyi`, lies beside it and imports the names that the package exports.
 
     Raises:
-        AttributeError: by `__getattr__`, for another name.
+        AttributeError: the package exports no such name.
     """
-    home = {name: module for module, names in exports.items() for name in names}
+    stub = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    home = {alias.name: node.module for node in imports for alias in node.names}
 
     def get(name: str) -> Any:
         if name not in home:

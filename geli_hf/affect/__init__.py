@@ -5,17 +5,4 @@ Names are imported when they are first used: readers of corpora need no packages
 
 from .._lazy import lazy_exports
 
-_EXPORTS = {
-    "backends": ["face_classifier", "face_detector"],
-    "classify": ["ImageAffect"],
-    "deepface": ["DeepFaceAffect", "DeepFaceDetector"],
-    "detect": ["CascadeDetector", "YuNetDetector"],
-    "emotions": ["EMOTIONS"],
-    "session": ["session_of_recording"],
-    "sentiment": ["NextTurnSentiment"],
-    "transcripts": ["Transcript", "Utterance", "read_transcript"],
-    "turns": ["affect_of_turns"],
-    "video": ["VideoAffect", "write_candor_features"],
-}
-
-__all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
+__all__, __getattr__, __dir__ = lazy_exports(__name__, __file__)

@@ -7,15 +7,4 @@ EMNLP Findings 2025, arXiv 2505.15922. The estimates become one more signal in `
 
 from .._lazy import lazy_exports
 
-_EXPORTS = {
-    "answers": ["parse_contributions", "renormalise"],
-    "asking": ["LlmReport"],
-    "backend": ["Answer", "Backend", "BackendError", "CallError"],
-    "decomposer": ["LlmDecomposer", "merge_windows", "split_windows"],
-    "endpoint": ["Endpoint"],
-    "local": ["LocalModel"],
-    "opening": ["open_backend"],
-    "prompting": ["Prompt"],
-}
-
-__all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
+__all__, __getattr__, __dir__ = lazy_exports(__name__, __file__)

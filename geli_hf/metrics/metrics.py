@@ -157,7 +157,7 @@ def local_difference(
 
 
 def bootstrap(
-    values_per_session: Sequence[float],
+    values_per_session: Sequence[float] | np.ndarray,
     conversation_ids: Sequence[str],
     *,
     resamples: int = RESAMPLES,

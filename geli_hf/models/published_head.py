@@ -6,6 +6,7 @@ import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig
@@ -14,7 +15,7 @@ from ..cache import offline_hint
 from .geli_reward.modeling_geli import GeliRewardModel
 
 PUBLISHED_BACKBONE = "facebook/bart-large"
-PUBLISHED_MODEL = {  # fields of `GeliRewardConfig` in the published recipe
+PUBLISHED_MODEL: dict[str, Any] = {  # fields of `GeliRewardConfig` in the published recipe
     "head": "mlp",
     "head_hidden_size": 128,
     "head_dropout": 0.2,

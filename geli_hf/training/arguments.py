@@ -1,6 +1,7 @@
 """Arguments of the reward model's trainer, and the published recipe."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import TrainingArguments
 
@@ -78,7 +79,7 @@ class GeliRewardArguments(TrainingArguments):
 
 # The published recipe (EMNLP 2024, arXiv 2403.11330, and its scripts): fields of `GeliRewardConfig` and of
 # `GeliRewardArguments`. Its score is multiplied by ten and not centred, its signal is 0 or 1.
-PAPER = {
+PAPER: dict[str, dict[str, Any]] = {
     "model": PUBLISHED_MODEL,
     "training": {
         "ge": "rrd",

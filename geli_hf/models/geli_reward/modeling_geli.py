@@ -193,7 +193,9 @@ class GeliRewardModel(PreTrainedModel):
     # ---------------------------------------------------------------- making, saving
 
     @classmethod
-    def from_backbone(cls, name_or_path: str | None = None, *, dtype: torch.dtype | str | None = None, **config):
+    def from_backbone(
+        cls, name_or_path: str | None = None, *, dtype: torch.dtype | str | None = None, **config
+    ) -> "GeliRewardModel":
         """Make a reward model of a pretrained backbone, with a new head and its own tokenizer (`model.tokenizer`).
 
         Args:

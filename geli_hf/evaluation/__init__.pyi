@@ -1,0 +1,16 @@
+from .comparison import JudgedReply as JudgedReply
+from .comparison import PolicyComparison as PolicyComparison
+from .comparison import compare_policies as compare_policies
+from .comparison import judge_by_reward as judge_by_reward
+from .comparison import policy_table as policy_table
+from .divergence import reply_divergence as reply_divergence
+from .policies import EvaluatedPolicy as EvaluatedPolicy
+from .policies import PolicyEvaluation as PolicyEvaluation
+from .policies import Sampling as Sampling
+from .policies import evaluate_policies as evaluate_policies
+from .policy_report import policy_markdown as policy_markdown
+from .policy_report import write_policy_evaluation as write_policy_evaluation
+from .report import write_report as write_report
+from .rewards import evaluate_models as evaluate_models
+from .rewards import run_models as run_models
+from .rewards import write_evaluation as write_evaluation

@@ -1,0 +1,9 @@
+from .arguments import PAPER as PAPER
+from .arguments import GeliRewardArguments as GeliRewardArguments
+from .data import shuffle_feedback as shuffle_feedback
+from .hindsight import Hindsight as Hindsight
+from .hindsight import HindsightReport as HindsightReport
+from .hindsight import cached_reaction_features as cached_reaction_features
+from .hindsight import fit_hindsight as fit_hindsight
+from .hindsight import set_linear_head as set_linear_head
+from .trainer import GeliRewardTrainer as GeliRewardTrainer
