@@ -113,12 +113,12 @@ def test_a_video_is_read_once(annotate, monkeypatch):
     _, first, _ = annotate("one.mp4")
 
     class Blind:
-        fingerprint = watching.affect_of(Watching()).fingerprint
+        fingerprint = watching.load_video_affect(Watching()).fingerprint
 
         def __call__(self, *_, **__):
             raise AssertionError("watched again")
 
-    monkeypatch.setattr(watching, "affect_of", lambda how: Blind())
+    monkeypatch.setattr(watching, "load_video_affect", lambda how: Blind())
     _, again, problem = annotate("one.mp4")
     assert (again, problem) == (first, "")
     _, _, problem = annotate("two.mp4")

@@ -11,6 +11,11 @@ from geli_hf.models import features
 from geli_hf.models.features import cached_turn_features, score_cached
 
 
+@pytest.fixture(scope="session")
+def train_sessions():
+    return toy_sessions(24, seed=0)
+
+
 @pytest.fixture
 def encoded(monkeypatch) -> list[int]:
     """Grows by one whenever a backbone encodes a batch."""

@@ -62,13 +62,13 @@ class FacialAffectConfig(PreTrainedConfig):
         return super().from_dict(config_dict, **kwargs)
 
     def __post_init__(self, **kwargs):
-        self.geli_hf_version = TOOLKIT_VERSION
         if self.id2label is None and kwargs.get("num_labels") is None:
             self.id2label = dict(enumerate(LABELS))
         if self.id2label is not None:
             self.label2id = {label: int(index) for index, label in self.id2label.items()}
         self.problem_type = "single_label_classification"
         super().__post_init__(**kwargs)
+        self.geli_hf_version = TOOLKIT_VERSION
         if not self.temperature > 0:
             raise ValueError(f"temperature: expected a positive number, found {self.temperature}")
         if self.log_prior_shift is not None and len(self.log_prior_shift) != self.num_labels:

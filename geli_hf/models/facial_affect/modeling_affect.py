@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, initialization
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from .configuration_affect import FacialAffectConfig
+from .image_processing_affect import FacialAffectImageProcessor
 
 
 class _Block(nn.Module):
@@ -117,7 +118,8 @@ class FacialAffectModel(PreTrainedModel):
         saved to the same folder by its own `save_pretrained`."""
         self.config.auto_map = {
             "AutoConfig": "configuration_affect.FacialAffectConfig",
-            "AutoImageProcessor": "image_processing_affect.FacialAffectImageProcessor",
+            # By its class, since transformers copies the files that this one imports.
+            "AutoImageProcessor": f"image_processing_affect.{FacialAffectImageProcessor.__name__}",
             "AutoModelForImageClassification": "modeling_affect.FacialAffectModel",
         }
         return super().save_pretrained(save_directory, **kwargs)

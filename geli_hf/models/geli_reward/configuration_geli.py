@@ -96,12 +96,12 @@ class GeliRewardConfig(PreTrainedConfig):
         return super().from_dict(config_dict, **kwargs)
 
     def __post_init__(self, **kwargs):
-        self.geli_hf_version = TOOLKIT_VERSION
         # One logit, and no sigmoid over it in the text-classification pipeline.
         self.problem_type = "regression"
         if self.id2label is None:
             self.id2label, self.label2id = {0: "reward"}, {"reward": 0}
         super().__post_init__(**kwargs)
+        self.geli_hf_version = TOOLKIT_VERSION
         if not self.score_std > 0:
             raise ValueError(f"score_std: expected a positive deviation, found {self.score_std}")
         if self.context_messages is not None and self.context_messages < 0:
