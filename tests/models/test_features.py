@@ -17,6 +17,11 @@ def train_sessions():
 
 
 @pytest.fixture
+def features_dir(tmp_path):
+    return tmp_path / "features"
+
+
+@pytest.fixture
 def encoded(monkeypatch) -> list[int]:
     """Grows by one whenever a backbone encodes a batch."""
     calls, encode = [], GeliRewardModel.encode_turns
