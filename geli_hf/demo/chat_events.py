@@ -227,4 +227,4 @@ class ChatEvents:
         picture = read_frame(frame)
         if self.faces is None or picture is None:
             return gr.skip()
-        return smile_meter(watch.see(self.faces, picture, time.time())[1])
+        return smile_meter(watch.see(self.faces, picture, time.time()))

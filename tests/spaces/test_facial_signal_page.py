@@ -164,7 +164,7 @@ def test_an_unreadable_video_is_reported_by_its_problem(page, served, tmp_path, 
     look(page)
     page.wait_for_selector("#rec-note .g-note")
     problem = page.locator("#rec-note").inner_text()
-    assert {"no video": "no video", "nothing": "empty", "too long": "longer than"}[kind] in problem
+    assert {"no video": "no video", "nothing": "no video", "too long": "longer than"}[kind] in problem
     assert str(served[1]) not in problem
     assert uploads(served) == []
 
