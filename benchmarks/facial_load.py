@@ -13,12 +13,16 @@ import asyncio
 import json
 import re
 import statistics
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import httpx
 from chat_load import Page, camera, frame_of, memory, options, percentile
 
-from geli_hf.demo.drawn_face import draw_clip, draw_face
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "spaces"))
+from camera_clip import not_smiling, smiling, write_clip
 
 
 async def answer(page: Page, function: str, given: dict, counts: dict) -> str:
@@ -42,7 +46,7 @@ async def talker(page: Page, smile: float, until: float, counts: dict) -> None:
 
     look(await answer(page, "speak", {}, counts))
     look(await answer(page, "say", {0: secret, 1: "You"}, counts))
-    await camera(page, until, frame_of(draw_face(smile)), counts, look)
+    await camera(page, until, frame_of(smiling() if smile else not_smiling()), counts, look)
 
 
 async def uploader(page: Page, smile: float, clip: bytes, until: float, counts: dict) -> None:
@@ -61,7 +65,10 @@ async def uploader(page: Page, smile: float, clip: bytes, until: float, counts: 
 
 async def load(asked: argparse.Namespace) -> None:
     counts = {"errors": 0, "crossed": 0, "smiles": 0, "seconds": [], "videos": []}
-    clips = [draw_clip([smile] * 300) for smile in (0.0, 1.0)]  # of half a minute
+    clips = []
+    with tempfile.TemporaryDirectory() as folder:
+        for picture in (not_smiling(), smiling()):
+            clips.append(write_clip(Path(folder, "clip.mp4"), [picture], seconds=30).read_bytes())
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=asked.address, timeout=120, limits=limits) as client:
         config = (await client.get("/config")).json()

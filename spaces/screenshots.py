@@ -3,10 +3,9 @@
     python spaces/screenshots.py
 
 Starts both apps with the models that ship, uses them, and writes spaces/images/chat.png and facial_signal.png. The
-face before the camera is drawn. Needs the extras `demo`, `faces` and `dev`, and chromium.
+face before the camera is that of the tests. Needs the extras `demo`, `faces` and `dev`, and chromium.
 """
 
-import base64
 import io
 import os
 import shutil
@@ -21,11 +20,11 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import av
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from geli_hf.demo.drawn_face import draw_face
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "spaces"))
+from camera_clip import write_clip
 
 HERE = Path(__file__).parent
 SCREEN = {"width": 1280, "height": 860}
@@ -60,19 +59,6 @@ def wait_for(address: str, app: subprocess.Popen) -> str:
     sys.exit(f"screenshots: the app does not answer at {address}")
 
 
-def write_camera(path: Path, rate: int = 30) -> None:
-    """Write the clip that the camera repeats: the drawn face listens, then smiles."""
-    with av.open(str(path), "w", format="mjpeg") as file:  # which chromium plays at this rate
-        stream = file.add_stream("mjpeg", rate=rate)
-        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuvj420p"
-        for smile in (0.0, 1.0):
-            frame = av.VideoFrame.from_ndarray(draw_face(smile), format="rgb24").reformat(format="yuvj420p")
-            for _ in range(FACE_SECONDS * rate):
-                frame.pts = None
-                file.mux(stream.encode(frame))
-        file.mux(stream.encode())
-
-
 def chat(page: Page) -> None:
     """Let both policies answer, then the base policy, then both; at temperature 0 the replies are always the same."""
     page.get_by_role("button", name="Settings").click()
@@ -88,7 +74,7 @@ def chat(page: Page) -> None:
 
     say("Side by side", "Hello, my coach dropped me from the team, and I feel awful.", 2)
     page.get_by_role("button", name="Go on with the reply of the aligned policy").click()
-    page.wait_for_selector(".g-other")
+    page.wait_for_selector(".g-choice", state="detached")
     say("Base", "I worked so hard for it.", 2)
     say("Side by side", "And now my knee hurts so much.", 4)
     page.get_by_label("6", exact=True).check()
@@ -119,12 +105,7 @@ def take(browser: Browser, name: str, use) -> None:
         page.mouse.move(0, 0)
         page.evaluate("document.activeElement.blur()")
         page.wait_for_timeout(1000)  # until colours have faded in
-        area = {"x": 0, "y": 0, "width": SCREEN["width"], "scale": 1}
-        area["height"] = page.evaluate("document.documentElement.scrollHeight")
-        # Playwright's own screenshot would resize the window, and the box around the face would lag behind.
-        options = {"captureBeyondViewport": True, "clip": area}
-        shot = page.context.new_cdp_session(page).send("Page.captureScreenshot", options)
-        image = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
+        image = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
         image.quantize(256, dither=Image.Dither.NONE).save(HERE / "images" / f"{name}.png", optimize=True)
         page.close()
 
@@ -133,7 +114,7 @@ def main() -> None:
     chromium = shutil.which("chromium") or sys.exit("screenshots: needs chromium: apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         camera = Path(folder, "camera.mjpeg")
-        write_camera(camera)
+        write_clip(camera, seconds=FACE_SECONDS, rate=30)
         flags = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
         flags.append(f"--use-file-for-fake-video-capture={camera}")
         browser = driver.chromium.launch(executable_path=chromium, args=flags)

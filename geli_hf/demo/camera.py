@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -16,13 +16,11 @@ from PIL import Image
 
 from ..affect import VideoAffect, face_classifier, face_detector
 from ..affect.emotions import EMOTIONS, HAPPINESS
-from ..affect.faces import Box, FaceClassifier
 from ..affect.frames import VideoFrames
 from ..affect.turns import affect_of_turns
 from ..affect.video import LiveAffect
 from .conversation import Turn
 
-SHIPPED, DEEPFACE = "geli", "deepface"
 # A turn counts with the face of so many seconds after it appeared: in these it is heard or read.
 REACTION_SECONDS = 20.0
 STORED_SECONDS = 3_600.0
@@ -30,85 +28,60 @@ MAX_PIXELS = 1920 * 1080  # of a frame
 VIDEO_FPS = 5.0
 
 
-class VideoTooLong(ValueError):
-    """A video is longer than the demo takes."""
-
-
 class FaceReader:
-    """The detector and the classifiers that all visitors share; a classifier is loaded when it is first asked for."""
+    """The detector and the classifier that all visitors share.
+
+    Raises:
+        ImportError: the packages of the extra `faces` are missing.
+    """
 
     def __init__(self):
         self._detecting = Lock()  # OpenCV's detectors look at one picture at a time
-        self._loading = Lock()
-        self._classifiers: dict[str, FaceClassifier] = {}
-        self._detector = face_detector()
+        self._classifier = face_classifier()
+        self._affect = VideoAffect(self._classifier, face_detector(), fps=2.0)
 
-    def classifier(self, name: str = SHIPPED) -> FaceClassifier:
-        """Return the classifier of that name, as `geli_hf.affect.face_classifier` loads it.
-
-        Raises:
-            ImportError, OSError, RuntimeError, ValueError: it can't be loaded.
-        """
-        with self._loading:
-            if name not in self._classifiers:
-                self._classifiers[name] = face_classifier(name)
-            return self._classifiers[name]
-
-    def track(self, name: str = SHIPPED) -> LiveAffect:
+    def track(self) -> LiveAffect:
         """Start a track of one viewer's face, for `read`."""
-        return VideoAffect(self.classifier(name), self._detector, fps=2.0).live()
+        return self._affect.live()
 
-    def read(self, track: LiveAffect, picture: np.ndarray) -> tuple[Box, np.ndarray] | None:
+    def read(self, track: LiveAffect, picture: np.ndarray) -> np.ndarray | None:
         """Read one frame of a viewer.
 
         Args:
+            track: of this viewer.
             picture: (height, width) grey or (height, width, 3) RGB, uint8.
 
         Returns:
-            The face's box in pixels and (8,) probabilities in the order of `EMOTIONS`; None without a face.
+            (8,) probabilities in the order of `EMOTIONS`; None without a face.
         """
         with self._detecting:
-            return track(picture)
+            seen = track(picture)
+        return None if seen is None else seen[1]
 
-    def read_video(
-        self,
-        source: str | Path | io.BytesIO,
-        *,
-        name: str = SHIPPED,
-        minutes: float = math.inf,
-        progress: Callable[[float], None] = lambda share: None,
-    ) -> pd.DataFrame:
+    def read_video(self, source: str | Path | io.BytesIO, *, minutes: float = math.inf) -> pd.DataFrame:
         """Read the face in a video, five frames a second.
 
         Args:
             source: the video.
-            name: of the classifier.
             minutes: longest video.
-            progress: called with the share of the video that is done; NaN if its length is unknown.
 
         Returns:
             A table as of `VideoAffect`.
 
         Raises:
-            VideoTooLong: the video is longer than `minutes`.
-            FileNotFoundError, ValueError: see `VideoFrames`.
+            ValueError: the video is longer than `minutes`.
+            FileNotFoundError: see `VideoFrames`.
         """
         frames = VideoFrames(source, VIDEO_FPS)
-        too_long = VideoTooLong(
-            f"The video is longer than {minutes:g} minutes, which is what this demo takes. Cut it."
-        )
-        if frames.duration > 60 * minutes:
-            raise too_long
 
         def pictures() -> Iterator[tuple[float, np.ndarray]]:
             for frame in frames:
-                if frame.time > 60 * minutes:
-                    raise too_long
-                progress(min(1.0, frame.time / frames.duration) if frames.duration else math.nan)
+                if max(frame.time, frames.duration) > 60 * minutes:
+                    raise ValueError(f"The video is longer than {minutes:g} minutes, which is what this demo takes.")
                 yield frame.time, frame.image
 
         # A detector of its own, so that cameras go on meanwhile.
-        table = VideoAffect(self.classifier(name), face_detector(), fps=VIDEO_FPS)(pictures())
+        table = VideoAffect(self._classifier, face_detector(), fps=VIDEO_FPS)(pictures())
         if frames.incomplete:
             table.attrs["incomplete"] = frames.incomplete
         return table
@@ -118,7 +91,6 @@ class FaceReader:
 class Watch:
     """Facial expressions seen in one tab: times and probabilities, and no picture."""
 
-    classifier: str = SHIPPED
     seconds: list[float] = field(default_factory=list)
     emotions: list[np.ndarray] = field(default_factory=list)  # (8,) each
     track: LiveAffect | None = field(default=None, repr=False)
@@ -127,7 +99,7 @@ class Watch:
     def smiles(self) -> list[float]:
         return [float(each[HAPPINESS]) for each in self.emotions]
 
-    def see(self, faces: FaceReader, picture: np.ndarray, now: float) -> tuple[Box | None, float]:
+    def see(self, faces: FaceReader, picture: np.ndarray, now: float) -> float:
         """Read a frame and store its probabilities, which are forgotten after an hour.
 
         Args:
@@ -136,16 +108,18 @@ class Watch:
             now: time in seconds.
 
         Returns:
-            The face's box in pixels and the probability of a smile; None and NaN without a face.
+            The probability of a smile; NaN without a face.
         """
         if self.track is None:
-            self.track = faces.track(self.classifier)
-        box, emotions = faces.read(self.track, picture) or (None, np.full(len(EMOTIONS), np.nan, np.float32))
+            self.track = faces.track()
+        emotions = faces.read(self.track, picture)
+        if emotions is None:
+            emotions = np.full(len(EMOTIONS), np.nan, np.float32)
         self.seconds.append(now)
         self.emotions.append(emotions)
         while now - self.seconds[0] > STORED_SECONDS:
             del self.seconds[0], self.emotions[0]
-        return box, float(emotions[HAPPINESS])
+        return float(emotions[HAPPINESS])
 
     def signals(self, turns: Sequence[Turn]) -> dict[str, list[float]]:
         """Compute `affect` and `affect_mean` of each turn of the assistant, as `affect_of_turns` does.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,14 +11,13 @@ from dataclasses import replace
 import gradio as gr
 
 from ..data.rows import to_json_line
-from ..metrics.plots import plot_session
-from ..sessions import Session, SessionError
+from ..sessions import Session
 from . import chat_html
 from .camera import FaceReader, Watch, read_frame
 from .collection import Collection
-from .conversation import ALIGNED, BASE, Conversation, Reply, read_conversation, restore_conversation, session_row
+from .conversation import ALIGNED, BASE, Conversation, Reply, session_row
 from .limits import Limits, Visit
-from .look import note, plain
+from .look import note, smile_meter
 from .policies import Models
 from .serving import for_browser, guarded, on_gpu
 
@@ -56,7 +54,6 @@ class ChatEvents:
 
     def __init__(self, models: Models, collection: Collection, faces: FaceReader | None, limits: Limits):
         self.models, self.collection, self.faces, self.limits = models, collection, faces, limits
-        self.reads_system = models.policies[ALIGNED].reads_system
         self._stream, self._score = on_gpu(models.stream), on_gpu(models.score)
 
     def view(self, conversation: Conversation, watch: Watch) -> tuple:
@@ -66,10 +63,6 @@ class ChatEvents:
 
     def _rescore(self, conversation: Conversation) -> Conversation:
         return conversation.rescore(self._score, self.models.rating)
-
-    def _options(self, system: str, temperature: float, length: float) -> dict:
-        system = system if self.reads_system else ""
-        return {"system": system, "temperature": temperature, "max_new_tokens": int(length)}
 
     def _must_wait(self, visit: Visit) -> bool:
         if visit.too_often(self.limits, time.time()):
@@ -97,9 +90,12 @@ class ChatEvents:
             stream.close()
 
     @_while_latest
-    def _answer(self, conversation: Conversation, visit: Visit, watch: Watch, mode: str, options: dict) -> Iterator:
+    def _answer(
+        self, conversation: Conversation, visit: Visit, watch: Watch, mode: str, temperature, length
+    ) -> Iterator:
         """Show the replies to the last message while they are written, then add one, or offer the choice."""
         sources, blind = MODES[mode], mode == BLIND
+        options = {"temperature": temperature, "max_new_tokens": int(length)}
         if blind:
             sources = tuple(random.sample(sources, len(sources)))
 
@@ -120,30 +116,10 @@ class ChatEvents:
             conversation = conversation.add_reply(replies[0], time.time())
         yield self.view(self._rescore(conversation), watch)
 
-    @_while_latest
-    def _regenerate(
-        self, conversation: Conversation, visit: Visit, watch: Watch, index: int, options: dict
-    ) -> Iterator:
-        """Replace the reply at `index` by another one of the policy that wrote it."""
-        if not index or self._must_wait(visit):
-            yield self.view(conversation, watch)
-            return
-        source = conversation.turns[index].source
-        source = source if source in self.models.policies else ALIGNED
-        text = ""
-        for replies in self._stream_all(visit, (source,), conversation.messages[:index], options):
-            text = replies[0].text
-            thread = chat_html.thread(conversation, self.models, replies, place=index)
-            yield conversation, thread, gr.skip(), gr.skip()
-        if text:
-            conversation = self._rescore(conversation.edit(index, text, source))
-        yield self.view(conversation, watch)
-
     @guarded
-    def send(self, text, conversation, visit, watch, mode, system, temperature, length):
+    def send(self, text, conversation, visit, watch, mode, temperature, length):
         """Add the visitor's message and the reply to it."""
-        minutes = (time.time() - conversation.started) / 60
-        problem = self.limits.problem(text, len(conversation.turns), minutes)
+        problem = self.limits.problem(text, len(conversation.turns))
         if conversation.closed:
             problem = CLOSED
         elif conversation.choice is not None and conversation.choice.blind:
@@ -154,55 +130,39 @@ class ChatEvents:
             yield gr.skip(), *self.view(conversation, watch)
             return
         conversation = conversation.add_message(text.strip(), time.time())
-        options = self._options(system, temperature, length)
         typed = ""  # and afterwards the text that is typed while the reply is written
-        for view in self._answer(conversation, visit, watch, mode, options):
+        for view in self._answer(conversation, visit, watch, mode, temperature, length):
             yield typed, *view
             typed = gr.skip()
 
     @guarded
-    def act(self, conversation, visit, watch, mode, system, temperature, length, event: gr.EventData):
+    def act(self, conversation, visit, watch, event: gr.EventData):
         """Do what a button in the conversation asks for. A browser may send anything."""
-        name, index, text = (_event(event).get(field) for field in ("act", "index", "text"))
+        asked = event._data if isinstance(event._data, dict) else {}
+        name, index, text = (asked.get(field) for field in ("act", "index", "text"))
         index = index if isinstance(index, int) else -2
-        turns = range(len(conversation.turns))
         visit.begin()
-        if name == "start" and index in range(len(chat_html.STARTERS)) and not conversation.turns:
-            starter, options = chat_html.STARTERS[index], (mode, system, temperature, length)
-            for _, *view in self.send(starter, conversation, visit, watch, *options):
-                yield view
-            return
         if conversation.closed:
             gr.Warning(CLOSED)
-        elif name == "edit" and index in turns and isinstance(text, str):
+        elif name == "edit" and index in range(len(conversation.turns)) and isinstance(text, str):
             problem = self.limits.problem(text, 0)
             if problem:
                 gr.Warning(problem)
-            elif text.strip() != conversation.turns[index].text:
+            else:
                 conversation = self._rescore(conversation.edit(index, text.strip()))
-        elif name == "again" and index in turns and conversation.turns[index].role == "assistant":
-            options = self._options(system, temperature, length)
-            yield from self._regenerate(conversation, visit, watch, index, options)
-            return
-        elif name in ("choose", "vote") and conversation.choice is not None:
+        elif name in ("choose", "vote"):
             conversation = self._rescore(conversation.decide(index, time.time()))
-        yield self.view(conversation, watch)
+        return self.view(conversation, watch)
 
     @guarded
-    def retry(self, conversation, visit, watch, mode, system, temperature, length):
+    def retry(self, conversation, visit, watch, mode, temperature, length):
         """Write another reply to the last message."""
-        options = self._options(system, temperature, length)
-        visit.begin()
-        last = len(conversation.turns) - 1
-        if last < 0 or conversation.closed:
+        if not conversation.turns or conversation.closed:
             gr.Info("There is no reply to try again.")
-            yield self.view(conversation, watch)
-        elif conversation.choice is None and conversation.turns[last].role == "assistant":
-            yield from self._regenerate(conversation, visit, watch, last, options)
-        elif self._must_wait(visit):
-            yield self.view(conversation, watch)
-        else:
-            yield from self._answer(conversation.change(choice=None), visit, watch, mode, options)
+        elif not self._must_wait(visit):
+            yield from self._answer(conversation.drop_reply(), visit, watch, mode, temperature, length)
+            return
+        yield self.view(conversation, watch)
 
     def stop(self, visit):
         """Keep what is written of the reply."""
@@ -214,10 +174,10 @@ class ChatEvents:
         return self.view(conversation if conversation.closed else conversation.undo(), watch)
 
     @guarded
-    def clear(self, conversation, visit):
+    def clear(self, visit):
         visit.begin()
         watch = Watch()
-        return watch, "", *self.view(replace(Conversation(), past=_undoable(conversation)), watch)
+        return watch, "", *self.view(Conversation(), watch)
 
     # Sessions
 
@@ -237,11 +197,12 @@ class ChatEvents:
             gr.Warning(problem)
             return gr.skip(), gr.skip(), *self.view(conversation, watch)
         visit.begin()
-        if consent:
-            self.collection.add(self._row(conversation, watch, int(rating)))
-        conversation = replace(conversation, closed=True, collected=bool(consent), past=())
-        thanks = chat_html.thanks(conversation, self.collection.repo, self.collection.minutes)
-        return thanks, conversation.key if consent else gr.skip(), *self.view(conversation, watch)
+        closed = replace(conversation, closed=True, past=())
+        if not consent:
+            return note("Thank you. Nothing was kept."), gr.skip(), *self.view(closed, watch)
+        self.collection.add(self._row(conversation, watch, int(rating)))
+        thanks = chat_html.thanks(conversation.key, self.collection.repo, self.collection.minutes)
+        return thanks, conversation.key, *self.view(closed, watch)
 
     @guarded
     def delete(self, key):
@@ -256,41 +217,9 @@ class ChatEvents:
         line = to_json_line(self._row(conversation, watch)) + "\n"
         return for_browser(f"conversation-{conversation.session_id}.jsonl", "application/jsonl", line.encode())
 
-    @guarded
-    def picture(self, conversation):
-        if not conversation.replies:
-            gr.Info("There is nothing to draw yet.")
-            return ""
-        row, file = session_row(conversation.session_id, conversation.turns), io.BytesIO()
-        quantiles = self.models.reward.config.reward_quantiles
-        plot_session(row, conversation.rewards, file, quantiles, max_messages=self.limits.messages)
-        return for_browser(f"conversation-{conversation.session_id}.png", "image/png", file.getvalue())
-
     def _row(self, conversation: Conversation, watch: Watch, rating: float = float("nan")) -> Session:
         feedback = watch.feedback(conversation.turns)
         return session_row(conversation.session_id, conversation.turns, score=rating, feedback=feedback)
-
-    @guarded
-    def load(self, conversation, visit, event: gr.EventData):
-        """Continue with a conversation from a file that the browser has read."""
-        text, watch, size = _event(event).get("text"), Watch(), self.limits.file_bytes
-        problem = f"Expected a conversation of up to {size // 1000} kB, as Export writes it."
-        if isinstance(text, str) and 0 < len(text.encode()) <= size:
-            try:
-                loaded = replace(read_conversation(text, self.limits), past=_undoable(conversation))
-                visit.begin()
-                return watch, *self.view(self._rescore(loaded), watch)
-            except SessionError as error:
-                problem = plain(str(error)[:200])
-        gr.Warning(problem)
-        return gr.skip(), *UNCHANGED
-
-    @guarded
-    def restore(self, stored, visit, watch):
-        """Return to the conversation that this tab had before a reload, unless another one has begun meanwhile."""
-        conversation = restore_conversation(stored, self.limits)
-        view = self.view(self._rescore(conversation), watch) if conversation else UNCHANGED
-        return UNCHANGED if visit.latest else view
 
     @guarded
     def see(self, frame, watch):
@@ -298,13 +227,4 @@ class ChatEvents:
         picture = read_frame(frame)
         if self.faces is None or picture is None:
             return gr.skip()
-        return chat_html.smile_meter(watch.see(self.faces, picture, time.time())[1])
-
-
-def _event(event: gr.EventData) -> dict:
-    return event._data if isinstance(event._data, dict) else {}
-
-
-def _undoable(conversation: Conversation) -> tuple[Conversation, ...]:
-    """Return the past of a new conversation: this one, unless it is closed."""
-    return () if conversation.closed else (replace(conversation, past=()),)
+        return smile_meter(watch.see(self.faces, picture, time.time()))

@@ -7,17 +7,13 @@ replies until one of them is chosen, so it stays one dialogue and can be a Sessi
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import secrets
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..data.rows import to_json_line
-from ..sessions import Message, Session, SessionError, assistant_turns, null_to_nan, validate_session
-from .limits import Limits
+from ..sessions import Message, Session, assistant_turns, validate_session
 
 BASE, ALIGNED, PERSON = "base", "aligned", "edited"  # sources of a reply
 UNDO_STEPS = 30
@@ -40,7 +36,6 @@ class Turn:
 
     Attributes:
         at: when it appeared, in seconds since the epoch; NaN if unknown.
-        alternatives: the replies that were not chosen.
         vote: in a blind comparison the preferred source, or "tie".
     """
 
@@ -48,7 +43,6 @@ class Turn:
     text: str
     source: str = ""
     at: float = math.nan
-    alternatives: tuple[Reply, ...] = ()
     vote: str = ""
 
 
@@ -78,8 +72,6 @@ class Conversation:
     before: tuple[float, ...] = ()
     score: float = math.nan
     closed: bool = False
-    collected: bool = False
-    started: float = field(default_factory=time.time)
     past: tuple[Conversation, ...] = field(default=(), repr=False)
 
     @property
@@ -145,16 +137,19 @@ class Conversation:
 
     def _choose(self, index: int, now: float, vote: str = "") -> Conversation:
         reply = self.choice.replies[index]
-        others = tuple(other for place, other in enumerate(self.choice.replies) if place != index)
-        turn = Turn("assistant", reply.text, reply.source, now, others, vote)
+        turn = Turn("assistant", reply.text, reply.source, now, vote)
         return self.change(turns=(*self.turns, turn), choice=None)
 
-    def edit(self, index: int, text: str, source: str = PERSON) -> Conversation:
+    def edit(self, index: int, text: str) -> Conversation:
         """Replace the text of a turn; the turns after it stay as they are."""
         old = self.turns[index]
-        source = source if old.role == "assistant" else ""
-        turn = replace(old, text=text, source=source, alternatives=(), vote="")
+        turn = replace(old, text=text, source=PERSON if old.role == "assistant" else "", vote="")
         return self.change(turns=(*self.turns[:index], turn, *self.turns[index + 1 :]), before=self.rewards)
+
+    def drop_reply(self) -> Conversation:
+        """Return to the last message of the user, without the reply or the choice of replies to it."""
+        turns = self.turns[:-1] if self.turns[-1].role == "assistant" else self.turns
+        return self.change(turns=turns, choice=None)
 
     def rescore(self, score: Score, rating: Callable[[Sequence[float]], float]) -> Conversation:
         """Compute the rewards of the turns and of the replies that wait to be chosen, and the predicted rating."""
@@ -196,82 +191,3 @@ def session_row(session_id: str, turns: Sequence[Turn], *, score: float = math.n
     row |= {"score": float(score)} | {name: values for name, values in columns.items() if values}
     validate_session(row, "this conversation", {})
     return row
-
-
-def read_row(text: str, limits: Limits) -> Session:
-    """Read the first line of JSON lines as a Session row.
-
-    Raises:
-        SessionError: it is not one, or larger than the limits.
-    """
-    line = next((line for line in text.split("\n") if line.strip()), "")
-    try:
-        row = null_to_nan(json.loads(line))
-    except (ValueError, RecursionError) as error:
-        raise SessionError("the file's first line is no JSON; expected a Session row, as Export writes it") from error
-    if not isinstance(row, Mapping):
-        raise SessionError("the file's first line is no JSON object; expected a Session row, as Export writes it")
-    validate_session(dict(row), "the file", {})
-    messages = row["messages"]
-    if len(messages) > limits.messages:
-        raise SessionError(
-            f"the conversation has {len(messages)} messages; up to {limits.messages} can be loaded here"
-        )
-    if any(len(message["content"]) > limits.characters for message in messages):
-        raise SessionError(f"a message is too long; up to {limits.characters} characters can be loaded here")
-    return row
-
-
-def read_conversation(text: str, limits: Limits, **fields: Any) -> Conversation:
-    """Read a conversation from the first line of JSON lines.
-
-    Args:
-        text: the lines.
-        limits: of a conversation.
-        fields: of the conversation, such as its key.
-
-    Raises:
-        SessionError: it is no Session row, or larger than the limits.
-    """
-    messages = read_row(text, limits)["messages"]
-    return Conversation(turns=tuple(Turn(each["role"], each["content"]) for each in messages), **fields)
-
-
-def snapshot(conversation: Conversation) -> str:
-    """Write a conversation as JSON that a browser's tab stores for a reload; "" without a reply."""
-    if not conversation.replies:
-        return ""
-    stored = {"key": conversation.key, "closed": conversation.closed, "collected": conversation.collected}
-    stored["row"] = to_json_line(session_row(conversation.session_id, conversation.turns))
-    return json.dumps(stored | {"sources": [turn.source for turn in conversation.turns]})
-
-
-def restore_conversation(text: object, limits: Limits) -> Conversation | None:
-    """Read a `snapshot`; None if it is not one, since a browser's storage may hold anything."""
-    try:
-        stored = load_snapshot(text, limits)
-        key, sources = stored["key"], stored["sources"]
-        if not isinstance(key, str) or not 16 <= len(key) <= 64:
-            return None
-        state = {name: stored.get(name) is True for name in ("closed", "collected")}
-        conversation = read_conversation(stored["row"], limits, key=key, **state)
-        sources = [source if source in (BASE, ALIGNED, PERSON) else "" for source in sources]
-        turns = [replace(turn, source=source) for turn, source in zip(conversation.turns, sources, strict=True)]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
-    return replace(conversation, turns=tuple(turns))
-
-
-def load_snapshot(text: object, limits: Limits) -> Any:
-    """Parse the JSON that a tab stored.
-
-    Raises:
-        TypeError: it is no text.
-        ValueError: it is no JSON, or longer than the limits.
-        RecursionError: it is nested too deeply.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"text: expected a str, found {type(text).__name__}")
-    if len(text) > limits.file_bytes:
-        raise ValueError(f"text: expected up to {limits.file_bytes} characters, found {len(text)}")
-    return json.loads(text)

@@ -1,42 +1,34 @@
 """Event handlers of the facial-signal page: a live session before the camera, and a recording.
 
-Live handlers end with `view`: the curve, the turns, the steps of the rating, and the snapshot that the tab stores.
+Live handlers end with `view`: the curve, the turns, and the steps of the rating.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import math
+import os
 import secrets
 import time
 from pathlib import Path
 
 import gradio as gr
-from transformers.utils import logging
 
-from ..affect import read_transcript
-from ..affect.plot import plot_affect
+from ..affect import read_transcript, session_of_recording
 from ..affect.session import listener_of
-from ..affect.transcripts import Transcript
 from ..data.rows import to_json_line
 from ..models.attribution import HindsightAttribution
 from ..models.geli_reward.modeling_geli import GeliRewardModel
-from ..sessions import SessionError
+from ..sessions import Session, assistant_turns
 from . import facial_html
-from .camera import DEEPFACE, REACTION_SECONDS, SHIPPED, FaceReader, VideoTooLong, Watch, read_frame
-from .facial import LiveSession, Recording, combine_recording, decompose, example, explain
+from .camera import REACTION_SECONDS, FaceReader, read_frame
+from .facial import LiveSession, decompose, explain
 from .limits import Limits
-from .look import note
+from .look import note, smile_meter
 from .serving import for_browser, guarded, on_gpu
 
-logger = logging.get_logger("geli_hf.demo")
-
-CLASSIFIERS = {"Shipped classifier": SHIPPED, "DeepFace": DEEPFACE}
 PARTNER, YOU = "Partner", "You"
-UNCHANGED = (gr.skip(),) * 4  # of a `view`
+UNCHANGED = (gr.skip(),) * 3  # of a `view`
 FRAMES_PER_VIEW = 4  # the turns change slowly, and the visitor may be reading them
-PROGRESS = gr.Progress()  # as a default it asks Gradio for a progress bar
 
 
 class FacialEvents:
@@ -62,9 +54,9 @@ class FacialEvents:
         return facial_html.live_curve(session, now), *self._turns(session)
 
     def _turns(self, session: LiveSession) -> tuple:
-        smiles = session.signals()["affect_mean"]
+        smiles = session.watch.signals(session.turns)["affect_mean"]
         steps = facial_html.rating_steps(session.hindsight or session.words, smiles)
-        return facial_html.live_turns(session, smiles), steps, session.snapshot()
+        return facial_html.turns(session.messages, session.words, smiles), steps
 
     def _rescore(self, session: LiveSession, now: float) -> tuple:
         session.words = self._decompose(session.messages)
@@ -81,8 +73,8 @@ class FacialEvents:
         now, picture, watch = time.time(), read_frame(frame), session.watch
         if picture is None or (watch.seconds and now - watch.seconds[-1] < 0.1):
             return gr.skip(), *UNCHANGED
-        box, smile = watch.see(self.faces, picture, now)
-        shown = facial_html.camera_now(box, smile, picture.shape[::-1]), facial_html.live_curve(session, now)
+        smile = watch.see(self.faces, picture, now)
+        shown = smile_meter(smile), facial_html.live_curve(session, now)
         if not session.turns or len(watch.seconds) % FRAMES_PER_VIEW:
             return *shown, *UNCHANGED[1:]
         if now - session.turns[-1].at < REACTION_SECONDS:
@@ -105,169 +97,75 @@ class FacialEvents:
         if not problem and sum(len(turn.text) for turn in session.turns) > 40 * self.limits.characters:
             problem = "Enough was said for one session. Begin anew to go on."
         if problem:
-            return gr.skip(), note(problem, problem=True), *UNCHANGED
+            return gr.skip(), note(problem), *UNCHANGED
         session.add("assistant" if who == PARTNER else "user", text, now)
         return "", "", *self._rescore(session, now)
 
     @guarded
-    def begin(self, session: LiveSession):
+    def begin(self):
         """Begin a new session."""
-        fresh = LiveSession(watch=Watch(session.watch.classifier))
-        return fresh, "", facial_html.camera_now(), *self.view(fresh, time.time())
-
-    @guarded
-    def restore(self, stored, session: LiveSession):
-        """Return to the turns that this tab had before a reload."""
-        earlier = LiveSession.restore(stored, self.limits)
-        if earlier is None:
-            return session, gr.skip(), *UNCHANGED
-        text = "Your turns are there again, with what your face showed at each. The curve begins anew."
-        return earlier, note(text), *self._rescore(earlier, time.time())
+        session = LiveSession()
+        return session, "", smile_meter(math.nan), *self.view(session, time.time())
 
     @guarded
     def keep(self, session: LiveSession):
-        """Download the session as a row."""
+        """Download the live session as a row."""
         if not session.words.rewards:
-            gr.Info("There is nothing to keep yet: let the partner say something.")
+            gr.Info("There is nothing to download yet: let the partner say something.")
             return ""
-        row = session.row(f"live-{secrets.token_hex(4)}", time.time())
-        return for_browser(f"{row['session_id']}.jsonl", "application/jsonl", (to_json_line(row) + "\n").encode())
-
-    @guarded
-    def choose(self, label, session: LiveSession):
-        """Switch the classifier."""
-        name, problem = CLASSIFIERS.get(label, SHIPPED), ""
-        try:
-            self.faces.classifier(name)
-        except (ImportError, OSError, RuntimeError, ValueError) as error:
-            logger.warning(f"DeepFace can't be used: {error}")  # a visitor is told no path
-            problem = "DeepFace can’t be used on this server; until then the shipped classifier reads the face."
-            name, label = SHIPPED, "Shipped classifier"
-        session.watch.classifier, session.watch.track = name, None
-        return label, note(problem, problem=True)
+        return _download(session.row(f"live-{secrets.token_hex(4)}", time.time()))
 
     # Recorded
 
-    def _read_video(self, source, name, label, transcript, listener, progress) -> Recording:
-        progress(0, desc="Looking at the video")
-
-        def report(share: float) -> None:
-            progress(None if math.isnan(share) else share, desc="Looking at the video")
-
-        classifier, minutes = CLASSIFIERS.get(label, SHIPPED), self.limits.video_minutes
-        table = self.faces.read_video(source, name=classifier, minutes=minutes, progress=report)
-        progress(1.0, desc="Rewarding the turns")
-        return combine_recording(name, table, transcript, listener, self.model, self.attribution)
-
     @guarded
-    def analyse(self, video, transcript, listener, label, progress=PROGRESS):
-        """Read the face in an uploaded video, which is deleted then."""
-        if video is None:
-            return None, *_problem("Choose a video first, or take the example.")
-        path, megabytes = Path(video), self.limits.video_megabytes
+    def analyse(self, video, transcript, listener):
+        """Read the face in an uploaded video, beside its transcript if there is one. Both files are deleted then."""
+        listener = (listener or "").strip() or None
+        files = [Path(file) for file in (video, transcript) if file is not None]
         try:
-            if path.stat().st_size > megabytes * 1_000_000:
-                return None, *_problem(f"The video is larger than {megabytes} MB, which is what this demo takes.")
+            if video is None:
+                return None, None, *_problem("Choose a video first.")
+            words = None
             if transcript is not None:
-                listener_of(transcript, listener or None)  # before minutes of reading the video
-            recording = self._read_video(path, path.name, label, transcript, listener or None, progress)
-        except VideoTooLong as error:
-            return None, *_problem(str(error))
-        except (ValueError, FileNotFoundError) as error:
-            named = transcript.path if transcript and "listener" in str(error) else path
-            return None, *_problem(_without_folder(error, named))
-        finally:
-            path.unlink(missing_ok=True)
-        return None, *_recorded(recording)
-
-    @guarded
-    def analyse_example(self, label, progress=PROGRESS):
-        """Read the face in the drawn example."""
-        progress(0, desc="Drawing the example")
-        made = example()
-        recording = self._read_video(
-            io.BytesIO(made.video), "example", label, made.transcript, made.listener, progress
-        )
-        return base64.b64encode(made.video).decode(), *_recorded(recording)
-
-    @guarded
-    def read(self, file):
-        """Read an uploaded transcript, which is deleted then."""
-        nobody = gr.update(visible=False, value=None)
-        if file is None:
-            return None, nobody, ""
-        path = Path(file)
-        try:
-            if path.stat().st_size > self.limits.file_bytes:
-                size = self.limits.file_bytes // 1000
-                problem = f"A transcript may have {size} kB here; this one is larger."
-                return None, nobody, note(problem, problem=True)
-            transcript = read_transcript(path)
+                if Path(transcript).stat().st_size > self.limits.file_bytes:
+                    return None, None, *_problem(f"A transcript may have {self.limits.file_bytes // 1000} kB here.")
+                words = read_transcript(transcript)
+                listener_of(words, listener)  # before minutes of reading the video
+            table = self.faces.read_video(video, minutes=self.limits.video_minutes)
+            session = None
+            if words is not None:
+                session = session_of_recording(table, words, listener=listener, session_id=Path(video).stem)
         except (ValueError, OSError) as error:
-            return None, nobody, note(_without_folder(error, path), problem=True)
+            text = str(error)
+            for file in files:
+                text = text.replace(f"{file.parent}{os.sep}", "")
+            return None, None, *_problem(text)
         finally:
-            path.unlink(missing_ok=True)
-        names = list(dict.fromkeys(each.speaker for each in transcript.utterances if each.speaker))[:20]
-        count = len(transcript.utterances)
-        text = f"{path.name}: {count} utterance{'s' if count > 1 else ''} of {len(names)} speakers."
-        listeners = gr.update(choices=names, value=_known_listener(transcript), visible=len(names) > 1)
-        return transcript, listeners, note(text)
+            for file in files:
+                file.unlink(missing_ok=True)
+        incomplete = table.attrs.get("incomplete", "")
+        warning = note(f"Not all of the video could be read: it {incomplete}." if incomplete else "")
+        if session is None:
+            return None, None, warning, facial_html.recorded_curve(table), "", "", None
+        words, smiles = self._decompose(session["messages"]), session["feedback"]["affect_mean"]
+        steps = words if self.attribution is None else self._explain(session)
+        marks = [session["start"][index] for index in assistant_turns(session["messages"])]
+        turns = facial_html.turns(session["messages"], words, smiles)
+        curve = facial_html.recorded_curve(table, marks)
+        return None, None, warning, curve, turns, facial_html.rating_steps(steps, smiles), session
 
     @guarded
-    def save_csv(self, recording: Recording | None):
-        if recording is None:
-            return _nothing_to_download()
-        return for_browser(f"{_stem(recording)}-frames.csv", "text/csv", recording.csv().encode())
-
-    @guarded
-    def save_jsonl(self, recording: Recording | None):
-        if recording is None or recording.session is None:
-            return _nothing_to_download("Without a transcript there is no session." if recording else None)
-        line = to_json_line(recording.session) + "\n"
-        return for_browser(f"{_stem(recording)}.jsonl", "application/jsonl", line.encode())
-
-    @guarded
-    def save_png(self, recording: Recording | None):
-        if recording is None:
-            return _nothing_to_download()
-        name, file = _stem(recording), io.BytesIO()
-        no_turns = {"session_id": name, "messages": [], "start": [], "stop": [], "feedback": {"affect_mean": []}}
-        plot_affect(recording.table, recording.session or no_turns, file)
-        return for_browser(f"{name}.png", "image/png", file.getvalue())
+    def save(self, session: Session | None):
+        """Download the recorded session as a row."""
+        if session is None:
+            gr.Info("There is no session yet: it takes a video and a transcript.")
+            return ""
+        return _download(session)
 
 
 def _problem(text: str) -> tuple:
-    return note(text, problem=True), facial_html.EMPTY, "", "", None
+    return note(text), "", "", "", None
 
 
-def _recorded(recording: Recording) -> tuple:
-    table = steps = warning = ""
-    if recording.session is not None:
-        table = facial_html.table(recording)
-        smiles = recording.session["feedback"]["affect_mean"]
-        steps = facial_html.rating_steps(recording.hindsight or recording.words, smiles)
-    if incomplete := recording.table.attrs.get("incomplete"):
-        warning = f"Not all of the video could be read: it {incomplete}."
-    return note(warning, problem=True), facial_html.recorded_timeline(recording), table, steps, recording
-
-
-def _without_folder(error: Exception, path: Path) -> str:
-    """Return the error with the file's own name instead of its path on the server."""
-    text = str(error).replace(str(path), path.name).replace(str(path.parent), "")
-    return text[:1].upper() + text[1:]
-
-
-def _known_listener(transcript: Transcript) -> str | None:
-    try:
-        return listener_of(transcript, None) or None
-    except SessionError:
-        return None
-
-
-def _nothing_to_download(text: str | None = None) -> str:
-    gr.Info(text or "There is nothing to download yet.")
-    return ""
-
-
-def _stem(recording: Recording) -> str:
-    return Path(recording.name).stem or "recording"
+def _download(row: Session) -> str:
+    return for_browser(f"{row['session_id']}.jsonl", "application/jsonl", (to_json_line(row) + "\n").encode())

@@ -12,20 +12,18 @@ class Limits:
 
     characters: int = 1_000  # of a message
     messages: int = 80  # of a conversation, both sides
-    minutes: int = 60  # of a conversation
     replies_per_minute: int = 20
-    file_bytes: int = 500_000  # of a conversation or a transcript to load, and of what a tab stores
+    file_bytes: int = 500_000  # of a transcript
     video_megabytes: int = 200
     video_minutes: float = 20.0
     camera_seconds: int = 3_600  # until the camera has to be started again
 
-    def problem(self, text: str, messages: int, minutes: float = 0) -> str:
+    def problem(self, text: str, messages: int) -> str:
         """Say why a message can't be added, in words for the visitor; "" if it can.
 
         Args:
             text: the message.
             messages: number of messages in the conversation.
-            minutes: age of the conversation.
         """
         if not text.strip():
             return "Write something first."
@@ -33,8 +31,6 @@ class Limits:
             return f"That is {len(text):,} characters; a message may have {self.characters:,}. Please shorten it."
         if messages + 2 > self.messages:
             return f"A conversation may have {self.messages} messages here. Begin a new one to go on."
-        if minutes > self.minutes:
-            return f"A conversation may last {self.minutes} minutes here. Begin a new one to go on."
         return ""
 
 

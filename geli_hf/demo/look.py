@@ -9,28 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 
 NO_BREAK = "\u00a0"  # space
 MINUS = str.maketrans("-", "−")  # as wide as the plus
+LOWEST, HIGHEST = 1, 9  # of a rating
 # Beyond HTML's own: the signs of Gradio's templates.
 _TEMPLATES = str.maketrans({sign: f"&#{ord(sign)};" for sign in "${}`@"})
-
-# Colours of Gradio's theme, light and dark.
-COLOURS = {
-    "body_background_fill": ("#f6f7fb", "#0f1320"),
-    "background_fill_primary": ("#ffffff", "#171c2c"),
-    "background_fill_secondary": ("#f6f7fb", "#121726"),
-    "block_background_fill": ("#ffffff", "#171c2c"),
-    "block_border_color": ("#dfe3ee", "#2b3247"),
-    "border_color_primary": ("#dfe3ee", "#2b3247"),
-    "input_background_fill": ("#ffffff", "#121726"),
-    "button_primary_background_fill": ("#4338ca", "#4f46e5"),
-    "button_primary_background_fill_hover": ("#3730a3", "#6366f1"),
-    "button_primary_text_color": ("#ffffff", "#ffffff"),
-    "block_info_text_color": ("#4b5468", "#b3bbd0"),
-    "body_text_color_subdued": ("#4b5468", "#b3bbd0"),
-}
 
 
 def theme():
@@ -39,21 +23,8 @@ def theme():
 
     # Fonts of the system: there is nothing to wait for, and no other server is asked.
     return gr.themes.Base(
-        primary_hue=gr.themes.colors.indigo,
-        secondary_hue=gr.themes.colors.indigo,
-        neutral_hue=gr.themes.colors.slate,
-        radius_size=gr.themes.sizes.radius_lg,
-        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"],
-        font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
-    ).set(
-        **{name: light for name, (light, _) in COLOURS.items()},
-        **{f"{name}_dark": dark for name, (_, dark) in COLOURS.items()},
+        primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"]
     )
-
-
-def style_sheet(*names: str) -> str:
-    """Read style sheets of this folder as one text."""
-    return "".join((Path(__file__).parent / f"{name}.css").read_text(encoding="utf-8") for name in names)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -83,33 +54,23 @@ def side(value: float) -> str:
     return "unknown" if math.isnan(value) else "above" if value > 0.05 else "below" if value < -0.05 else "even"
 
 
-def in_words(reward: float, percentile: float) -> str:
-    """Describe a reward: "+0.8, better than 79 % of turns"."""
-    if math.isnan(reward):
-        return "no reward yet"
-    text = signed(reward)
-    return text if math.isnan(percentile) else f"{text}, better than {percent(percentile, NO_BREAK)} of turns"
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # HTML
 
 
-def note(text: str, *, problem: bool = False, html: str = "") -> str:
+def note(text: str, *, html: str = "") -> str:
     """Return a message to the visitor; "" for no text.
 
     Args:
         text: it is escaped here.
-        problem: it reports one.
         html: follows the text.
     """
-    kind = "g-note f-problem" if problem else "g-note"
-    return f'<div class="{kind}" role="status">{plain(text)}{html}</div>' if text else ""
+    return f'<div class="g-note" role="status">{plain(text)}{html}</div>' if text else ""
 
 
-def panel(title: str, body: str, attributes: str = "") -> str:
+def panel(title: str, body: str) -> str:
     """Return a titled box of the page."""
-    return f'<section class="g-panel"{attributes}><h2>{title}</h2>{body}</section>'
+    return f'<section class="g-panel" aria-label="{title}"><h2>{title}</h2>{body}</section>'
 
 
 def scrollable(body: str, label: str) -> str:
@@ -117,17 +78,7 @@ def scrollable(body: str, label: str) -> str:
     return f'<div class="g-scroll" tabindex="0" aria-label="{label}">{body}</div>'
 
 
-def turn(
-    kind: str,
-    who: str,
-    text: str,
-    foot: str = "",
-    *,
-    below: str = "",
-    attributes: str = "",
-    index: int | None = None,
-    typing: bool = False,
-) -> str:
+def turn(kind: str, who: str, text: str, foot: str = "", *, index: int | None = None, typing: bool = False) -> str:
     """Return a message of a dialogue.
 
     Args:
@@ -135,34 +86,49 @@ def turn(
         who: HTML of its author.
         text: the message; it is escaped here.
         foot: HTML of what belongs to it, in one line.
-        below: HTML beneath that.
-        attributes: of the element.
         index: by which a script finds the text.
         typing: the text is being written.
     """
     place = "" if index is None else f' data-text="{index}"'
     foot = f'<div class="g-foot">{foot}</div>' if foot else ""
     return (
-        f'<div class="g-turn {kind}"{attributes}><div class="g-who">{who}</div>'
-        f'<div class="g-text{" g-typing" if typing else ""}"{place}>{plain(text)}</div>{foot}{below}</div>'
+        f'<div class="g-turn {kind}"><div class="g-who">{who}</div>'
+        f'<div class="g-text{" g-typing" if typing else ""}"{place}>{plain(text)}</div>{foot}</div>'
     )
 
 
-def meter(share: float, label: str) -> str:
-    """Return a horizontal bar of a share from 0 to 1."""
+def smile_meter(smile: float) -> str:
+    """Return the smile before the camera now; NaN if no face is seen."""
+    if math.isnan(smile):
+        return '<div class="g-quiet" role="status">No face is seen, so nothing is stored.</div>'
     return (
-        f'<div class="g-meter" role="meter" aria-label="{label}" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{100 * share:.0f}"><div style="width:{100 * share:.0f}%"></div></div>'
+        f'<div class="g-quiet" role="status" data-smile="{smile:.3f}">Smile: {percent(smile)}</div>'
+        f'<div class="g-meter" aria-hidden="true"><div style="width:{100 * smile:.0f}%"></div></div>'
     )
+
+
+def predicted_rating(value: float, deviation: float) -> str:
+    """Return a predicted rating with its standard deviation, which may be NaN."""
+    margin = "" if math.isnan(deviation) else f", give or take {deviation:.1f}"
+    return f'<p class="g-rating" data-score="{value:.4f}">{value:.1f} <small>of {HIGHEST}{margin}</small></p>'
 
 
 def reward_chip(reward: float, percentile: float, before: float = math.nan) -> str:
-    """Return a reward as a coloured label, with its value `before` a change where that differs."""
-    signs = {"above": "▲", "below": "▼", "even": "●", "unknown": "…"}
+    """Return a reward as a coloured label, such as "▲ +0.8, better than 79 % of turns".
+
+    Args:
+        reward: NaN if there is none yet.
+        percentile: share of the training turns that it is better than; NaN if unknown.
+        before: the value before a change, which is shown where it differs.
+    """
+    if math.isnan(reward):
+        return '<span class="g-chip g-unknown">no reward yet</span>'
     kind = side(reward)
-    sign = f'<span aria-hidden="true">{signs[kind]}</span>'
-    label = f'<span class="g-chip g-{kind}">{sign} {in_words(reward, percentile)}</span>'
-    if not math.isnan(before) and not math.isnan(reward) and abs(reward - before) >= 0.05:
+    text = {"above": "▲", "below": "▼", "even": "●"}[kind] + " " + signed(reward)
+    if not math.isnan(percentile):
+        text += f", better than {percent(percentile, NO_BREAK)} of turns"
+    label = f'<span class="g-chip g-{kind}">{text}</span>'
+    if abs(reward - before) >= 0.05:
         label += f'<span class="g-was">was {signed(before)}</span>'
     return label
 
@@ -176,28 +142,9 @@ def svg_text(x: float, y: float, text: str, anchor: str = "middle", kind: str = 
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
 
 
-def svg_line(x: tuple[float, float], y: tuple[float, float], kind: str = "f-grid") -> str:
+def svg_line(x: tuple[float, float], y: tuple[float, float], kind: str = "g-grid") -> str:
     """Return a line from (x[0], y[0]) to (x[1], y[1])."""
     return f'<line class="{kind}" x1="{x[0]:.1f}" x2="{x[1]:.1f}" y1="{y[0]:.1f}" y2="{y[1]:.1f}"/>'
-
-
-def svg_bar(x: float, y: float, width: float, height: float, kind: str, title: str = "", rounding: int = 4) -> str:
-    """Return a bar with a text that the mouse shows."""
-    title = f"<title>{title}</title>" if title else ""
-    return (
-        f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="{rounding}">'
-        f"{title}</rect>"
-    )
-
-
-def smile_dot(x: float, y: float, smile: float, turn: int) -> str:
-    """Return the smile at a turn as a dot, larger for a broader one; NaN as a dash."""
-    if math.isnan(smile):
-        return svg_text(x, y + 5, "–")
-    return (
-        f'<circle class="g-signal" cx="{x:.1f}" cy="{y:.1f}" r="{3 + 8 * smile:.1f}">'
-        f"<title>Turn {turn}: smile {percent(smile)}</title></circle>"
-    )
 
 
 def timeline(rewards: Sequence[float], *, signal: Sequence[float] | None = None, limit: float = 2.0) -> str:
@@ -211,9 +158,9 @@ def timeline(rewards: Sequence[float], *, signal: Sequence[float] | None = None,
     count = len(rewards)
     limit = max([limit, *(abs(value) for value in rewards if not math.isnan(value))])
     step, middle, half = 36, 70, 58
-    width, height = max(7, count) * step + 40, 150 + (34 if signal is not None else 0)
-    words = "; ".join(f"reply {number} {signed(value)}" for number, value in enumerate(rewards, 1)) or "none yet"
-    parts = [svg_line((34, width - 4), (middle, middle), "g-axis")]
+    width, height = max(7, count) * step + 40, 184
+    words = "; ".join(f"turn {number} {signed(value)}" for number, value in enumerate(rewards, 1)) or "none yet"
+    parts = [svg_line((34, width - 4), (middle, middle))]
     for value in (limit, 0, -limit):
         parts.append(svg_text(30, middle - value / limit * half + 4, signed(value), "end"))
     for index, value in enumerate(rewards):
@@ -222,36 +169,16 @@ def timeline(rewards: Sequence[float], *, signal: Sequence[float] | None = None,
         if not math.isnan(value):
             length = max(2.0, abs(value) / limit * half)
             y = middle - length if value > 0 else middle
-            title = f"Turn {index + 1}: {signed(value, 2)}"
-            parts.append(svg_bar(x, y, 26, length, f"g-bar g-{side(value)}", title))
-        if signal is not None:
-            smile = signal[index] if index < len(signal) else math.nan
-            parts.append(smile_dot(x + 13, 168, smile, index + 1))
+            parts.append(
+                f'<rect class="g-bar g-{side(value)}" x="{x}" y="{y:.1f}" width="26" height="{length:.1f}" rx="4">'
+                f"<title>Turn {index + 1}: {signed(value, 2)}</title></rect>"
+            )
+        if signal is not None and index < len(signal) and not math.isnan(signal[index]):
+            parts.append(
+                f'<circle class="g-signal" cx="{x + 13}" cy="168" r="{3 + 8 * signal[index]:.1f}">'
+                f"<title>Turn {index + 1}: smile {percent(signal[index])}</title></circle>"
+            )
     return (
         f'<svg class="g-timeline" viewBox="0 0 {width} {height}" style="min-width:{width}px;max-width:{width + 60}px" '
-        f'role="img" aria-label="Rewards of the turns, from first to last: {words}">{"".join(parts)}</svg>'
+        f'role="img" aria-label="Values of the turns, from first to last: {words}">{"".join(parts)}</svg>'
     )
-
-
-def gauge(value: float, deviation: float, low: float = 1, high: float = 9) -> str:
-    """Draw a number on its scale, with the span of one standard deviation to both sides.
-
-    Args:
-        value: the number; NaN draws the scale alone.
-        deviation: its standard deviation; NaN draws no span.
-        low: least value of the scale.
-        high: greatest value of the scale.
-    """
-
-    def at(number: float) -> float:
-        return 10 + 300 * (min(max(number, low), high) - low) / (high - low)
-
-    parts = [svg_line((10, 310), (25, 25), "g-axis")]
-    for number in range(round(low), round(high) + 1):
-        parts.append(svg_line((at(number), at(number)), (22, 28), "g-axis") + svg_text(at(number), 42, f"{number:g}"))
-    if not math.isnan(value):
-        if not math.isnan(deviation):
-            first, last = at(value - deviation), at(value + deviation)
-            parts.append(svg_bar(first, 9, last - first, 12, "g-span", rounding=6))
-        parts.append(f'<circle class="g-mark" cx="{at(value):.1f}" cy="15" r="8"/>')
-    return f'<svg class="g-gauge" viewBox="0 0 320 48" role="img" aria-hidden="true">{"".join(parts)}</svg>'

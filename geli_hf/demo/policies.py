@@ -1,4 +1,4 @@
-"""The models of the demos: the policy before and after alignment, the reward model, and an attribution.
+"""The models of the demos: the policy before and after alignment, and the reward model.
 
 Replies are sampled token by token here, not by `generate` in a thread of its own: so a reply stops when nobody reads
 on, many are sampled side by side, and each has its own randomness.
@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..alignment.dialogue import context_window, cut_reply
 from ..alignment.policy import is_adapter, load_policy
-from ..models.attribution import HindsightAttribution
 from ..models.geli_reward.modeling_geli import GeliRewardModel
-from ..models.loading import is_attribution
 from ..sessions import Message
 from .conversation import ALIGNED, BASE
 
@@ -35,25 +31,14 @@ class Policy:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
-    @property
-    def reads_system(self) -> bool:
-        """True if the chat template has a place for a system prompt."""
-        user = {"role": "user", "content": "Hello."}
-        plain, with_system = (
-            self.tokenizer.apply_chat_template(messages, tokenize=False)
-            for messages in ([user], [{"role": "system", "content": "Speak like a sailor."}, user])
-        )
-        return "sailor" in with_system and "sailor" not in plain
-
     @torch.inference_mode()
     def stream(
-        self, messages: Sequence[Message], *, system: str = "", max_new_tokens: int = 40, temperature: float = 0.8
+        self, messages: Sequence[Message], *, max_new_tokens: int = 40, temperature: float = 0.8
     ) -> Iterator[str]:
         """Sample a reply, token by token.
 
         Args:
             messages: a dialogue that ends with the user; of a long one the last `CONTEXT_MESSAGES` are read.
-            system: system prompt; "" for none.
             max_new_tokens: longest reply, in tokens.
             temperature: of sampling, which leaves the caller's random state alone; 0 takes the most likely token.
 
@@ -62,8 +47,6 @@ class Policy:
             the one before.
         """
         window = context_window(messages, CONTEXT_MESSAGES)
-        if system.strip():
-            window = [{"role": "system", "content": system.strip()}, *window]
         text = self.tokenizer.apply_chat_template(window, tokenize=False, add_generation_prompt=True)
         device = self.model.device
         ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(device)
@@ -130,28 +113,6 @@ class Models:
         return math.nan if deviation is None else deviation
 
 
-class ModelError(ValueError):
-    """A model of a demo can't be loaded.
-
-    Args:
-        argument: name of the argument that names the model.
-        problem: the expected and the found, in one line.
-    """
-
-    def __init__(self, argument: str, problem: str):
-        super().__init__(f"{argument}: {problem}")
-        self.argument, self.problem = argument, problem
-
-
-@contextmanager
-def _loading(kind: str, argument: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # the last two of weights
-        problem = " ".join(str(error).split()).removeprefix(f"{argument}: ")
-        raise ModelError(argument, f"expected {kind}: {problem}") from error
-
-
 def load_models(
     policy: str | Path, base: str | Path | None, reward: str | Path, *, device: str | torch.device | None = None
 ) -> Models:
@@ -164,47 +125,21 @@ def load_models(
         device: where they run; by default the GPU, if there is one.
 
     Raises:
-        ModelError: a model is missing or not of its kind.
+        OSError, ValueError, RuntimeError: a model is missing or not of its kind.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if str(device) == "cpu" else torch.bfloat16
+    adapter = base is not None and is_adapter(policy)
     policies = {}
-    with _loading("a policy", "base"):
-        if base is not None:
-            policies[BASE] = Policy(*_loaded(base, dtype, device))
-    with _loading("a policy or an adapter to one", "policy"):
-        if base is not None and is_adapter(policy):
-            model, tokenizer = _loaded(base, dtype, device)
-            model.load_adapter(str(policy))
-            policies[ALIGNED] = Policy(model.to(device).eval(), tokenizer)
-        else:
-            policies[ALIGNED] = Policy(*_loaded(policy, dtype, device))
+    for source, name in ((BASE, base), (ALIGNED, base if adapter else policy)):
+        if name is not None:
+            model, tokenizer = load_policy(name, dtype=dtype)
+            if adapter and source == ALIGNED:
+                model.load_adapter(str(policy))
+            policies[source] = Policy(model.to(device).eval(), tokenizer)
     return Models(policies, load_reward_model(reward, device=device))
 
 
 def load_reward_model(reward: str | Path, *, device: str | torch.device = "cpu") -> GeliRewardModel:
-    """Load a reward model by name or folder, in eval mode.
-
-    Raises:
-        ModelError: there is none.
-    """
-    with _loading("a reward model", "reward"):
-        if not is_attribution(str(reward), "reward"):
-            return GeliRewardModel.from_pretrained(reward, dtype=torch.float32).to(device).eval()
-    problem = f"{reward} is an attribution, which explains recorded sessions; name the folder beside it"
-    raise ModelError("reward", f"expected a reward model: {problem}")
-
-
-def load_attribution(name: str | Path) -> HindsightAttribution:
-    """Load an attribution by name or folder.
-
-    Raises:
-        ModelError: there is none.
-    """
-    with _loading("an attribution", "attribution"):
-        return HindsightAttribution.from_pretrained(name)
-
-
-def _loaded(name: str | Path, dtype: torch.dtype, device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    model, tokenizer = load_policy(name, dtype=dtype)
-    return model.to(device).eval(), tokenizer
+    """Load a reward model by name or folder, in eval mode."""
+    return GeliRewardModel.from_pretrained(reward, dtype=torch.float32).to(device).eval()

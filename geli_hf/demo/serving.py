@@ -1,4 +1,4 @@
-"""Set-up of the Gradio apps: event handlers without leaks, downloads, a tab's storage, models from the environment.
+"""Set-up of the Gradio apps: event handlers without leaks, downloads, and launch.
 
 An app imports this module first. A Space with ZeroGPU lends its GPU to functions that its package `spaces` has marked,
 and that package has to be imported before torch, which this module doesn't import. It also sets up the allocator.
@@ -13,9 +13,7 @@ import inspect
 import json
 import os
 import platform
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 # glibc has heaps for each thread, and keeps the more in them the larger the freed tensors were: a busy page grew by an
@@ -37,7 +35,7 @@ except ImportError:
 import gradio as gr
 from transformers.utils import logging
 
-from .look import style_sheet, theme
+from .look import theme
 
 logger = logging.get_logger("geli_hf.demo")
 
@@ -99,16 +97,6 @@ def on_download(event: Callable, handler: Callable, inputs, file: gr.Textbox) ->
     event(handler, inputs, file, **QUIET).then(None, file, js=SAVE_JS, **QUIET)
 
 
-def store_in_tab(name: str) -> str:
-    """Return JavaScript that stores a text in the tab, where no other tab sees it and closing the tab deletes it."""
-    return f"(text) => {{ text ? sessionStorage.setItem('{name}', text) : sessionStorage.removeItem('{name}'); }}"
-
-
-def read_from_tab(name: str) -> str:
-    """Return JavaScript that replaces the first input by the text that the tab stores."""
-    return f"(text, ...rest) => [sessionStorage.getItem('{name}') || '', ...rest]"
-
-
 def html(value: str | Path = "", *, js: Path | None = None, **options) -> gr.HTML:
     """Create an HTML component in the demos' own style.
 
@@ -122,31 +110,15 @@ def html(value: str | Path = "", *, js: Path | None = None, **options) -> gr.HTM
     return gr.HTML(value, apply_default_css=False, **script, **options)
 
 
-@contextmanager
-def exit_naming(variables: Mapping[str, str]) -> Iterator[None]:
-    """End the process with one line that names the environment variable of a model that can't be loaded.
-
-    Args:
-        variables: by the argument of `ModelError`.
-    """
-    from .policies import ModelError
-
-    try:
-        yield
-    except ModelError as error:
-        sys.exit(f"{variables[error.argument]}: {error.problem}")
-
-
-def launch_options(max_file_size: str, *sheets: str) -> dict:
+def launch_options(max_file_size: str) -> dict:
     """Return the arguments of `Blocks.launch`.
 
     Args:
         max_file_size: of an upload, as Gradio writes it, such as "1mb".
-        sheets: names of the page's own style sheets.
     """
     return {
         "theme": theme(),
-        "css": style_sheet("look", *sheets),
+        "css_paths": Path(__file__).with_name("look.css"),
         "max_file_size": max_file_size,
         "footer_links": [],
         "show_error": False,

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from pathlib import Path
 
 # Before all others, see its docstring.
@@ -29,8 +28,9 @@ from geli_hf.demo import chat_html
 from geli_hf.demo.camera import FaceReader, Watch
 from geli_hf.demo.chat_events import MODES, ChatEvents
 from geli_hf.demo.collection import Collection
-from geli_hf.demo.conversation import Conversation, snapshot
+from geli_hf.demo.conversation import Conversation
 from geli_hf.demo.limits import Limits, Visit
+from geli_hf.demo.look import smile_meter
 from geli_hf.demo.policies import Models, load_models
 from geli_hf.demo.serving import CAMERA, QUIET, WEIGHTS, html, on_download
 
@@ -39,7 +39,6 @@ logger = logging.get_logger("geli_hf.demo")
 HERE = Path(__file__).parent
 STATE_SECONDS = 3 * 3600
 LAUNCH = serving.launch_options("1mb")
-VARIABLES = {"policy": "GELI_MODEL", "base": "GELI_BASE_POLICY", "reward": "GELI_REWARD"}
 
 
 def build_demo(
@@ -62,7 +61,7 @@ def build_demo(
         conversation = gr.State(lambda: Conversation(), time_to_live=STATE_SECONDS)
         visit = gr.State(lambda: Visit(), time_to_live=STATE_SECONDS)
         watch = gr.State(lambda: Watch(), time_to_live=STATE_SECONDS)
-        stored, file = gr.Textbox(visible="hidden"), gr.Textbox(visible="hidden")
+        file = gr.Textbox(visible="hidden")
         html(HERE / "head.html")
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
@@ -101,51 +100,34 @@ def build_demo(
                         camera = gr.Image(
                             sources=["webcam"], streaming=True, visible=False, label="Camera", height=220, buttons=[]
                         )
-                        meter = html(chat_html.smile_meter(math.nan), visible=False, elem_id="meter")
+                        meter = html(smile_meter(math.nan), visible=False, elem_id="meter")
                 with gr.Accordion("Settings", open=False):
                     temperature = gr.Slider(
                         0, 1.5, 0.8, step=0.1, label="Temperature", info="0: always the likeliest word"
                     )
                     length = gr.Slider(8, 120, 40, step=4, label="Longest reply, in tokens")
-                    system = gr.Textbox(
-                        label="System prompt",
-                        info="" if events.reads_system else "This policy's chat template has no place for one.",
-                        interactive=events.reads_system,
-                        max_length=limits.characters,
-                    )
-                with gr.Accordion("Export and load", open=False):
-                    with gr.Row():
-                        export = gr.Button("Export JSONL", size="sm", min_width=100)
-                        picture = gr.Button("Export picture", size="sm", min_width=100)
-                    loader = html(HERE / "load.html", js=HERE / "load.js")
                 with gr.Accordion("Your data", open=False):
                     html(HERE / "about_data.html")
+                    export = gr.Button("Export JSONL", size="sm")
                     key = gr.Textbox(label="Key of a session", max_length=64, max_lines=1, elem_id="key")
                     delete = gr.Button("Delete my session", size="sm", variant="stop")
                     deleted = html(elem_id="deleted")
         html(HERE / "about.html")
 
         view = [conversation, thread, chart, prediction]
-        options = [conversation, visit, watch, mode, system, temperature, length]
+        options = [conversation, visit, watch, mode, temperature, length]
         # A visitor who has to wait sees the place in the queue.
         waits = QUIET | {"show_progress": "minimal", "show_progress_on": message}
         # A message that is sent while a reply is written waits for its end.
         message.submit(events.send, [message, *options], [message, *view], trigger_mode="always_last", **waits)
-        thread.act(events.act, options, view, **waits)
+        thread.act(events.act, [conversation, visit, watch], view, **QUIET)
         retry.click(events.retry, options, view, **waits)
         stop.click(events.stop, visit, queue=False, **QUIET)
         undo.click(events.undo, [conversation, visit, watch], view, trigger_mode="multiple", **QUIET)
-        clear.click(events.clear, [conversation, visit], [watch, note, *view], **QUIET)
+        clear.click(events.clear, visit, [watch, note, *view], **QUIET)
         rate.click(events.rate, [conversation, visit, watch, rating, consent], [note, key, *view], **QUIET)
         delete.click(events.delete, key, deleted, **QUIET)
         on_download(export.click, events.export, [conversation, watch], file)
-        on_download(picture.click, events.picture, conversation, file)
-        # Gradio drops a second event before the end of the first, which comes after its output is shown.
-        loader.opened(events.load, [conversation, visit], [watch, *view], trigger_mode="multiple", **QUIET)
-        conversation.change(snapshot, conversation, stored, **QUIET).then(
-            None, stored, js=serving.store_in_tab("geli-chat"), **QUIET
-        )
-        demo.load(events.restore, [stored, visit, watch], view, js=serving.read_from_tab("geli-chat"), **QUIET)
         if faces is not None:
             camera_on.change(lambda on: [gr.update(visible=on)] * 2, camera_on, [camera, meter], **QUIET)
             camera.stream(
@@ -157,29 +139,20 @@ def build_demo(
 def camera_faces() -> FaceReader | None:
     """Load what reads faces; None if its packages are missing."""
     try:
-        faces = FaceReader()
-        faces.classifier()
+        return FaceReader()
     except ImportError as error:
         logger.warning(f"The page has no camera: {error}")
         return None
-    return faces
 
 
 def main() -> None:
-    with serving.exit_naming(VARIABLES):
-        models = load_models(
-            os.environ.get("GELI_MODEL") or WEIGHTS / "policy_adapter",
-            os.environ.get("GELI_BASE_POLICY", WEIGHTS / "policy") or None,
-            os.environ.get("GELI_REWARD") or WEIGHTS / "policy_reward",
-        )
-    folder, repo = os.environ.get("GELI_COLLECT", "runs/collected"), os.environ.get("GELI_COLLECT_REPO") or None
-    try:
-        collection = Collection(folder, repo)
-    except (OSError, ValueError) as error:
-        problem = f"GELI_COLLECT: expected a folder to write to, found {folder!r}"
-        if Path(folder).is_dir():
-            problem = f"GELI_COLLECT_REPO: expected a dataset that HF_TOKEN may write to, found {repo!r}"
-        sys.exit(f"{problem}: {str(error).partition(chr(10))[0]}")
+    models = load_models(
+        os.environ.get("GELI_MODEL") or WEIGHTS / "policy_adapter",
+        os.environ.get("GELI_BASE_POLICY", WEIGHTS / "policy") or None,
+        os.environ.get("GELI_REWARD") or WEIGHTS / "policy_reward",
+    )
+    folder = os.environ.get("GELI_COLLECT", "runs/collected")
+    collection = Collection(folder, os.environ.get("GELI_COLLECT_REPO") or None)
     serving.serve(build_demo(models, collection, faces=camera_faces()), LAUNCH)
 
 

@@ -61,10 +61,9 @@ class Scripted:
     """A policy that writes its line word by word; asked for "slowly", it goes on for minutes unless it is stopped."""
 
     line: str
-    reads_system: bool = True
 
-    def stream(self, messages, *, system, max_new_tokens, temperature):
-        words = f"{self.line} {len(messages)}{' as ' + system if system else ''}".split()
+    def stream(self, messages, *, max_new_tokens, temperature):
+        words = f"{self.line} {len(messages)}".split()
         slowly = "slowly" in messages[-1]["content"]
         words = words * 40 if slowly else words[:max_new_tokens]
         for count in range(1, len(words) + 1):

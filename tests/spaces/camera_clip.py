@@ -1,5 +1,6 @@
 """A clip for a browser's camera: scikit-image's `astronaut` (NASA, public domain), smiling and not smiling."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -25,15 +26,19 @@ def not_smiling() -> np.ndarray:
     return cv2.resize(picture[0:300, 30:430], (640, 480), interpolation=cv2.INTER_LINEAR)
 
 
-def write_clip(path: Path, *, seconds: float = 2.0, rate: int = 10) -> Path:
-    """`seconds` of the one and as many of the other, as Motion JPEG, which Chromium plays for a camera."""
-    with av.open(str(path), "w", format="mjpeg") as file:
-        stream = file.add_stream("mjpeg", rate=rate)
-        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuvj420p"
-        for picture in (not_smiling(), smiling()):
+def write_clip(path: Path, pictures: Sequence[np.ndarray] = (), *, seconds: float = 2.0, rate: int = 10) -> Path:
+    """Write `seconds` of each picture: by default of the face without a smile, then of the one with it.
+
+    A path `*.mjpeg` is Motion JPEG, which Chromium plays for a camera; any other is H.264.
+    """
+    kind, pixels = ("mjpeg", "yuvj420p") if path.suffix == ".mjpeg" else ("libx264", "yuv420p")
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(kind, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, pixels
+        for picture in pictures or (not_smiling(), smiling()):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)
             for _ in range(round(seconds * rate)):
-                file.mux(
-                    stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuvj420p"))
-                )
+                frame.pts = None
+                file.mux(stream.encode(frame))
         file.mux(stream.encode())
     return path

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from browsing import load_app, new_context, open_page, serving, tiny_models
 from camera_clip import write_clip
-from emotion_weights import write_weights
 from tiny import backbone
 from toy import toy_sessions
 
@@ -80,17 +79,3 @@ def attribution(tmp_path_factory):
     fit = fit_hindsight(GeliRewardModel.from_backbone(backbone("llama")), toy_sessions(60), cache_dir=folder / "cache")
     fit.attribution.save_pretrained(folder / "it")
     return HindsightAttribution.from_pretrained(folder / "it")
-
-
-@pytest.fixture
-def deepface_home(tmp_path, monkeypatch) -> Path:
-    """A home for DeepFace with weights of the right shape, for a DeepFace that has loaded nothing yet."""
-    backend_utils, modeling = (
-        pytest.importorskip(f"deepface.{name}", exc_type=ImportError)
-        for name in ("commons.backend_utils", "modules.modeling")
-    )
-    monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
-    monkeypatch.setattr(backend_utils, "_backend_engine", None)
-    monkeypatch.setattr(modeling, "cached_models", {task: {} for task in modeling.AVAILABLE_MODELS}, raising=False)
-    write_weights(tmp_path)
-    return tmp_path

@@ -1,12 +1,11 @@
-"""The apps as processes: the line about a model that can't be loaded, and the GPU that they compute on."""
+"""The apps on a GPU that is lent to them."""
 
 import json
 
 import pytest
-from browsing import ROOT, load_app
+from browsing import ROOT
 from fresh import in_fresh_process
 
-WEIGHTS = ROOT / "geli_hf" / "weights"
 pytest.importorskip("gradio", reason="needs gradio, of the demo extra")
 
 # The package of a Space with ZeroGPU. Arguments and results are pickled, since the GPU is another process's.
@@ -41,47 +40,6 @@ def GPU(function):
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "variable", "found", "expected"),
-    [
-        ("chat", "GELI_MODEL", "policy_reward", ["expected a policy or an adapter", "this is a reward model"]),
-        ("chat", "GELI_BASE_POLICY", "nowhere/at/all", ["expected a policy", "there is no such folder"]),
-        ("chat", "GELI_REWARD", "policy", ["expected a reward model", "its type is 'llama'"]),
-        ("facial_signal", "GELI_MODEL", "empty", ["expected a reward model", "is no reward model of geli_hf"]),
-        ("facial_signal", "GELI_ATTRIBUTION", "policy_reward", ["expected an attribution", "hindsight.safetensors"]),
-    ],
-)
-def test_a_model_that_can_not_be_loaded_is_named_in_one_line(name, variable, found, expected, tmp_path, monkeypatch):
-    (tmp_path / "empty").mkdir()
-    place = next((path for path in (WEIGHTS / found, tmp_path / found) if path.exists()), found)
-    monkeypatch.setenv(variable, str(place))
-    with pytest.raises(SystemExit) as exit:
-        load_app(name).main()
-    [line] = exit.value.code.splitlines()
-    assert line.startswith(f"{variable}: ")
-    assert found in line
-    for part in expected:
-        assert part in line
-
-
-@pytest.mark.parametrize(
-    ("variable", "found", "expected"),
-    [
-        ("GELI_COLLECT", "file", "expected a folder to write to"),
-        ("GELI_COLLECT_REPO", "owner/a b", "expected a dataset that HF_TOKEN may write to"),
-        ("GELI_COLLECT_REPO", "owner/name", "expected a dataset that HF_TOKEN may write to"),  # offline
-    ],
-)
-def test_a_collection_that_can_not_be_written_is_named_in_one_line(variable, found, expected, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").write_text("this is none")
-    monkeypatch.setenv(variable, found)
-    with pytest.raises(SystemExit) as exit:
-        load_app("chat").main()
-    [line] = exit.value.code.splitlines()
-    assert line.startswith(f"{variable}: {expected}, found {found!r}: ")
-
-
 def of_the_chat(root: str, stand_in: str | None) -> dict:
     """Compute a reply and its reward, and note for each computation if the GPU was lent."""
     import runpy
@@ -109,7 +67,7 @@ def of_the_chat(root: str, stand_in: str | None) -> dict:
     models.reward.register_forward_pre_hook(lambda *_: lent.append(getattr(zero, "lent", None)))
     demo = app["build_demo"](models, Collection("collected"))
     [send] = [function.fn for function in demo.fns.values() if function.name == "send"]
-    *_, shown = send("hello", Conversation(), Visit(), Watch(), "Aligned", "", 0.8, 40)
+    *_, shown = send("hello", Conversation(), Visit(), Watch(), "Aligned", 0.8, 40)
     said = [turn.text for turn in shown[1].turns]
     late = getattr(zero, "torch_was_there", None)
     return {"shown": [said, shown[1].rewards], "lent": [len(lent), *set(lent)], "torch": late}

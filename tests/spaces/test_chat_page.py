@@ -54,11 +54,6 @@ def writing(page) -> None:
     page.wait_for_function("(document.querySelector('.g-typing') || {textContent: ''}).textContent.length > 3")
 
 
-def wait_until_stored(page, text: str) -> None:
-    """Wait until the tab has stored this text."""
-    page.wait_for_function("text => (sessionStorage.getItem('geli-chat') || '').includes(text)", arg=text)
-
-
 # ------------------------------------------------------------------------------------------------ talking
 
 
@@ -77,11 +72,11 @@ def test_two_turns_and_their_rewards(page):
     assert shares == [round(100 * model.percentile(reward)) for reward in expected["turn_rewards"]]
     shown = float(page.locator(".g-rating").get_attribute("data-score"))
     assert shown == pytest.approx(min(max(expected["score"], 1), 9), abs=1e-3)
-    assert "Give or take 1.2" in page.locator("#rated").inner_text()  # the checkpoint's `residual_std`
+    assert "give or take 1.2" in page.locator("#rated").inner_text()  # the checkpoint's `residual_std`
     assert page.locator("#chart .g-bar").count() == 2
 
 
-def test_edit_regenerate_retry_and_undo(page):
+def test_edit_retry_and_undo(page):
     """An edit changes rewards, the earlier ones stand beside them, and undo brings them back."""
     say(page, "I saw your dog in the garden")
     wait_for_rewards(page, 1)
@@ -105,17 +100,11 @@ def test_edit_regenerate_retry_and_undo(page):
     assert page.locator(".g-edit").count() == 0
     open_section(page, "Settings")
     slide(page, "Longest reply, in tokens", 8)
-    page.get_by_label("System prompt").fill("a friend")
-    act(page, "Regenerate message 4")
-    page.wait_for_function("document.querySelectorAll('.g-text')[3].textContent === 'I am so happy for you and your'")
-    slide(page, "Longest reply, in tokens", 40)
     page.get_by_role("button", name="Retry").click()
-    page.wait_for_function("document.querySelectorAll('.g-text')[3].textContent.includes('as a friend')")
-
+    page.wait_for_function("document.querySelectorAll('.g-text')[3].textContent === 'I am so happy for you and your'")
+    wait_for_rewards(page, 2)
     page.get_by_role("button", name="Clear").click()
     page.wait_for_selector(".g-empty")
-    page.get_by_role("button", name="Undo").click()
-    wait_for_rewards(page, 2)
 
 
 def test_stop_keeps_the_reply_so_far(page):
@@ -163,7 +152,6 @@ def test_side_by_side_continues_with_the_chosen_reply(page):
     act(page, "Go on with the reply of the base policy")
     wait_for_rewards(page, 1)
     assert texts(page)[:2] == ["I saw your dog in the garden", f"{QUIET} 1"]
-    assert "aligned policy" in page.locator(".g-other").first.inner_text()
 
 
 def test_blind_vote_is_revealed_afterwards(page):
@@ -254,11 +242,11 @@ def test_rate_collect_train_and_delete(page, served, tmp_path, monkeypatch):
     assert len(files(folder)) == 4
 
 
-def test_export_and_load_back(page, tmp_path):
+def test_a_conversation_is_exported_as_a_row(page, tmp_path):
     say(page, "I saw your dog & <b>my</b> cat")
     wait_for_rewards(page, 1)
-    expected, dialogue = rewards(page), texts(page)
-    open_section(page, "Export and load")
+    dialogue = texts(page)
+    open_section(page, "Your data")
     with page.expect_download() as download:
         page.get_by_role("button", name="Export JSONL").click()
     path = tmp_path / "conversation.jsonl"
@@ -267,48 +255,6 @@ def test_export_and_load_back(page, tmp_path):
     validate_session(row, "the download", {})
     assert math.isnan(row["score"])
     assert [message["content"] for message in row["messages"]] == dialogue
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Export picture").click()
-    download.value.save_as(tmp_path / "picture.png")
-    assert Image.open(tmp_path / "picture.png").width > 500
-
-    page.get_by_role("button", name="Clear").click()
-    page.wait_for_selector(".g-empty")
-    chooser = page.get_by_label("Load a conversation").last
-    chooser.set_input_files(path)
-    wait_for_rewards(page, 1)
-    assert texts(page) == dialogue
-    assert rewards(page) == expected
-
-    for content, wrong in (
-        (b"\xff\xd8 no text at all", "no JSON"),
-        (json.dumps(row | {"messages": []}).encode(), "messages"),
-        (b"x" * 600_000, "500 kB"),
-    ):
-        chooser.set_input_files(
-            {"name": "<img src=x onerror=alert(1)>.jsonl", "mimeType": "text/plain", "buffer": content}
-        )
-        wait_for_toast(page, wrong)
-        assert texts(page) == dialogue
-
-
-def test_reload_in_the_middle_and_two_tabs(page, served):
-    say(page, "I saw your dog in the garden")
-    wait_for_rewards(page, 1)
-    dialogue = texts(page)
-    wait_until_stored(page, dialogue[1])
-    other = page.context.new_page()
-    open_page(other, served[0])
-    other.wait_for_timeout(300)
-    assert other.locator(".g-empty").count() == 1
-    say(other, "a secret letter")
-    wait_for_rewards(other, 1)
-    page.reload()
-    wait_for_rewards(page, 1)
-    assert texts(page) == dialogue
-    say(page, "it was lovely")
-    wait_for_rewards(page, 2)
-    assert texts(other) == ["a secret letter", f"{HAPPY} 1"]
 
 
 # ------------------------------------------------------------------------------------------------ camera
@@ -381,10 +327,6 @@ def test_text_is_never_executed(page):
     page.get_by_role("button", name="Save and rescore").click()
     page.wait_for_function("document.querySelector('.g-assistant .g-who').textContent === 'Edited'")
     assert texts(page) == [evil, evil]
-    page.wait_for_function("sessionStorage.getItem('geli-chat').split('javascript:').length === 3")
-    page.reload()
-    wait_for_rewards(page, 1)
-    assert texts(page) == [evil, evil]
 
 
 def test_an_error_is_reported_without_its_message(page, caplog):
@@ -422,7 +364,7 @@ def test_the_keyboard_is_enough(page):
             page.evaluate("(e => e.getAttribute('aria-label') || e.innerText || e.name)(document.activeElement)")
         )
     reached = " | ".join(map(str, reached))
-    for name in ("Edit message 1", "Edit message 2", "Regenerate message 2", "Stop", "Undo", "Rate and close"):
+    for name in ("Edit message 1", "Edit message 2", "Stop", "Undo", "Rate and close"):
         assert name in reached
     unnamed = page.evaluate(
         """[...document.querySelectorAll('button, input, textarea, select, img, [role=img]')].filter(e =>

@@ -1,11 +1,9 @@
-"""A conversation as a value: its changes, undo, its Session row, and its copy in a browser's tab."""
+"""A conversation as a value: its changes, undo, and its Session row."""
 
 import json
 import math
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from talks import dialogue, lengths, mean
 
 from geli_hf.demo.conversation import (
@@ -15,16 +13,11 @@ from geli_hf.demo.conversation import (
     UNDO_STEPS,
     Conversation,
     Reply,
-    read_conversation,
-    restore_conversation,
     session_id_of,
     session_row,
-    snapshot,
 )
 from geli_hf.demo.limits import Limits, Visit
 from geli_hf.sessions import SessionError, validate_session
-
-LIMITS = Limits(messages=20, characters=200)
 
 
 def row_of(conversation: Conversation, **columns) -> dict:
@@ -71,9 +64,11 @@ def test_a_choice_is_rewarded_and_continues_with_the_chosen_reply():
     assert conversation.rewards == (5.0,)
     chosen = conversation.decide(0, 4.0).rescore(lengths, mean)
     assert chosen.turns[-1].text == "hm"
-    assert [reply.text for reply in chosen.turns[-1].alternatives] == ["great"]
     assert sum(chosen.votes.values()) == 0
     assert chosen.undo().choice == conversation.choice
+    assert [turn.text for turn in chosen.drop_reply().turns] == ["hi", "hello", "how"]
+    assert conversation.drop_reply().turns == conversation.turns
+    assert conversation.drop_reply().choice is None
     # Another message chooses the aligned policy's reply.
     assert [turn.text for turn in conversation.add_message("more", 5.0).turns][-2:] == ["great", "more"]
 
@@ -107,58 +102,11 @@ def test_the_row_is_a_session_and_does_not_reveal_the_key():
         row_of(dialogue("hi"))
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.text(min_size=1, max_size=40).filter(str.strip), min_size=2, max_size=8))
-def test_a_reload_restores_the_conversation(texts):
-    conversation = dialogue(*texts)
-    restored = restore_conversation(snapshot(conversation), LIMITS)
-    assert restored.messages == conversation.messages
-    assert [turn.source for turn in restored.turns] == [turn.source for turn in conversation.turns]
-    assert restored.session_id == conversation.session_id
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        None,
-        "",
-        "null",
-        "[]",
-        "{}",
-        '{"key": "x", "row": "", "sources": []}',
-        '{"key": 3, "row": 4, "sources": 5}',
-        "\x00",
-        "[" * 9999,
-        json.dumps(json.loads(snapshot(dialogue("a", "b"))) | {"sources": []}),
-        json.dumps(json.loads(snapshot(dialogue("a", "b"))) | {"more": "x" * LIMITS.file_bytes}),
-    ],
-)
-def test_a_browsers_storage_may_hold_anything(text):
-    assert restore_conversation(text, LIMITS) is None
-
-
-@pytest.mark.parametrize(
-    ("line", "problem"),
-    [
-        ("", "JSON"),
-        ("[" * 100_000, "JSON"),
-        ("3", "JSON object"),
-        ("{}", "session_id"),
-        (json.dumps(row_of(dialogue("a", "b" * 201)) | {"score": 1}), "200 characters"),
-        (json.dumps(row_of(dialogue(*"ab" * 11)) | {"score": 1}), "22 messages"),
-    ],
-)
-def test_only_a_conversation_within_the_limits_is_loaded(line, problem):
-    with pytest.raises(SessionError, match=problem):
-        read_conversation(line, LIMITS)
-
-
 def test_limits_of_a_conversation_and_of_a_visit():
-    limits = Limits(characters=10, messages=4, minutes=5, replies_per_minute=3)
-    assert limits.problem("hello", 2, 1) == ""
+    limits = Limits(characters=10, messages=4, replies_per_minute=3)
+    assert limits.problem("hello", 2) == ""
     assert "10" in limits.problem("x" * 11, 0)
     assert "4 messages" in limits.problem("hello", 3)
-    assert "5 minutes" in limits.problem("hello", 0, 6)
     assert limits.problem("  ", 0)
     visit = Visit()
     assert [visit.too_often(limits, second) for second in (0, 1, 2, 3)] == [False, False, False, True]

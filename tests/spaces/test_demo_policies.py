@@ -67,13 +67,6 @@ def test_a_long_conversation_still_gets_a_reply(policy):
     assert list(policy.stream(long, max_new_tokens=4))
 
 
-def test_a_template_may_have_no_place_for_a_system_prompt(policy):
-    assert not policy.reads_system
-    tokenizer = type(policy.tokenizer)(tokenizer_object=policy.tokenizer.backend_tokenizer, eos_token="<|end|>")
-    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
-    assert Policy(policy.model, tokenizer).reads_system
-
-
 def test_an_adapter_changes_the_aligned_policy_alone(policy, tmp_path):
     base = tmp_path / "base"
     policy.model.save_pretrained(base)

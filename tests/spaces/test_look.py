@@ -14,7 +14,7 @@ from talks import dialogue
 
 from geli_hf.demo import chat_html
 from geli_hf.demo.conversation import ALIGNED, BASE, Reply
-from geli_hf.demo.look import gauge, in_words, note, plain, reward_chip, signed, timeline
+from geli_hf.demo.look import note, plain, reward_chip, signed, timeline
 
 EVIL = "<script>alert(1)</script> ${x} {{y}} {{#each}} `z` @children \" ' & <img src=x onerror=alert(2)>"
 
@@ -50,10 +50,9 @@ def test_signed(value, text):
 
 
 def test_a_reward_in_words():
-    assert in_words(0.8, 0.79) == "+0.8, better than 79\u00a0% of turns"
-    assert in_words(-1.0, math.nan) == "−1.0"  # of an untrained model
-    assert "▲" in reward_chip(0.8, 0.79)
-    assert "▼" in reward_chip(-0.8, 0.1)
+    assert "▲ +0.8, better than 79\u00a0% of turns<" in reward_chip(0.8, 0.79)
+    assert "▼ −1.0<" in reward_chip(-1.0, math.nan)  # of an untrained model
+    assert "no reward yet" in reward_chip(math.nan, math.nan)
     assert "was −0.2" in reward_chip(0.8, 0.79, before=-0.2)
     assert "was" not in reward_chip(0.8, 0.79, before=0.81)
 
@@ -71,18 +70,8 @@ def test_the_timeline_is_to_scale():
     assert greatest / low == pytest.approx(8, abs=0.1)
     assert len(bars(timeline([1.0, math.nan]))) == 1
     root = ElementTree.fromstring(timeline([1.0, -0.5], signal=[0.5, math.nan]))
-    assert "reply 1 +1.0" in root.get("aria-label")
+    assert "turn 1 +1.0" in root.get("aria-label")
     assert len(list(root.iter("circle"))) == 1
-
-
-@given(st.floats(-3, 13), st.floats(0, 5))
-def test_the_gauge_stays_on_its_scale(value, deviation):
-    root = ElementTree.fromstring(gauge(value, deviation))
-    [mark], [span] = root.iter("circle"), root.iter("rect")
-    assert 10 <= float(mark.get("cx")) <= 310
-    first = float(span.get("x"))
-    assert 9.9 <= first <= float(mark.get("cx")) + 0.1
-    assert first + float(span.get("width")) <= 310.1
 
 
 def test_text_from_outside_stays_text():
