@@ -158,9 +158,7 @@ def _fit(
 
 def _needing(signal: str, fit: Fit, train: Dataset, test: Dataset, features: FoldFeatures, seed: int) -> Rewards:
     if signal not in feedback_names(train):
-        have = ", ".join(feedback_names(train)) or "no signal"
-        wanted = "; `geli decompose` adds it" if signal in LLM_ROWS else ""
-        raise NotRun(f"the sessions have no feedback {signal!r} ({have}){wanted}")
+        raise NotRun(f"the sessions have no feedback {signal!r}")
     return fit(train, test, features, seed)
 
 

@@ -157,14 +157,6 @@ def test_encoding_is_not_counted(sessions, encoded, tmp_path, monkeypatch):
     assert np.isnan(run.predicted_scores).all()
 
 
-def test_a_row_gives_a_reward_for_every_turn(sessions, encoded, tmp_path):
-    def row(train, test, features, seed):
-        return [np.zeros(1) for _ in range(len(test))], None
-
-    with pytest.raises(ValueError, match="1 rewards"):
-        list(run_rows({"a": Row(row)}, Design(sessions, folds=2), encoded, [0], tmp_path / "runs"))
-
-
 def test_a_fingerprint_is_of_the_contents(sessions):
     assert fingerprint(sessions) == fingerprint(sessions.select(range(12))) == fingerprint(toy_sessions(12, seed=0))
     assert fingerprint(sessions) != fingerprint(sessions.select(range(11)))
