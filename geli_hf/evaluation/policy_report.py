@@ -93,7 +93,7 @@ def write_policy_evaluation(folder: str | Path, evaluation: PolicyEvaluation, te
             name: (row["kl"].estimate, row["reward"]["win_rate"]) for name, row in candidates.items() if row["reward"]
         }
         with atomic_path(folder / "over_optimisation.png") as partial:
-            plot_over_optimisation(judged, by_reward, partial, chosen=chosen.name)
+            plot_over_optimisation(judged, by_reward, partial)
     lines = []
     replies = zip(comparison.conversation_ids, comparison.before, comparison.after, comparison.wins)
     for conversation, *sides, win in replies:

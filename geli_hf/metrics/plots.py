@@ -145,8 +145,8 @@ def plot_rewards_against_truth(rewards: PerTurn, ratings: PerTurn, path: str | P
     axes.set_ylabel("predicted reward (units of the standardised score)")
     if not len(x):
         return save(draw_reason(figure, axes, "no rated turns"), path)
-    values, bins = np.unique(x, return_inverse=True)
     axes.scatter(x, y, s=7, color=GREY, alpha=0.25, linewidth=0, label="turn")
+    values, bins = np.unique(x, return_inverse=True)
     if len(values) > 12:
         edges = np.unique(np.quantile(x, np.linspace(0, 1, 11)))
         bins = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, len(edges) - 2)
@@ -187,50 +187,39 @@ def plot_alignment(history: Sequence[Mapping[str, float]], path: str | Path) -> 
 def plot_comparison(
     rows: Mapping[str, Interval],
     path: str | Path,
-    *,
     label: str = "Within-session Spearman with the true turn values",
-    reference: float = 0.0,
 ) -> Figure:
     """Draw a forest plot: estimates with their 95 % intervals, the first row on top.
 
     Args:
-        rows: name -> estimate: blue above `reference`, red below, grey where the interval holds it.
+        rows: name -> estimate: blue above 0, red below, grey where the interval holds 0.
         path: of the PNG.
         label: the title.
-        reference: value of the dotted line.
     """
     figure, axes = new_figure(5.4 + 0.07 * max(map(len, rows), default=0), 1.3 + 0.36 * len(rows))
     axes.set(title=label, xlabel="estimate with 95 % interval over conversations", ylim=(len(rows) - 0.5, -0.5))
-    axes.axvline(reference, color=GREY, linewidth=0.8, linestyle=":")
+    axes.axvline(0, color=GREY, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), list(map(printable, rows)), parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     for place, interval in enumerate(rows.values()):
         estimate, low, high = interval
-        text = str(interval).translate(MINUS) if np.isfinite(estimate) else "not measured"
+        text = str(interval).translate(MINUS)
         axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=INK)
-        if not np.isfinite(estimate):
-            continue
-        colour = BLUE if low > reference else RED if high < reference else GREY
+        colour = BLUE if low > 0 else RED if high < 0 else GREY
         axes.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
         axes.plot(estimate, place, "o", color=colour)
     return save(figure, path)
 
 
 def plot_replies(
-    before: Sequence[float],
-    after: Sequence[float],
-    path: str | Path,
-    *,
-    names: tuple[str, str] = ("before (SFT)", "after (aligned)"),
-    judge: str = "true turn values",
+    before: Sequence[float], after: Sequence[float], path: str | Path, judge: str = "true turn values"
 ) -> Figure:
     """Draw the distribution of the value of a policy's replies before and after alignment, with both means.
 
     Args:
         before, after: (replies,), in the judge's units.
         path: of the PNG.
-        names: of the two sides.
         judge: for the title.
     """
     figure, axes = new_figure(7, 4.2)
@@ -240,7 +229,10 @@ def plot_replies(
     sides = [values[np.isfinite(values)] for values in sides]
     if not all(map(len, sides)):
         return save(draw_reason(figure, axes, "no replies"), path)
-    labels = [f"{name}: mean {side.mean():.2f}, {len(side)} replies" for name, side in zip(names, sides)]
+    labels = [
+        f"{name}: mean {side.mean():.2f}, {len(side)} replies"
+        for name, side in zip(("before (SFT)", "after (aligned)"), sides)
+    ]
     weights = [np.full(len(side), 100 / len(side)) for side in sides]
     axes.hist(sides, bins=15, weights=weights, color=(GREY, BLUE), label=labels)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
@@ -251,8 +243,6 @@ def plot_over_optimisation(
     judged: Mapping[str, tuple[float, Interval]],
     rewarded: Mapping[str, tuple[float, Interval]],
     path: str | Path,
-    *,
-    chosen: str | None = None,
 ) -> Figure:
     """Draw win rates over the base, by a judge and by the reward that was trained for, over the KL from the base.
 
@@ -262,14 +252,9 @@ def plot_over_optimisation(
     Args:
         judged, rewarded: checkpoint -> KL in nats per reply, and its win rate with interval. `rewarded` may be empty.
         path: of the PNG.
-        chosen: the checkpoint to mark.
     """
     figure, axes = new_figure(7.4, 4.6)
-    axes.set(
-        title="Win rate over the base, and the way gone from it",
-        xlabel="KL from the base (nats per reply)",
-        ylabel="win rate",
-    )
+    axes.set(title="Win rate over the base", xlabel="KL from the base (nats per reply)", ylabel="win rate")
     axes.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
     axes.plot(0, 0.5, "s", color=GREY, markersize=6, label="base")
     for points, colour, marker, label in (
@@ -280,13 +265,10 @@ def plot_over_optimisation(
         if not at:
             continue
         x, y = [0.0, *(kl for kl, _ in at)], [0.5, *(each.estimate for _, each in at)]
-        axes.plot(x, y, "-", color=colour, linewidth=1, alpha=0.6)
+        axes.plot(x, y, color=colour, linewidth=1, alpha=0.6)
         reach = [[each.estimate - each.low for _, each in at], [each.high - each.estimate for _, each in at]]
         style = {"color": colour, "capsize": 3, "markersize": 5, "label": f"{label}, 95 % interval"}
         axes.errorbar(x[1:], y[1:], np.nan_to_num(reach), fmt=marker, **style)
-    if chosen in judged:
-        kl, interval = judged[chosen]
-        axes.plot(kl, interval.estimate, "o", color=INK, markersize=13, markerfacecolor="none", label="chosen")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return save(figure, path)
 

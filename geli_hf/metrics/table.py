@@ -99,7 +99,9 @@ def evaluate_runs(
     scores = np.asarray(_column(sessions, "score"), float)
     draw = {"resamples": resamples, "seed": seed}
     row: dict[str, Any] = {"sessions": len(scores)}
-    missing = dict.fromkeys(WITHIN, _reason_without_ranking(turn_ratings(sessions)))
+    rated = any(np.isfinite(np.asarray(values, float)).any() for values in turn_ratings(sessions))
+    why = "no session with two turns of different turn_rating" if rated else "no turn has a turn_rating"
+    missing = dict.fromkeys(WITHIN, why)
 
     values = values_per_session(sessions, runs, predicted_scores)
     for key in (*WITHIN, "global_loss"):
@@ -244,16 +246,6 @@ def _signal(sessions: Dataset | Sequence[Session], feedback: str | None) -> tupl
         observed = signal.get(name)
         values.append(np.full(len(assistant_turns(messages)), np.nan) if observed is None else observed)
     return name, values
-
-
-def _reason_without_ranking(ratings: metrics.PerTurn) -> str:
-    known = np.concatenate([np.zeros(0), *(np.asarray(values, float) for values in ratings)])
-    known = known[~np.isnan(known)]
-    if not len(known):
-        return "no turn has a turn_rating"
-    if np.ptp(known) == 0:
-        return f"every turn_rating is {known[0]:g}"
-    return "no session with two turns of different turn_rating"
 
 
 def _estimate(value: Interval | float) -> float:

@@ -178,7 +178,7 @@ def test_no_turn_ratings(evaluate):
 def test_one_constant_rating(evaluate):
     sessions = toy_sessions(24)
     _, text = evaluate(with_column(sessions, "turn_rating", [[3.0] * len(row) for row in sessions["turn_rating"]]))
-    assert "– Within-session Spearman: every turn_rating is 3." in text
+    assert "– Within-session Spearman: no session with two turns of different turn_rating." in text
 
 
 def test_ratings_of_some_turns_only(evaluate, folder):

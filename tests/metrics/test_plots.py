@@ -122,7 +122,7 @@ def test_comparison_colours_rows_that_differ_from_the_reference(picture):
     }
     figure = plot_comparison(rows, picture)
     assert_drawn(picture)
-    assert {"GELI", "position", "$x$ 😀", "0.300 [0.200, 0.400]", "not measured"} <= set(texts(figure))
+    assert {"GELI", "position", "$x$ 😀", "0.300 [0.200, 0.400]", "–"} <= set(texts(figure))
     _, *drawn = figure.axes[0].lines  # the reference comes first
     above, below, unclear = (to_rgb(line.get_color()) for line in drawn[::2])
     assert len({above, below, unclear}) == 3
@@ -147,11 +147,11 @@ def test_over_optimisation_shows_both_rates_over_the_divergence(picture):
         "runs/a/checkpoint-30": (8.0, Interval(np.nan, np.nan, np.nan)),
     }
     rewarded = {name: (kl, Interval(0.5 + kl / 20, np.nan, np.nan)) for name, (kl, _) in judged.items()}
-    figure = plot_over_optimisation(judged, rewarded, picture, chosen="runs/a/checkpoint-20")
+    figure = plot_over_optimisation(judged, rewarded, picture)
     assert_drawn(picture)
     curves = {line.get_color(): line.get_xydata().tolist() for line in figure.axes[0].lines if line.get_alpha()}
     by_judge, by_reward = curves.values()
     assert by_judge == [[0, 0.5], [1, 0.55], [3, 0.6]]  # from the base on, in the order of the KL
     assert [x for x, _ in by_reward] == [0, 1, 3, 8]
-    assert {"base", "chosen", "KL from the base (nats per reply)"} <= set(texts(figure))
+    assert {"base", "KL from the base (nats per reply)"} <= set(texts(figure))
     assert not any("reward" in text for text in texts(plot_over_optimisation(judged, {}, picture)))

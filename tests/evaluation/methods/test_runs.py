@@ -148,7 +148,7 @@ def test_encoding_is_not_counted(sessions, encoded, tmp_path, monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
 
     def row(train, test, features, seed):
-        features.train, features.test, features.train_reactions  # noqa: B018
+        features.turns("test"), features.with_reactions("train")
         return [np.zeros(len(turns)) for turns in test["turn_rating"]], None
 
     [(_, _, run)] = run_rows({"a": Row(row)}, Design(sessions, folds=2), encoded, [0], tmp_path / "runs")
