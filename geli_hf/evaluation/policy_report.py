@@ -115,9 +115,10 @@ def _choice(evaluation: PolicyEvaluation) -> list[str]:
             by_reward[candidate.name] = figures["reward"]["difference"].estimate
         rows.append([candidate.name, *map(format_figure, [*(figures[key] for key in keys), reward])])
     titles = ["", "win rate", "at equal length", "gain in value", "KL", "length ratio", "win rate by the reward"]
+    conversations = evaluation.candidates[0].comparison.conversation_ids
     text = (
-        f"Chosen by the judge on {len(evaluation.candidates[0].comparison.dialogues)} dialogues of other "
-        f"conversations: **{evaluation.chosen.name}**, for the highest win rate."
+        f"Chosen by the judge on {len(conversations)} dialogues of {len(set(conversations))} other conversations: "
+        f"**{evaluation.chosen.name}**, for the highest win rate."
     )
     if by_reward:
         text += f" The reward that was trained for would have chosen {max(by_reward, key=by_reward.get)}."
