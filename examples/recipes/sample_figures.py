@@ -1,9 +1,9 @@
-"""Figures on the sample corpus for the README: three runs, each with a corpus and a training of its own.
+"""Figures on the sample corpus for docs/methods.md: three runs, each with a corpus and a training of its own.
 
     make sample-figures
 
 Runs `train_geli.py` on `configs/sample.yaml` once per seed, about six minutes each on two cores (runs that are there
-already are kept), pools the values under their intervals, and writes the table into README.md.
+already are kept), pools the values under their intervals, and writes the table into docs/methods.md.
 """
 
 import json
@@ -29,12 +29,12 @@ def main() -> None:
     runs = [run_once(seed) for seed in SEEDS]
     text = table(runs)
     print(text)
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(MARKERS[0])
+    page = ROOT / "docs" / "methods.md"
+    before, _, rest = page.read_text().partition(MARKERS[0])
     _, end, after = rest.partition(MARKERS[1])
     if not end:
-        sys.exit(f"sample_figures: {readme} lacks {' and '.join(MARKERS)}, between which the table goes")
-    readme.write_text(f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{after}")
+        sys.exit(f"sample_figures: {page} lacks {' and '.join(MARKERS)}, between which the table goes")
+    page.write_text(f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{after}")
 
 
 def run_once(seed: int) -> Path:

@@ -1,4 +1,4 @@
-"""Tables of README.md and results/README.md, from the records that compare_methods.py wrote for each corpus.
+"""Tables of docs/methods.md and results/README.md, from the records that compare_methods.py wrote for each corpus.
 
     python examples/recipes/summarise_comparisons.py runs/compare_uss=uss_mwoz runs/compare_esconv=esconv
 
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
         for file in FILES:
             shutil.copyfile(Path(source) / file, RESULTS / name / file)
     table = summary(RESULTS)
-    for page in (HOME / "README.md", RESULTS / "README.md"):
+    for page in (HOME / "docs" / "methods.md", RESULTS / "README.md"):
         text = page.read_text(encoding="utf-8")
         before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
         page.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}", encoding="utf-8")

@@ -9,7 +9,6 @@ Trains one model per seed, calibrates each on the validation pictures, measures 
     seed_<n>/         the models, one per seed
     model/            the one that is best on the validation pictures, with its card
     metrics.json      every figure, with 95 % intervals over persons
-    reliability.png   the share of smiles against the models' probability of a smile
 
 Every setting stands in the YAML file, and the command line overrides it: `--seeds [0] --training.num_train_epochs 5`.
 A run that was stopped goes on with `--resume`: finished seeds are kept.
@@ -108,7 +107,7 @@ def main(argv: list[str]) -> None:
         state.wait_for_everyone()
     if state.is_main_process:
         models = {seed: ImageAffect(output / f"seed_{seed}") for seed in run.seeds}
-        figures = evaluate_affect(models, parts, labels, output / "reliability.png")
+        figures = evaluate_affect(models, parts, labels)
         given = {name: part for name, part in settings.items() if name and part}
         command = ["python", "examples/recipes/train_affect.py", *argv]
         figures |= {

@@ -36,7 +36,7 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     text = markdown(sessions, rows, against=against, corpus=arguments.sessions)
     out.write(text)
     if output is not None:
-        write_evaluation(output, rows, runs, text)
+        write_evaluation(output, rows, text)
 
 
 def _reference_row(name: str | None, models: Mapping[str, str]) -> str:

@@ -3,7 +3,3 @@
 `rewards` compares saved reward models with turn ratings, `policies` compares aligned policies with their base by one
 of the `judges`, `methods` is the benchmark of methods of attribution, and `report` describes a training run.
 """
-
-from .._lazy import lazy_exports
-
-__all__, __getattr__, __dir__ = lazy_exports(__name__, __file__)

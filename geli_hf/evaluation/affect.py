@@ -1,18 +1,15 @@
 """Evaluation of classifiers of faces on pictures of unseen persons, with intervals over persons."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ..affect.classify import ImageAffect
 from ..affect.emotions import EMOTIONS, HAPPINESS, emotions_of_labels
 from ..affect.faces import Box
-from ..metrics import Interval
-from ..plotting import GREY, new_figure, save
+from ..metrics.intervals import Interval, bootstrap_statistic
 from ..training.affect import LabelledFaces, crop_faces
 
 RESAMPLES = 1000
@@ -41,7 +38,7 @@ def happiness_ece(smile: np.ndarray, truth: np.ndarray, times: np.ndarray) -> fl
     Args:
         smile, truth, times: (n,), as in `happiness_auc`.
     """
-    gap = np.bincount(_bins(smile), times * (smile - truth), minlength=10)
+    gap = np.bincount(np.minimum((smile * 10).astype(int), 9), times * (smile - truth), minlength=10)
     return float(np.abs(gap).sum() / times.sum())
 
 
@@ -53,23 +50,24 @@ def affect_statistics(probabilities: np.ndarray, emotions: np.ndarray) -> dict[s
         emotions: (n,), the true ones as indices.
     """
     smile, truth = probabilities[:, HAPPINESS].astype(float), emotions == HAPPINESS
-    best = np.nanargmax(probabilities, 1)
+    right = np.nanargmax(probabilities, 1) == emotions
 
-    def mean(right: np.ndarray, times: np.ndarray) -> float:
-        return float(np.average(right, weights=times)) if times.any() else np.nan
+    def mean(values: np.ndarray, times: np.ndarray) -> float:
+        return float(np.average(values, weights=times)) if times.any() else np.nan
 
-    return {
+    def balanced(times: np.ndarray) -> float:
+        return (mean(smile > 0.5, times * truth) + mean(smile <= 0.5, times * ~truth)) / 2
+
+    statistics: dict[str, Statistic] = {
         "happiness AUC": lambda times: happiness_auc(smile, truth, times),
-        "happiness balanced accuracy": lambda times: (
-            (mean(smile > 0.5, times * truth) + mean(smile <= 0.5, times * ~truth)) / 2
-        ),
+        "happiness balanced accuracy": balanced,
         "happiness accuracy": lambda times: mean((smile > 0.5) == truth, times),
         "happiness ECE": lambda times: happiness_ece(smile, truth, times),
-        "accuracy": lambda times: mean(best == emotions, times),
-    } | {
-        f"recall {EMOTIONS[index]}": lambda times, index=index: mean(best == index, times * (emotions == index))
-        for index in np.unique(emotions)
+        "accuracy": lambda times: mean(right, times),
     }
+    for index in np.unique(emotions):
+        statistics[f"recall {EMOTIONS[index]}"] = lambda times, of=emotions == index: mean(right, times * of)
+    return statistics
 
 
 def interval_over_persons(statistics: list[Statistic], persons: np.ndarray, resamples: int = RESAMPLES) -> Interval:
@@ -80,14 +78,11 @@ def interval_over_persons(statistics: list[Statistic], persons: np.ndarray, resa
         persons: (n,), a name for each picture.
         resamples: of the bootstrap.
     """
-    _, code = np.unique(persons, return_inverse=True)
-    count, rng = code.max() + 1, np.random.default_rng(0)
 
-    def mean(times: np.ndarray) -> float:
-        return float(np.mean([statistic(times) for statistic in statistics]))
+    def means(weights: np.ndarray) -> np.ndarray:
+        return np.array([np.mean([statistic(times) for statistic in statistics]) for times in weights])
 
-    drawn = [mean(np.bincount(rng.integers(0, count, count), minlength=count)[code]) for _ in range(resamples)]
-    return Interval(mean(np.ones(len(code))), *np.nanpercentile(drawn, [2.5, 97.5]).tolist())
+    return bootstrap_statistic(means, persons, np.ones(len(persons), bool), resamples=resamples)
 
 
 def degrade(faces: LabelledFaces) -> dict[str, LabelledFaces]:
@@ -117,16 +112,13 @@ def degrade(faces: LabelledFaces) -> dict[str, LabelledFaces]:
     }
 
 
-def evaluate_affect(
-    models: Mapping[int, ImageAffect], parts: Mapping[str, LabelledFaces], labels: list[str], reliability: Path
-) -> dict:
+def evaluate_affect(models: Mapping[int, ImageAffect], parts: Mapping[str, LabelledFaces], labels: list[str]) -> dict:
     """Measure models of several seeds, and choose one of them.
 
     Args:
         models: by seed.
         parts: `train`, `validation` and `test`.
         labels: names of the labels.
-        reliability: path of a PNG of the reliability diagram.
 
     Returns:
         The figures by name; those of the test pictures as [mean over the seeds, low, high]. `chosen_seed` has the
@@ -150,17 +142,11 @@ def evaluate_affect(
 
     conditions = {}
     for condition, faces in degrade(test).items():
-        answers = read(faces)
-        statistics = [affect_statistics(probabilities, truth["test"]) for probabilities in answers]
+        statistics = [affect_statistics(probabilities, truth["test"]) for probabilities in read(faces)]
         names = list(statistics[0])
         if condition == CLEAN:
             once = np.ones(len(test.labels))
-            by_seed = {
-                seed: {name: statistic(once) for name, statistic in each.items()}
-                for seed, each in zip(models, statistics)
-            }
-            smiles = [probabilities[:, HAPPINESS] for probabilities in answers]
-            plot_reliability(smiles, truth["test"] == HAPPINESS, reliability)
+            by_seed = [{name: statistic(once) for name, statistic in each.items()} for each in statistics]
         else:
             names = names[:4]  # those of happiness
         conditions[condition] = {
@@ -172,37 +158,8 @@ def evaluate_affect(
         "chosen_seed": min(losses, key=losses.get),
         "validation_log_loss": losses,
         "test": conditions.pop(CLEAN),
-        "test_by_seed": by_seed,
+        "test_by_seed": dict(zip(models, by_seed)),
         "test_counts": {EMOTIONS[index]: int((truth["test"] == index).sum()) for index in np.unique(truth["test"])},
         "train_counts": {EMOTIONS[index]: int((truth["train"] == index).sum()) for index in np.unique(emotions)},
         "robustness": conditions,
     }
-
-
-def plot_reliability(smiles: list[np.ndarray], truth: np.ndarray, path: str | Path) -> Figure:
-    """Draw the share of happy faces against the probability of happiness.
-
-    Args:
-        smiles: (n,) probabilities of each model.
-        truth: (n,), true where the face is happy.
-        path: of the PNG.
-    """
-    figure, axes = new_figure(5, 4.6)
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="calibrated")
-    for index, smile in enumerate(smiles):
-        count = np.bincount(_bins(smile), minlength=10)
-        enough = count >= 5
-        predicted, observed = (
-            np.bincount(_bins(smile), values, minlength=10)[enough] / count[enough] for values in (smile, truth)
-        )
-        axes.plot(predicted, observed, "o-", markersize=4, label=None if index else "one model per line")
-    axes.set(
-        xlabel="probability of happiness", ylabel="share of happy faces", title="Reliability on the test pictures"
-    )
-    axes.legend(frameon=False, fontsize=9)
-    return save(figure, path)
-
-
-def _bins(smile: np.ndarray) -> np.ndarray:
-    """Return the number of each probability's bin, of ten."""
-    return np.minimum((smile * 10).astype(int), 9)

@@ -11,9 +11,8 @@ import numpy as np
 from datasets import Dataset
 
 from ..affect.sentiment import vader
-from ..metrics.intervals import mean_of_known
+from ..metrics.intervals import MISSING, mean_of_known
 from ..metrics.metrics import bootstrap, paired_bootstrap
-from ..metrics.table import MISSING
 from ..metrics.texts import distinct_ngrams, self_repetition, words
 from ..metrics.win_rates import length_controlled_win_rate
 from ..sessions import Message
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 OWN_REWARD = "its own reward model"
 TRUTH = "true turn values"
-SAME_LENGTH = (0.9, 1.1)  # mean length after over before, within which lengths agree
 Dialogues = Sequence[Sequence[Message]]
 
 
@@ -93,42 +91,42 @@ class PolicyComparison:
             (share of replies without a word), `distinct` (share of different replies), `distinct_1`, `distinct_2`,
             `repetition` (see `metrics.texts`) and `sentiment` (VADER's, None where that is not installed); `win_rate`
             and `length_controlled_win_rate` of the side after (Intervals); `difference` of the values and `sentiment`,
-            that of the sentiments (paired Intervals); `length_ratio`, mean length after over before, and
-            `same_length`, whether that is within a tenth of 1; `verdicts`, the win rate by each question (Intervals)
-            of a judge that compares; and `judge`.
+            that of the sentiments (paired Intervals); `length_ratio`, mean length after over before; `verdicts`, the
+            win rate by each question (Intervals) of a judge that compares; and `judge`.
         """
         ids = self.conversation_ids
-        sides = {"before": self.before, "after": self.after}
-        values = {name: [reply.value for reply in side] for name, side in sides.items()}
-        sentiment = {name: _sentiment([reply.text for reply in side]) for name, side in sides.items()}
-        lengths = {name: np.array([words(reply.text) for reply in side]) for name, side in sides.items()}
-        result: dict[str, Any] = {"judge": self.judge or (TRUTH if self.true else OWN_REWARD)}
-        for name, side in sides.items():
-            texts, recognised = [reply.text for reply in side], [reply.recognised for reply in side]
-            repetition = [self_repetition(text, dialogue) for text, dialogue in zip(texts, self.dialogues)]
-            result[name] = {
-                "value": bootstrap(values[name], ids),
-                "recognised": None if None in recognised else float(np.mean(recognised)),
-                "words": float(lengths[name].mean()),
-                "empty": float(np.mean([not text.strip() for text in texts])),
-                "distinct": len(set(texts)) / len(texts),
-                "distinct_1": distinct_ngrams(texts, 1),
-                "distinct_2": distinct_ngrams(texts, 2),
-                "repetition": mean_of_known(repetition),
-                "sentiment": None if sentiment[name] is None else bootstrap(sentiment[name], ids),
-            }
-        log_ratio = np.log(lengths["after"] + 1) - np.log(lengths["before"] + 1)
-        ratio = result["after"]["words"] / max(result["before"]["words"], 1e-9)
-        both = None not in sentiment.values()
+        before, after = self._figures_of(self.before), self._figures_of(self.after)
+        lengths = [np.array([words(reply.text) for reply in side]) for side in (self.before, self.after)]
+        log_ratio = np.log(lengths[1] + 1) - np.log(lengths[0] + 1)
+        values = [[reply.value for reply in side] for side in (self.after, self.before)]
+        sentiment = [_sentiment(side) for side in (self.after, self.before)]
         verdicts = {question: bootstrap(verdict, ids) for question, verdict in (self.verdicts or {}).items()}
-        return result | {
+        return {
+            "judge": self.judge or (TRUTH if self.true else OWN_REWARD),
+            "before": before,
+            "after": after,
             "win_rate": bootstrap(self.wins, ids),
             "length_controlled_win_rate": length_controlled_win_rate(self.wins, log_ratio, ids),
-            "difference": paired_bootstrap(values["after"], values["before"], ids),
-            "sentiment": paired_bootstrap(sentiment["after"], sentiment["before"], ids) if both else None,
+            "difference": paired_bootstrap(*values, ids),
+            "sentiment": None if None in sentiment else paired_bootstrap(*sentiment, ids),
             "verdicts": verdicts or None,
-            "length_ratio": ratio,
-            "same_length": SAME_LENGTH[0] <= ratio <= SAME_LENGTH[1],
+            "length_ratio": after["words"] / max(before["words"], 1e-9),
+        }
+
+    def _figures_of(self, replies: Sequence[JudgedReply]) -> dict[str, Any]:
+        texts, recognised = [reply.text for reply in replies], [reply.recognised for reply in replies]
+        repetition = [self_repetition(text, dialogue) for text, dialogue in zip(texts, self.dialogues)]
+        sentiment = _sentiment(replies)
+        return {
+            "value": bootstrap([reply.value for reply in replies], self.conversation_ids),
+            "recognised": None if None in recognised else float(np.mean(recognised)),
+            "words": float(np.mean([words(text) for text in texts])),
+            "empty": float(np.mean([not text.strip() for text in texts])),
+            "distinct": len(set(texts)) / len(texts),
+            "distinct_1": distinct_ngrams(texts, 1),
+            "distinct_2": distinct_ngrams(texts, 2),
+            "repetition": mean_of_known(repetition),
+            "sentiment": None if sentiment is None else bootstrap(sentiment, self.conversation_ids),
         }
 
 
@@ -189,9 +187,10 @@ def judge_by_reward(
 def policy_table(figures: Mapping[str, Any]) -> str:
     """Format the figures of a `PolicyComparison` as a Markdown table with two sentences."""
     table = ["| | value of a reply | recognised | words | distinct |", "| --- | ---: | ---: | ---: | ---: |"]
-    for title, side in (("before alignment", figures["before"]), ("after alignment", figures["after"])):
-        known = share(side["recognised"])
-        table.append(f"| {title} | {side['value']} | {known} | {side['words']:.1f} | {side['distinct']:.1%} |")
+    for side in ("before", "after"):
+        row = figures[side]
+        known = MISSING if row["recognised"] is None else f"{row['recognised']:.1%}"
+        table.append(f"| {side} alignment | {row['value']} | {known} | {row['words']:.1f} | {row['distinct']:.1%} |")
     difference = f"Difference: **{figures['difference']}**; length after / before: {figures['length_ratio']:.2f}."
     wins = (
         f"The reply after is the better one in **{figures['win_rate']}** of the dialogues (a tie is half), at equal "
@@ -200,15 +199,11 @@ def policy_table(figures: Mapping[str, Any]) -> str:
     return "\n".join([*table, "", difference, wins])
 
 
-def share(value: float | None) -> str:
-    """Format a share in percent; a dash if it is missing."""
-    return MISSING if value is None else f"{value:.1%}"
-
-
-def _sentiment(texts: Sequence[str]) -> list[float] | None:
-    """VADER's sentiment of each text, NaN of an empty one; None without the package."""
+def _sentiment(replies: Sequence[JudgedReply]) -> list[float] | None:
+    """VADER's sentiment of each reply, NaN of an empty one; None without the package."""
     try:
         sentiment = vader()
     except ImportError:
         return None
-    return [value if text.strip() else np.nan for text, value in zip(texts, sentiment(list(texts)))]
+    texts = [reply.text for reply in replies]
+    return [value if text.strip() else np.nan for text, value in zip(texts, sentiment(texts))]

@@ -17,16 +17,12 @@ ESTIMATOR = (
 )
 
 
-def reason_incomparable(
+def same_tokens(
     policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: PreTrainedModel, base_tokenizer
-) -> str | None:
-    """Find the reason why two policies have no divergence: their tokens differ. None if they don't."""
-    if tokenizer.get_vocab() != base_tokenizer.get_vocab():
-        return "the two policies have different vocabularies, so there is no divergence of their tokens"
-    sizes = [model.get_output_embeddings().weight.shape[0] for model in (policy, base)]
-    if sizes[0] != sizes[1]:
-        return f"the two policies choose between {sizes[0]} and {sizes[1]} tokens, so there is no divergence of them"
-    return None
+) -> bool:
+    """Compare the tokens of two policies: true if they choose between the same, so that there is a divergence."""
+    sizes = {model.get_output_embeddings().weight.shape[0] for model in (policy, base)}
+    return tokenizer.get_vocab() == base_tokenizer.get_vocab() and len(sizes) == 1
 
 
 @torch.inference_mode()
@@ -50,7 +46,7 @@ def reply_divergence(
     2504.10637.
 
     Args:
-        policy, base: on the same vocabulary, see `reason_incomparable`.
+        policy, base: on the same vocabulary, see `same_tokens`.
         replies: of the policy.
         temperature: of sampling; of greedy replies, 0, it is the divergence at temperature 1.
         batch_size: replies that are read together.

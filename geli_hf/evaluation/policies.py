@@ -8,27 +8,24 @@ the same dialogues looks better than it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import cached_file, logging
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..alignment.policy import check_policy, is_adapter, load_policy
+from ..alignment.policy import check_policy, load_policy
 from ..alignment.sampling import SampledReply, sample_replies
 from ..alignment.trainers import dialogue_prompts
 from ..metrics.metrics import bootstrap
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..sessions import Message, split_sessions
 from .comparison import PolicyComparison, judge_by_reward
-from .divergence import reason_incomparable, reply_divergence
+from .divergence import reply_divergence, same_tokens
 from .judges.judge import Judge
-
-logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,7 @@ class EvaluatedPolicy:
     Args:
         name: folder or name of the policy.
         comparison: with the base, by the judge.
-        divergence: (replies,), nats from the base; None where it is undefined, for the reason in `incomparable`.
-        incomparable: reason why there is no divergence.
+        divergence: (replies,), nats from the base; None where the two choose between different tokens.
         by_reward: the comparison by the reward that the policy was trained for; None without that reward.
         notes: on the judge.
     """
@@ -59,7 +55,6 @@ class EvaluatedPolicy:
     name: str
     comparison: PolicyComparison
     divergence: np.ndarray | None
-    incomparable: str | None
     by_reward: PolicyComparison | None
     notes: Sequence[str]
 
@@ -71,14 +66,14 @@ class EvaluatedPolicy:
             `difference` and `win_rate` by the reward (Intervals), or None.
         """
         figures = self.comparison.figures()
-        figures["kl"], figures["reward"] = None, None
+        kl, reward = None, None
         if self.divergence is not None:
-            figures["kl"] = bootstrap(self.divergence, self.comparison.conversation_ids)
+            kl = bootstrap(self.divergence, self.comparison.conversation_ids)
         if self.by_reward is not None:
             reward = self.by_reward.figures()
-            figures["reward"] = {side: reward[side]["value"] for side in ("before", "after")}
-            figures["reward"] |= {key: reward[key] for key in ("difference", "win_rate")}
-        return figures
+            sides = {side: reward[side]["value"] for side in ("before", "after")}
+            reward = sides | {key: reward[key] for key in ("difference", "win_rate")}
+        return figures | {"kl": kl, "reward": reward}
 
 
 @dataclass(frozen=True)
@@ -110,10 +105,7 @@ class HeldOutDialogues:
     def __init__(self, sessions: Dataset, sampling: Sampling):
         prompts = dialogue_prompts(sessions, context_messages=sampling.context_messages).shuffle(seed=sampling.seed)
         if not len(prompts):
-            raise ValueError(
-                f"sessions: expected a turn of the assistant that answers something, found none in {len(sessions)} "
-                "held-out sessions; give others, or a larger share of them"
-            )
+            raise ValueError("sessions: no held-out dialogues, since no turn of the assistant answers something")
         prompts = prompts.select(range(min(sampling.replies, len(prompts))))
         messages = dict(zip(sessions["session_id"], sessions["messages"]))
         self.sampling, self.prompts = sampling, prompts["prompt"][:]
@@ -123,16 +115,9 @@ class HeldOutDialogues:
 
     def sample(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[SampledReply]:
         """Sample one reply of the policy to each dialogue."""
-        return sample_replies(
-            model,
-            tokenizer,
-            self.prompts,
-            max_new_tokens=self.sampling.max_new_tokens,
-            temperature=self.sampling.temperature,
-            seed=self.sampling.seed,
-            batch_size=self.sampling.batch_size,
-            progress=True,
-        )
+        options = asdict(self.sampling)
+        del options["replies"], options["context_messages"]
+        return sample_replies(model, tokenizer, self.prompts, **options, progress=True)
 
 
 def evaluate_policies(
@@ -150,7 +135,7 @@ def evaluate_policies(
 
     Args:
         base: folder or name of the policy that the others were made from.
-        aligned: folders or names, adapters and checkpoints too. One without a tokenizer is read with the base's.
+        aligned: folders or names, adapters and checkpoints too.
         sessions: that none of them has learned from.
         judge: see `geli_hf.evaluation.judges`.
         reward: the reward model that the policies were trained for, shown beside the judge.
@@ -173,10 +158,10 @@ def evaluate_policies(
 
     def evaluate(name: str, part: str) -> EvaluatedPolicy:
         dialogues = asked[part]
-        model, tokenizer = open_policy(name, base_tokenizer, **model_kwargs)
+        model, tokenizer = open_policy(name, **model_kwargs)
         replies = dialogues.sample(model, tokenizer)
-        divergence, reason = None, reason_incomparable(model, tokenizer, base_model, base_tokenizer)
-        if reason is None:
+        divergence = None
+        if same_tokens(model, tokenizer, base_model, base_tokenizer):
             divergence = reply_divergence(model, base_model, replies, temperature=sampling.temperature, progress=True)
         texts = [[reply.text for reply in side] for side in (base_replies[part], replies)]
         comparison, by_reward = judge.compare(dialogues.dialogues, *texts, dialogues.conversation_ids), None
@@ -184,27 +169,19 @@ def evaluate_policies(
             sides = [judge_by_reward(reward, dialogues.dialogues, side) for side in texts]
             by_reward = PolicyComparison(dialogues.dialogues, *sides, dialogues.conversation_ids, true=False)
         notes = judge.notes(dialogues.sessions, comparison)
-        return EvaluatedPolicy(name, comparison, divergence, reason, by_reward, notes)
+        return EvaluatedPolicy(name, comparison, divergence, by_reward, notes)
 
     candidates = [evaluate(name, "validation") for name in aligned] if several else []
     best = max(candidates, key=lambda each: each.comparison.mean_win).name if several else aligned[0]
     return PolicyEvaluation(base, candidates, evaluate(best, "test"))
 
 
-def open_policy(
-    name: str | Path, base_tokenizer: PreTrainedTokenizerBase | None = None, **model_kwargs
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def open_policy(name: str | Path, **model_kwargs) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a policy with its tokenizer onto the device.
 
     Args:
         name: folder or name of the policy.
-        base_tokenizer: used for a checkpoint that holds no tokenizer.
         model_kwargs: see `load_policy`.
     """
-    device = PartialState().device
-    missing = cached_file(name, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False) is None
-    if base_tokenizer is not None and missing and not is_adapter(name):
-        logger.warning(f"{name} holds no tokenizer; the base's is used")
-        return AutoModelForCausalLM.from_pretrained(name, **model_kwargs).to(device), base_tokenizer
     model, tokenizer = load_policy(name, **model_kwargs)
-    return model.to(device), tokenizer
+    return model.to(PartialState().device), tokenizer

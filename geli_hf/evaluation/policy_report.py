@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..cache import atomic_path
-from ..metrics.intervals import Interval
-from ..metrics.plots import plot_comparison, plot_over_optimisation
-from ..metrics.table import MISSING, aligned_table, as_json
-from .comparison import SAME_LENGTH, share
+from ..metrics.plots import plot_over_optimisation
+from ..metrics.table import aligned_table, as_json, format_figure
 from .divergence import ESTIMATOR
-from .policies import EvaluatedPolicy, PolicyEvaluation, Sampling
+from .policies import PolicyEvaluation, Sampling
 from .report import CONVERSATIONS_NEEDED, example_replies, write_text
 
 EXAMPLES = 8
+SIDES = {
+    "value": "value of a reply",
+    "recognised": "recognised",
+    "words": "words",
+    "empty": "empty",
+    "distinct": "different replies",
+    "distinct_1": "distinct-1",
+    "distinct_2": "distinct-2",
+    "repetition": "self-repetition",
+    "sentiment": "sentiment (VADER)",
+}
 
 
 def policy_markdown(evaluation: PolicyEvaluation, sampling: Sampling, warnings: Sequence[str] = ()) -> str:
@@ -31,8 +39,13 @@ def policy_markdown(evaluation: PolicyEvaluation, sampling: Sampling, warnings: 
     chosen = evaluation.chosen
     figures, comparison = chosen.figures(), chosen.comparison
     conversations = len(set(comparison.conversation_ids))
-    examples = example_replies(comparison, EXAMPLES)
-    verdicts = [[name, _percent(rate)] for name, rate in (figures["verdicts"] or {}).items()]
+    divergence = "No KL divergence: the two policies choose between different tokens."
+    if figures["kl"] is not None:
+        divergence = f"KL: **{figures['kl']}** nats per reply. {ESTIMATOR}."
+    verdicts = [[question, str(rate)] for question, rate in (figures["verdicts"] or {}).items()]
+    intervals = "In brackets 95 % bootstrap intervals over conversations; differences are paired, reply by reply."
+    if conversations < CONVERSATIONS_NEEDED:
+        intervals += f" Don't rely on the intervals: they stand on {conversations} conversations."
     parts = [
         f"# {chosen.name} beside {evaluation.base}",
         *(f"**{warning}**" for warning in warnings),
@@ -40,22 +53,23 @@ def policy_markdown(evaluation: PolicyEvaluation, sampling: Sampling, warnings: 
         f"Replies to {len(comparison.dialogues)} held-out dialogues of {conversations} conversations, sampled at "
         f"temperature {sampling.temperature:g} and at most {sampling.max_new_tokens} tokens long, judged by "
         f"**{figures['judge']}**.",
-        _verdict(_short(chosen.name), figures),
+        f"Win rate of {_short(chosen.name)}: **{figures['win_rate']}** (a tie counts half). At equal length, by "
+        f"logistic regression on the log length ratio: {figures['length_controlled_win_rate']}.",
         _table(evaluation.base, chosen.name, figures),
-        _length(figures),
-        _divergence(chosen, figures),
+        divergence,
         *([aligned_table(["", "win rate"], verdicts)] if verdicts else []),
         *chosen.notes,
-        _explanation(conversations, figures),
-        f"## {len(examples)} of the replies, drawn at random",
-        *examples,
+        f"{intervals} *Distinct-n* is the share of different n-grams among all of a side's; *self-repetition* the "
+        "share of a reply's three-word sequences that the agent used before.",
+        "## Replies, drawn at random",
+        *example_replies(comparison, EXAMPLES),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def write_policy_evaluation(folder: str | Path, evaluation: PolicyEvaluation, text: str) -> None:
-    """Write `policies.md`, `policies.json` (every figure), `policies.png` (win rates), `replies.jsonl` and, where one
-    of several policies was chosen, `over_optimisation.png`.
+    """Write `policies.md`, `policies.json` (every figure), `replies.jsonl` and, where one of several policies was
+    chosen, `over_optimisation.png`.
 
     Args:
         folder: to write into.
@@ -73,148 +87,54 @@ def write_policy_evaluation(folder: str | Path, evaluation: PolicyEvaluation, te
         "kl_estimator": ESTIMATOR,
     }
     write_text(folder / "policies.json", json.dumps(as_json(record), indent=1, allow_nan=False) + "\n")
-    rates = {"win rate": figures["win_rate"], "win rate at equal length": figures["length_controlled_win_rate"]}
-    rates |= {name.replace("_", " "): rate for name, rate in (figures["verdicts"] or {}).items()}
-    if figures["reward"]:
-        rates["win rate by the reward trained for"] = figures["reward"]["win_rate"]
-    with atomic_path(folder / "policies.png") as partial:
-        plot_comparison(rates, partial, label=f"{_short(chosen.name)} over {_short(evaluation.base)}", reference=0.5)
-    if candidates:
-        judged, by_reward = {}, {}
-        for order, (name, row) in enumerate(candidates.items(), 1):
-            place = float(order) if row["kl"] is None else row["kl"].estimate
-            judged[name] = place, row["win_rate"]
-            if row["reward"]:
-                by_reward[name] = place, row["reward"]["win_rate"]
-        known = all(row["kl"] is not None for row in candidates.values())
-        with atomic_path(folder / "over_optimisation.png") as partial:
-            plot_over_optimisation(judged, by_reward, partial, chosen=chosen.name, known=known)
-    replies = [
-        {
-            "conversation_id": conversation,
-            "before": {"text": before.text, "value": before.value},
-            "after": {"text": after.text, "value": after.value},
-            "win": win,
+    if candidates and all(row["kl"] is not None for row in candidates.values()):
+        judged = {name: (row["kl"].estimate, row["win_rate"]) for name, row in candidates.items()}
+        by_reward = {
+            name: (row["kl"].estimate, row["reward"]["win_rate"]) for name, row in candidates.items() if row["reward"]
         }
-        for conversation, before, after, win in zip(
-            comparison.conversation_ids, comparison.before, comparison.after, comparison.wins
-        )
-    ]
-    lines = [json.dumps(as_json(reply), ensure_ascii=False) + "\n" for reply in replies]
+        with atomic_path(folder / "over_optimisation.png") as partial:
+            plot_over_optimisation(judged, by_reward, partial)
+    lines = []
+    replies = zip(comparison.conversation_ids, comparison.before, comparison.after, comparison.wins)
+    for conversation, *sides, win in replies:
+        shown = {side: {"text": reply.text, "value": reply.value} for side, reply in zip(("before", "after"), sides)}
+        row = {"conversation_id": conversation, **shown, "win": win}
+        lines.append(json.dumps(as_json(row), ensure_ascii=False) + "\n")
     write_text(folder / "replies.jsonl", "".join(lines))
     write_text(folder / "policies.md", text)
 
 
 def _choice(evaluation: PolicyEvaluation) -> list[str]:
     """Figures of all candidates on the validation dialogues, and the choice by judge and by reward."""
+    keys = ("win_rate", "length_controlled_win_rate", "difference", "kl", "length_ratio")
     rows, by_reward = [], {}
     for candidate in evaluation.candidates:
-        figures, reward = candidate.figures(), MISSING
+        figures, reward = candidate.figures(), None
         if figures["reward"]:
+            reward = figures["reward"]["win_rate"]
             by_reward[candidate.name] = figures["reward"]["difference"].estimate
-            reward = _percent(figures["reward"]["win_rate"])
-        rows.append(
-            [
-                f"**{candidate.name}**" if candidate.name == evaluation.chosen.name else candidate.name,
-                _percent(figures["win_rate"]),
-                _percent(figures["length_controlled_win_rate"]),
-                _interval(figures["difference"]),
-                reward,
-                MISSING if figures["kl"] is None else f"{figures['kl'].estimate:.2f}",
-                f"{figures['length_ratio']:.2f}",
-            ]
-        )
-    titles = ["", "win rate", "at equal length", "gain in value", "win rate by the reward", "KL", "length ratio"]
-    comparison = evaluation.candidates[0].comparison
+        rows.append([candidate.name, *map(format_figure, [*(figures[key] for key in keys), reward])])
+    titles = ["", "win rate", "at equal length", "gain in value", "KL", "length ratio", "win rate by the reward"]
+    conversations = evaluation.candidates[0].comparison.conversation_ids
     text = (
-        f"Chosen by the judge on {len(comparison.dialogues)} dialogues of "
-        f"{len(set(comparison.conversation_ids))} other conversations: **{evaluation.chosen.name}**, for the highest "
-        "win rate."
+        f"Chosen by the judge on {len(conversations)} dialogues of {len(set(conversations))} other conversations: "
+        f"**{evaluation.chosen.name}**, for the highest win rate."
     )
     if by_reward:
-        best = max(by_reward, key=by_reward.get)
-        same = best == evaluation.chosen.name
-        text += f" The reward that was trained for would have chosen {best}{' too' if same else ''}."
+        text += f" The reward that was trained for would have chosen {max(by_reward, key=by_reward.get)}."
     return ["## The choice", aligned_table(titles, rows), text, "## The chosen one"]
-
-
-def _verdict(name: str, figures: Mapping[str, Any]) -> str:
-    rate, controlled = figures["win_rate"], figures["length_controlled_win_rate"]
-    if math.isnan(rate.estimate):
-        return "Nothing could be judged."
-    verdict = "the judge can't tell the two apart"
-    if rate.low > 0.5 or rate.high < 0.5:
-        verdict = f"the judge finds {name} {'better' if rate.low > 0.5 else 'worse'}"
-    return (
-        f"Win rate of {name}: **{_percent(rate)}** (a tie counts half): {verdict}. At equal length, by logistic "
-        f"regression on the log length ratio: {_percent(controlled)}."
-    )
 
 
 def _table(base: str, name: str, figures: Mapping[str, Any]) -> str:
     before, after = figures["before"], figures["after"]
-    rows = [["value of a reply", *_pair(before["value"], after["value"], figures["difference"])]]
+    difference = {"value": figures["difference"], "sentiment": figures["sentiment"]}
+    rows = [[title, before[key], after[key], difference.get(key, "")] for key, title in SIDES.items()]
     if reward := figures["reward"]:
-        rows.append(["reward that was trained for", *_pair(reward["before"], reward["after"], reward["difference"])])
-    if before["recognised"] is not None:
-        rows.append(["recognised", share(before["recognised"]), share(after["recognised"]), ""])
-    rows.append(["words", f"{before['words']:.1f}", f"{after['words']:.1f}", f"x {figures['length_ratio']:.2f}"])
-    for title, key in (("empty", "empty"), ("different replies", "distinct")):
-        rows.append([title, share(before[key]), share(after[key]), ""])
-    for title, key in (("distinct-1", "distinct_1"), ("distinct-2", "distinct_2"), ("self-repetition", "repetition")):
-        rows.append([title, _number(before[key]), _number(after[key]), ""])
-    if figures["sentiment"] is not None:
-        rows.append(["sentiment", *_pair(before["sentiment"], after["sentiment"], figures["sentiment"])])
-    return aligned_table(["", _short(base), _short(name), "difference"], rows)
-
-
-def _length(figures: Mapping[str, Any]) -> str:
-    low, high = SAME_LENGTH
-    agree = "agree" if figures["same_length"] else "do NOT agree"
-    text = f"Lengths {agree} within a tenth (ratio {figures['length_ratio']:.2f}, wanted {low:g} to {high:g})."
-    return text if figures["same_length"] else f"{text} Look at the win rate at equal length, and trust it less."
-
-
-def _divergence(chosen: EvaluatedPolicy, figures: Mapping[str, Any]) -> str:
-    if figures["kl"] is None:
-        return f"No KL divergence: {chosen.incomparable}."
-    return f"KL: **{_interval(figures['kl'], 2)}** nats per reply. {ESTIMATOR}."
-
-
-def _explanation(conversations: int, figures: Mapping[str, Any]) -> str:
-    intervals = "In brackets 95 % bootstrap intervals over conversations; differences are paired, reply by reply."
-    if conversations < CONVERSATIONS_NEEDED:
-        intervals = (
-            f"Don't rely on the intervals: {conversations} conversations were judged, and a bootstrap over fewer than "
-            f"{CONVERSATIONS_NEEDED} says little."
-        )
-    sentiment = " *Sentiment* is VADER's." if figures["sentiment"] is not None else ""
-    return (
-        f"{intervals} *Distinct-n* is the share of different n-grams among all of a side's; *self-repetition* the "
-        f"share of a reply's three-word sequences that the agent used before.{sentiment}"
+        rows.insert(1, ["reward that was trained for", *(reward[key] for key in ("before", "after", "difference"))])
+    rows.append(["length after / before", "", "", figures["length_ratio"]])
+    return aligned_table(
+        ["", _short(base), _short(name), "difference"], [list(map(format_figure, row)) for row in rows]
     )
-
-
-def _pair(before: Interval, after: Interval, difference: Interval) -> list[str]:
-    return [_number(before.estimate), _number(after.estimate), _interval(difference, sign="+")]
-
-
-def _interval(value: Interval, digits: int = 3, sign: str = "") -> str:
-    if math.isnan(value.estimate):
-        return MISSING
-    bounds = "" if math.isnan(value.low) else f" [{value.low:{sign}.{digits}f}, {value.high:{sign}.{digits}f}]"
-    return f"{value.estimate:{sign}.{digits}f}{bounds}"
-
-
-def _percent(value: Interval) -> str:
-    if math.isnan(value.estimate):
-        return MISSING
-    bounds = "" if math.isnan(value.low) else f" [{value.low * 100:.1f}, {value.high * 100:.1f}]"
-    return f"{value.estimate * 100:.1f} %{bounds}"
-
-
-def _number(value: float) -> str:
-    return MISSING if math.isnan(value) else f"{value:.3f}"
 
 
 def _short(name: str) -> str:

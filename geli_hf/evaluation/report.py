@@ -13,9 +13,9 @@ from datasets import Dataset
 from ..cache import atomic_path
 from ..metrics import plots
 from ..metrics.metrics import spearman_per_session
-from ..metrics.table import as_json, markdown_table
+from ..metrics.table import COLUMNS, as_json, markdown_table
 from ..models.geli_reward.modeling_geli import GeliRewardModel
-from .comparison import PolicyComparison, policy_table, share
+from .comparison import PolicyComparison, policy_table
 
 THIS_MODEL = "this reward model"
 EXAMPLES = 4
@@ -39,7 +39,7 @@ def write_report(
     """Write figures, pictures and texts of a run into its folder, `report.md` last.
 
     Args:
-        folder: of the run; `reward_history.json` and `policy_history.json` in it are drawn.
+        folder: of the run; `policy_history.json` in it is drawn.
         settings: of the run.
         sizes: number of sessions in each part of the data.
         test: held-out Session rows.
@@ -49,7 +49,6 @@ def write_report(
         comparison: replies of the policy before and after alignment, if there is a policy.
     """
     own_rewards = rewards[THIS_MODEL]
-    rated = "turn_rating" in test.column_names
     policy = comparison.figures() if comparison else None
     metrics = {"settings": settings, "sessions": sizes, "reward": rows, "policy": policy}
     write_text(folder / "metrics.json", json.dumps(as_json(metrics), indent=1))
@@ -57,7 +56,7 @@ def write_report(
     pictures = {"session.png": "A held-out session, and the reward of each turn"}
     shown = telling_sessions(own_rewards)[0]
     plots.plot_session(test[shown], own_rewards[shown], folder / "session.png", model.config.reward_quantiles)
-    if rated:
+    if "turn_rating" in test.column_names:
         within = {name: spearman_per_session(turns, test["turn_rating"]) for name, turns in rewards.items()}
         values["within_session_spearman"] = {"conversation_id": test["conversation_id"][:], **within}
         plots.plot_rewards_against_truth(own_rewards, test["turn_rating"], folder / "rewards_against_truth.png")
@@ -65,13 +64,9 @@ def write_report(
         intervals = {name: row["within_session_spearman"] for name, row in rows.items()}
         plots.plot_comparison(intervals, folder / "methods.png")
         pictures["methods.png"] = "Within-session Spearman of each method"
-    for history, plot, name, title in (
-        ("reward_history.json", plots.plot_training, "training.png", "Training of the reward model"),
-        ("policy_history.json", plots.plot_alignment, "alignment.png", "Alignment of the policy"),
-    ):
-        if (folder / history).exists():
-            plot(json.loads((folder / history).read_text()), folder / name)
-            pictures[name] = title
+    if (history := folder / "policy_history.json").exists():
+        plots.plot_alignment(json.loads(history.read_text()), folder / "alignment.png")
+        pictures["alignment.png"] = "Alignment of the policy"
     if comparison:
         before, after = ([reply.value for reply in side] for side in (comparison.before, comparison.after))
         values["policy"] = {"conversation_id": list(comparison.conversation_ids), "before": before, "after": after}
@@ -125,13 +120,12 @@ def example_replies(comparison: PolicyComparison, count: int) -> list[str]:
 
 
 def _policy_section(policy: Mapping[str, Any], comparison: PolicyComparison) -> list[str]:
-    examples = example_replies(comparison, EXAMPLES)
     return [
         "## The policy",
         f"Replies to {len(comparison.dialogues)} held-out dialogues, judged by {policy['judge']}.",
         policy_table(policy),
-        f"{len(examples)} of them, drawn at random:",
-        *examples,
+        "Some of them, drawn at random:",
+        *example_replies(comparison, EXAMPLES),
     ]
 
 
@@ -140,26 +134,13 @@ def _one_line(text: str) -> str:
 
 
 def _summary(folder: Path, rows: Mapping[str, Mapping[str, Any]], policy: Mapping[str, Any] | None) -> str:
-    width = max(map(len, rows))
-    lines = ["", f"{'':{width}}  within-session Spearman    global loss (floor)"]
-    for name, row in rows.items():
-        loss, within = row["global_loss"].estimate, row["within_session_spearman"]
-        shown = "-" if np.isnan(loss) else f"{loss:.3f} ({row['global_loss_floor']:.3f})"
-        lines.append(f"{name:{width}}  {'-' if np.isnan(within.estimate) else str(within):25}  {shown}")
+    columns = {key: COLUMNS[key] for key in ("within_session_spearman", "global_loss", "global_loss_floor")}
+    parts = ["", markdown_table(rows, columns=columns)]
     if policy:
-        before, after = policy["before"], policy["after"]
-        lines += [
-            "",
-            f"A reply of the policy, judged by {policy['judge']}: {before['value'].estimate:.3f} before, "
-            f"{after['value'].estimate:.3f} after; difference {policy['difference']},",
-            f"at {policy['length_ratio']:.2f} of the length; recognised {share(before['recognised'])} before, "
-            f"{share(after['recognised'])} after.",
-        ]
-    lines += [
-        "",
+        parts += [f"Replies of the policy, judged by {policy['judge']}:", "", policy_table(policy), ""]
+    parts += [
         f"Read {folder}/report.md. Then try:",
         f"  geli score sample --model {folder}/reward_model --format table",
-        f"  geli score YOUR_SESSIONS.jsonl --model {folder}/reward_model > rewards.jsonl",
         f"  geli evaluate YOUR_SESSIONS.jsonl --model {folder}/reward_model",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(parts) + "\n"

@@ -5,10 +5,9 @@ Nothing is learned here, so nothing is out of fold: the figures are too good on 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
@@ -16,48 +15,41 @@ from tqdm.auto import tqdm
 
 from ..metrics import metrics
 from ..metrics.baselines import TURN_BASELINES
-from ..metrics.table import COLUMNS
+from ..metrics.table import COLUMNS, evaluate_rewards
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..models.loading import is_attribution, open_model
 from ..sessions import assistant_turns, feedback_names
 from .methods.comparison import (
     Figures,
-    Runs,
-    compare,
+    add_differences,
     describe_sessions,
+    enough_resamples,
     interval_note,
     join_parts,
+    mean_signal,
     two_tables,
     write_files,
 )
 from .methods.rows import NotRun
-from .methods.runs import Run, fingerprint, versions
 from .report import WITHIN_SESSIONS
 
 MEAN = "predict the mean"
-WITHOUT = {  # reason why a baseline has no value for any turn
-    "uniform, given the score": "no session has a score",
-    "next-turn sentiment": "no turn was answered by the user",
-}
 
 
-class JudgedSessions:
-    """Sessions on which saved models are judged, with a score or without: a `Design` without training.
+class Scored(NamedTuple):
+    """Rewards of the judged sessions by a model or baseline.
 
     Args:
-        judged: Session rows. They also give the mean of the feedback.
-        train_mean: mean of the scores that the first model learned from.
+        rewards: one array (turns,) per session.
+        predicted: (sessions,), in units of the score; None from a method that predicts none.
+        train_mean: mean of the scores that the model learned from; of a baseline, that of the first model.
+        model: for a model, its `name`, whether it `sees_reaction`, and its `signals_missing` from the sessions.
     """
 
-    folds = None
-
-    def __init__(self, judged: Dataset, train_mean: float):
-        self.judged = self.train = judged
-        self.train_mean = train_mean
-
-    def train_means(self, seed: int) -> np.ndarray:
-        """Give the mean training score for each judged session: (sessions,)."""
-        return np.full(len(self.judged), self.train_mean)
+    rewards: Sequence[np.ndarray]
+    predicted: np.ndarray | None
+    train_mean: float
+    model: dict[str, Any] | None = None
 
 
 def labels(models: Sequence[str]) -> dict[str, str]:
@@ -75,70 +67,69 @@ def labels(models: Sequence[str]) -> dict[str, str]:
     return rows
 
 
-def run_models(sessions: Dataset, rows: Mapping[str, str]) -> dict[str, list[Run] | NotRun]:
+def run_models(sessions: Dataset, rows: Mapping[str, str]) -> dict[str, Scored | NotRun]:
     """Compute the turn rewards of every model, one loaded at a time, and of the baselines.
 
     Args:
         sessions: Session rows.
         rows: from `labels`.
     """
-    about = {"seed": None, "settings": {}, "folds": None, "data": {"judged": fingerprint(sessions)}}
-    about |= {"versions": versions()}
-    runs: dict[str, list[Run] | NotRun] = {row: [_score(sessions, model, about)] for row, model in rows.items()}
-    turns = [len(assistant_turns(messages)) for messages in sessions["messages"]]
-    mean = np.full(len(turns), _train_mean(runs))
-    runs[MEAN] = [Run([np.zeros(count) for count in turns], mean, 0.0, about)]
+    scored: dict[str, Scored | NotRun] = {row: _score(sessions, model) for row, model in rows.items()}
+    mean = next(iter(scored.values())).train_mean
+    nothing = [np.zeros(len(assistant_turns(messages))) for messages in sessions["messages"]]
+    scored[MEAN] = Scored(nothing, np.full(len(sessions), mean), mean)
     for name, baseline in TURN_BASELINES.items():
-        began = time.perf_counter()
         try:
-            rewards = baseline(sessions)
+            scored[name] = Scored(baseline(sessions), None, mean)
         except ImportError as error:
-            runs[name] = NotRun(str(error))
+            scored[name] = NotRun(str(error))
             continue
-        run = Run(rewards, np.full(len(turns), np.nan), time.perf_counter() - began, about)
-        runs[name] = NotRun(WITHOUT[name]) if np.isnan(np.concatenate(rewards)).all() else [run]
-    return runs
+        if np.isnan(np.concatenate(scored[name].rewards)).all():
+            scored[name] = NotRun("the sessions have nothing that it reads")
+    return scored
 
 
-def _score(sessions: Dataset, name: str, about: Mapping[str, Any]) -> Run:
-    began = time.perf_counter()
+def _score(sessions: Dataset, name: str) -> Scored:
     model = open_model(name)
     sees_reaction = not isinstance(model, GeliRewardModel)
     rows = list(tqdm(model.iter_scores(sessions), desc=f"Scoring by {name}", unit="session", total=len(sessions)))
-    config = (model.model if sees_reaction else model).config
-    signals = model.signals if sees_reaction else {}
-    of_model = {
-        "name": name,
-        "sees_reaction": sees_reaction,
-        "signals_missing": [name for name in signals if signals[name].beta and name not in feedback_names(sessions)],
-        "train_mean": float(config.score_mean),
-        "cropped": sum(row["cropped"] for row in rows),
-    }
-    rewards, predicted = [np.array(row["turn_rewards"]) for row in rows], np.array([row["score"] for row in rows])
-    return Run(rewards, predicted, time.perf_counter() - began, {**about, "model": of_model})
+    signals = {key: signal for key, signal in model.signals.items() if signal.beta} if sees_reaction else {}
+    missing = [key for key in signals if key not in feedback_names(sessions)]
+    return Scored(
+        [np.array(row["turn_rewards"]) for row in rows],
+        np.array([row["score"] for row in rows]),
+        float((model.model if sees_reaction else model).config.score_mean),
+        {"name": name, "sees_reaction": sees_reaction, "signals_missing": missing},
+    )
 
 
 def evaluate_models(
-    sessions: Dataset, runs: Runs, *, against: str, resamples: int = metrics.RESAMPLES
+    sessions: Dataset, scored: Mapping[str, Scored | NotRun], *, against: str, resamples: int = metrics.RESAMPLES
 ) -> dict[str, dict[str, Any]]:
-    """Compute the figures of every row, see `compare`; a model's row also describes it, under `model`.
+    """Compute the figures of every row as `compare` does; a model's row also describes it, under `model`.
 
     Args:
         sessions: Session rows.
-        runs: from `run_models`.
+        scored: from `run_models`.
         against: the row that all are compared with, session by session.
         resamples: of the bootstrap.
 
     Raises:
         ValueError: there is no row `against`.
     """
-    rows = compare(JudgedSessions(sessions, _train_mean(runs)), runs, against=against, resamples=resamples)
-    scores = np.array(sessions["score"], float)
-    for name, model in _models(runs).items():
-        floor = metrics.global_loss_floor(scores, model["train_mean"])
-        rows[name] |= {"model": model, "global_loss_floor": floor}
-    for row in rows.values():
-        row.pop("seeds", None)
+    resamples = enough_resamples(sessions, resamples)
+    signal = next(iter(feedback_names(sessions)), None)
+    options = {"feedback": signal, "feedback_threshold": mean_signal(sessions, signal), "resamples": resamples}
+    rows: dict[str, dict[str, Any]] = {}
+    for name, each in scored.items():
+        if isinstance(each, NotRun):
+            rows[name] = {"not_run": str(each)}
+            continue
+        rows[name] = evaluate_rewards(sessions, each.rewards, each.predicted, each.train_mean, **options)
+        if each.model:
+            rows[name]["model"] = {**each.model, "train_mean": each.train_mean}
+    rewards = {name: [each.rewards] for name, each in scored.items() if not isinstance(each, NotRun)}
+    add_differences(rows, sessions, rewards, against, resamples)
     return rows
 
 
@@ -157,66 +148,33 @@ def markdown(sessions: Dataset, rows: Figures, *, against: str, corpus: str = ""
     return join_parts(data, tables, [interval_note(sessions, rows, against), *_notes(sessions, rows)], corpus)
 
 
-def write_evaluation(folder: str | Path, rows: Figures, runs: Runs, text: str) -> None:
+def write_evaluation(folder: str | Path, rows: Figures, text: str) -> None:
     """Write `evaluation.json`, `evaluation.png` (a forest plot) and `evaluation.md` into the folder.
 
     Args:
         folder: to write into.
         rows: from `evaluate_models`.
-        runs: from `run_models`.
         text: from `markdown`.
     """
-    write_files(Path(folder) / "evaluation", text, rows, runs, _seeing(rows))
-
-
-def _models(runs: Runs) -> dict[str, dict[str, Any]]:
-    """The description of the model of each row that has one."""
-    abouts = {name: row[0].about for name, row in runs.items() if not isinstance(row, NotRun)}
-    return {name: about["model"] for name, about in abouts.items() if "model" in about}
-
-
-def _seeing(rows: Figures) -> list[str]:
-    """The rows that read the listener's reaction."""
-    return [
-        name
-        for name, row in rows.items()
-        if row.get("model", {}).get("sees_reaction") or name == "next-turn sentiment"
-    ]
-
-
-def _train_mean(runs: Runs) -> float:
-    """The mean training score of the first model."""
-    return next(iter(_models(runs).values()))["train_mean"]
+    records = [{"row": name, "run": "not_run" not in row, **row} for name, row in rows.items()]
+    write_files(Path(folder) / "evaluation", text, rows, records)
 
 
 def _notes(sessions: Dataset, rows: Figures) -> list[str]:
     models = {name: row["model"] for name, row in rows.items() if "model" in row}
     first = next(iter(models))
+    seeing = [name for name, model in models.items() if model["sees_reaction"]] + ["next-turn sentiment"]
     notes = [
         f"{WITHIN_SESSIONS} *uniform, given the score* knows the score that it is judged by. The listener's reaction, "
-        "which the reward of a policy may not see, is seen by "
-        f"{' and '.join(f'*{name}*' for name in _seeing(rows))}. On sessions that a model has learned from, its "
-        "figures are too good.",
+        f"which the reward of a policy may not see, is seen by {' and '.join(f'*{name}*' for name in seeing)}. On "
+        "sessions that a model has learned from, its figures are too good.",
         f"*{MEAN}* says {models[first]['train_mean']:.3g} of every session, the mean of the scores that *{first}* "
         "learned from. The floor of a model's global loss is that of the mean that it learned from itself.",
     ]
     if signals := feedback_names(sessions):
         notes.append(f"The local difference is that of feedback `{signals[0]}`, positive above its mean here.")
-    scores = np.array(sessions["score"], float)
-    known = scores[np.isfinite(scores)]
     for name, model in models.items():
-        if len(known) and not known.min() <= model["train_mean"] <= known.max():
-            notes.append(
-                f"*{name}* learned from scores with the mean {model['train_mean']:.3g}, and here they are from "
-                f"{known.min():.3g} to {known.max():.3g}: on another scale its global loss says nothing. Figures of "
-                "ranks are the same on any scale."
-            )
         if absent := model["signals_missing"]:
             which = ", ".join(f"`{signal}`" for signal in absent)
             notes.append(f"These sessions lack feedback {which}, which *{name}* reads where it is there.")
-        if model["cropped"]:
-            notes.append(
-                f"{model['cropped']} sessions are longer than the context of *{name}*: some turns were rewarded "
-                "without the beginning."
-            )
     return notes

@@ -21,6 +21,7 @@ from ..settings import SettingsError, build
 from ..training import GeliRewardArguments, cached_reaction_features
 from ..training.pipeline import Parts, RewardModelSettings, ablations, feature_options, train_geli
 from ..training.script import is_finished
+from .methods.comparison import mean_signal
 from .report import THIS_MODEL
 
 logger = logging.get_logger(__name__)
@@ -106,8 +107,7 @@ def evaluate_run(
 def _figures(train: Dataset, test: Dataset, signal: str, rewards: Rewards, predicted: dict) -> dict[str, dict]:
     threshold = {}
     if signal in feedback_names(test):
-        usual = np.nanmean(np.concatenate([row[signal] for row in train["feedback"]]))
-        threshold = {"feedback": signal, "feedback_threshold": float(usual)}
+        threshold = {"feedback": signal, "feedback_threshold": mean_signal(train, signal)}
     mean = float(np.mean(train["score"]))
     return {
         name: evaluate_rewards(test, each, predicted.get(name), mean, **threshold) for name, each in rewards.items()

@@ -14,6 +14,7 @@ import numpy as np
 
 RESAMPLES = 2000
 LEVEL = 0.95
+MISSING = "–"
 PARTS = 20  # of the resamples; bounds the memory of many sessions
 
 
@@ -29,6 +30,8 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
+        if np.isnan(self.estimate):
+            return MISSING
         bounds = "" if np.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"
         return f"{self.estimate:.3f}{bounds}"
 

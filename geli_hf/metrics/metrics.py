@@ -78,30 +78,6 @@ def within_session_spearman(rewards: PerTurn, ratings: PerTurn) -> float:
     return mean_of_known(spearman_per_session(rewards, ratings))
 
 
-def within_session_auc(rewards: PerTurn, ratings: PerTurn) -> float:
-    """Compute the mean of `auc_per_session` over the sessions where it is defined; NaN if there is none."""
-    return mean_of_known(auc_per_session(rewards, ratings))
-
-
-def session_spearman(predicted: Sequence[float], scores: Sequence[float]) -> float:
-    """Spearman's rank correlation of predicted with given scores over sessions.
-
-    It depends on who rates high as much as on what was said: report it after the within-session figures.
-
-    Args:
-        predicted, scores: (sessions,), in any unit.
-
-    Returns:
-        From -1 to 1; 0 if all predictions are equal, NaN if all scores are.
-
-    Example:
-        >>> session_spearman([1.0, 2.0, 3.0], [5.0, 6.0, 9.0])
-        1.0
-    """
-    x, y, known = _score_pairs(predicted, scores)
-    return float(weighted_spearman(x[known], y[known], np.ones((1, known.sum())))[0])
-
-
 def squared_error_per_session(predicted: Sequence[float], scores: Sequence[float]) -> np.ndarray:
     """Squared error of the predicted score of each session, (R_hat_s - R_s)^2.
 
@@ -219,7 +195,10 @@ def session_spearman_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Compute `session_spearman` with its interval; every resample is ranked anew.
+    """Spearman's rank correlation of predicted with given scores over sessions, with its interval.
+
+    It depends on who rates high as much as on what was said: report it after the within-session figures. Every
+    resample is ranked anew. The estimate is 0 if all predictions are equal, NaN if all scores are.
 
     Args:
         predicted: (sessions,); or (runs, sessions), for the mean over runs, whose sessions are drawn together.

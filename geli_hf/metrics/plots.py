@@ -7,7 +7,7 @@ state and needs a display, so a server can draw in threads.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +121,8 @@ def plot_session(
         write(bar_middle + bar_half + 0.15, middle, label)
 
     for value in (-limit, 0, limit):
-        write(
-            bar_middle + value / limit * bar_half,
-            height - 0.32,
-            f"{value:.2g}".translate(MINUS),
-            color=GREY,
-            ha="center",
-        )
+        place = bar_middle + value / limit * bar_half
+        write(place, height - 0.32, f"{value:.2g}".translate(MINUS), color=GREY, ha="center")
     unit = "in units of the standardised score"
     if len(quantiles):
         unit += ", beside the share of training turns it beats"
@@ -150,12 +145,8 @@ def plot_rewards_against_truth(rewards: PerTurn, ratings: PerTurn, path: str | P
     axes.set_ylabel("predicted reward (units of the standardised score)")
     if not len(x):
         return save(draw_reason(figure, axes, "no rated turns"), path)
-    # No more points than the eye can tell apart; the bins use them all.
-    some = np.random.default_rng(0).permutation(len(x))[:3000]
+    axes.scatter(x, y, s=7, color=GREY, alpha=0.25, linewidth=0, label="turn")
     values, bins = np.unique(x, return_inverse=True)
-    spread = np.random.default_rng(1).uniform(-0.15, 0.15, len(some))
-    places = x[some] + spread * np.diff(values).min() if 1 < len(values) <= 12 else x[some]
-    axes.scatter(places, y[some], s=7, color=GREY, alpha=0.25, linewidth=0, label="turn")
     if len(values) > 12:
         edges = np.unique(np.quantile(x, np.linspace(0, 1, 11)))
         bins = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, len(edges) - 2)
@@ -163,30 +154,8 @@ def plot_rewards_against_truth(rewards: PerTurn, ratings: PerTurn, path: str | P
     points = np.array([(x[b].mean(), y[b].mean(), 1.96 * y[b].std() / np.sqrt(b.sum())) for b in bins])
     label = "mean of turns of like truth, 95 % interval"
     axes.errorbar(*points.T, fmt="o-", color=BLUE, capsize=3, markersize=5, label=label)
-    low, high = np.quantile(y, [0.002, 0.998])
-    if high > low:
-        axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return save(figure, path)
-
-
-def plot_training(history: Sequence[Mapping[str, float]], path: str | Path) -> Figure:
-    """Draw loss, global loss over its floor, local difference and within-session Spearman by epoch.
-
-    Args:
-        history: `trainer.state.log_history` of one stage.
-        path: of the PNG.
-    """
-    panels = {
-        "Loss": ({"loss": ("training", BLUE, "-"), "eval_loss": ("held out", RED, "-")}, "loss"),
-        "Global loss, held out": (
-            {"eval_global_loss": ("model", BLUE, "-"), "eval_global_floor": ("predict the mean (floor)", GREY, "--")},
-            "squared units of the score",
-        ),
-        "Local difference, held out": ({"eval_local_difference": ("", BLUE, "-")}, "units of the standardised score"),
-        "Within-session Spearman, held out": ({"eval_within_session_spearman": ("", BLUE, "-")}, "correlation"),
-    }
-    return save(_curves("Training of the reward model", panels, history, "epoch"), path)
 
 
 def plot_alignment(history: Sequence[Mapping[str, float]], path: str | Path) -> Figure:
@@ -197,97 +166,60 @@ def plot_alignment(history: Sequence[Mapping[str, float]], path: str | Path) -> 
         path: of the PNG.
     """
     panels = {
-        "Reward of a reply": ({"geli/turn_reward_mean": ("", BLUE, "-")}, "units of the standardised score"),
-        "KL from the fine-tuned policy": ({"kl": ("", BLUE, "-")}, "nats a token"),
-        "Entropy": ({"entropy": ("", BLUE, "-")}, "nats a token"),
-        "Length of a reply": ({"completions/mean_length": ("", BLUE, "-")}, "tokens"),
+        "geli/turn_reward_mean": ("Reward of a reply", "units of the standardised score"),
+        "kl": ("KL from the fine-tuned policy", "nats a token"),
+        "entropy": ("Entropy", "nats a token"),
+        "completions/mean_length": ("Length of a reply", "tokens"),
     }
-    return save(_curves("Alignment of the policy", panels, history, "step"), path)
-
-
-def _curves(title: str, panels: Mapping, history: Sequence[Mapping[str, float]], over: str) -> Figure:
-    """Draw 2 x 2 panels, {title: ({key of the log: (label, colour, dashes)}, unit)}, over the log's key `over`."""
     figure = Figure(figsize=(9, 6), dpi=DPI, layout="constrained")
-    figure.suptitle(title, fontsize=12, fontweight="bold")
-    for axes, (name, (curves, unit)) in zip(figure.subplots(2, 2).flat, panels.items()):
+    figure.suptitle("Alignment of the policy", fontsize=12, fontweight="bold")
+    for axes, (key, (title, unit)) in zip(figure.subplots(2, 2).flat, panels.items()):
         style(axes)
-        axes.set(title=name, xlabel=over, ylabel=unit)
-        for key, (label, colour, dashes) in curves.items():
-            points = np.array([(log[over], log[key]) for log in history if key in log], float)
-            if len(points):
-                marker = "o" if len(points) <= 25 and dashes == "-" else ""
-                axes.plot(*points.T, dashes, color=colour, label=label, marker=marker, markersize=4)
-        if not axes.lines:
+        axes.set(title=title, xlabel="step", ylabel=unit)
+        points = np.array([(log["step"], log[key]) for log in history if key in log], float)
+        if len(points):
+            axes.plot(*points.T, color=BLUE)
+        else:
             draw_reason(figure, axes, "not measured")
-        elif len(curves) > 1:
-            axes.legend(frameon=False, fontsize=8)
-        elif min(axes.lines[0].get_ydata()) < 0 < max(axes.lines[0].get_ydata()):
-            axes.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
-    return figure
+    return save(figure, path)
 
 
 def plot_comparison(
     rows: Mapping[str, Interval],
     path: str | Path,
-    *,
     label: str = "Within-session Spearman with the true turn values",
-    reference: float = 0.0,
-    seeing: Collection[str] = (),
-    shuffled: Mapping[str, Sequence[float]] | None = None,
 ) -> Figure:
     """Draw a forest plot: estimates with their 95 % intervals, the first row on top.
 
     Args:
-        rows: name -> estimate: blue above `reference`, red below, grey where the interval holds it.
+        rows: name -> estimate: blue above 0, red below, grey where the interval holds 0.
         path: of the PNG.
         label: the title.
-        reference: value of the dotted line.
-        seeing: rows that read the listener's reaction; their markers are hollow.
-        shuffled: controls -> the figure of each fit to shuffled scores, a tick each; always grey.
     """
-    shuffled = shuffled or {}
     figure, axes = new_figure(5.4 + 0.07 * max(map(len, rows), default=0), 1.3 + 0.36 * len(rows))
     axes.set(title=label, xlabel="estimate with 95 % interval over conversations", ylim=(len(rows) - 0.5, -0.5))
-    axes.axvline(reference, color=GREY, linewidth=0.8, linestyle=":")
+    axes.axvline(0, color=GREY, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), list(map(printable, rows)), parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    for place, (name, interval) in enumerate(rows.items()):
+    for place, interval in enumerate(rows.values()):
         estimate, low, high = interval
-        text = str(interval).translate(MINUS) if np.isfinite(estimate) else "not measured"
+        text = str(interval).translate(MINUS)
         axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=INK)
-        if not np.isfinite(estimate):
-            continue
-        control = name in shuffled
-        colour = GREY if control else BLUE if low > reference else RED if high < reference else GREY
-        face = "white" if name in seeing else colour
-        axes.plot([low, high], [place, place], color=colour, linewidth=1 if control else 2, solid_capstyle="butt")
-        axes.plot(estimate, place, "o", color=colour, markersize=4 if control else 6, markerfacecolor=face)
-        if control:
-            axes.plot(shuffled[name], [place] * len(shuffled[name]), "|", color=GREY, markersize=9, alpha=0.7)
-    if seeing:
-        axes.plot([], [], "o", color=INK, markerfacecolor="white", label="sees the listener's reaction")
-    if shuffled:
-        axes.plot([], [], "|", color=GREY, markersize=9, label="one fit to shuffled scores")
-    if seeing or shuffled:
-        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+        colour = BLUE if low > 0 else RED if high < 0 else GREY
+        axes.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
+        axes.plot(estimate, place, "o", color=colour)
     return save(figure, path)
 
 
 def plot_replies(
-    before: Sequence[float],
-    after: Sequence[float],
-    path: str | Path,
-    *,
-    names: tuple[str, str] = ("before (SFT)", "after (aligned)"),
-    judge: str = "true turn values",
+    before: Sequence[float], after: Sequence[float], path: str | Path, judge: str = "true turn values"
 ) -> Figure:
     """Draw the distribution of the value of a policy's replies before and after alignment, with both means.
 
     Args:
         before, after: (replies,), in the judge's units.
         path: of the PNG.
-        names: of the two sides.
         judge: for the title.
     """
     figure, axes = new_figure(7, 4.2)
@@ -297,15 +229,12 @@ def plot_replies(
     sides = [values[np.isfinite(values)] for values in sides]
     if not all(map(len, sides)):
         return save(draw_reason(figure, axes, "no replies"), path)
-    together = np.concatenate(sides)
-    low, high = together.min(), together.max()
-    step = (high - low) / 14 or 1.0
-    edges = low + step * (np.arange(16 if high > low else 2) - 0.5)
-    for offset, values, name, colour in zip((0.06, 0.5), sides, names, (GREY, BLUE)):
-        share = np.histogram(values, edges)[0] / len(values) * 100
-        axes.bar(edges[:-1] + offset * step, share, 0.44 * step, align="edge", color=colour, alpha=0.75)
-        axes.axvline(values.mean(), color=colour, linewidth=1.5, linestyle="--")
-        axes.plot([], [], "s", color=colour, label=f"{name}: mean {values.mean():.2f}, {len(values)} replies")
+    labels = [
+        f"{name}: mean {side.mean():.2f}, {len(side)} replies"
+        for name, side in zip(("before (SFT)", "after (aligned)"), sides)
+    ]
+    weights = [np.full(len(side), 100 / len(side)) for side in sides]
+    axes.hist(sides, bins=15, weights=weights, color=(GREY, BLUE), label=labels)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return save(figure, path)
 
@@ -314,9 +243,6 @@ def plot_over_optimisation(
     judged: Mapping[str, tuple[float, Interval]],
     rewarded: Mapping[str, tuple[float, Interval]],
     path: str | Path,
-    *,
-    chosen: str | None = None,
-    known: bool = True,
 ) -> Figure:
     """Draw win rates over the base, by a judge and by the reward that was trained for, over the KL from the base.
 
@@ -326,15 +252,9 @@ def plot_over_optimisation(
     Args:
         judged, rewarded: checkpoint -> KL in nats per reply, and its win rate with interval. `rewarded` may be empty.
         path: of the PNG.
-        chosen: the checkpoint to mark.
-        known: the KL is known; without it the abscissa is the order of the checkpoints.
     """
     figure, axes = new_figure(7.4, 4.6)
-    axes.set(
-        title="Win rate over the base, and the way gone from it",
-        xlabel="KL from the base (nats per reply)" if known else "in the order in which they were named",
-        ylabel="win rate",
-    )
+    axes.set(title="Win rate over the base", xlabel="KL from the base (nats per reply)", ylabel="win rate")
     axes.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
     axes.plot(0, 0.5, "s", color=GREY, markersize=6, label="base")
     for points, colour, marker, label in (
@@ -345,22 +265,10 @@ def plot_over_optimisation(
         if not at:
             continue
         x, y = [0.0, *(kl for kl, _ in at)], [0.5, *(each.estimate for _, each in at)]
-        axes.plot(x, y, "-", color=colour, linewidth=1, alpha=0.6)
+        axes.plot(x, y, color=colour, linewidth=1, alpha=0.6)
         reach = [[each.estimate - each.low for _, each in at], [each.high - each.estimate for _, each in at]]
         style = {"color": colour, "capsize": 3, "markersize": 5, "label": f"{label}, 95 % interval"}
         axes.errorbar(x[1:], y[1:], np.nan_to_num(reach), fmt=marker, **style)
-    if chosen in judged:
-        kl, interval = judged[chosen]
-        axes.plot(kl, interval.estimate, "o", color=INK, markersize=13, markerfacecolor="none", label="chosen")
-        axes.annotate(
-            printable(Path(chosen).name or chosen),
-            (kl, interval.estimate),
-            xytext=(9, -14),
-            textcoords="offset points",
-            fontsize=8,
-            color=INK,
-            parse_math=False,
-        )
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return save(figure, path)
 

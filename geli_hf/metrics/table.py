@@ -12,7 +12,7 @@ from datasets import Dataset
 from ..sessions import Session, assistant_turns
 from . import metrics
 from .baselines import log_length, position
-from .intervals import Interval, mean_of_known
+from .intervals import MISSING, Interval, mean_of_known
 from .within import kendall_per_session, partial_spearman_per_session
 
 COLUMNS = {
@@ -26,7 +26,7 @@ COLUMNS = {
     "global_loss_floor": "Floor of global loss",
     "local_difference_sd": "Local difference (SD)",
 }
-MISSING, NOT_RUN = "–", "*not run*"
+NOT_RUN = "*not run*"
 WITHIN = (
     "within_session_spearman",
     "within_session_auc",
@@ -99,7 +99,9 @@ def evaluate_runs(
     scores = np.asarray(_column(sessions, "score"), float)
     draw = {"resamples": resamples, "seed": seed}
     row: dict[str, Any] = {"sessions": len(scores)}
-    missing = dict.fromkeys(WITHIN, _reason_without_ranking(turn_ratings(sessions)))
+    rated = any(np.isfinite(np.asarray(values, float)).any() for values in turn_ratings(sessions))
+    why = "no session with two turns of different turn_rating" if rated else "no turn has a turn_rating"
+    missing = dict.fromkeys(WITHIN, why)
 
     values = values_per_session(sessions, runs, predicted_scores)
     for key in (*WITHIN, "global_loss"):
@@ -196,21 +198,21 @@ def markdown_table(rows: Mapping[str, Mapping[str, Any]], *, columns: Mapping[st
             continue
         absent = [key for key in columns if math.isnan(_estimate(row[key]))]
         for key in absent:
-            notes.setdefault(f"{columns[key]}: {row['missing'][key]}", []).append(name)
-        shown = {key: f"{row[key]:.3f}" if isinstance(row[key], float) else str(row[key]) for key in columns}
-        lines.append([name, *(shown | dict.fromkeys(absent, MISSING)).values()])
+            notes.setdefault(f"{MISSING} {columns[key]}: {row['missing'][key]}", []).append(name)
+        lines.append([name, *(format_figure(row[key]) for key in columns)])
     text = [aligned_table(["", *columns.values()], lines), *[""] * bool(notes)]
-    run = [name for name, row in rows.items() if "not_run" not in row]
+    run = sum("not_run" not in row for row in rows.values())
     for reason, names in notes.items():
-        others = [name for name in run if name not in names]
-        if reason.startswith(NOT_RUN):
-            text.append(f"{reason} ({'; '.join(names)}).  ")
-        elif len(names) > 3 * len(others):  # a list as long as the table has rows says less than its exceptions
-            exceptions = f" (all but {'; '.join(others)})" if others else ""
-            text.append(f"{MISSING} {reason}{exceptions}.  ")
-        else:
-            text.append(f"{MISSING} {reason} ({'; '.join(names)}).  ")
+        which = "" if len(names) == run and not reason.startswith(NOT_RUN) else f" ({'; '.join(names)})"
+        text.append(f"{reason}{which}.  ")
     return "\n".join(text) + "\n"
+
+
+def format_figure(value: Interval | float | str | None) -> str:
+    """Format a figure for a table: numbers with three decimals, a dash for None and NaN."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return MISSING
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def as_json(value: Any) -> Any:
@@ -244,16 +246,6 @@ def _signal(sessions: Dataset | Sequence[Session], feedback: str | None) -> tupl
         observed = signal.get(name)
         values.append(np.full(len(assistant_turns(messages)), np.nan) if observed is None else observed)
     return name, values
-
-
-def _reason_without_ranking(ratings: metrics.PerTurn) -> str:
-    known = np.concatenate([np.zeros(0), *(np.asarray(values, float) for values in ratings)])
-    known = known[~np.isnan(known)]
-    if not len(known):
-        return "no turn has a turn_rating"
-    if np.ptp(known) == 0:
-        return f"every turn_rating is {known[0]:g}"
-    return "no session with two turns of different turn_rating"
 
 
 def _estimate(value: Interval | float) -> float:

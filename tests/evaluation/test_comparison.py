@@ -85,15 +85,6 @@ def test_a_judge_that_only_compares():
     assert compare().figures()["verdicts"] is None
 
 
-def test_lengths_that_agree_within_a_tenth():
-    def spoken(words: int) -> list[JudgedReply]:
-        return [JudgedReply("word " * words, 0.0)] * 4
-
-    assert compare(spoken(10), spoken(11)).figures()["same_length"]
-    assert not compare(spoken(10), spoken(12)).figures()["same_length"]
-    assert not compare(spoken(10), spoken(8)).figures()["same_length"]
-
-
 def test_sentiment_leaves_out_empty_replies():
     before = [JudgedReply("This is terrible, I hate it.", 0.0), JudgedReply("", 0.0)] * 2
     after = [JudgedReply("This is wonderful, I love it.", 0.0), JudgedReply("What a great day!", 0.0)] * 2

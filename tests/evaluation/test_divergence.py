@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from geli_hf.alignment import load_policy
 from geli_hf.alignment.sampling import SampledReply, generate_replies, sample_replies
-from geli_hf.evaluation.divergence import reason_incomparable, reply_divergence
+from geli_hf.evaluation.divergence import reply_divergence, same_tokens
 
 PROMPT = [1, 2, 3]
 
@@ -73,12 +73,12 @@ def test_replies_come_with_the_tokens_that_were_sampled(policy_folder):
         assert tokenizer.decode(reply.token_ids, skip_special_tokens=True).startswith(reply.text[:3])
 
 
-def test_policies_with_different_tokens_are_incomparable(policy_folder):
+def test_policies_with_different_tokens(policy_folder):
     model, tokenizer = load_policy(policy_folder)
-    assert reason_incomparable(model, tokenizer, model, tokenizer) is None
+    assert same_tokens(model, tokenizer, model, tokenizer)
     _, other = load_policy(policy_folder)
     other.add_tokens(["hello"])
-    assert "different vocabularies" in reason_incomparable(model, other, model, tokenizer)
+    assert not same_tokens(model, other, model, tokenizer)
     wider, _ = load_policy(policy_folder)
     wider.resize_token_embeddings(512)
-    assert "choose between 512 and 400" in reason_incomparable(wider, tokenizer, model, tokenizer)
+    assert not same_tokens(wider, tokenizer, model, tokenizer)

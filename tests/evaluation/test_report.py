@@ -18,12 +18,6 @@ from geli_hf.sessions import session_features
 
 SETTINGS = {"": {"output_dir": "runs/1", "seed": 3}, "reward": {"li_weight": 0.3}}
 SIZES = {"train": 70, "eval": 15, "test": 12}
-HISTORY = [
-    {"loss": 1.0, "epoch": 1, "step": 3},
-    {"eval_loss": 0.9, "eval_global_loss": 1.5, "eval_global_floor": 1.2, "epoch": 1, "step": 3},
-    {"loss": 0.8, "epoch": 2, "step": 6},
-    {"eval_loss": 0.7, "eval_global_loss": 1.1, "eval_global_floor": 1.2, "epoch": 2, "step": 6},
-]
 REPLIES = ["Good, and yours?", "What did you do?", "I walked by the river.", "Fine.", "", "Who was there?"]
 
 
@@ -70,7 +64,6 @@ def rows_of(test, rewards) -> dict:
 def written(held_out, rewards, comparison, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report") / "my_run"
     folder.mkdir()
-    (folder / "reward_history.json").write_text(json.dumps(HISTORY))
     model = reward_model("bert", reward_quantiles=np.linspace(-2, 2, 101).tolist())
     rows = rows_of(held_out, rewards)
     write_report(folder, SETTINGS, SIZES, held_out, model, rewards, rows, comparison)
@@ -88,11 +81,11 @@ def shown(interval: dict) -> str:
     return f"{interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
-PICTURES = {"session.png", "rewards_against_truth.png", "methods.png", "training.png", "replies.png"}
+PICTURES = {"session.png", "rewards_against_truth.png", "methods.png", "replies.png"}
 
 
 def test_the_folder_holds_figures_texts_and_pictures(written):
-    texts = {"metrics.json", "values.json", "report.md", "summary.txt", "reward_history.json"}
+    texts = {"metrics.json", "values.json", "report.md", "summary.txt"}
     assert {path.name for path in written.iterdir()} == texts | PICTURES
     for name in PICTURES:
         with Image.open(written / name) as picture:
@@ -179,12 +172,10 @@ def test_the_report_links_the_pictures_that_are_there(written):
 def test_the_summary_has_the_figures_of_the_metrics(written, metrics):
     summary = (written / "summary.txt").read_text()
     mine, policy = metrics["reward"][THIS_MODEL], metrics["policy"]
-    line = next(line for line in summary.splitlines() if line.startswith(THIS_MODEL))
-    assert shown(mine["within_session_spearman"]) in line
-    assert f"{mine['global_loss']['estimate']:.3f} ({mine['global_loss_floor']:.3f})" in line
-    assert next(line for line in summary.splitlines() if line.startswith("uniform")).endswith(" -")
-    assert f"{policy['before']['value']['estimate']:.3f} before" in summary
-    assert f"difference {shown(policy['difference'])}" in summary
+    line = next(line for line in summary.splitlines() if THIS_MODEL in line)
+    for cell in (shown(mine["within_session_spearman"]), shown(mine["global_loss"])):
+        assert f" {cell} |" in line
+    assert f"Difference: **{shown(policy['difference'])}**" in summary
     assert f"geli score sample --model {written}/reward_model --format table" in summary
 
 
@@ -204,14 +195,6 @@ def test_without_truth_history_and_policy(held_out, rewards, tmp_path):
     assert "no turn has a turn_rating" in report
     summary = (tmp_path / "summary.txt").read_text()
     assert "nan" not in report + summary.replace(str(tmp_path), "")
-    mine = metrics["reward"][THIS_MODEL]
-    line = next(line for line in summary.splitlines() if line.startswith(THIS_MODEL))
-    assert line.split() == [
-        *THIS_MODEL.split(),
-        "-",
-        f"{mine['global_loss']['estimate']:.3f}",
-        f"({mine['global_loss_floor']:.3f})",
-    ]
 
 
 def test_a_reply_of_several_lines_stays_in_its_quotation(held_out, rewards, comparison, tmp_path):

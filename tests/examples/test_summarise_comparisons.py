@@ -1,4 +1,4 @@
-"""What README.md says of real corpora is what was measured on them."""
+"""What docs/methods.md says of real corpora is what was measured on them."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ summarise = as_module(RECIPES / "summarise_comparisons.py")
 CORPORA = sorted(path.parent.name for path in (ROOT / "results").glob("*/comparison.json"))
 
 
-@pytest.mark.parametrize("page", ["README.md", "results/README.md"])
+@pytest.mark.parametrize("page", ["docs/methods.md", "results/README.md"])
 def test_the_page_shows_the_records(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     shown = text.partition(summarise.MARKS[0])[2].partition(summarise.MARKS[1])[0].strip()
@@ -37,13 +37,14 @@ def test_the_records_are_those_of_the_table_beside_them(corpus):
 def test_what_a_comparison_left_is_copied_and_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "results", "results")
-    shutil.copy(ROOT / "README.md", "README.md")
+    Path("docs").mkdir()
+    shutil.copy(ROOT / "docs/methods.md", "docs/methods.md")
     Path("runs").mkdir()
     Path("results/sample").rename("runs/compare_sample")
     monkeypatch.setattr(summarise, "HOME", tmp_path)
     monkeypatch.setattr(summarise, "RESULTS", tmp_path / "results")
     summarise.main(shown("summarise_comparisons"))
-    for file in (*(f"results/sample/{name}" for name in summarise.FILES), "README.md", "results/README.md"):
+    for file in (*(f"results/sample/{name}" for name in summarise.FILES), "docs/methods.md", "results/README.md"):
         assert Path(file).read_bytes() == (ROOT / file).read_bytes(), file
 
 

@@ -101,15 +101,16 @@ def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, tmp_path, mo
     assert (output / "summary.txt").read_text() in done.stdout
     assert not (output / "checkpoints" / "compare").exists()
 
-    # Three such runs are what the README's figures on the sample are made of.
+    # Three such runs are what the figures on the sample in docs/methods.md are made of.
     sample_figures = as_module(RECIPES / "sample_figures.py")
-    shutil.copy(EXAMPLES.parent / "README.md", tmp_path)
+    (tmp_path / "docs").mkdir()
+    shutil.copy(EXAMPLES.parent / "docs" / "methods.md", tmp_path / "docs")
     for seed in sample_figures.SEEDS:
         shutil.copytree(output, tmp_path / "figures" / f"seed-{seed}")
     monkeypatch.setattr(sample_figures, "ROOT", tmp_path)
     monkeypatch.setattr(sample_figures, "RUNS", tmp_path / "figures")
     sample_figures.main()
-    written = (tmp_path / "README.md").read_text(encoding="utf-8")
+    written = (tmp_path / "docs" / "methods.md").read_text(encoding="utf-8")
     assert f"{sample_figures.MARKERS[0]}\n| Reward of a turn |" in written
     assert "3 seeds of corpus and training" in written
 

@@ -138,7 +138,7 @@ def test_reasons_without_within_session_figures(sessions):
         return set(within.values())
 
     assert why(lambda index: [NAN] * 6) == {"no turn has a turn_rating"}
-    assert why(lambda index: [3.0] * 5 + [NAN]) == {"every turn_rating is 3"}
+    assert why(lambda index: [3.0] * 5 + [NAN]) == {"no session with two turns of different turn_rating"}
     assert why(lambda index: [float(index)] * 6) == {"no session with two turns of different turn_rating"}
 
 

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ...metrics.metrics import bootstrap
-from ...metrics.win_rates import true_win_rate
 from ...models.geli_reward.modeling_geli import GeliRewardModel
 from ...models.loading import open_model
 from ...simulator.oracle import true_turn_value
@@ -44,10 +42,7 @@ class TruthJudge:
         user = [turn["content"] for dialogue in dialogues for turn in dialogue if turn["role"] == "user"]
         known = [true_turn_value([{"role": "assistant", "content": text}]).recognised for text in user[:200]]
         if not np.mean(known) > RECOGNISED:
-            raise ValueError(
-                "--judge: truth knows the sample corpus alone, and these are other conversations; give a judge that "
-                "learned from people's ratings (geli train-judge), or a language model (--judge llm)"
-            )
+            raise ValueError("--judge: truth knows the sample corpus alone, and these are other conversations")
 
 
 class RatingJudge:
@@ -62,13 +57,10 @@ class RatingJudge:
     def __init__(self, name: str):
         model = open_model(name)
         if not isinstance(model, GeliRewardModel):
-            raise ValueError(
-                f"--judge: {name} is an attribution, which needs a reaction; give a judge or reward model"
-            )
+            raise ValueError(f"--judge: {name} is an attribution, which needs a reaction; give a judge")
         self.folder, self.model, self.report = name, model, JudgeReport.read(name)
-        self.name = (
-            f"{name}, which learned from people's ratings of turns" if self.report else f"{name}, a reward model"
-        )
+        kind = "which learned from people's ratings of turns" if self.report else "a reward model"
+        self.name = f"{name}, {kind}"
 
     def compare(self, dialogues, before, after, conversation_ids) -> PolicyComparison:
         sides = [judge_by_reward(self.model, dialogues, replies, rating=True) for replies in (before, after)]
@@ -76,15 +68,8 @@ class RatingJudge:
 
     def notes(self, dialogues, comparison) -> list[str]:
         if self.report is None:
-            return [
-                f"*{self.folder}* is no judge that `geli train-judge` made: its agreement with people is unknown, and "
-                "it may have learned from the same data as the policy's reward."
-            ]
+            return [f"*{self.folder}* is no judge that `geli train-judge` made: its agreement with people is unknown."]
         notes = [f"*{self.folder}* is {describe(self.report, len(dialogues))}"]
-        rate, rho = bootstrap(comparison.wins, comparison.conversation_ids), self.report.spearman.estimate
-        truth = true_win_rate(rate.estimate, rho)
-        if not np.isnan(truth) and (rate.low > 0.5 or rate.high < 0.5):
-            notes[0] += f" Its win rate here corresponds to one of about {truth:.0%} by them."
         learned = set(self.report.conversations)
         if seen := sum(conversation_digest(dialogue) in learned for dialogue in dialogues):
             notes.append(f"The judge has learned from {seen} of these very dialogues.")

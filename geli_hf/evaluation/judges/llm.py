@@ -64,7 +64,7 @@ class LlmJudge:
         self.name = f"the language model {model}"
         self.answers = AnswerCache(cache_dir or cache_root() / "llm")
         self._template = files(llm).joinpath("prompts", "comparison.txt").read_text(encoding="utf-8")
-        self.report, self.swayed = LlmReport(), 0.0
+        self.report = LlmReport()
 
     def compare(
         self,
@@ -77,8 +77,7 @@ class LlmJudge:
     ) -> PolicyComparison:
         """Judge two replies to each dialogue. Equal texts are a tie, without a question.
 
-        `report` then counts calls and failures, and `swayed` is the share of the questions on which the answer
-        followed the order of the replies: a tie then.
+        `report` then counts calls and failures.
 
         Args:
             dialogues: messages before the replies.
@@ -100,29 +99,22 @@ class LlmJudge:
             a, b = before[index], after[index]
             return list(zip(self._ask(asking, dialogues[index], a, b), self._ask(asking, dialogues[index], b, a)))
 
-        swayed, answered = 0, 0
         with tqdm(total=len(differ), desc="Comparing replies", unit=" pairs") as bar:
             for index, answers in zip(differ, asking.ask_all(differ, str, ask_in_both_orders, max_concurrency)):
                 if answers is not None:
                     wins[index] = [{("B", "A"): 1.0, ("A", "B"): 0.0}.get(answer, 0.5) for answer in answers]
-                    swayed += sum(as_b == as_a != "tie" for as_b, as_a in answers)
-                    answered += len(answers)
                 bar.set_postfix(failed=self.report.failures, refresh=False)
                 bar.update()
-        self.swayed = swayed / answered if answered else 0.0
         sides = [[JudgedReply(text, math.nan, None) for text in replies] for replies in (before, after)]
         verdicts = dict(zip(self.criteria, wins.T))
         return PolicyComparison(dialogues, *sides, conversation_ids, true=False, judge=self.name, verdicts=verdicts)
 
     def notes(self, dialogues: Dialogues, comparison: PolicyComparison) -> list[str]:
-        """List sentences on the last comparison: ties by order, and failures."""
+        """List sentences on the last comparison."""
+        failed = self.report.failed.items()
         return [
-            f"Each pair was asked about twice, with the replies in either order; the answers to {self.swayed:.0%} of "
-            "the questions followed the order, which is a tie.",
-            *(
-                f"{len(pairs)} pairs could not be judged and are left out ({reason})."
-                for reason, pairs in self.report.failed.items()
-            ),
+            "Each pair was asked about twice, with the replies in either order; an answer that follows it is a tie.",
+            *(f"{len(pairs)} pairs could not be judged and are left out ({reason})." for reason, pairs in failed),
         ]
 
     def _ask(self, asking: Questioner, dialogue: Sequence[Message], a: str, b: str) -> list[str]:

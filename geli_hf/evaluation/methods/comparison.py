@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from datasets import Dataset
 
 from ...cache import atomic_path
 from ...metrics import metrics
-from ...metrics.intervals import UNKNOWN, Interval, mean_of_known
+from ...metrics.intervals import UNKNOWN, mean_of_known
 from ...metrics.plots import plot_comparison
-from ...metrics.table import COLUMNS, WITHIN, as_json, evaluate_runs, markdown_table, turn_ratings, values_per_session
+from ...metrics.table import COLUMNS, as_json, evaluate_runs, markdown_table, turn_ratings
 from ...sessions import assistant_turns, feedback_names
 from ..report import CONVERSATIONS_NEEDED, WITHIN_SESSIONS, write_text
 from .folds import Design
@@ -80,56 +80,90 @@ def compare(
         resamples: of the bootstrap.
 
     Returns:
-        By row, the figures of `evaluate_runs`, and `difference` (of the within-session Spearman), `differences` (of
-        every figure that is a mean over sessions), `corrected` (the first again, with Bonferroni's correction for all
-        rows but controls), `seconds` (mean over seeds) and `seeds`. Of a control also `shuffled`, see
-        `among_shuffled`. Of a row that was not run only the reason, as `not_run`. Without intervals where fewer than
-        `CONVERSATIONS_NEEDED` conversations were judged.
+        By row, the figures of `evaluate_runs`, and `difference` (of the within-session Spearman), `corrected` (the
+        same, with Bonferroni's correction for all rows but controls), `seconds` (mean over seeds) and `seeds`. Of a
+        control also `shuffled`, see `among_shuffled`. Of a row that was not run only the reason, as `not_run`. Without
+        intervals where fewer than `CONVERSATIONS_NEEDED` conversations were judged.
 
     Raises:
         ValueError: there is no row `against`.
     """
-    if against not in runs:
-        raise ValueError(f"against: expected one of {', '.join(runs)}, found {against!r}")
-    judged = design.judged
-    conversations = judged["conversation_id"][:]
-    values = {
-        name: values_per_session(judged, *_rewards_and_scores(row))
-        for name, row in runs.items()
-        if not isinstance(row, NotRun)
-    }
-    corrected = [name for name in values if name != against and not name.endswith(SHUFFLED)]
-    level = 1 - (1 - metrics.LEVEL) / max(1, len(corrected))
+    judged, resamples = design.judged, enough_resamples(design.judged, resamples)
     feedback = feedback or next(iter(feedback_names(judged)), None)
-    signal = {"feedback": feedback, "feedback_threshold": _mean_signal(design.train, feedback)}
+    signal = {"feedback": feedback, "feedback_threshold": mean_signal(design.train, feedback)}
     rows: dict[str, dict[str, Any]] = {}
+    rewards = {}
     for name, of_row in runs.items():
         if isinstance(of_row, NotRun):
             rows[name] = {"not_run": str(of_row)}
             continue
         seeds = [run.about["seed"] for run in of_row]
         means = [design.train_means(seed) for seed in seeds]
-        row = evaluate_runs(judged, *_rewards_and_scores(of_row), means, **signal, resamples=resamples)
+        predicted = np.array([run.predicted_scores for run in of_row])
+        predicted = None if np.isnan(predicted).all() else predicted
+        rewards[name] = [run.turn_rewards for run in of_row]
+        row = rows[name] = evaluate_runs(judged, rewards[name], predicted, means, **signal, resamples=resamples)
         row["seeds"] = sorted(set(seeds))
         row["seconds"] = sum(run.seconds for run in of_row) / len(row["seeds"])
-        row |= {"differences": {}, "difference": UNKNOWN, "corrected": UNKNOWN}
-        if name == against:
-            row["missing"]["difference"] = "the row that the others are compared with"
-        elif against not in values:
-            row["missing"]["difference"] = f"{against!r} was not run"
-        else:
-            pairs = {key: (values[name][key], values[against][key], conversations) for key in (*WITHIN, "global_loss")}
-            for key, pair in pairs.items():
-                row["differences"][key] = metrics.paired_bootstrap(*pair, resamples=resamples)
-            row["difference"] = row["differences"][HEADLINE]
-            if name in corrected:
-                row["corrected"] = metrics.paired_bootstrap(*pairs[HEADLINE], resamples=resamples, level=level)
-            if math.isnan(row["difference"].estimate):
-                row["missing"]["difference"] = row["missing"].get(HEADLINE, "no session where both have a figure")
         if name.endswith(SHUFFLED):
             row["shuffled"] = among_shuffled(judged, of_row, rows.get(name.removesuffix(SHUFFLED), {}))
-        rows[name] = _without_intervals(row) if len(set(conversations)) < CONVERSATIONS_NEEDED else row
+    add_differences(rows, judged, rewards, against, resamples)
     return rows
+
+
+def enough_resamples(judged: Dataset, resamples: int) -> int:
+    """Return the number of resamples: none, so no intervals, of fewer than `CONVERSATIONS_NEEDED` conversations.
+
+    Args:
+        judged: Session rows.
+        resamples: wanted.
+    """
+    return resamples if len(set(judged["conversation_id"])) >= CONVERSATIONS_NEEDED else 0
+
+
+def add_differences(
+    rows: Mapping[str, dict[str, Any]],
+    judged: Dataset,
+    rewards: Mapping[str, Sequence[metrics.PerTurn]],
+    against: str,
+    resamples: int,
+) -> None:
+    """Add `difference` and `corrected` to the figures of each row, see `compare`.
+
+    Args:
+        rows: figures by row, changed in place.
+        judged: Session rows.
+        rewards: the turn rewards of each run of the rows that were run.
+        against: the row that all are compared with.
+        resamples: of the bootstrap.
+
+    Raises:
+        ValueError: there is no row `against`.
+    """
+    if against not in rows:
+        raise ValueError(f"against: expected one of {', '.join(rows)}, found {against!r}")
+    ratings, conversations = turn_ratings(judged), judged["conversation_id"][:]
+    values = {
+        name: np.mean([metrics.spearman_per_session(run, ratings) for run in runs], axis=0)
+        for name, runs in rewards.items()
+    }
+    corrected = [name for name in values if name != against and not name.endswith(SHUFFLED)]
+    level = 1 - (1 - metrics.LEVEL) / max(1, len(corrected))
+    for name in values:
+        row = rows[name]
+        row |= {"difference": UNKNOWN, "corrected": UNKNOWN}
+        if name == against:
+            row["missing"]["difference"] = "the row that the others are compared with"
+            continue
+        if against not in values:
+            row["missing"]["difference"] = f"{against!r} was not run"
+            continue
+        pair = values[name], values[against], conversations
+        row["difference"] = metrics.paired_bootstrap(*pair, resamples=resamples)
+        if name in corrected:
+            row["corrected"] = metrics.paired_bootstrap(*pair, resamples=resamples, level=level)
+        if math.isnan(row["difference"].estimate):
+            row["missing"]["difference"] = row["missing"].get(HEADLINE, "no session where both have a figure")
 
 
 def among_shuffled(judged: Dataset, runs: Sequence[Run], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,10 +240,7 @@ def interval_note(judged: Dataset, rows: Figures, against: str) -> str:
     """Explain the intervals, and list the rows that differ from `against` after Bonferroni's correction."""
     conversations = len(set(judged["conversation_id"]))
     if conversations < CONVERSATIONS_NEEDED:
-        return (
-            f"No intervals: {conversations} conversations were judged, and a bootstrap over fewer than "
-            f"{CONVERSATIONS_NEEDED} says little. The estimates say little either."
-        )
+        return f"No intervals: {conversations} conversations were judged, fewer than {CONVERSATIONS_NEEDED}."
     corrected = {name: row["corrected"] for name, row in rows.items() if "corrected" in row}
     corrected = {name: interval for name, interval in corrected.items() if not math.isnan(interval.estimate)}
     text = "In brackets 95 % bootstrap intervals over conversations."
@@ -230,14 +261,13 @@ def join_parts(data: str, tables: Sequence[str], notes: Sequence[str], corpus: s
 
 
 def records(rows: Figures, runs: Runs) -> list[dict[str, Any]]:
-    """List a JSON object per row: its figures, with settings, seeds, folds, fingerprints of the data and versions."""
+    """List a JSON object per row: its figures, with settings, folds, fingerprints of the data and versions."""
     result = []
     for name, row in rows.items():
         record = {"row": name, "run": "not_run" not in row, **row}
         if record["run"]:
             abouts = [run.about for run in runs[name]]
             record |= {key: abouts[0][key] for key in ("settings", "folds", "data")}
-            record["seconds_by_run"] = [run.seconds for run in runs[name]]
             versions = [about["versions"] for about in abouts]
             record["versions"] = [each for index, each in enumerate(versions) if each not in versions[:index]]
         result.append(as_json(record))
@@ -266,54 +296,37 @@ def write_comparison(
     """
     rows = compare(design, runs, against=against, feedback=feedback, resamples=resamples)
     text = markdown(design, rows, against=against, corpus=corpus)
-    seeing = [name for name in rows if name.removesuffix(SHUFFLED) in SEE_THE_REACTION]
-    write_files(Path(folder) / "comparison", text, rows, runs, seeing)
+    write_files(Path(folder) / "comparison", text, rows, records(rows, runs))
     return text
 
 
-def write_files(stem: Path, text: str, rows: Figures, runs: Runs, seeing: Collection[str]) -> None:
+def write_files(stem: Path, text: str, rows: Figures, records: Sequence[Mapping[str, Any]]) -> None:
     """Write the records (`.json`), a forest plot (`.png`) and the text (`.md`).
 
     Args:
         stem: of the files.
         text: in Markdown.
-        rows: from `compare`.
-        runs: from `by_row`.
-        seeing: rows that read the listener's reaction.
+        rows: figures by row.
+        records: one per row.
     """
+    write_text(stem.with_suffix(".json"), json.dumps(as_json(records), indent=1, allow_nan=False) + "\n")
     within = {name: row[HEADLINE] for name, row in rows.items() if "not_run" not in row}
-    write_text(stem.with_suffix(".json"), json.dumps(records(rows, runs), indent=1, allow_nan=False) + "\n")
     with atomic_path(stem.with_suffix(".png")) as partial:
-        plot_comparison(
-            within,
-            partial,
-            label="Within-session Spearman with the turn ratings",
-            seeing=[name for name in seeing if name in within],
-            shuffled={name: row["shuffled"]["each"] for name, row in rows.items() if "shuffled" in row},
-        )
+        plot_comparison(within, partial, label="Within-session Spearman with the turn ratings")
     write_text(stem.with_suffix(".md"), text)
 
 
-def _rewards_and_scores(runs: Sequence[Run]) -> tuple[list[list[np.ndarray]], np.ndarray | None]:
-    predicted = np.array([run.predicted_scores for run in runs])
-    return [run.turn_rewards for run in runs], None if np.isnan(predicted).all() else predicted
+def mean_signal(train: Dataset, feedback: str | None) -> float:
+    """Compute the mean of a signal over the training turns where it was observed; 0 without any.
 
-
-def _mean_signal(train: Dataset, feedback: str | None) -> float:
-    """The mean of the signal over the training turns where it was observed; 0 without any."""
+    Args:
+        train: Session rows.
+        feedback: name of the signal.
+    """
     if feedback not in feedback_names(train):
         return 0.0
     mean = mean_of_known(np.concatenate([row[feedback] for row in train["feedback"]]))
     return 0.0 if math.isnan(mean) else mean
-
-
-def _without_intervals(row: Mapping[str, Any]) -> dict[str, Any]:
-    def bare(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: bare(item) for key, item in value.items()}
-        return Interval(value.estimate, np.nan, np.nan) if isinstance(value, Interval) else value
-
-    return bare(row)
 
 
 def _notes(design: Design, rows: Figures) -> list[str]:
@@ -326,9 +339,7 @@ def _notes(design: Design, rows: Figures) -> list[str]:
     if any("shuffled" in row for row in rows.values()):
         notes.append(
             "*Scores shuffled* is the same fit to permuted scores: what it still finds does not come from the scores. "
-            "The interval is that of the mean over several such fits with each seed, and the deviation is that "
-            "between them. p is the share of these fits, the one with the true scores counted among them, that are at "
-            "least as good as that one."
+            "p is the share of these fits, the true one included, that are at least as good as the true one."
         )
     if design.folds is not None:
         notes.append(

@@ -132,23 +132,15 @@ class Encoded:
 
 
 class FoldFeatures:
-    """Features of the training and test sessions of a fold, selected from those of their corpora."""
+    """Features of the sessions of a fold, in its parts "train" and "test", selected from those of their corpora."""
 
     def __init__(self, train: Encoded, test: Encoded, fold: Fold):
-        self._train, self._test, self._fold = train, test, fold
+        self._parts = {"train": (train, fold.train), "test": (test, fold.test)}
 
-    @property
-    def train(self) -> TurnFeatureCache:
-        return self._train.turns.select(self._fold.train)
+    def turns(self, part: str) -> TurnFeatureCache:
+        corpus, sessions = self._parts[part]
+        return corpus.turns.select(sessions)
 
-    @property
-    def train_reactions(self) -> TurnFeatureCache:
-        return self._train.reactions.select(self._fold.train)
-
-    @property
-    def test(self) -> TurnFeatureCache:
-        return self._test.turns.select(self._fold.test)
-
-    @property
-    def test_reactions(self) -> TurnFeatureCache:
-        return self._test.reactions.select(self._fold.test)
+    def with_reactions(self, part: str) -> dict[str, TurnFeatureCache]:
+        corpus, sessions = self._parts[part]
+        return {"turns": corpus.turns.select(sessions), "reactions": corpus.reactions.select(sessions)}

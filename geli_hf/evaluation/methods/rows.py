@@ -21,7 +21,7 @@ from ...metrics.table import turn_ratings
 from ...models.features import score_cached
 from ...models.geli_reward.modeling_geli import HEADS, GeliRewardModel
 from ...sessions import assistant_turns, feedback_names, session_features
-from ...training import GeliRewardArguments, GeliRewardTrainer, Hindsight, fit_hindsight
+from ...training import GeliRewardArguments, GeliRewardTrainer, fit_hindsight
 from .folds import FoldFeatures
 
 Rewards = tuple[list[np.ndarray], np.ndarray | None]
@@ -111,8 +111,8 @@ def learned_rows(
         rows |= _with_control(f"GELI ({name})", geli, trained_permutations if name == signals[0] else 0)
     for name, title in LLM_ROWS.items():
         rows[title] = trained(name, li=name, li_weight=1.0)
-    for name, fit in ((HINDSIGHT, _hindsight), (ATTRIBUTION, _attribution)):
-        closed = Row(partial(fit, model, signals), {"signals": signals, "model": head})
+    for name, seeing in ((HINDSIGHT, False), (ATTRIBUTION, True)):
+        closed = Row(partial(_hindsight, model, signals, seeing), {"signals": signals, "model": head})
         rows |= _with_control(name, closed, permutations)
     ratings = trained(li="turn_rating", li_weight=1.0)
     rows[SUPERVISED] = replace(ratings, fit=partial(_supervised, ratings.fit))
@@ -150,7 +150,9 @@ def _fit(
     model = with_new_head(base, "rudder" if arguments.get("ge") == "rudder" else base.config.head)
     with tempfile.TemporaryDirectory() as folder:
         wanted = arguments | QUIET | {"output_dir": folder, "seed": seed}
-        trainer = GeliRewardTrainer(model, GeliRewardArguments(**wanted), train, features={"train": features.train})
+        trainer = GeliRewardTrainer(
+            model, GeliRewardArguments(**wanted), train, features={"train": features.turns("train")}
+        )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     return _scored(model, test, features)
@@ -158,36 +160,27 @@ def _fit(
 
 def _needing(signal: str, fit: Fit, train: Dataset, test: Dataset, features: FoldFeatures, seed: int) -> Rewards:
     if signal not in feedback_names(train):
-        have = ", ".join(feedback_names(train)) or "no signal"
-        wanted = "; `geli decompose` adds it" if signal in LLM_ROWS else ""
-        raise NotRun(f"the sessions have no feedback {signal!r} ({have}){wanted}")
+        raise NotRun(f"the sessions have no feedback {signal!r}")
     return fit(train, test, features, seed)
 
 
 def _hindsight(
-    base: GeliRewardModel, signals: Sequence[str], train: Dataset, test: Dataset, features: FoldFeatures, seed: int
+    base: GeliRewardModel,
+    signals: Sequence[str],
+    seeing: bool,
+    train: Dataset,
+    test: Dataset,
+    features: FoldFeatures,
+    seed: int,
 ) -> Rewards:
-    """Reward by the forward student, which sees no reaction."""
-    return _scored(_fit_hindsight(base, signals, train, features, seed).reward_model, test, features)
-
-
-def _attribution(
-    base: GeliRewardModel, signals: Sequence[str], train: Dataset, test: Dataset, features: FoldFeatures, seed: int
-) -> Rewards:
-    """Reward by its teacher, which also sees the reactions and signals of the test sessions."""
-    at_hand = {"turns": features.test, "reactions": features.test_reactions}
-    attribution = _fit_hindsight(base, signals, train, features, seed).attribution
-    return _rewards(attribution.score_sessions(test, features=at_hand))
-
-
-def _fit_hindsight(
-    base: GeliRewardModel, signals: Sequence[str], train: Dataset, features: FoldFeatures, seed: int
-) -> Hindsight:
+    """Reward by the forward student; if `seeing`, by its teacher, which also sees reactions and signals."""
     if base.config.aggregation != "mean":
         raise NotRun(f"the model's aggregation is {base.config.aggregation!r}; the closed form is that of the mean")
-    model = with_new_head(base, "linear")
-    at_hand = {"turns": features.train, "reactions": features.train_reactions}
-    return fit_hindsight(model, train, signals=signals, seed=seed, features=at_hand)
+    model, at_hand = with_new_head(base, "linear"), features.with_reactions("train")
+    fitted = fit_hindsight(model, train, signals=signals, seed=seed, features=at_hand)
+    if seeing:
+        return _rewards(fitted.attribution.score_sessions(test, features=features.with_reactions("test")))
+    return _scored(fitted.reward_model, test, features)
 
 
 def _supervised(fit: Fit, train: Dataset, test: Dataset, features: FoldFeatures, seed: int) -> Rewards:
@@ -211,7 +204,7 @@ def with_new_head(base: GeliRewardModel, head: str) -> GeliRewardModel:
 
 
 def _scored(model: GeliRewardModel, test: Dataset, features: FoldFeatures) -> Rewards:
-    return _rewards(score_cached(model.eval(), test, features=features.test))
+    return _rewards(score_cached(model.eval(), test, features=features.turns("test")))
 
 
 def _rewards(rows: Sequence[Mapping[str, Any]]) -> Rewards:

@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from ... import __version__
 from ...cache import atomic_path
-from ...sessions import SessionError, assistant_turns
+from ...sessions import SessionError
 from .folds import Design, Encoded, FoldFeatures
 from .rows import NotRun, Row
 
@@ -130,7 +130,7 @@ def run_row(
 
     Raises:
         NotRun, SessionError: a fold has nothing to learn from.
-        ValueError: the row does not give one reward per turn.
+        ValueError: the row does not give one array per session.
     """
     judged = len(design.judged)
     sessions = design.train if permutation is None else design.shuffled(seed, permutation)
@@ -141,9 +141,7 @@ def run_row(
         began, encoding = time.perf_counter(), _encoding_seconds(encoded)
         turns, scores = row.fit(train, test, FoldFeatures(encoded["train"], encoded["judged"], fold), seed)
         seconds += time.perf_counter() - began - (_encoding_seconds(encoded) - encoding)
-        for index, session, values in zip(fold.test, test["messages"], turns, strict=True):
-            if len(values) != len(assistant_turns(session)):
-                raise ValueError(f"a row gave {len(values)} rewards for {len(assistant_turns(session))} turns")
+        for index, values in zip(fold.test, turns, strict=True):
             rewards[index] = np.asarray(values, float)
         if scores is not None:
             predicted[fold.test] = scores

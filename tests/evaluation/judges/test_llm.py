@@ -58,24 +58,21 @@ def wins(judge: LlmJudge, first: list[str], second: list[str], **options) -> lis
 def test_the_better_reply_wins_in_either_order(judge):
     asked, server = judge(answer=prefers("sorry", "Okay"))
     assert wins(asked, ["Okay.", "I am sorry."], ["I am sorry.", "Okay."]) == [[1, 0], [0, 1]]
-    assert asked.swayed == 0
     # the second pair is the first one in the other order: its answers are cached
     assert (asked.report.calls, asked.report.cached) == (2, 2)
     assert sorted(map(replies_in, server.requests)) == [("I am sorry.", "Okay."), ("Okay.", "I am sorry.")]
 
 
 @pytest.mark.parametrize(
-    ("answers", "swayed"),
+    "answers",
     [
-        (('{"warm": "A", "fluent": "B"}', '{"warm": "A", "fluent": "A"}'), 0.5),  # the first reply in either order
-        (('{"warm": "tie", "fluent": "B"}', '{"warm": "A", "fluent": "A"}'), 0),
+        ('{"warm": "A", "fluent": "B"}', '{"warm": "A", "fluent": "A"}'),  # the first reply in either order
+        ('{"warm": "tie", "fluent": "B"}', '{"warm": "A", "fluent": "A"}'),
     ],
 )
-def test_answers_that_depend_on_the_order_are_a_tie(judge, answers, swayed):
+def test_answers_that_depend_on_the_order_are_a_tie(judge, answers):
     asked, _ = judge(*answers)
     assert wins(asked, ["Okay."], ["I am sorry."], max_concurrency=1) == [[0.5, 1]]
-    assert asked.swayed == swayed
-    assert f"{swayed:.0%} of the questions" in asked.notes([], None)[0]
 
 
 def test_equal_texts_are_not_asked_about(judge):

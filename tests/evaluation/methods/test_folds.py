@@ -75,11 +75,11 @@ def test_features_are_encoded_once_and_selected(sessions, tmp_path):
     assert not list(tmp_path.iterdir())
     fold = Fold(np.array([3, 1, 8]), np.array([20, 2]))
     features = FoldFeatures(corpus, corpus, fold)
-    for cache, rows in ((features.train, fold.train), (features.test, fold.test)):
+    for cache, rows in ((features.turns("train"), fold.train), (features.turns("test"), fold.test)):
         alone = Encoded(model, sessions.select(rows), cache_dir=tmp_path / "alone").turns
         for index in range(len(rows)):
             np.testing.assert_allclose(cache[index], alone[index], atol=1e-4)
     folder = [path for path in tmp_path.iterdir() if path.name != "alone"]
     assert len(folder) == 1
-    assert len(features.train_reactions) == 3
+    assert len(features.with_reactions("train")["reactions"]) == 3
     assert corpus.seconds > 0

@@ -22,7 +22,7 @@ from geli_hf.evaluation.methods.rows import (
     trivial_rows,
 )
 from geli_hf.evaluation.methods.runs import run_rows
-from geli_hf.metrics.metrics import within_session_auc
+from geli_hf.metrics.metrics import auc_per_session
 from geli_hf.sessions import add_signal
 from geli_hf.training import fit_hindsight
 
@@ -101,7 +101,7 @@ def test_the_names_of_the_rows(learned, model):
 )
 def test_methods_find_the_value_of_words(name, least, learned, run):
     rewards, scores, test = run(learned[name])
-    assert within_session_auc(rewards, test["turn_rating"]) > least
+    assert np.nanmean(auc_per_session(rewards, test["turn_rating"])) > least
     if name not in ("LI alone (affect)", SUPERVISED):  # which never saw a score
         assert np.corrcoef(scores, test["score"])[0, 1] > 0.5
 
@@ -109,7 +109,7 @@ def test_methods_find_the_value_of_words(name, least, learned, run):
 def test_a_random_signal_teaches_nothing(learned, model, run):
     def auc(row):
         rewards, _, test = run(row)
-        return within_session_auc(rewards, test["turn_rating"])
+        return np.nanmean(auc_per_session(rewards, test["turn_rating"]))
 
     assert abs(auc(learned["LI alone (noise)"]) - 0.5) < 0.25
     rows = learned_rows(model, ["noise"], ARGUMENTS, {"noise": 0.0})
@@ -134,7 +134,7 @@ def test_the_supervised_row_alone_reads_turn_ratings(learned, run, sessions):
         one, other = run(learned[name])[0], run(learned[name], turned)[0]
         np.testing.assert_array_equal(np.concatenate(one), np.concatenate(other))
     rewards, _, test = run(learned[SUPERVISED], turned)
-    assert within_session_auc(rewards, test["turn_rating"]) > 0.9
+    assert np.nanmean(auc_per_session(rewards, test["turn_rating"])) > 0.9
 
 
 def test_the_attribution_alone_reads_the_reaction(learned, run, sessions):
@@ -161,7 +161,7 @@ def test_shuffled_scores_teach_nothing(name, learned, model, sessions, tmp_path)
     rows = {name: learned[name], "control": replace(learned[name], permutations=4)}
     design, features = Design(sessions, folds=2), {"train": encoded, "judged": encoded}
     found = [run for *_, run in run_rows(rows, design, features, [0], tmp_path / "rows")]
-    true, *shuffled = (within_session_auc(run.turn_rewards, sessions["turn_rating"]) for run in found)
+    true, *shuffled = (np.nanmean(auc_per_session(run.turn_rewards, sessions["turn_rating"])) for run in found)
     assert true > 0.9
     assert len({np.concatenate(run.turn_rewards).tobytes() for run in found[1:]}) > 2  # some may find nothing at all
     assert min(shuffled) < 0.5
@@ -205,10 +205,10 @@ def test_settings_of_the_rows(model, learned):
 
 
 def test_a_row_that_lacks_something_names_it(learned, run, sessions, model):
-    with pytest.raises(NotRun, match=r"no feedback 'llm' \(affect, noise\); `geli decompose` adds it"):
+    with pytest.raises(NotRun, match="no feedback 'llm'"):
         run(learned["LLM-GELI"])
     smile = learned_rows(model, ["smile"], ARGUMENTS)
-    with pytest.raises(NotRun, match=r"no feedback 'smile' \(affect, noise\)$"):
+    with pytest.raises(NotRun, match="no feedback 'smile'"):
         run(smile["LI alone (smile)"])
     unrated = sessions.remove_columns("turn_rating")
     with pytest.raises(NotRun, match="no turn of the training sessions has a turn_rating"):
@@ -220,7 +220,7 @@ def test_a_signal_of_a_language_model_has_its_own_row(run, sessions, model):
     rows = learned_rows(model, ["affect", "llm"], ARGUMENTS)
     assert "LI alone (llm)" not in rows
     rewards, _, test = run(rows["LLM-GELI"], said)
-    assert within_session_auc(rewards, test["turn_rating"]) > 0.9
+    assert np.nanmean(auc_per_session(rewards, test["turn_rating"])) > 0.9
 
 
 def test_trivial_rows_need_no_backbone(sessions):

@@ -148,21 +148,13 @@ def test_encoding_is_not_counted(sessions, encoded, tmp_path, monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
 
     def row(train, test, features, seed):
-        features.train, features.test, features.train_reactions  # noqa: B018
+        features.turns("test"), features.with_reactions("train")
         return [np.zeros(len(turns)) for turns in test["turn_rating"]], None
 
     [(_, _, run)] = run_rows({"a": Row(row)}, Design(sessions, folds=2), encoded, [0], tmp_path / "runs")
     # The clock is asked at the ends of two rows and of three encodings, of which each takes a second of its own.
     assert run.seconds == (7 - 3) + 1
     assert np.isnan(run.predicted_scores).all()
-
-
-def test_a_row_gives_a_reward_for_every_turn(sessions, encoded, tmp_path):
-    def row(train, test, features, seed):
-        return [np.zeros(1) for _ in range(len(test))], None
-
-    with pytest.raises(ValueError, match="1 rewards"):
-        list(run_rows({"a": Row(row)}, Design(sessions, folds=2), encoded, [0], tmp_path / "runs"))
 
 
 def test_a_fingerprint_is_of_the_contents(sessions):
