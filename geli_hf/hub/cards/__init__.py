@@ -15,7 +15,7 @@ _EXPORTS = {
     "dataset": ["dataset_card"],
     "facial_affect": ["facial_affect_card"],
     "policy": ["policy_card"],
-    "reward_model": ["rating_of", "reward_model_card"],
+    "reward_model": ["reward_model_card"],
     "update": ["for_repo", "is_form", "keep_from_peft", "read_metadata", "read_own_card", "save_card", "updated"],
 }
 
