@@ -14,7 +14,7 @@ _EXPORTS = {
     "rollouts": ["Rollout", "SessionRollouts"],
     "session_grpo": ["GeliSessionReward", "SessionGRPOTrainer"],
     "shipped": ["shipped_policy", "shipped_reward_model"],
-    "trainers": ["align", "dialogue_prompts", "pretrain", "save_policy", "sft", "sft_rows", "write_policy"],
+    "trainers": ["align", "dialogue_prompts", "pretrain", "save_policy", "sft", "sft_rows"],
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

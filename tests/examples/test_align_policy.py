@@ -332,7 +332,7 @@ def test_a_reward_model_that_is_none(script, qwen, reward, tmp_path):
 
 
 def test_a_reward_model_is_no_policy(script, reward, tmp_path):
-    with pytest.raises(SettingsError, match=r"model\.model_name_or_path: .*reward model"):
+    with pytest.raises(SettingsError, match=r"model\.model_name_or_path: .*GeliRewardModel"):
         script.main(default(tmp_path / "run", reward, reward))
 
 
