@@ -97,18 +97,6 @@ class ReferenceLikelihood:
                 sums[index] = row.float().log_softmax(-1).gather(1, chosen).cpu().double().sum().item()
         return sums
 
-    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Compare the vocabulary with that of the trained policy.
-
-        Args:
-            tokenizer: of the trained policy.
-
-        Raises:
-            ValueError: they differ, so the reference would read other words.
-        """
-        if self.tokenizer.get_vocab() != tokenizer.get_vocab():
-            raise ValueError("reward: its ReferenceLikelihood has another tokenizer than the trained policy")
-
 
 def completion_logits(
     model: PreTrainedModel, prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,8 @@ def _train_tokenizer(sessions: Iterable[Session], vocab_size: int) -> PreTrained
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(sessions), trainer)
+    texts = (message["content"] for session in sessions for message in session["messages"])
+    tokenizer.train_from_iterator(chain([OPENING], texts), trainer)
     tokenizer.add_tokens(roles)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -220,9 +222,3 @@ def _train_tokenizer(sessions: Iterable[Session], vocab_size: int) -> PreTrained
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
-
-
-def _texts(sessions: Iterable[Session]) -> Iterator[str]:
-    yield OPENING
-    for session in sessions:
-        yield from (message["content"] for message in session["messages"])

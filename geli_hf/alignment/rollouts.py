@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -238,19 +237,6 @@ class _Frame:
     def prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
         return self._ids(list(map(list, prompts)), add_generation_prompt=True)
 
-    @cached_property
-    def _exchange(self) -> tuple[list[Message], list[int]]:
-        """An exchange, and its tokens up to the end token of the assistant's reply."""
-        exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-        ids = self._ids(exchange)
-        ends = [position for position, token in enumerate(ids) if token in self.ends]
-        if not ends:
-            raise ValueError(
-                f"chat template of {self.tokenizer.name_or_path or 'the tokenizer'}: expected an end token of "
-                f"generation ({self.ends}) after an assistant's message, found none"
-            )
-        return exchange, ids[: ends[-1] + 1]
-
     def between(self, text: str, *, closed: bool) -> list[int]:
         """Tokens from the end of a reply to the beginning of the next one, with the user's answer.
 
@@ -259,16 +245,18 @@ class _Frame:
             closed: True if the reply has its end token; otherwise it is added.
 
         Raises:
-            ValueError: the template changes an exchange when a message follows.
+            ValueError: the template has no end token, or changes an exchange when a message follows.
         """
-        exchange, start = self._exchange
+        exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        before = self._ids(exchange)
         ids = self._ids([*exchange, {"role": "user", "content": text}], add_generation_prompt=True)
-        if ids[: len(start)] != start:
+        length = max((position for position, token in enumerate(before, 1) if token in self.ends), default=0)
+        if not length or ids[:length] != before[:length]:
             raise ValueError(
-                f"chat template of {self.tokenizer.name_or_path or 'the tokenizer'}: expected a template that only "
-                "appends, found one that changes an exchange when a message follows"
+                f"chat template of {self.tokenizer.name_or_path or 'the tokenizer'}: expected one that ends an "
+                f"assistant's message with a token of {self.ends} and only appends what follows"
             )
-        return ids[len(start) - (not closed) :]
+        return ids[length - (not closed) :]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)

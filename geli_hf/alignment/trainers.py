@@ -244,8 +244,9 @@ def align(
         )
     tokenizer = load_policy_tokenizer(policy, **where)
     for function in reward if isinstance(reward, Sequence) else [reward]:
-        if getattr(function, "likelihood", None) is not None:
-            function.likelihood.check_tokenizer(tokenizer)
+        likelihood = getattr(function, "likelihood", None)
+        if likelihood is not None and likelihood.tokenizer.get_vocab() != tokenizer.get_vocab():
+            raise ValueError("reward: its ReferenceLikelihood has another tokenizer than the trained policy")
     callbacks = list(callbacks)
     if not any(isinstance(callback, StopAtKL) for callback in callbacks):
         callbacks.append(StopAtKL())

@@ -264,8 +264,6 @@ def explained_errors(done: str = "", *, token: str | bool | None = None) -> Iter
     except (HTTPError, OfflineModeIsEnabled, RuntimeError) as error:  # RuntimeError: a file that did not upload
         status = getattr(getattr(error, "response", None), "status_code", None)
         hint = "Do the rest by hand, or push again." if done else HINTS.get(status, AGAIN)
-        if isinstance(error, OfflineModeIsEnabled):
-            hint = "Unset HF_HUB_OFFLINE: a push needs the Hub."
         message = "\n".join([f"{done}{error}", *getattr(error, "__notes__", ()), hint])
         for secret in (token, get_token()):
             if isinstance(secret, str):

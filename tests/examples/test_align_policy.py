@@ -306,7 +306,6 @@ def test_accelerate_reads_its_configurations(file):
         ({"grpo.learning_rate": "fast"}, "learning_rate: .*'fast'"),
         ({"reward.model": "/nowhere"}, r"reward: model: .*/nowhere"),
         ({"reward.options": {"neutral": True}}, "reward: .*'neutral'"),
-        ({"reward.options": {"likelihood": 0.2}}, "reward: likelihood: .*0.2"),
         ({"model.model_name_or_path": "/nowhere"}, r"model\.model_name_or_path: /nowhere"),
         ({"kl.limit": -1}, "kl: .*limit: .*-1"),
         ({"data.options": {"conversation": 5}}, "data: .*conversation"),

@@ -372,7 +372,7 @@ def test_a_token_is_never_echoed(here):
 
 def test_offline_it_says_so(model, here, refusal, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "Unset HF_HUB_OFFLINE" in refusal("model", model, "--repo", "owner/reward")
+    assert "HF_HUB_OFFLINE" in refusal("model", model, "--repo", "owner/reward")
 
 
 # ---------------------------------------------------------------- sessions
