@@ -36,4 +36,3 @@ from .trainers import pretrain as pretrain
 from .trainers import save_policy as save_policy
 from .trainers import sft as sft
 from .trainers import sft_rows as sft_rows
-from .trainers import write_policy as write_policy

@@ -112,14 +112,12 @@ class StopAtKL(KLCallback):
         span: time constant of the mean, in steps.
 
     Raises:
-        ValueError: `limit` is not positive, or `span` is less than 1.
+        ValueError: `limit` is not positive.
     """
 
     def __init__(self, limit: float = 10.0, span: int = 10):
         if not limit > 0:
             raise ValueError(f"StopAtKL: limit: expected a positive number of nats per reply, found {limit}")
-        if span < 1:
-            raise ValueError(f"StopAtKL: span: expected 1 step or more, found {span}")
         self.limit, self.span = limit, span
         self.mean = 0.0
 

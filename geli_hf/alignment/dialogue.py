@@ -62,12 +62,7 @@ def context_window(messages: Sequence[Message], context_messages: int) -> list[M
         messages: dialogue so far, with alternating roles.
         context_messages: number of messages to keep, at least 1. A cut before an agent's message keeps one less;
             only a dialogue that is not cut is opened with `OPENING`.
-
-    Raises:
-        ValueError: `context_messages` is less than 1.
     """
-    if context_messages < 1:
-        raise ValueError(f"context_messages: expected 1 or more, found {context_messages}")
     messages = list(messages)
     window = messages[-context_messages:]
     if len(window) == len(messages):

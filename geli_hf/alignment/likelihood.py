@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..sessions import Message
@@ -39,9 +37,6 @@ class ReferenceLikelihood:
         chat_template_kwargs: those of the trainer's arguments.
         batch_size: replies in one pass.
 
-    Raises:
-        ValueError: the weight is negative, or the tokenizer is missing.
-
     Example:
 
     ```python
@@ -58,12 +53,8 @@ class ReferenceLikelihood:
         chat_template_kwargs: Mapping[str, Any] | None = None,
         batch_size: int = 16,
     ):
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"weight: expected a number, 0 or more, found {weight}")
         if isinstance(policy, str | Path):
             policy, tokenizer = load_policy(policy)
-        elif tokenizer is None:
-            raise ValueError("tokenizer: expected that of the policy, found none")
         self.policy, self.tokenizer = policy.requires_grad_(False), tokenizer
         self.weight, self.batch_size = weight, batch_size
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
@@ -80,7 +71,7 @@ class ReferenceLikelihood:
             One sum per completion; 0 for a completion without tokens.
 
         Raises:
-            ValueError: the reference is being trained, or does not know a token.
+            ValueError: the reference is being trained.
         """
         self.policy.eval()
         if any(weights.requires_grad for weights in self.policy.parameters()):
@@ -88,9 +79,6 @@ class ReferenceLikelihood:
                 "policy: the reference of the likelihood is being trained; give ReferenceLikelihood the folder of the "
                 "policy, or a copy"
             )
-        known = self.policy.get_input_embeddings().num_embeddings
-        if (highest := max((max(ids, default=0) for ids in completion_ids), default=0)) >= known:
-            raise ValueError(f"completion_ids: found token {highest}, but the reference knows {known} tokens")
         prompt_ids = [
             self.tokenizer.apply_chat_template(
                 list(prompt), add_generation_prompt=True, return_dict=True, **self.chat_template_kwargs
@@ -108,23 +96,6 @@ class ReferenceLikelihood:
                 # One completion at a time: in float32 a batch takes much memory.
                 sums[index] = row.float().log_softmax(-1).gather(1, chosen).cpu().double().sum().item()
         return sums
-
-    def place(self) -> None:
-        """Move the policy from the CPU to the trainer's device."""
-        if self.policy.device.type == "cpu" and PartialState().device != self.policy.device:
-            self.policy.to(PartialState().device)
-
-    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Compare the vocabulary with that of the trained policy.
-
-        Args:
-            tokenizer: of the trained policy.
-
-        Raises:
-            ValueError: they differ, so the reference would read other words.
-        """
-        if self.tokenizer.get_vocab() != tokenizer.get_vocab():
-            raise ValueError("reward: its ReferenceLikelihood has another tokenizer than the trained policy")
 
 
 def completion_logits(

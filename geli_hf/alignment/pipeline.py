@@ -27,7 +27,7 @@ from ..training.script import is_finished, setting_errors
 from .callbacks import AdaptiveKL, StopAtKL
 from .policy import hub_kwargs, is_adapter, load_policy, small_policy
 from .rewards import GeliReward
-from .trainers import align, dialogue_prompts, pretrain, sft, write_policy
+from .trainers import align, dialogue_prompts, pretrain, save_policy, sft
 
 TRAINERS = {"pretrain": TrainingArguments, "sft": SFTConfig, "grpo": GRPOConfig}
 
@@ -151,7 +151,7 @@ def train_policy(
         with setting_errors("policy.small"):
             model, tokenizer = small_policy(sessions, **{"seed": seed} | policy.small)
         pretrain(model, tokenizer, sessions, arguments("pretrain"), **pieces)
-        write_policy(sft(model, tokenizer, sessions, arguments("sft"), **pieces), output / "sft_policy")
+        save_policy(sft(model, tokenizer, sessions, arguments("sft"), **pieces), output / "sft_policy")
     set_seed(seed)
     reward = GeliReward(reward_model, length_neutral=policy.length_neutral)
     prompts = dialogue_prompts(sessions, context_messages=policy.context_messages)
@@ -190,7 +190,7 @@ def fine_tune_once(
         model, tokenizer = load_policy(policy, **model_kwargs)
         if args is not None:
             how = {"peft_config": peft_config, "callbacks": callbacks, "resume": resume}
-            write_policy(sft(model, tokenizer, sessions, args, window_messages=window_messages, **how), target)
+            save_policy(sft(model, tokenizer, sessions, args, window_messages=window_messages, **how), target)
         else:
             write_by_one(target, lambda folder: [part.save_pretrained(folder) for part in (model, tokenizer)])
     return str(target.resolve())
@@ -219,7 +219,7 @@ def align_once(
         return
     trainer = align(policy, reward, prompts, args, peft_config, callbacks=callbacks, resume=resume)
     write_history(trainer, output / "policy_history.json")
-    write_policy(trainer, output / "policy", merge=merge)
+    save_policy(trainer, output / "policy", merge=merge)
 
 
 def final_kl(history: Path) -> dict[str, Any]:

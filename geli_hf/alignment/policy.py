@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import AutoPeftModelForCausalLM, PeftConfig
-from safetensors import SafetensorError
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -24,7 +24,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import cached_file, find_adapter_config_file
 
 from ..cache import offline_hint
-from ..models.geli_reward.configuration_geli import GeliRewardConfig
 from ..sessions import Session
 from .dialogue import OPENING
 
@@ -42,25 +41,8 @@ SMALL_TEMPLATE = (
     "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
 )
 
-# For a pretrained model whose tokenizer has no template: plain text, no new tokens.
-PLAIN_TEMPLATE = (
-    "{{- bos_token or '' -}}{%- for message in messages -%}"
-    "{%- if message['role'] == 'assistant' -%}"
-    "{{- 'Assistant:' -}}{%- generation -%}{{- ' ' + message['content'] | trim + eos_token -}}{%- endgeneration -%}"
-    "{{- '\\n' -}}"
-    "{%- elif message['role'] == 'user' -%}{{- 'User: ' + message['content'] | trim + '\\n' -}}"
-    "{%- else -%}{{- message['content'] | trim + '\\n' -}}{%- endif -%}"
-    "{%- endfor -%}{%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}"
-)
-
-
 # Arguments of a model by which its configuration and tokenizer are read too.
 HUB_KWARGS = {"revision", "trust_remote_code", "token", "cache_dir"}
-CAUSAL = {
-    name
-    for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
-    for name in ((names,) if isinstance(names, str) else names)
-}
 
 
 class PolicyError(ValueError):
@@ -76,19 +58,13 @@ def load_policy(name_or_path: str | Path, **model_kwargs) -> tuple[PreTrainedMod
 
     Raises:
         PolicyError: it is not a causal language model, or its tokenizer can't end a reply.
-        OSError: the weights are damaged.
     """
     where = hub_kwargs(model_kwargs)
     check_policy(name_or_path, **where)
     tokenizer = load_policy_tokenizer(name_or_path, **where)
-    try:
-        if is_adapter(name_or_path, **where):
-            return AutoPeftModelForCausalLM.from_pretrained(name_or_path, **model_kwargs).merge_and_unload(), tokenizer
-        return AutoModelForCausalLM.from_pretrained(name_or_path, **model_kwargs), tokenizer
-    except SafetensorError as error:
-        raise OSError(
-            f"{name_or_path}: the weights can't be read ({error}): their file is damaged. Fetch it or save it again"
-        ) from error
+    if is_adapter(name_or_path, **where):
+        return AutoPeftModelForCausalLM.from_pretrained(name_or_path, **model_kwargs).merge_and_unload(), tokenizer
+    return AutoModelForCausalLM.from_pretrained(name_or_path, **model_kwargs), tokenizer
 
 
 def hub_kwargs(model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,12 +107,10 @@ def check_policy(name_or_path: str | Path, **where) -> None:
     except (OSError, ValueError) as error:
         name = name_or_path if base == name_or_path else f"{name_or_path}, base_model_name_or_path {base!r}"
         raise PolicyError(f"{name}: no model can be read there ({_first_line(error)}){offline_hint(base)}") from error
-    if config.model_type == GeliRewardConfig.model_type:
-        raise PolicyError(f"{base}: expected a causal language model as policy; this is a reward model of geli_hf")
     found = config.architectures or []
     remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and (not found or CAUSAL.intersection(found))
-    if not (remote or known):
+    names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, ())  # a name, or several
+    if not remote and (not names or (found and not any(name in names for name in found))):
         found = ", ".join(found) or config.model_type
         raise PolicyError(f"{base}: expected a causal language model as policy, found {found}")
 
@@ -144,7 +118,7 @@ def check_policy(name_or_path: str | Path, **where) -> None:
 def load_policy_tokenizer(name_or_path: str | Path, **where) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a policy or, where an adapter has none, of its base model.
 
-    Without a chat template it gets `PLAIN_TEMPLATE`; without a pad token it pads with the end token.
+    Without a pad token it pads with the end token.
 
     Args:
         name_or_path: on the Hub or on disk.
@@ -166,8 +140,6 @@ def load_policy_tokenizer(name_or_path: str | Path, **where) -> PreTrainedTokeni
         raise PolicyError(f"{name}: no tokenizer can be read there ({_first_line(error)}){hint}") from error
     if tokenizer.eos_token is None:
         raise PolicyError(f"{name}: the tokenizer has no eos_token to end a reply; set one and save it")
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = PLAIN_TEMPLATE
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -178,10 +150,6 @@ def _base_of_adapter(name_or_path: str | Path, where: dict[str, Any]) -> tuple[s
     if not is_adapter(name_or_path, **where):
         return name_or_path, where
     adapter = PeftConfig.from_pretrained(str(name_or_path), **where)
-    if adapter.task_type not in (None, "CAUSAL_LM"):
-        raise PolicyError(
-            f"{name_or_path}: expected the adapter of a causal language model, found one for {adapter.task_type}"
-        )
     return adapter.base_model_name_or_path, where | {"revision": adapter.revision}
 
 
@@ -207,12 +175,7 @@ def small_policy(
         vocab_size: of the byte-level BPE, at least 261 (all bytes and the special tokens).
         max_position_embeddings: longest dialogue, in tokens.
         seed: of the weights; the caller's random state stays.
-
-    Raises:
-        ValueError: `hidden_size` is not a multiple of 32.
     """
-    if hidden_size % 32:
-        raise ValueError(f"hidden_size: expected a multiple of 32 (the width of a head), found {hidden_size}")
     tokenizer = _train_tokenizer(sessions, vocab_size)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -248,7 +211,8 @@ def _train_tokenizer(sessions: Iterable[Session], vocab_size: int) -> PreTrained
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(sessions), trainer)
+    texts = (message["content"] for session in sessions for message in session["messages"])
+    tokenizer.train_from_iterator(chain([OPENING], texts), trainer)
     tokenizer.add_tokens(roles)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -258,9 +222,3 @@ def _train_tokenizer(sessions: Iterable[Session], vocab_size: int) -> PreTrained
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
-
-
-def _texts(sessions: Iterable[Session]) -> Iterator[str]:
-    yield OPENING
-    for session in sessions:
-        yield from (message["content"] for message in session["messages"])

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from accelerate import PartialState
@@ -33,16 +33,6 @@ logger = logging.get_logger(__name__)
 # Reward of an empty reply for a model without quantiles of its training turns. Rewards are in units of the
 # standardised session score, so this turn would be worse than nearly every session.
 UNTRAINED_FLOOR = -3.0
-
-
-class _Row(NamedTuple):
-    """A completion as the guards use it: its prompt, length in words, share of repetition, reward and likelihood."""
-
-    prompt: str
-    words: int
-    repeated: float
-    reward: float
-    log_likelihood: float
 
 
 class GeliReward:
@@ -74,10 +64,6 @@ class GeliReward:
         clip: bound of the returned rewards, -clip to clip.
         name: prefix of the logged names; it distinguishes several rewards of one trainer.
 
-    Raises:
-        ValueError: `repetition_penalty` is negative, or `clip` is not positive.
-        TypeError: `likelihood` is not a `ReferenceLikelihood`.
-
     Example:
 
     ```python
@@ -98,12 +84,6 @@ class GeliReward:
         clip: float | None = None,
         name: str = "geli",
     ):
-        if repetition_penalty < 0:
-            raise ValueError(f"repetition_penalty: expected 0 or more, found {repetition_penalty}")
-        if not isinstance(likelihood, ReferenceLikelihood | None):
-            raise TypeError(f"likelihood: expected a ReferenceLikelihood, found {likelihood!r}")
-        if clip is not None and not clip > 0:
-            raise ValueError(f"clip: expected a positive bound, found {clip}")
         if isinstance(model, str | Path):
             model = GeliRewardModel.from_pretrained(model)
         # The layers of an adapter are inside the model that it was put on.
@@ -134,11 +114,11 @@ class GeliReward:
             prompts: dialogue before each completion, a list of {role, content} that ends with the user.
             completions: one message of the assistant each, in a list.
             completion_ids: their tokens, which a `likelihood` needs.
-            log_metric: logs, under `name/`: `turn_reward_mean`, `_min` and `_max`, before guards and scale (TRL logs
-                the returned rewards as `rewards/name/mean`); `cut_share`, `empty_share` and `nan_share` of the
-                completions; of the guards `log_likelihood` (mean in nats per reply, before the weight),
-                `length_slope` (reward per unit of log(words)) and `repetition` (mean share of repeated n-grams); of
-                the scale `running_mean`, `running_std` and `clipped_share`.
+            log_metric: logs, under `name/`: `turn_reward_mean`, before guards and scale (TRL logs the returned
+                rewards as `rewards/name/mean`); `cut_share`, `empty_share` and `nan_share` of the completions; of the
+                guards `log_likelihood` (mean in nats per reply, before the weight), `length_slope` (reward per unit
+                of log(words)) and `repetition` (mean share of repeated n-grams); of the scale `running_mean`,
+                `running_std` and `clipped_share`.
             log_extra: logs each completion's `turn_reward` and the `reply` that it is for.
             trainer_state: of the calling trainer, which saves the running moments. Without it nothing is shared
                 between processes.
@@ -149,8 +129,7 @@ class GeliReward:
             deviation; None where the model's reward is not a number.
 
         Raises:
-            TypeError, ValueError: a prompt or completion is not a dialogue or its next turn; `completion_ids` are
-                missing.
+            ValueError: a prompt or completion is not a dialogue or its next turn; `completion_ids` are missing.
         """
         if trainer_state is not None:
             self._place()
@@ -169,14 +148,13 @@ class GeliReward:
             likelihoods = self.likelihood(prompts, completion_ids)
             self._warn_of_nan("reference of the likelihood", likelihoods, replies)
         lengths = [len(reply.split()) for reply in replies]
-        rows = [_Row(*row) for row in zip(map(repr, prompts), lengths, repetition, raw, likelihoods)]
+        rows = list(zip(map(repr, prompts), lengths, repetition, raw, likelihoods))
         rewards, curves = self._guarded(rows, trainer_state, training=not _evaluates(log_metric))
 
         name = self.__name__
         if log_metric is not None and replies:
             if finite := [value for value in raw if math.isfinite(value)]:
                 curves["turn_reward_mean"] = sum(finite) / len(finite)
-                curves |= {"turn_reward_min": min(finite), "turn_reward_max": max(finite)}
             curves["cut_share"] = sum(r != t.strip() for r, t in zip(replies, texts)) / len(texts)
             curves["empty_share"] = replies.count("") / len(replies)
             curves["nan_share"] = sum(not math.isfinite(sum(pair)) for pair in zip(raw, likelihoods)) / len(raw)
@@ -223,34 +201,42 @@ class GeliReward:
             )
 
     def _guarded(
-        self, rows: list[_Row], trainer_state: TrainerState | None, *, training: bool
+        self, rows: list[tuple], trainer_state: TrainerState | None, *, training: bool
     ) -> tuple[list[float | None], dict[str, float]]:
-        """Apply guards and scale. Returns the rewards of this process's rows, and the curves of all rows."""
+        """Apply guards and scale.
+
+        Args:
+            rows: prompt, length in words, share of repetition, turn reward and log-likelihood of each completion.
+            trainer_state: as of a call.
+            training: True if the rewards count for the running moments.
+
+        Returns:
+            The rewards of this process's rows, and the curves of all rows.
+        """
         # Every process gets all rows: the completions of a prompt may be in several, and the moments are shared.
         by_process, own = [rows], 0
         if trainer_state is not None and PartialState().num_processes > 1:
             by_process, own = gather_object([rows]), PartialState().process_index
         all_rows = [row for process in by_process for row in process]
         first = sum(map(len, by_process[:own]))
-        words = np.array([row.words for row in all_rows])
-        rewards = np.array([row.reward for row in all_rows], dtype=np.float64)
+        prompts = [row[0] for row in all_rows]
+        words, repeated, rewards, logs = np.array([row[1:] for row in all_rows], dtype=np.float64).reshape(-1, 4).T
         curves = {}
 
         if self.likelihood is not None:
-            logs = np.array([row.log_likelihood for row in all_rows])
             if np.isfinite(logs).any():
                 curves["log_likelihood"] = float(logs[np.isfinite(logs)].mean())
             spoken = logs[(words > 0) & np.isfinite(logs)]
             logs[words == 0] = spoken.min() if spoken.size else 0.0
-            rewards += self.likelihood.weight * logs
+            rewards = rewards + self.likelihood.weight * logs
         finite = np.isfinite(rewards)
         spoken = np.flatnonzero((words > 0) & finite)
         if spoken.size:
-            columns = [[all_rows[i].prompt for i in spoken], words[spoken], rewards[spoken]]
+            columns = [[prompts[i] for i in spoken], words[spoken], rewards[spoken]]
             curves["length_slope"] = length_slope(*columns)
             if self.length_neutral:
                 rewards[spoken] = without_length_slope(*columns)
-        rewards -= self.repetition_penalty * np.array([row.repeated for row in all_rows])
+        rewards -= self.repetition_penalty * repeated
         if self.normalise:
             self._load_moments(trainer_state)
             if training:
@@ -278,10 +264,9 @@ class GeliReward:
 
     def _place(self) -> None:
         """Move the models to the trainer's device, which a process does not know before."""
-        if self.model.device.type == "cpu" and PartialState().device != self.model.device:
-            self.model.to(PartialState().device)
-        if self.likelihood is not None:
-            self.likelihood.place()
+        for model in [self.model] if self.likelihood is None else [self.model, self.likelihood.policy]:
+            if model.device.type == "cpu" and PartialState().device != model.device:
+                model.to(PartialState().device)
 
 
 def reward_floor(model: GeliRewardModel) -> float:
@@ -295,13 +280,8 @@ def _dialogue(prompt: Sequence[Message], reply: str) -> list[Message]:
 
 def _text(prompt: Sequence[Message], completion: Sequence[Message]) -> str:
     """The text of a completion, after a check that it is the next turn of its prompt."""
-    if isinstance(prompt, str) or isinstance(completion, str):
-        raise TypeError(
-            f"prompt: expected a list of {{role, content}}, found text; the completion is {completion!r:.60}. "
-            "geli_hf.alignment.dialogue_prompts(sessions) makes such prompts"
-        )
-    if prompt and prompt[-1]["role"] == "assistant":
-        raise ValueError("prompt: expected to end with a message of the user, found one of the assistant")
+    if isinstance(prompt, str) or (prompt and prompt[-1]["role"] == "assistant"):
+        raise ValueError(f"prompt: expected messages that end with the user, found {prompt[-1:]!r:.200}")
     if len(completion) != 1 or completion[0]["role"] != "assistant":
         raise ValueError(f"completion: expected one message of the assistant, found {completion!r:.200}")
     return completion[0]["content"] or ""

@@ -35,6 +35,40 @@ def generate_replies(
     return [reply.text for reply in sample_replies(model, tokenizer, prompts, **options)]
 
 
+def end_tokens(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """List the tokens that end a reply: the configuration's, else the tokenizer's."""
+    ends = tokenizer.eos_token_id if config.eos_token_id is None else config.eos_token_id
+    return [ends] if isinstance(ends, int) else list(ends)
+
+
+def generate_tokens(
+    model: PreTrainedModel, config: GenerationConfig, contexts: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    """Generate a reply to each context, in one batch.
+
+    Args:
+        model: a causal language model.
+        config: of generation; its `eos_token_id` is a list.
+        contexts: tokens before each reply.
+
+    Returns:
+        Tokens of each reply, with its end token if that was generated.
+    """
+    longest = max(map(len, contexts))
+    ids = [[config.pad_token_id] * (longest - len(context)) + context for context in contexts]
+    mask = [[0] * (longest - len(context)) + [1] * len(context) for context in contexts]
+    output = model.generate(
+        input_ids=torch.tensor(ids, device=model.device),
+        attention_mask=torch.tensor(mask, device=model.device),
+        generation_config=config,
+    )
+    replies = []
+    for row in output[:, longest:].tolist():
+        end = next((position for position, token in enumerate(row) if token in config.eos_token_id), len(row))
+        replies.append(row[: end + 1])
+    return replies
+
+
 @torch.inference_mode()
 def sample_replies(
     model: PreTrainedModel,
@@ -61,21 +95,14 @@ def sample_replies(
 
     Returns:
         Replies in the order of the prompts.
-
-    Raises:
-        ValueError: the temperature is negative.
     """
-    if temperature < 0:
-        raise ValueError(f"temperature: expected 0 or more, found {temperature}")
     model.eval()
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
     # A new configuration, since a checkpoint's own may set a top-p or a repetition penalty; its end tokens are kept.
-    ends = model.generation_config.eos_token_id
-    ends = tokenizer.eos_token_id if ends is None else ends
+    ends = end_tokens(model.generation_config, tokenizer)
     config = GenerationConfig(
         max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id, **sampling
     )
-    ends = {ends} if isinstance(ends, int) else set(ends)
     texts = tokenizer.apply_chat_template(list(map(list, prompts)), tokenize=False, add_generation_prompt=True)
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     replies: dict[int, SampledReply] = {}
@@ -84,19 +111,9 @@ def sample_replies(
         torch.manual_seed(seed)
         for first in tqdm(range(0, len(order), batch_size), desc="Replying", unit="batch", disable=not progress):
             batch = order[first : first + batch_size]
-            inputs = tokenizer(
-                [texts[index] for index in batch],
-                return_tensors="pt",
-                padding=True,
-                padding_side="left",
-                add_special_tokens=False,  # the template has them
-                return_token_type_ids=False,
-            ).to(model.device)
-            output = model.generate(**inputs, generation_config=config)
-            generated = output[:, inputs["input_ids"].shape[1] :]
-            decoded = tokenizer.batch_decode(generated, skip_special_tokens=True)
-            asked = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"])]
-            for index, text, prompt, tokens in zip(batch, decoded, asked, generated.tolist()):
-                end = next((place + 1 for place, token in enumerate(tokens) if token in ends), len(tokens))
-                replies[index] = SampledReply(cut_reply(text), prompt, tokens[:end])
+            # The template has the special tokens.
+            asked = tokenizer([texts[index] for index in batch], add_special_tokens=False)["input_ids"]
+            for index, prompt, tokens in zip(batch, asked, generate_tokens(model, config, asked)):
+                text = tokenizer.decode(tokens, skip_special_tokens=True)
+                replies[index] = SampledReply(cut_reply(text), prompt, tokens)
     return [replies[index] for index in range(len(texts))]

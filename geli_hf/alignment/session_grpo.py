@@ -70,9 +70,6 @@ def turn_advantages(
 
     Returns:
         (sessions, turns); 0 where `rewards` is NaN. The advantages of a group at a turn sum to 0.
-
-    Raises:
-        ValueError: `scale` is unknown.
     """
     spoken = ~rewards.isnan()
     if credit == "session":
@@ -86,8 +83,6 @@ def turn_advantages(
     elif scale == "batch":
         spread = returns - returns[~returns.isnan()].mean()
         deviations = deviations / (_deviation(spread.flatten(), dim=0) + EPSILON)
-    elif scale != "none":
-        raise ValueError(f"scale: expected 'group', 'batch' or 'none', found {scale!r}")
     return deviations.view_as(returns).nan_to_num(0.0).expand_as(rewards).masked_fill(~spoken, 0.0)
 
 
@@ -168,7 +163,7 @@ class SessionGRPOTrainer(GRPOTrainer):
         kwargs: of `GRPOTrainer`.
 
     Raises:
-        ValueError: `gamma` is not in [0, 1], or `credit` is unknown.
+        ValueError: `credit` is unknown.
 
     Under `session/` it logs the means `turns` and `turn_reward`, the shares of `empty` and `cut` turns and of `broken`
     sessions, and the mean of each signal of the partner, such as `value`.
@@ -185,8 +180,6 @@ class SessionGRPOTrainer(GRPOTrainer):
         credit: Literal["turn", "session"] = "turn",
         **kwargs,
     ):
-        if not 0.0 <= gamma <= 1.0:
-            raise ValueError(f"gamma: expected a discount from 0 to 1, found {gamma}")
         if credit not in ("turn", "session"):
             raise ValueError(f"credit: expected 'turn' or 'session', found {credit!r}")
         self.gamma, self.credit, self._score = gamma, credit, session_reward

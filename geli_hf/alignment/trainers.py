@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import torch
 from datasets import Dataset, Features, List, Value
 from peft import PeftConfig, PeftModel
 from transformers import (
@@ -74,12 +73,7 @@ def sft_rows(sessions: Dataset, *, window_messages: int = 20, per_turn: bool = F
 
     Returns:
         Rows with `messages`, or if `per_turn` with `prompt` and `completion`.
-
-    Raises:
-        ValueError: `window_messages` is odd or less than 2.
     """
-    if window_messages < 2 or window_messages % 2:
-        raise ValueError(f"window_messages: expected an even number, 2 or more, found {window_messages}")
 
     def pieces(batch: dict[str, list]) -> dict[str, list]:
         rows = {"prompt": [], "completion": []} if per_turn else {"messages": []}
@@ -158,7 +152,6 @@ def sft(
     sessions: Dataset,
     args: SFTConfig,
     *,
-    eval_sessions: Dataset | None = None,
     window_messages: int = 20,
     peft_config: PeftConfig | None = None,
     callbacks: Sequence[TrainerCallback] = (),
@@ -174,7 +167,6 @@ def sft(
         tokenizer: its tokenizer.
         sessions: Session rows; scores are not used.
         args: of TRL. The loss is on the agent's turns in any case.
-        eval_sessions: Session rows to evaluate on, as `args` say.
         window_messages: longest piece of a session, in messages.
         peft_config: adapter to train in place of all weights.
         callbacks: of the trainer.
@@ -186,17 +178,10 @@ def sft(
     args = copy.copy(args)
     args.assistant_only_loss = _marks_turns(tokenizer)
     args.completion_only_loss = not args.assistant_only_loss
-    train, evaluation = (
-        sft_rows(part, window_messages=window_messages, per_turn=args.completion_only_loss)
-        if part is not None
-        else None
-        for part in (sessions, eval_sessions)
-    )
     trainer = SFTTrainer(
         model=model,
         args=args,
-        train_dataset=train,
-        eval_dataset=evaluation,
+        train_dataset=sft_rows(sessions, window_messages=window_messages, per_turn=args.completion_only_loss),
         processing_class=tokenizer,
         peft_config=peft_config,
         callbacks=list(callbacks),
@@ -242,8 +227,14 @@ def align(
         ValueError: the policy is an adapter; `beta`, the prompts or the reward do not fit.
         PolicyError: `policy` is not a policy.
     """
-    check_kl_weight(args.beta)
-    check_prompts(prompts, args)
+    if not args.beta > 0:  # without a KL penalty a policy leaves language to please the reward model
+        raise ValueError(f"args.beta: expected a positive weight of the KL penalty, found {args.beta}. Try 0.05")
+    needed = args.generation_batch_size // args.num_generations
+    if len(prompts) < needed:  # with fewer, TRL takes no step
+        raise ValueError(
+            f"prompts: expected {needed} or more, found {len(prompts)}: a batch has {args.generation_batch_size} "
+            f"completions, {args.num_generations} for each prompt. Use more sessions or a smaller batch"
+        )
     where = hub_kwargs({"trust_remote_code": args.trust_remote_code} | (args.model_init_kwargs or {}))
     check_policy(policy, **where)
     if is_adapter(policy, **where):
@@ -253,8 +244,9 @@ def align(
         )
     tokenizer = load_policy_tokenizer(policy, **where)
     for function in reward if isinstance(reward, Sequence) else [reward]:
-        if getattr(function, "likelihood", None) is not None:
-            function.likelihood.check_tokenizer(tokenizer)
+        likelihood = getattr(function, "likelihood", None)
+        if likelihood is not None and likelihood.tokenizer.get_vocab() != tokenizer.get_vocab():
+            raise ValueError("reward: its ReferenceLikelihood has another tokenizer than the trained policy")
     callbacks = list(callbacks)
     if not any(isinstance(callback, StopAtKL) for callback in callbacks):
         callbacks.append(StopAtKL())
@@ -275,78 +267,37 @@ def align(
     return trainer
 
 
-def check_kl_weight(beta: float, argument: str = "args.beta") -> None:
-    """Check that there is a KL penalty: without one a policy leaves language to please the reward model.
+def save_policy(trainer: Trainer, folder: str | Path, *, merge: bool = True) -> None:
+    """Save the trained policy as a plain model folder with its tokenizer, atomically, from all processes.
 
-    Args:
-        beta: weight of the penalty.
-        argument: its name.
-
-    Raises:
-        ValueError: it is not positive.
-    """
-    if not beta > 0:
-        raise ValueError(f"{argument}: expected a positive weight of the KL penalty, found {beta}. Try 0.05")
-
-
-def check_prompts(prompts: Dataset, args: GRPOConfig | RLOOConfig) -> None:
-    """Check that the prompts fill a batch; with fewer, TRL takes no step.
-
-    Args:
-        prompts: rows of `dialogue_prompts`.
-        args: of TRL.
-
-    Raises:
-        ValueError: there are too few.
-    """
-    needed = args.generation_batch_size // args.num_generations
-    if len(prompts) < needed:
-        raise ValueError(
-            f"prompts: expected {needed} or more, found {len(prompts)}: a batch has {args.generation_batch_size} "
-            f"completions, {args.num_generations} for each prompt. Use more sessions or a smaller batch"
-        )
-
-
-def save_policy(
-    trainer: Trainer, folder: str | Path, *, merge: bool = True, weights: dict[str, torch.Tensor] | None = None
-) -> None:
-    """Save the trained policy as a plain model folder with its tokenizer.
-
-    An adapter is merged in the trainer's model, so this is the last use of the trainer.
+    FSDP and DeepSpeed hold a part of the weights in each process, so the weights are gathered first. An adapter is
+    merged in the trainer's model, so this is the last use of the trainer.
 
     Args:
         trainer: after training.
-        folder: where to save.
+        folder: where to save; it appears when it is complete.
         merge: merge an adapter into the weights; False saves the adapter alone, which names its base model.
-        weights: all weights by name, such as embeddings (vocabulary, hidden size), where this process's model holds a
-            part; see `write_policy`.
-    """
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    model.config.use_cache = True  # the Trainer switches it off
-    merge = merge and isinstance(model, PeftModel)
-    if merge and weights is None:
-        model = model.merge_and_unload()
-    if not trainer.is_world_process_zero():
-        return
-    model.save_pretrained(folder, state_dict=weights)
-    trainer.processing_class.save_pretrained(folder)
-    if merge and weights is not None:  # parts can't be merged: merge the saved adapter into the model on disk
-        merged, _ = load_policy(folder, dtype=model.dtype)
-        for file in Path(folder).glob("adapter_*"):
-            file.unlink()
-        merged.save_pretrained(folder)
 
-
-def write_policy(trainer: Trainer, target: Path, *, merge: bool = True) -> None:
-    """Save the trained policy atomically, from all processes of a training; see `save_policy`.
-
-    FSDP and DeepSpeed hold a part of the weights in each process, so the weights are gathered first.
-
-    Args:
-        trainer: after training.
-        target: folder, which appears when it is complete.
-        merge: merge an adapter into the weights.
+    Raises:
+        FileExistsError: the folder exists.
     """
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
-    write_by_one(target, lambda folder: save_policy(trainer, folder, merge=merge, weights=weights))
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.config.use_cache = True  # the Trainer switches it off
+    merge = merge and isinstance(model, PeftModel)
+    if merge and not sharded:
+        model = model.merge_and_unload()
+
+    def write(path: Path) -> None:
+        if Path(folder).exists():
+            raise FileExistsError(f"{folder}: exists already; save the policy in a new folder")
+        model.save_pretrained(path, state_dict=weights)
+        trainer.processing_class.save_pretrained(path)
+        if merge and sharded:  # parts can't be merged: merge the saved adapter into the model on disk
+            merged, _ = load_policy(path, dtype=model.dtype)
+            for file in path.glob("adapter_*"):
+                file.unlink()
+            merged.save_pretrained(path)
+
+    write_by_one(Path(folder), write)

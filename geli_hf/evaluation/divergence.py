@@ -9,6 +9,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..alignment.likelihood import completion_logits
 from ..alignment.sampling import SampledReply
 
 ESTIMATOR = (
@@ -65,21 +66,12 @@ def reply_divergence(
     order = sorted(range(len(replies)), key=lambda index: len(replies[index].prompt_ids + replies[index].token_ids))
     batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
     for batch in tqdm(batches, desc="Measuring the divergence", unit="batch", disable=not progress):
-        rows = [torch.tensor(replies[index].prompt_ids + replies[index].token_ids) for index in batch]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, T); padding is masked, and comes after
-        length = torch.tensor([len(row) for row in rows])
-        mask = (torch.arange(ids.shape[1]) < length[:, None]).long()
-        both_logits = [_logits(model, ids, mask) for model in (policy, base)]  # (B, T, vocabulary) each
-        for row, index in enumerate(batch):
-            reply = replies[index]
-            places = slice(len(reply.prompt_ids) - 1, len(reply.prompt_ids) + len(reply.token_ids) - 1)
-            p, q = (_log_probabilities(logits[row, places], temperature) for logits in both_logits)
+        prompts, completions = zip(*((replies[index].prompt_ids, replies[index].token_ids) for index in batch))
+        both = [completion_logits(model, prompts, completions) for model in (policy, base)]
+        for index, *logits in zip(batch, *both):  # (tokens, vocabulary) each
+            p, q = (_log_probabilities(each, temperature) for each in logits)
             result[index] = (p.exp() * (p - q)).sum().item()
     return result
-
-
-def _logits(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits
 
 
 def _log_probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The project's card for a training: written with every checkpoint by a callback, or by hand into a saved folder."""
+"""The project's card for a training: written by a callback with every checkpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from accelerate.utils import extract_model_from_parallel
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig, RLOOConfig, SFTConfig
 
 from ..models.geli_reward.modeling_geli import GeliRewardModel
@@ -19,7 +19,6 @@ from .cards import (
     hyperparameters,
     keep_from_peft,
     policy_card,
-    rating_of,
     read_own_card,
     reward_model_card,
     save_card,
@@ -101,18 +100,6 @@ def training_card(
     )
 
 
-def save_training_card(trainer: Trainer, folder: str | Path) -> None:
-    """Write the card of a trainer's model into a folder that the model was saved in, from the first process.
-
-    Args:
-        trainer: after training.
-        folder: of the model, or of its adapter.
-    """
-    if trainer.is_world_process_zero():
-        rows = len(trainer.train_dataset)
-        save_card(training_card(folder, trainer.args, trainer.state, trainer.model, rows), folder)
-
-
 def _reward_card(
     name: str, args: TrainingArguments, state: TrainerState, model: GeliRewardModel, rows: int, adapter: bool
 ) -> ModelCard:
@@ -120,10 +107,9 @@ def _reward_card(
     evaluation = next((entry for entry in reversed(state.log_history) if "eval_loss" in entry), {})
     return reward_model_card(
         name,
-        base_model=model.config.text_config._name_or_path,
-        adapter=model.config if adapter else None,
+        config=model.config,
+        adapter=adapter,
         training_data=f"{rows} rated sessions. Their origin and licence are not told.",
-        rating=rating_of(model.config),
         row={key.removeprefix("eval_"): value for key, value in evaluation.items()},
         held_out="the sessions of the trainer's `eval_dataset`, which may have chosen the checkpoint",
         measured_on={"type": "sessions", "name": "sessions held out of training"},

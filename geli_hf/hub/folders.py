@@ -16,14 +16,8 @@ from .push import CARD, Push, read_card
 
 PACKAGE = Path(__file__).parents[1]
 TOKENIZER = ("tokenizer_config.json",)
-CODE = {  # files that travel with the weights, by their folder in `models/`
-    "reward model": ("geli_reward", ("configuration_geli.py", "modeling_geli.py", "pipeline_geli.py")),
-    "face classifier": (
-        "facial_affect",
-        ("configuration_affect.py", "modeling_affect.py", "image_processing_affect.py"),
-    ),
-}
-CODE["attribution"] = CODE["reward model"]
+# Folders of `models/` whose files travel with the weights.
+CODE = {"reward model": "geli_reward", "attribution": "geli_reward", "face classifier": "facial_affect"}
 # Files beside the configuration, the weights and the code.
 NEEDED = {
     "reward model": (*TOKENIZER, "chat_template.jinja"),
@@ -98,8 +92,6 @@ def open_folder(folder: str | Path) -> tuple[str, dict[str, Path]]:
         ValueError: it holds a pickle, weights that are cut short, or another model than those of this project.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; expected one that a model's save_pretrained wrote")
     kind, config = kind_and_config(folder)
     files = {}
     for path in sorted([*folder.iterdir(), *(path for name in FOLDERS for path in (folder / name).glob("*"))]):
@@ -107,15 +99,18 @@ def open_folder(folder: str | Path) -> tuple[str, dict[str, Path]]:
         if path.is_file() and name != CARD and not name.startswith((".", *OF_TRAINERS)):
             _refuse_pickle(path)
             files[name] = path
-    room, code = CODE.get(kind, ("", ()))
-    for name in code:  # missing in a folder of an earlier version, or of the package itself
-        files.setdefault(name, PACKAGE / "models" / room / name)
+    if kind in CODE:  # it may be missing in the folder
+        code = (PACKAGE / "models" / CODE[kind]).glob("[!_]*.py")
+        files = {path.name: path for path in sorted(code)} | files
     missing = sorted({*NEEDED[kind], *_weights(folder, kind)} - set(files))
     if missing:
         raise FileNotFoundError(f"{folder}: {', '.join(missing)} missing for a {kind}; save it again")
     for path in files.values():
         if path.suffix == ".safetensors":
-            _refuse_broken(path)
+            try:
+                safe_open(path, framework="np")
+            except (SafetensorError, OSError) as error:
+                raise ValueError(f"{path}: not a whole safetensors file ({error}); save the model again") from None
     if kind == "adapter":
         _check_base(folder, config)
     return kind, files
@@ -138,10 +133,8 @@ def kind_and_config(folder: Path) -> tuple[str, dict]:
         raise FileNotFoundError(f"{folder}: no config.json and no adapter_config.json; expected a model's folder")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("no object")
     except ValueError as error:
-        raise ValueError(f"{path}: not a JSON object ({error}); save the model again") from None
+        raise ValueError(f"{path}: not JSON ({error}); save the model again") from None
     if path.name == "adapter_config.json":
         return "adapter", config
     if config.get("model_type") == GeliRewardConfig.model_type:
@@ -172,18 +165,7 @@ def _weights(folder: Path, kind: str) -> set[str]:
     index = folder / f"{single}.index.json"
     if not index.exists():
         return {single}
-    try:
-        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise ValueError(f"{index}: not an index of weights; save the model again") from None
-
-
-def _refuse_broken(path: Path) -> None:
-    try:
-        with safe_open(path, framework="np"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a whole safetensors file ({error}); save the model again") from None
+    return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
 
 
 def _check_base(folder: Path, config: dict) -> None:

@@ -1,4 +1,4 @@
-"""Pushes of models and of their trainers' output: one commit, with the project's card."""
+"""Pushes of models: one commit, with the project's card."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingface_hub import CommitInfo, ModelCard
-from peft import PeftModel
 from transformers import AutoImageProcessor
 from transformers.utils import PushToHubMixin
 
 from ..models.facial_affect.modeling_affect import FacialAffectModel
 from ..models.geli_reward.modeling_geli import GeliRewardModel
-from .cards import facial_affect_card, for_repo, keep_from_peft, rating_of, read_own_card, reward_model_card
-from .folders import ModelPush, kind_and_config, model_push
+from .cards import facial_affect_card, for_repo, read_own_card, reward_model_card
+from .folders import ModelPush, kind_and_config
 from .push import CARD, full_name, send
 
 if TYPE_CHECKING:
-    from transformers import Trainer
-
     from ..models.attribution import HindsightAttribution
 
 
@@ -74,15 +71,14 @@ def push_to_hub(
 def push_reward_model(model: GeliRewardModel, repo_id: str, **how) -> CommitInfo:
     """Push a reward model, its tokenizer and its code; see `push_to_hub` for the arguments."""
     config = model.config
-    card = partial(reward_model_card, base_model=config.text_config._name_or_path, rating=rating_of(config))
+    card = partial(reward_model_card, config=config)
     return push_to_hub(model, repo_id, card=card, loaded_from=config._name_or_path, **how)
 
 
 def push_attribution(attribution: HindsightAttribution, repo_id: str, **how) -> CommitInfo:
     """Push an attribution, with its reward model's files; see `push_to_hub` for the arguments."""
     config = attribution.model.config
-    base, rating = config.text_config._name_or_path, rating_of(config)
-    card = partial(reward_model_card, base_model=base, rating=rating, signals=attribution.signals)
+    card = partial(reward_model_card, config=config, signals=attribution.signals)
     return push_to_hub(attribution, repo_id, card=card, loaded_from=config._name_or_path, **how)
 
 
@@ -99,48 +95,6 @@ def push_face_classifier(model: FacialAffectModel, repo_id: str, **how) -> Commi
     shape = {name: getattr(processor, name) for processor in beside for name in ("scale", "shift")}
     card = partial(facial_affect_card, config=config, **shape)
     return push_to_hub(model, repo_id, card=card, loaded_from=config._name_or_path, beside=beside, **how)
-
-
-def push_output(
-    trainer: Trainer,
-    commit_message: str = "End of training",
-    token: str | None = None,
-    revision: str | None = None,
-    private: bool | None = None,
-) -> CommitInfo | None:
-    """Push a trainer's model in one commit, with the project's card and without checkpoints. All processes call it.
-
-    Args:
-        trainer: after training; its arguments name the repository (`hub_model_id`, else the name of `output_dir`).
-        commit_message: of the commit.
-        token, revision, private: in place of `hub_token`, `hub_revision` and `hub_private_repo` of its arguments.
-
-    Returns:
-        The commit, in the first process; None in the others.
-
-    Raises:
-        OSError, ValueError: nothing was published.
-    """
-    from .callbacks import save_training_card  # with TRL, which pushes of other models need not wait for
-
-    args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
-    if isinstance(model, PeftModel):
-        keep_from_peft(model)
-    trainer.save_model(_internal_call=True)
-    if not trainer.is_world_process_zero():
-        return None
-    save_training_card(trainer, args.output_dir)
-    token = token or args.hub_token
-    push = model_push(
-        args.output_dir,
-        full_name(args.hub_model_id or Path(args.output_dir).absolute().name, token),
-        private=args.hub_private_repo if private is None else private,
-        revision=revision or args.hub_revision,
-        commit_message=commit_message,
-        token=token,
-    )
-    trainer._finish_current_push()  # of a checkpoint
-    return send(push).commit
 
 
 def _card_with_weights(folder: Path, files: Mapping[str, Path]) -> str | None:

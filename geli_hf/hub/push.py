@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id
 
@@ -26,8 +26,6 @@ HINTS = {
     "after --repo that is you or your organisation; --create-pr proposes it to the owner.",
     404: "Nothing there has that name, or it is private and not yours: check --repo and --revision.",
     409: "The name is taken, or another push is under way: wait and try again, or choose another name after --repo.",
-    412: "The repository has changed meanwhile: check the change, and try again.",
-    429: "The Hub limits requests: try again later.",
 }
 
 
@@ -80,8 +78,8 @@ class Push:
         """Make the repository; the Hub refuses a name that is taken."""
         api.create_repo(self.repo, repo_type=self.repo_type, private=self.private or None)
 
-    def finish(self, api: HfApi, *, new: bool) -> None:
-        """Do the rest after the commit; `new` if this push made the repository."""
+    def finish(self, api: HfApi) -> None:
+        """Do the rest after the commit."""
 
     def check(self, there: Collection[str]) -> None:
         """Raise a ValueError if the files on the Hub must not be replaced."""
@@ -168,7 +166,7 @@ def send(push: Push) -> Pushed:
             commit, card = _commit(api, push)
     pushed = Pushed(commit, card_kept=card != push.card)
     with explained_errors(f"{pushed.url}: pushed, but not all is done. ", token=push.token):
-        push.finish(api, new=info is None)
+        push.finish(api)
     return pushed
 
 
@@ -236,12 +234,8 @@ def _info(api: HfApi, repo: str, repo_type: str) -> ModelInfo | None:
 
 def _head(api: HfApi, push: Push, revision: str) -> str:
     """The parent commit; a branch that does not exist is made."""
-    try:
-        return api.repo_info(push.repo, repo_type=push.repo_type, revision=revision).sha
-    except RevisionNotFoundError:
-        if revision.startswith("refs/"):
-            raise
-    api.create_branch(push.repo, repo_type=push.repo_type, branch=revision)
+    if revision != "main" and not revision.startswith("refs/"):
+        api.create_branch(push.repo, repo_type=push.repo_type, branch=revision, exist_ok=True)
     return api.repo_info(push.repo, repo_type=push.repo_type, revision=revision).sha
 
 
@@ -270,8 +264,6 @@ def explained_errors(done: str = "", *, token: str | bool | None = None) -> Iter
     except (HTTPError, OfflineModeIsEnabled, RuntimeError) as error:  # RuntimeError: a file that did not upload
         status = getattr(getattr(error, "response", None), "status_code", None)
         hint = "Do the rest by hand, or push again." if done else HINTS.get(status, AGAIN)
-        if isinstance(error, OfflineModeIsEnabled):
-            hint = "Unset HF_HUB_OFFLINE: a push needs the Hub."
         message = "\n".join([f"{done}{error}", *getattr(error, "__notes__", ()), hint])
         for secret in (token, get_token()):
             if isinstance(secret, str):

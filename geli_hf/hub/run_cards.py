@@ -15,19 +15,19 @@ from ..evaluation.run import TEACHER
 from ..metrics.table import markdown_table
 from ..models.attribution import HindsightAttribution
 from ..models.geli_reward.configuration_geli import GeliRewardConfig
-from ..models.loading import is_attribution
 from .cards import (
     SOURCES,
     card_title,
     corpus_licence,
     describe_origin,
     policy_card,
-    rating_of,
     reward_model_card,
     save_card,
 )
 
-FOLDERS = ("reward_model", "attribution", "sft_policy", "policy")
+REWARD_MODELS = {"reward_model": THIS_MODEL, "attribution": TEACHER}  # and their rows among the methods
+POLICIES = {"sft_policy": "sft", "policy": "grpo"}  # and the methods of their training
+FOLDERS = (*REWARD_MODELS, *POLICIES)
 
 
 def describe_run(
@@ -81,35 +81,27 @@ def write_run_cards(
         rows: figures of each method, see `evaluate_run`.
         comparison: the policy before and after alignment.
     """
-    there = [name for name in folders if (output / name).exists()]
-    corpus_name, measured_on = f"`{card_title(corpus)}`", {"type": Path(corpus).name}
-    measured_on["name"] = f"held-out sessions of {Path(corpus).name}"
-    for name, method in (("reward_model", THIS_MODEL), ("attribution", TEACHER)):
-        more: dict[str, Any] = {}
-        if rows:
-            held_out = f"{len(test):,} sessions of {len(test.unique('conversation_id')):,} held-out conversations"
-            more = {"row": rows.get(method), "table": markdown_table(rows), "measured_on": measured_on}
-            more["held_out"] = f"{held_out} of {corpus_name}"
-        if name in there:
-            _write_reward_card(output / name, facts | more)
-    for name, method in (("sft_policy", "sft"), ("policy", "grpo")):
-        more = {"base_model": base_policy or "", "method": method}
-        if name == "policy":
-            more["reward_model"] = card_title(output / "reward_model")
-        if name == "policy" and comparison:
-            more |= {"comparison": comparison.figures(), "measured_on": measured_on}
-            more["held_out"] = f"{len(comparison.dialogues)} held-out dialogues of {corpus_name}"
-        if name in there:
-            save_card(policy_card(card_title(output / name), **facts | more), output / name)
-
-
-def _write_reward_card(folder: Path, facts: dict[str, Any]) -> None:
-    """Write the card of a reward model, or of an attribution, from its configuration and these facts."""
-    config = GeliRewardConfig.from_pretrained(folder)
-    signals = HindsightAttribution.from_pretrained(folder).signals if is_attribution(str(folder)) else None
-    base = config.text_config._name_or_path
-    card = reward_model_card(card_title(folder), base_model=base, rating=rating_of(config), signals=signals, **facts)
-    save_card(card, folder)
+    corpus_name = f"`{card_title(corpus)}`"
+    measured_on = {"type": Path(corpus).name, "name": f"held-out sessions of {Path(corpus).name}"}
+    measured, aligned = {}, {"reward_model": card_title(output / "reward_model")}
+    if rows:
+        held_out = f"{len(test):,} sessions of {len(test.unique('conversation_id')):,} held-out conversations"
+        measured = {"table": markdown_table(rows), "measured_on": measured_on}
+        measured["held_out"] = f"{held_out} of {corpus_name}"
+    if comparison:
+        aligned |= {"comparison": comparison.figures(), "measured_on": measured_on}
+        aligned["held_out"] = f"{len(comparison.dialogues)} held-out dialogues of {corpus_name}"
+    for folder in (output / name for name in folders if (output / name).exists()):
+        name, title = folder.name, card_title(folder)
+        if name in POLICIES:
+            more = {"base_model": base_policy or "", "method": POLICIES[name]} | (aligned if name == "policy" else {})
+            card = policy_card(title, **facts | more)
+        else:
+            more = measured | {"row": (rows or {}).get(REWARD_MODELS[name])}
+            if name == "attribution":
+                more["signals"] = HindsightAttribution.from_pretrained(folder).signals
+            card = reward_model_card(title, config=GeliRewardConfig.from_pretrained(folder), **facts | more)
+        save_card(card, folder)
 
 
 def write_alignment_card(

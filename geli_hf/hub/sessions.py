@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import math
 import os
 import re
 import secrets
@@ -22,7 +21,6 @@ from ..data.rows import SUFFIXES
 from .push import Push
 
 SPLITS = ("train", "validation", "test")
-BYTES_PER_FILE = 500_000_000
 # CANDOR's conversations are UUIDs, its people have the 24 hexadecimal digits of a crowd-working platform.
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 PERSON = re.compile(r"[0-9a-f]{24}", re.IGNORECASE)
@@ -116,7 +114,7 @@ class SessionsPush(Push):
 
 
 def write_parquet(splits: Mapping[str, Dataset], folder: Path) -> dict[str, Path]:
-    """Write each split as one Parquet file, or as several of about `BYTES_PER_FILE`.
+    """Write each split as one Parquet file.
 
     Args:
         splits: Session rows by split.
@@ -127,12 +125,10 @@ def write_parquet(splits: Mapping[str, Dataset], folder: Path) -> dict[str, Path
     """
     files = {}
     for split, sessions in splits.items():
-        number = max(1, math.ceil(sessions.data.nbytes / BYTES_PER_FILE))
-        for index in range(number):
-            name = f"data/{split}-{index:05d}-of-{number:05d}.parquet"
-            files[name] = folder / name
-            files[name].parent.mkdir(exist_ok=True)
-            sessions.shard(number, index, contiguous=True).to_parquet(files[name])
+        name = f"data/{split}-00000-of-00001.parquet"
+        files[name] = folder / name
+        files[name].parent.mkdir(exist_ok=True)
+        sessions.to_parquet(files[name])
     return files
 
 

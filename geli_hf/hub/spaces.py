@@ -56,30 +56,15 @@ class SpacePush(Push):
             )
 
     def create(self, api: HfApi) -> None:
-        secrets, variables = (
-            [{"key": key, "value": value} for key, value in each.items()] for each in (self.secrets, self.variables)
-        )
-        api.create_repo(
-            self.repo,
-            repo_type="space",
-            space_sdk="gradio",
-            private=self.private or None,
-            space_secrets=secrets or None,
-            space_variables=variables or None,
-        )
+        api.create_repo(self.repo, repo_type="space", space_sdk="gradio", private=self.private or None)
 
-    def finish(self, api: HfApi, *, new: bool) -> None:
-        """Set the environment of an existing Space, and request hardware.
-
-        A new Space was made with its environment. An existing one gets it after the commit, so that a failed commit
-        leaves the app as it was.
-        """
+    def finish(self, api: HfApi) -> None:
+        """Set the environment and request hardware: after the commit, since a failed one leaves the app as it was."""
         steps = {}
-        if not new:
-            for key, value in self.secrets.items():
-                steps[f"secret {key}"] = partial(api.add_space_secret, self.repo, key, value)
-            for key, value in self.variables.items():
-                steps[f"variable {key}={value}"] = partial(api.add_space_variable, self.repo, key, value)
+        for key, value in self.secrets.items():
+            steps[f"secret {key}"] = partial(api.add_space_secret, self.repo, key, value)
+        for key, value in self.variables.items():
+            steps[f"variable {key}={value}"] = partial(api.add_space_variable, self.repo, key, value)
         if self.hardware:
             steps[f"hardware {self.hardware}"] = partial(api.request_space_hardware, self.repo, self.hardware)
         for number, step in enumerate(steps.values()):
@@ -105,8 +90,7 @@ def find_space(name: str) -> Path:
     for folder in (Path(name), shipped / name):
         if (folder / CARD).is_file():
             return folder
-    found = ", ".join(sorted(path.parent.name for path in shipped.glob(f"*/{CARD}"))) or "none"
-    raise FileNotFoundError(f"{name}: not a folder with a {CARD}, and no Space in {shipped} (found {found})")
+    raise FileNotFoundError(f"{name}: not a folder with a {CARD}, and no Space in {shipped}")
 
 
 def space_card(folder: Path, model: str | None) -> str:
@@ -152,14 +136,9 @@ def space_files(folder: Path, scratch: Path) -> dict[str, Path]:
         scratch: where to write files that are made for this push.
 
     Raises:
-        FileNotFoundError: geli-hf is not installed, so its requirements are unknown.
+        PackageNotFoundError: geli-hf is not installed, so its requirements are unknown.
     """
-    try:
-        package = distribution("geli-hf")
-    except PackageNotFoundError:
-        raise FileNotFoundError(
-            "geli-hf is not installed, so a Space's requirements are unknown: pip install -e . in the clone"
-        ) from None
+    package = distribution("geli-hf")
     # An editable install has the second.
     metadata = package.read_text("METADATA") or package.read_text("PKG-INFO")
     files = {name: path for name, path in _files(folder) if name != CARD}

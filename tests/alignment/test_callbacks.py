@@ -104,9 +104,8 @@ class TestStopAtKL:
             assert log(callback, state, args, 2.0, step=1).should_save is saves
 
     def test_impossible_arguments_are_refused(self):
-        for argument in ("limit", "span"):
-            with pytest.raises(ValueError, match=f"StopAtKL: {argument}"):
-                StopAtKL(**{argument: 0})
+        with pytest.raises(ValueError, match="StopAtKL: limit"):
+            StopAtKL(0)
 
 
 @pytest.mark.parametrize("make", [lambda: AdaptiveKL(0.15, target=6.0, horizon=100), lambda: StopAtKL(10.0, span=3)])

@@ -60,11 +60,6 @@ def test_a_window_begins_with_the_user_and_holds_the_end(first, length, context_
     )
 
 
-def test_an_empty_window_is_refused():
-    with pytest.raises(ValueError, match="context_messages: expected 1 or more, found 0"):
-        context_window(alternating("user", 3), 0)
-
-
 def test_every_answer_of_the_agent_gives_a_prompt(sessions):
     prompts = dialogue_prompts(sessions, context_messages=4)
     messages_of = dict(zip(sessions["session_id"], sessions["messages"]))

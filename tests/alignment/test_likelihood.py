@@ -12,9 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, TrainerState
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from geli_hf.alignment import GeliReward, ReferenceLikelihood, align, dialogue_prompts, load_policy, small_policy
-from geli_hf.alignment import likelihood as likelihood_module
 from geli_hf.alignment import rewards as rewards_module
-from geli_hf.alignment.policy import PLAIN_TEMPLATE
 
 PROMPTS = [
     [{"role": "user", "content": "I went hiking with my sister."}],
@@ -169,19 +167,6 @@ def test_a_likelihood_needs_the_sampled_tokens(speaker, reward_model, completion
         GeliReward(reward_model, likelihood=ReferenceLikelihood(*speaker))(**completions)
 
 
-@pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
-def test_a_negative_or_infinite_weight_is_refused(speaker, weight):
-    with pytest.raises(ValueError, match="weight"):
-        ReferenceLikelihood(*speaker, weight=weight)
-
-
-def test_a_reference_needs_the_tokenizer_of_the_policy(speaker):
-    with pytest.raises(ValueError, match="tokenizer"):
-        ReferenceLikelihood(speaker[0])
-    with pytest.raises(ValueError, match=r"completion_ids.* 999999"):
-        ReferenceLikelihood(*speaker)(PROMPTS[:1], [[1, 999_999]])
-
-
 def test_the_policy_in_training_is_no_reference(policy_folder):
     model, tokenizer = load_policy(policy_folder)
     likelihood = ReferenceLikelihood(model, tokenizer)
@@ -205,14 +190,14 @@ def test_dropout_is_off_whatever_was_done_to_the_model(speaker):
     assert not likelihood.policy.training
 
 
-def test_it_goes_where_the_trainer_is(speaker, monkeypatch):
-    sent = []
-    likelihood = ReferenceLikelihood(*speaker)
-    monkeypatch.setattr(likelihood.policy, "to", sent.append)
-    likelihood.place()
-    monkeypatch.setattr(likelihood_module, "PartialState", lambda: SimpleNamespace(device=torch.device("meta")))
-    likelihood.place()
-    assert sent == [torch.device("meta")]
+def test_it_goes_where_the_trainer_is(speaker, reward_model, completions, monkeypatch):
+    sent, likelihood = [], ReferenceLikelihood(*speaker)
+    for model in (reward_model, likelihood.policy):
+        monkeypatch.setattr(model, "to", sent.append)
+    elsewhere = SimpleNamespace(device=torch.device("meta"), num_processes=1)
+    monkeypatch.setattr(rewards_module, "PartialState", lambda: elsewhere)
+    GeliReward(reward_model, likelihood=likelihood)(**completions, trainer_state=TrainerState())
+    assert sent == [torch.device("meta")] * 2
 
 
 TINY = {
@@ -228,7 +213,6 @@ TINY = {
     "activation_checkpointing": False,
     "save_strategy": "no",
 }
-GREETED = "{{ greeting }} " + PLAIN_TEMPLATE
 
 
 @pytest.mark.parametrize(
@@ -251,7 +235,7 @@ def test_it_equals_the_reference_log_probabilities_of_the_kl_penalty(
 
     told = {"greeting": "Good evening, everybody."}
     model, tokenizer = load_policy(policy_folder, dtype=torch.float32)
-    tokenizer.chat_template = GREETED
+    tokenizer.chat_template = "{{ greeting }} " + tokenizer.chat_template
     likelihood = ReferenceLikelihood(model, tokenizer, chat_template_kwargs=told)
     args = arguments(output_dir=str(tmp_path), chat_template_kwargs=told, **TINY)
     trainer = Watched(

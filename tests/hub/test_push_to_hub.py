@@ -3,21 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from faces import affect_checkpoint, affect_model
 from huggingface_hub import CommitOperationAdd, ModelCard
 from loopback_hub import cards as hub_rules
-from peft import LoraConfig
-from tiny import reward_model, session
+from tiny import reward_model
 from transformers import AutoImageProcessor
-from trl import SFTConfig
 
-from geli_hf import FacialAffectModel, GeliRewardArguments, GeliRewardModel, GeliRewardTrainer, HindsightAttribution
-from geli_hf.alignment import sft, small_policy
+from geli_hf import FacialAffectModel, GeliRewardModel, HindsightAttribution
 from geli_hf.hub import cards
 from geli_hf.hub.cards.update import is_form
-from geli_hf.hub.folders import CODE
-from geli_hf.hub.models import push_attribution, push_output
+from geli_hf.hub.models import push_attribution
 
 pytestmark = pytest.mark.usefixtures("here")
 BY_HAND = "Read our blog.\n"
@@ -62,7 +57,7 @@ def test_a_reward_model_goes_with_its_card_and_its_code_in_one_commit(model, hub
     commit = model.push_to_hub("reward", tags=["ours"])  # as everywhere, the owner may be left out
     assert commit.oid == repo_of(hub, "owner/reward").at("main").oid
     assert commits(hub, "owner/reward") == ["initial commit", "geli push: reward model"]
-    assert set(CODE["reward model"][1]) < files(hub, "owner/reward")
+    assert {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py"} < files(hub, "owner/reward")
     card = card_of(hub, "owner/reward")
     assert card.data.tags == ["reward-model", "dialogue", "return-decomposition", "geli", "ours"]
     assert "its mean was 5.5, and its standard deviation 1.25." in card.text
@@ -110,7 +105,7 @@ def test_a_classifier_of_faces_takes_along_the_image_processor_that_it_was_loade
     loaded = FacialAffectModel.from_pretrained(affect_checkpoint(tmp_path / "face", scale=0.8))
     loaded.push_to_hub("owner/face")
     assert commits(hub, "owner/face") == ["initial commit", "geli push: face classifier"]
-    assert {"preprocessor_config.json", *CODE["face classifier"][1]} < files(hub, "owner/face")
+    assert {"preprocessor_config.json", "modeling_affect.py", "image_processing_affect.py"} < files(hub, "owner/face")
     assert "a square whose sides are 0.8 of" in card_of(hub, "owner/face").text
 
     # A new one knows of none. In whatever order they go, the card is ours.
@@ -123,51 +118,6 @@ def test_a_classifier_of_faces_takes_along_the_image_processor_that_it_was_loade
         card = card_of(hub, name)
         assert "There are no figures yet." in card.text
         assert "the backbone `small` on grey faces of 48 x 48 pixels.\n" in card.text
-
-
-def test_the_output_of_a_reward_trainer_is_pushed_and_a_persons_words_stay(hub, owner, tmp_path):
-    rows = Dataset.from_list(
-        [session(4, score=score) | {"feedback": {"smile": [0.1, score]}} for score in (1.0, 2.0, 4.0)]
-    )
-    arguments = GeliRewardArguments(
-        str(tmp_path / "run"), li="smile", max_steps=1, report_to="none", disable_tqdm=True, use_cpu=True
-    )
-    trainer = GeliRewardTrainer(reward_model("bert"), arguments, rows, rows)
-    trainer.train()
-    push_output(trainer)
-    assert commits(hub, "owner/run") == ["initial commit", "End of training"]
-    assert "training_args.bin" not in files(hub, "owner/run")
-    card = card_of(hub, "owner/run")
-    assert "li: smile" in card.text
-    assert card.data.eval_results
-    write_by_hand(owner, hub, "owner/run")
-    push_output(trainer, "Again")
-    assert BY_HAND in card_of(hub, "owner/run").text
-
-
-def test_an_adapter_of_a_trainer_is_pushed_with_the_card_of_a_policy(hub, tmp_path):
-    policy, tokenizer = small_policy([session(8)], hidden_size=32, layers=1, vocab_size=300)
-    policy.save_pretrained(tmp_path / "base")
-    arguments = SFTConfig(
-        str(tmp_path / "run"),
-        max_steps=1,
-        report_to="none",
-        disable_tqdm=True,
-        bf16=False,
-        activation_checkpointing=False,
-        use_cpu=True,
-    )
-    lora = LoraConfig(task_type="CAUSAL_LM")
-    trainer = sft(policy, tokenizer, Dataset.from_list([session(8)]), arguments, peft_config=lora)
-    trainer.model.peft_config["default"].base_model_name_or_path = "owner/base"
-    push_output(trainer)
-    assert len(commits(hub, "owner/run")) == 2
-    assert {"adapter_model.safetensors", "tokenizer.json"} < files(hub, "owner/run")
-    assert "training_args.bin" not in files(hub, "owner/run")
-    card = card_of(hub, "owner/run")
-    assert card.data.library_name == "peft"
-    assert "max_steps: 1" in card.text
-    assert str(tmp_path) not in card.content
 
 
 def test_a_token_that_was_given_is_used_and_not_told(model, hub):

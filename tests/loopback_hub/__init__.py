@@ -122,8 +122,6 @@ class Hub:
 
         async def answer(message: dict) -> None:
             if message["type"] == "http.response.start":  # what was done is written down before it is told
-                if method not in ("GET", "HEAD"):
-                    self.store.save()
                 dropped = fault and fault.drop
                 self.requests.append(Logged(method, path, token, None if dropped else message["status"]))
             elif fault and fault.drop:

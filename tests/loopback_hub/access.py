@@ -69,7 +69,7 @@ class Access:
     def readable(self, request: Request) -> Repo:
         """The repository that the path names, for somebody who may read its files: one may be listed, but gated."""
         repo, account = self.repo(request), self.account(request)
-        if repo.gated and not (account and (account.owns(repo.id) or account.user in repo.granted)):
+        if repo.gated and not (account and account.owns(repo.id)):
             raise HubError(403 if account else 401, f"Access to {repo.type} {repo.id} is restricted", "GatedRepo")
         return repo
 

@@ -14,8 +14,6 @@ from . import cards
 from .access import REPO, Access, at
 from .store import LFS_SIZE, LFS_SUFFIXES, Commit, HubError, Repo, pointer
 
-PAGE = 1000  # entries of a listing in one answer
-
 
 class Files(Access):
     def routes(self) -> list[Route]:
@@ -64,12 +62,8 @@ class Files(Access):
             paths |= {prefix + "/".join(parts[:depth]) for depth in range(1, len(parts))}
         if query.get("recursive", "").lower() not in ("true", "1"):
             paths = {path for path in paths if "/" not in path.removeprefix(prefix)}
-        start = int(query.get("cursor", 0))
-        page, headers = sorted(paths)[start : start + PAGE], {}
-        if len(paths) > start + PAGE:
-            headers["Link"] = f'<{request.url.include_query_params(cursor=start + PAGE)}>; rel="next"'
         expand = query.get("expand", "").lower() in ("true", "1")
-        return JSONResponse([self._entry(repo, commit, path, expand) for path in page], headers=headers)
+        return JSONResponse([self._entry(repo, commit, path, expand) for path in sorted(paths)])
 
     async def paths_info(self, request: Request) -> Response:
         repo = self.repo(request)

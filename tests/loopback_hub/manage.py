@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from . import cards
 from .access import REPO, Access, at
-from .store import HubError, now, pointer
+from .store import HubError, pointer
 
 
 class Manage(Access):
@@ -21,13 +21,9 @@ class Manage(Access):
             ("GET", REPO): self.info,
             ("GET", f"{REPO}/revision/{{revision}}"): self.info,
             ("PUT", f"{REPO}/settings"): self.settings,
-            ("POST", f"{REPO}/user-access-request/grant"): self.grant,
-            ("GET", f"{REPO}/auth-check"): self.may_read,
-            ("GET", f"{REPO}/auth-check/write"): self.may_write,
             ("GET", f"{REPO}/refs"): self.refs,
             ("GET", f"{REPO}/commits/{{revision}}"): self.commits,
             ("POST", f"{REPO}/branch/{{branch}}"): self.create_branch,
-            ("POST", f"{REPO}/super-squash/{{revision}}"): self.squash,
         }
         return [Route(path, endpoint, methods=[method]) for (method, path), endpoint in endpoints.items()]
 
@@ -57,10 +53,6 @@ class Manage(Access):
             status = 409
         else:
             settings = {key: body[key] for key in ("sdk", "hardware") if key in body}
-            for kind in ("secrets", "variables"):
-                settings[kind] = {
-                    row["key"]: {"value": row["value"], "updatedAt": now()} for row in body.get(kind, ())
-                }
             private = body.get("visibility") == "private"
             self.store.create(repo_type, repo_id, author=account.user, private=private, **settings)
         answer = {"name": repo_id, "url": at(request, self.store.repos[repo_type, repo_id].url)}
@@ -81,18 +73,6 @@ class Manage(Access):
         repo.gated = body.get("gated", repo.gated)
         repo.private = body.get("visibility", "private" if repo.private else "public") == "private"
         return JSONResponse({"private": repo.private, "gated": repo.gated})
-
-    async def grant(self, request: Request) -> Response:
-        self.repo(request, write=True).granted.append((await request.json())["user"])
-        return JSONResponse({})
-
-    async def may_read(self, request: Request) -> Response:
-        self.readable(request)
-        return Response()
-
-    async def may_write(self, request: Request) -> Response:
-        self.repo(request, write=True)
-        return Response()
 
     async def info(self, request: Request) -> Response:
         repo = self.repo(request)
@@ -159,12 +139,4 @@ class Manage(Access):
         if ref in repo.refs:
             raise HubError(409, f"Reference already exists: {ref}")
         repo.refs[ref] = repo.at(revision).oid
-        return Response()
-
-    async def squash(self, request: Request) -> Response:
-        """Replace the history of a branch by one commit."""
-        repo, body = self.repo(request, write=True), await request.json()
-        branch = repo.ref(unquote(request.path_params["revision"]))
-        files = repo.at(branch).files
-        repo.add_commit(branch, files, author=self.writer(request).user, title=body.get("message", "squashed"))
         return Response()

@@ -6,7 +6,7 @@ same folder goes on with what it had.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -68,7 +68,6 @@ class Repo:
     id: str
     private: bool = False
     gated: str | bool = False
-    granted: list[str] = field(default_factory=list)  # users who may read a gated one
     created: str = field(default_factory=now)
     commits: dict[str, Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
@@ -129,20 +128,10 @@ class Store:
         self.open(folder)
 
     def open(self, folder: str | Path) -> None:
-        """Go on with what this folder holds, and with nothing else."""
+        """Begin anew, with blobs in this folder."""
         self.folder = Path(folder)
         (self.folder / "blobs").mkdir(parents=True, exist_ok=True)
         self.repos: dict[tuple[str, str], Repo] = {}
-        if (self.folder / "repos.json").exists():
-            for row in json.loads((self.folder / "repos.json").read_text()):
-                row["commits"] = {oid: Commit(**commit) for oid, commit in row["commits"].items()}
-                row["pulls"] = [PullRequest(**pull) for pull in row["pulls"]]
-                self.repos[row["type"], row["id"]] = Repo(**row)
-
-    def save(self) -> None:
-        new = self.folder / "repos.json.new"
-        new.write_text(json.dumps([asdict(repo) for repo in self.repos.values()]))
-        new.replace(self.folder / "repos.json")
 
     def blob(self, sha256: str) -> Path:
         return self.folder / "blobs" / sha256

@@ -8,7 +8,6 @@ from .base import render_card as render_card
 from .dataset import dataset_card as dataset_card
 from .facial_affect import facial_affect_card as facial_affect_card
 from .policy import policy_card as policy_card
-from .reward_model import rating_of as rating_of
 from .reward_model import reward_model_card as reward_model_card
 from .update import for_repo as for_repo
 from .update import is_form as is_form

@@ -29,10 +29,9 @@ OF_BACKBONE = (
 def reward_model_card(
     repo_id: str,
     *,
-    base_model: str = "",
-    adapter: GeliRewardConfig | None = None,
+    config: GeliRewardConfig | None = None,
+    adapter: bool = False,
     training_data: str = NOT_TOLD,
-    rating: str = NOT_TOLD,
     row: Mapping[str, Any] | None = None,
     table: str | None = None,
     held_out: str | None = None,
@@ -46,9 +45,9 @@ def reward_model_card(
 
     Args:
         repo_id: title, and the name that its code loads.
-        base_model: name of the backbone on the Hub; a folder is left out.
-        adapter: for an adapter, the configuration of its reward model.
-        training_data, rating: descriptions of the sessions and of their rating.
+        config: of the model; it tells the backbone and the ratings.
+        adapter: True for an adapter to the backbone.
+        training_data: description of the sessions.
         row: figures by name, see `metrics.table.evaluate_rewards`.
         table: figures in Markdown. Default: those of `row`.
         held_out: description of the evaluation data.
@@ -67,24 +66,23 @@ def reward_model_card(
         repo_id,
         figures=figures,
         measured_on=measured_on,
-        metadata=metadata | {"base_model": hub_name(base_model)},
+        metadata=metadata | {"base_model": hub_name(config and config.text_config._name_or_path)},
         training_data=training_data,
-        rating=rating,
+        rating=_rating_of(config),
         held_out=held_out,
         figures_table=table,
         signals=", ".join(f"`{name}`" for name in signals or ()) or "none",
         made=made,
         recipe=recipe,
-        adapter=adapter and _from_backbone(adapter),
+        adapter=adapter and _from_backbone(config),
     )
     if adapter:
         card.data.library_name = "peft"
     return card
 
 
-def rating_of(config: GeliRewardConfig) -> str:
-    """Describe the ratings that a reward model learned from, by its configuration."""
-    if (config.score_mean, config.score_std) == (0.0, 1.0):  # before training
+def _rating_of(config: GeliRewardConfig | None) -> str:
+    if config is None or (config.score_mean, config.score_std) == (0.0, 1.0):  # before training
         return NOT_TOLD
     return f"its mean was {config.score_mean:.3g}, and its standard deviation {config.score_std:.3g}."
 

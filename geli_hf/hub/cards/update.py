@@ -98,11 +98,9 @@ def read_metadata(card: str) -> dict[str, Any]:
     """The front matter of a card; {} without one.
 
     Raises:
-        ValueError: it is not a YAML mapping, or the line of dashes after it is missing.
+        ValueError: it is not a YAML mapping.
     """
     found = FRONT_MATTER.match(card)
-    if found is None and card.startswith("---"):
-        raise ValueError("the front matter has no end; add a line of three dashes after it")
     try:
         data = (yaml.safe_load(found[1]) if found else None) or {}
     except yaml.YAMLError as error:
