@@ -8,14 +8,14 @@ from .._lazy import lazy_exports
 _EXPORTS = {
     "backends": ["face_classifier", "face_detector"],
     "classify": ["ImageAffect"],
-    "deepface": ["DeepFaceAffect", "DeepFaceDetector"],
+    "deepface": ["DeepFaceAffect"],
     "detect": ["CascadeDetector", "YuNetDetector"],
     "emotions": ["EMOTIONS"],
     "session": ["session_of_recording"],
     "sentiment": ["NextTurnSentiment"],
     "transcripts": ["Transcript", "Utterance", "read_transcript"],
     "turns": ["affect_of_turns"],
-    "video": ["VideoAffect", "write_candor_features"],
+    "video": ["VideoAffect"],
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

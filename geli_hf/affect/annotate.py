@@ -9,12 +9,10 @@ import hashlib
 import json
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from threading import local
 
 import pandas as pd
 from tqdm import tqdm
@@ -42,17 +40,13 @@ class Watching:
     face: str = "largest"
 
 
-def watch_all(
-    videos: Sequence[Path], how: Watching, *, jobs: int = 1, progress: bool = True
-) -> Iterator[pd.DataFrame | Exception]:
-    """Read the face in each video, in their order.
+def watch_all(videos: Sequence[Path], how: Watching, *, jobs: int = 1) -> Iterator[pd.DataFrame | Exception]:
+    """Read the face in each video, in their order, with a bar.
 
     Args:
         videos: paths.
         how: settings.
-        jobs: processes. With one, the bar counts seconds of video, with several it counts videos. A process that dies
-            takes its video with it, and no other.
-        progress: show a bar.
+        jobs: processes. With one, the bar counts seconds of video, with several it counts videos.
 
     Yields:
         A table of `VideoAffect`, or the error that came instead.
@@ -60,28 +54,15 @@ def watch_all(
     if jobs == 1:
         for video in videos:
             try:
-                table = _watch(video, how, progress)
+                yield _watch(video, how, progress=True)
             except Exception as error:
                 yield error
-            else:
-                yield table
         return
-    context, thread = multiprocessing.get_context("spawn"), local()
-
-    def watch(video: Path) -> pd.DataFrame | Exception:
-        # A pool of one for each thread: when a process dies, its file is known.
-        if not hasattr(thread, "pool"):
-            thread.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_take_one_core)
-        try:
-            return thread.pool.submit(_watch, video, how, False).result()
-        except BrokenProcessPool:
-            del thread.pool
-            return RuntimeError(f"{video}: the process that watched it died (out of memory?)")
-        except Exception as error:
-            return error
-
-    with ThreadPoolExecutor(jobs) as threads:
-        yield from tqdm(threads.map(watch, videos), total=len(videos), unit="video", disable=not progress)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_take_one_core) as pool:
+        tables = [pool.submit(_watch, video, how, progress=False) for video in videos]
+        for table in tqdm(tables, unit="video"):
+            yield table.exception() or table.result()
 
 
 def _take_one_core() -> None:
@@ -92,7 +73,7 @@ def _take_one_core() -> None:
     cv2.setNumThreads(1)
 
 
-def _watch(video: Path, how: Watching, progress: bool) -> pd.DataFrame:
+def _watch(video: Path, how: Watching, *, progress: bool) -> pd.DataFrame:
     affect = load_video_affect(how)
     cached = cache_root() / "affect" / f"{_key(video, affect)}.parquet"
     if not cached.exists():
