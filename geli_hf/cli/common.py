@@ -65,16 +65,25 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
 
 
 def backend_of(arguments: argparse.Namespace, model: str) -> Backend:
-    """Open a language model on a server, at a provider or on this machine."""
-    from ..llm.opening import open_backend
+    """Open a language model on a server, at a provider or else on this machine.
+
+    Raises:
+        ValueError: the arguments do not fit together.
+    """
+    from ..llm import Endpoint, LocalModel
     from ..settings import json_object
 
-    return open_backend(
+    parameters = json_object(arguments.parameters, "--parameters")
+    if arguments.base_url is None and arguments.provider is None:
+        if arguments.token_env is not None or not {"max_tokens"}.issuperset(parameters):
+            raise ValueError("--token-env, --parameters: a model on this machine takes max_tokens alone")
+        return LocalModel(model, **parameters)
+    return Endpoint(
         model,
         base_url=arguments.base_url,
         provider=arguments.provider,
         token_variable=arguments.token_env,
-        parameters=json_object(arguments.parameters, "--parameters"),
+        parameters=parameters,
         timeout=arguments.timeout,
     )
 

@@ -14,7 +14,6 @@ _EXPORTS = {
     "decomposer": ["LlmDecomposer", "merge_windows", "split_windows"],
     "endpoint": ["Endpoint"],
     "local": ["LocalModel"],
-    "opening": ["open_backend"],
     "prompting": ["Prompt"],
 }
 
