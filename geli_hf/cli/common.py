@@ -31,12 +31,8 @@ def add_corpus(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--options", metavar="JSON", default="{}", help="options of the corpus's reader")
 
 
-def load_corpus(arguments: argparse.Namespace, *overrides: str) -> Dataset:
-    """Load the sessions that the arguments name.
-
-    Args:
-        arguments: `sessions`, `data_dir` and `options`.
-        overrides: arguments that hold further options, which replace those of `--options`.
+def load_corpus(arguments: argparse.Namespace) -> Dataset:
+    """Load the sessions that the arguments `sessions`, `data_dir` and `options` name.
 
     Raises:
         ValueError: the options are no JSON object, or the reader does not have one.
@@ -44,9 +40,7 @@ def load_corpus(arguments: argparse.Namespace, *overrides: str) -> Dataset:
     from ..data import load_sessions
     from ..settings import json_object
 
-    options = {}
-    for name in ("options", *overrides):
-        options |= json_object(getattr(arguments, name), f"--{name.replace('_', '-')}")
+    options = json_object(arguments.options, "--options")
     try:
         return load_sessions(arguments.sessions, data_dir=arguments.data_dir, **options)
     except TypeError as error:

@@ -160,10 +160,7 @@ def open_rows(path: str | Path, split: str, *, without_splits: bool = False) -> 
 def _nothing_found(path: str | Path) -> str:
     from . import CORPORA
 
-    return (
-        f"name_or_path: no file or folder {str(path)!r}, and no corpus of that name; there are {', '.join(CORPORA)}, "
-        f"paths to {' or '.join(SUFFIXES)} files, and the ids of datasets on the Hub (owner/name)"
-    )
+    return f"name_or_path: no file or folder {str(path)!r}, and no corpus of that name; there are {', '.join(CORPORA)}"
 
 
 def _rows_of_hub(name: str, split: str) -> Dataset:
