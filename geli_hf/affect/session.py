@@ -27,7 +27,6 @@ def session_of_recording(
     *,
     listener: str | None = None,
     session_id: str | None = None,
-    lag: float = 0.0,
     min_share: float = MIN_SHARE,
 ) -> Session:
     """Make the Session row of a conversation of two whose listener was filmed.
@@ -38,7 +37,7 @@ def session_of_recording(
         listener: name of the speaker whose face it is, who becomes the `user`, in upper or lower case. May be left out
             where the speakers' names are roles: of `LISTENERS`, and of `AGENTS`.
         session_id: of the row. Default: the name of the transcript's file.
-        lag, min_share: the rules of `affect_of_turns`. `lag=0, min_share=0` are the published ones.
+        min_share: the rule of `affect_of_turns`, of which the published one is 0.
 
     Returns:
         Successive utterances of one speaker are one message. `start` and `stop` are the least and the greatest of a
@@ -65,8 +64,8 @@ def session_of_recording(
     spoken = np.array([turn.speaker != user for turn in turns])
     words = np.array([len(turn.text.split()) for turn in turns])
     probabilities = table[FACE_COLUMNS].to_numpy(float)
-    rules = {"lag": lag, "min_share": min_share}
-    affect, mean = affect_of_turns(times, probabilities, start[spoken], stop[spoken], words[spoken], **rules)
+    spans = start[spoken], stop[spoken]
+    affect, mean = affect_of_turns(times, probabilities, *spans, words[spoken], min_share=min_share)
     name = session_id or transcript.path.stem
     session = {
         "session_id": name,
@@ -77,7 +76,7 @@ def session_of_recording(
         "start": start.tolist(),
         "stop": stop.tolist(),
         "feedback": {"affect": affect.tolist(), "affect_mean": mean.tolist()},
-        "behaviour": behaviour_of_turns(times, start[spoken], stop[spoken], probabilities=probabilities, lag=lag),
+        "behaviour": behaviour_of_turns(times, *spans, probabilities=probabilities),
     }
     validate_session(session, str(transcript.path), {})
     return session

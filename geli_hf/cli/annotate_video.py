@@ -64,7 +64,7 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
             if cut := table.attrs.get("incomplete"):
                 problems.append(f"{video}: {cut}; the session is written up to there")
             if plots is not None:
-                with atomic_path(plots if plots.suffix else plots / f"{name.replace('/', '_')}.png") as partial:
+                with atomic_path(plots if plots.suffix else plots / f"{name}.png") as partial:
                     plot_affect(table, session, partial)
         except Exception as error:
             problems.append(_error_text(error, video))
@@ -131,10 +131,7 @@ def _error_text(error: Exception, path: Path) -> str:
 
 
 def _session_names(videos: Sequence[Path]) -> list[str]:
-    """Name the sessions as the files, with their folders where that is not enough."""
     names = [video.stem for video in videos]
-    if len(set(names)) < len(names):
-        names = [video.with_suffix("").as_posix() for video in videos]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"VIDEO: {twice[0]!r} is named twice")
     return names

@@ -77,19 +77,11 @@ def _read_sessions(arguments: argparse.Namespace) -> Iterator[dict]:
 
 
 def _read_lines(lines: Iterable[bytes], name: str, with_feedback: bool) -> Iterator[dict]:
+    from ..data.rows import read_json_lines
     from ..sessions import SessionError, numbers_per_turn, validate_messages
 
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{name}, line {number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:  # broken UTF-8 too
-            raise SessionError(f"{where}: not JSON ({error}); expected one session on every line") from None
-        if not isinstance(row, dict) or "messages" not in row:
-            raise SessionError(f"{where}: expected an object with `messages`, found {str(row)[:60]}")
-        validate_messages(row["messages"], where)
+    for where, row in read_json_lines(lines, name):
+        validate_messages(row.get("messages"), where)
         if with_feedback:
             feedback = row.get("feedback") or {}
             if not isinstance(feedback, dict):

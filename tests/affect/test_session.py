@@ -63,14 +63,16 @@ def test_roles_and_feedback_of_either_listener(tmp_path):
     np.testing.assert_allclose(other["feedback"]["affect_mean"][1], np.mean([0.7] * 2 + [0.05] * 5), atol=1e-9)
 
 
-def test_the_rules_are_passed_on(tmp_path):
-    # From 4 to 5.9 the listener is out of sight for five frames, and smiles in five.
-    for rules, expected in (({"lag": 1}, 1), ({"lag": 1, "min_share": 0.51}, math.nan), ({"lag": 0.1}, math.nan)):
-        session = session_of_recording(FRAMES, talk(tmp_path, *TALK), listener="Ann", **rules)
-        np.testing.assert_array_equal(session["feedback"]["affect"][1], expected)
-    # One frame of six is less than the least share that is wanted of a recording.
-    for rules, expected in (({}, math.nan), ({"min_share": 0}, 1)):
-        session = session_of_recording(FRAMES, talk(tmp_path, *TALK), listener="Ann", lag=0.1, **rules)
+def test_the_least_share_of_frames_with_the_face(tmp_path):
+    # From 4 to 5.9 the listener is out of sight for five frames, and smiles in five; from 4 to 5 in one of six.
+    for stop, rules, expected in (
+        (5.9, {}, 1),
+        (5.9, {"min_share": 0.51}, math.nan),
+        (5.0, {}, math.nan),
+        (5.0, {"min_share": 0}, 1),
+    ):
+        transcript = talk(tmp_path, *TALK[:-1], ("Ben", 4.0, stop, TALK[-1][3]))
+        session = session_of_recording(FRAMES, transcript, listener="Ann", **rules)
         np.testing.assert_array_equal(session["feedback"]["affect"][1], expected)
 
 
@@ -136,7 +138,5 @@ def test_a_turn_without_times_is_missing_alone(tmp_path):
     transcript = Transcript(tmp_path / "t.csv", utterances)
     session = session_of_recording(FRAMES, transcript, listener="Ben")
     np.testing.assert_array_equal(session["feedback"]["affect"], [0, 0])
-    session = session_of_recording(
-        FRAMES, Transcript(tmp_path / "t.csv", utterances), listener="Ann", min_share=0, lag=1
-    )
-    np.testing.assert_array_equal(session["feedback"]["affect"], [math.nan, 1])
+    session = session_of_recording(FRAMES, transcript, listener="Ann")
+    np.testing.assert_array_equal(session["feedback"]["affect"], [math.nan, math.nan])
