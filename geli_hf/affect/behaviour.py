@@ -93,11 +93,6 @@ def behaviour_of_turns(
     return [f"listener {', '.join(clause)}" if clause else "" for clause in clauses]
 
 
-def join_descriptions(*texts: str) -> str:
-    """Join several descriptions of one turn; "" where there is none."""
-    return "; ".join(text for text in texts if text)
-
-
 def _describe_face(clauses: list[list[str]], faces: np.ndarray, parts: Parts) -> None:
     seen = ~np.isnan(faces[:, HAPPINESS])
     shown = np.full((len(EMOTIONS), len(faces)), np.nan)

@@ -33,9 +33,8 @@ class DeepFaceAffect:
 
     Raises:
         ImportError: DeepFace is missing.
-        OSError: the weights are missing and can't be downloaded. The message names the file and where to put it.
+        OSError: the weights can't be read, or are missing and can't be downloaded. The message names the file.
         RuntimeError: DeepFace runs on another engine than ONNX in this process already.
-        ValueError: DeepFace can't read the weights.
     """
 
     def __init__(self):
@@ -49,13 +48,8 @@ class DeepFaceAffect:
             with redirect_stdout(sys.stderr):
                 self._client = deepface.build_model("Emotion", task="facial_attribute")
         except Exception as error:
-            if path.is_file():
-                raise ValueError(
-                    f"{path}: DeepFace can't read these weights ({error}); delete the file, and it is downloaded again"
-                ) from error
             raise OSError(
-                f"{path}: the weights of DeepFace's emotion model are missing and can't be downloaded ({error}). "
-                f"Get {SOURCE}{path.name} and put it there"
+                f"{path}: DeepFace can't read its weights, or can't download them ({error}); get {SOURCE}{path.name}"
             ) from error
         self._emotions = emotions_of_labels(EMOTION_LABELS)
         self.fingerprint = f"deepface {ENGINE} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"

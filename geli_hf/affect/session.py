@@ -1,13 +1,12 @@
 """A session from a recording of a conversation: the table of the listener's face, and the transcript."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from transformers.utils import logging
 
-from ..sessions import Session, SessionError, Turn, merge_turns, time_span, validate_session
+from ..sessions import Session, SessionError, merge_turns, time_span, validate_session
 from .behaviour import behaviour_of_turns
 from .emotions import FACE_COLUMNS
 from .transcripts import Transcript
@@ -59,7 +58,7 @@ def session_of_recording(
     turns = merge_turns((each.speaker, each.text, each) for each in transcript.utterances)
     messages = [{"role": "user" if turn.speaker == user else "assistant", "content": turn.text} for turn in turns]
     start, stop = np.array([time_span(turn.rows) for turn in turns]).T
-    _check_times(transcript, turns, start, np.nanmax(times))
+    _check_times(transcript, start, np.nanmax(times))
 
     spoken = np.array([turn.speaker != user for turn in turns])
     words = np.array([len(turn.text.split()) for turn in turns])
@@ -118,17 +117,15 @@ def listener_of(transcript: Transcript, listener: str | None) -> str:
     return users[0]
 
 
-def _check_times(transcript: Transcript, turns: Sequence[Turn], start: np.ndarray, end: float) -> None:
+def _check_times(transcript: Transcript, start: np.ndarray, end: float) -> None:
     """Refuse a transcript that lies beyond the end of the video, and warn of one that does in part."""
     beyond = np.flatnonzero(start > end)
-    if not len(beyond):
-        return
-    if len(beyond) == np.count_nonzero(~np.isnan(start)):
+    if len(beyond) and len(beyond) == np.count_nonzero(~np.isnan(start)):
         raise SessionError(
             f"{transcript.path}: every turn starts after the end of the video at {end:.1f} s; "
             "is it another recording's, or in milliseconds?"
         )
-    logger.warning(
-        f"{transcript.path}: {len(beyond)} of {len(turns)} turns start after the end of the video at {end:.1f} s, "
-        f"from {turns[beyond[0]].rows[0].where} on; nothing was observed during these"
-    )
+    if len(beyond):
+        logger.warning(
+            f"{transcript.path}: {len(beyond)} of {len(start)} turns start after the end of the video at {end:.1f} s"
+        )

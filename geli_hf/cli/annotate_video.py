@@ -35,7 +35,7 @@ def add_parser(commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, out: TextIO) -> None:
-    from ..affect.annotate import Watching, watch_all
+    from ..affect.annotate import watch_all
     from ..affect.plot import plot_affect
     from ..affect.session import session_of_recording
     from ..cache import atomic_path
@@ -50,9 +50,9 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     if plots is not None and plots.suffix and len(videos) > 1:
         raise ValueError(f"--plot: for {len(videos)} videos name a folder, found {plots}")
 
-    settings = Watching(arguments.backend, arguments.detector, arguments.fps, arguments.face)
+    settings = arguments.backend, arguments.detector, arguments.fps, arguments.face
     recordings, problems = _open_recordings(arguments, dict(zip(names, videos)), settings)
-    tables = watch_all([video for video, _ in recordings.values()], settings, jobs=arguments.jobs)
+    tables = watch_all([video for video, _ in recordings.values()], *settings, jobs=arguments.jobs)
     sessions: dict[str, dict] = {}
     for table, (name, (video, transcript)) in zip(tables, recordings.items()):  # in this order the bar is completed
         try:
@@ -101,7 +101,7 @@ def _open_recordings(arguments: argparse.Namespace, videos: Mapping[str, Path], 
         except (OSError, ValueError) as error:
             problems.append(_error_text(error, path))
     if recordings:
-        load_video_affect(settings)
+        load_video_affect(*settings)
     return recordings, problems
 
 

@@ -49,15 +49,9 @@ def _score(arguments: argparse.Namespace, sessions: Iterator[dict]):
 
     name, explains = arguments.model, is_attribution(arguments.model)
     if explains and not arguments.with_reactions:
-        raise ValueError(
-            f"--model: {name} is an attribution, which explains recorded sessions and rewards no policy. Add "
-            "--with-reactions, or give the reward model of the same fit (fit_hindsight(...).reward_model)"
-        )
+        raise ValueError(f"--model: {name} is an attribution, which explains recorded sessions; add --with-reactions")
     if arguments.with_reactions and not explains:
-        raise ValueError(
-            f"--with-reactions: {name} is a reward model, which sees no reaction. Leave --with-reactions out, or give "
-            "an attribution (fit_hindsight(...).attribution)"
-        )
+        raise ValueError(f"--with-reactions: {name} is a reward model, which sees no reaction; leave the option out")
     model = open_model(name)
     return model.model if explains else model, model.iter_scores(sessions, batch_size=arguments.batch_size)
 

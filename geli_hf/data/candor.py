@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..affect.behaviour import behaviour_of_turns, join_descriptions
+from ..affect.behaviour import behaviour_of_turns
 from ..affect.emotions import FACE_COLUMNS
 from ..affect.turns import affect_of_turns
 from ..sessions import Session, session_features, time_span
@@ -148,7 +148,9 @@ def _sessions(
             feedback={"affect": affect.tolist(), "affect_mean": mean.tolist()},
             start=start.tolist(),
             stop=stop.tolist(),
-            behaviour=[join_descriptions(look, _quoted_backchannels(turn.rows)) for look, turn in zip(looks, spoken)],
+            behaviour=[
+                "; ".join(filter(None, [look, _quoted_backchannels(turn.rows)])) for look, turn in zip(looks, spoken)
+            ],
             turn_rating=[float(mean_known(row.rating for row in turn.rows)) for turn in spoken],
         )
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from geli_hf.affect.behaviour import LEAST_USUAL, behaviour_of_turns, join_descriptions
+from geli_hf.affect.behaviour import LEAST_USUAL, behaviour_of_turns
 from geli_hf.affect.emotions import EMOTIONS
 
 LETTERS = {"h": "happiness", "n": "neutral", "s": "sadness", "S": "surprise", "-": None}
@@ -106,12 +106,6 @@ def test_all_of_it_in_one_sentence():
         "listener smiles through most of this turn, looks happier than usual, looks away at the end, "
         "is louder than usual",
     ]
-
-
-def test_descriptions_are_joined():
-    assert join_descriptions("listener smiles briefly", 'said "Mhm"') == 'listener smiles briefly; said "Mhm"'
-    assert join_descriptions("", 'said "Mhm"') == 'said "Mhm"'
-    assert join_descriptions("", "") == ""
 
 
 ABOUT = {

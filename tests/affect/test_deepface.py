@@ -101,7 +101,7 @@ def test_missing_weights_are_named(home, offline, monkeypatch):
 
 def test_damaged_weights_are_named(weights):
     weights["onnx"].write_bytes(b"<html>Not Found</html>")
-    with pytest.raises(ValueError, match=r"weights\.onnx"):
+    with pytest.raises(OSError, match=r"weights\.onnx"):
         DeepFaceAffect()
 
 

@@ -9,7 +9,6 @@ import pytest
 from faces import film
 
 from geli_hf.affect import annotate as watching
-from geli_hf.affect.annotate import Watching
 from geli_hf.cli import main
 from geli_hf.data import load_sessions
 
@@ -101,12 +100,12 @@ def test_a_video_is_read_once(annotate, monkeypatch):
     _, first, _ = annotate("one.mp4")
 
     class Blind:
-        fingerprint = watching.load_video_affect(Watching()).fingerprint
+        fingerprint = watching.load_video_affect().fingerprint
 
         def __call__(self, *_, **__):
             raise AssertionError("watched again")
 
-    monkeypatch.setattr(watching, "load_video_affect", lambda how: Blind())
+    monkeypatch.setattr(watching, "load_video_affect", lambda *how: Blind())
     _, again, problem = annotate("one.mp4")
     assert (again, problem) == (first, "")
     _, _, problem = annotate("two.mp4")
