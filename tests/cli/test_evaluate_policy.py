@@ -243,7 +243,7 @@ JUDGED = (*HELD_OUT, "--judge", "judge")
         (["base", "reward", *JUDGED], "this is a reward model of geli_hf"),
         (["base", "nowhere/at/all", *JUDGED], "there is no such folder"),
         (["base", "near", *JUDGED, "--validation-share", "1"], "--validation-share: "),
-        (["base", "near", "--sessions", "opened.jsonl", "--judge", "judge"], "no held-out dialogues"),
+        (["base", "near", "--sessions", "opened.jsonl", "--judge", "judge"], "none in 1 held-out sessions"),
         (["base", "near", "--sessions", "sample", "--options", '{"speed": 1}'], "--options: "),
     ],
 )
