@@ -72,7 +72,7 @@ def deepface(request, tmp_path_factory):
             pytest.skip(f"{HOME / name}: not there")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEEPFACE_HOME", str(home))
-        affect = DeepFaceAffect("onnx")  # imports DeepFace
+        affect = DeepFaceAffect()  # imports DeepFace
         sys.modules["deepface.DeepFace"].modeling.cached_models["face_detector"].clear()
         yield affect, request.param
 

@@ -9,12 +9,10 @@ import hashlib
 import json
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from threading import local
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -25,34 +23,13 @@ from . import VideoAffect, face_classifier, face_detector
 VERSION = 1  # to be raised when the same video and settings give another table
 
 
-@dataclass(frozen=True)
-class Watching:
-    """Settings by which videos are read.
-
-    Args:
-        backend: reads a face: see `geli_hf.affect.face_classifier`.
-        detector: finds it: see `geli_hf.affect.face_detector`.
-        fps: frames looked at per second of video.
-        face: which one, if several are seen: see `geli_hf.affect.VideoAffect`.
-    """
-
-    backend: str = "geli"
-    detector: str = "cascade"
-    fps: float = 5.0
-    face: str = "largest"
-
-
-def watch_all(
-    videos: Sequence[Path], how: Watching, *, jobs: int = 1, progress: bool = True
-) -> Iterator[pd.DataFrame | Exception]:
-    """Read the face in each video, in their order.
+def watch_all(videos: Sequence[Path], *how: Any, jobs: int = 1) -> Iterator[pd.DataFrame | Exception]:
+    """Read the face in each video, in their order, with a bar.
 
     Args:
         videos: paths.
-        how: settings.
-        jobs: processes. With one, the bar counts seconds of video, with several it counts videos. A process that dies
-            takes its video with it, and no other.
-        progress: show a bar.
+        how: settings, as `load_video_affect` takes them.
+        jobs: processes. With one, the bar counts seconds of video, with several it counts videos.
 
     Yields:
         A table of `VideoAffect`, or the error that came instead.
@@ -60,28 +37,15 @@ def watch_all(
     if jobs == 1:
         for video in videos:
             try:
-                table = _watch(video, how, progress)
+                yield _watch(video, *how, progress=True)
             except Exception as error:
                 yield error
-            else:
-                yield table
         return
-    context, thread = multiprocessing.get_context("spawn"), local()
-
-    def watch(video: Path) -> pd.DataFrame | Exception:
-        # A pool of one for each thread: when a process dies, its file is known.
-        if not hasattr(thread, "pool"):
-            thread.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_take_one_core)
-        try:
-            return thread.pool.submit(_watch, video, how, False).result()
-        except BrokenProcessPool:
-            del thread.pool
-            return RuntimeError(f"{video}: the process that watched it died (out of memory?)")
-        except Exception as error:
-            return error
-
-    with ThreadPoolExecutor(jobs) as threads:
-        yield from tqdm(threads.map(watch, videos), total=len(videos), unit="video", disable=not progress)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_take_one_core) as pool:
+        tables = [pool.submit(_watch, video, *how, progress=False) for video in videos]
+        for table in tqdm(tables, unit="video"):
+            yield table.exception() or table.result()
 
 
 def _take_one_core() -> None:
@@ -92,8 +56,8 @@ def _take_one_core() -> None:
     cv2.setNumThreads(1)
 
 
-def _watch(video: Path, how: Watching, progress: bool) -> pd.DataFrame:
-    affect = load_video_affect(how)
+def _watch(video: Path, *how: Any, progress: bool) -> pd.DataFrame:
+    affect = load_video_affect(*how)
     cached = cache_root() / "affect" / f"{_key(video, affect)}.parquet"
     if not cached.exists():
         table = affect(video, progress=progress)
@@ -103,13 +67,21 @@ def _watch(video: Path, how: Watching, progress: bool) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=1)
-def load_video_affect(how: Watching) -> VideoAffect:
+def load_video_affect(
+    backend: str = "geli", detector: str = "cascade", fps: float = 5.0, face: str = "largest"
+) -> VideoAffect:
     """Load the reader of videos with these settings, once in each process.
+
+    Args:
+        backend: reads a face: see `geli_hf.affect.face_classifier`.
+        detector: finds it: see `geli_hf.affect.face_detector`.
+        fps: frames looked at per second of video.
+        face: which one, if several are seen: see `geli_hf.affect.VideoAffect`.
 
     Raises:
         ImportError, OSError, RuntimeError, ValueError: see `face_classifier`, `face_detector` and `VideoAffect`.
     """
-    return VideoAffect(face_classifier(how.backend), face_detector(how.detector), fps=how.fps, face=how.face)
+    return VideoAffect(face_classifier(backend), face_detector(detector), fps=fps, face=face)
 
 
 def _key(video: Path, affect: VideoAffect) -> str:

@@ -9,17 +9,16 @@ def face_classifier(name: str = "geli") -> FaceClassifier:
     """Load a face classifier by name.
 
     Args:
-        name: `geli`, the one that comes with the package; `deepface`, or `deepface:` and an engine (`onnx`, `pytorch`,
-            `tensorflow`); or the folder, or the name on the Hub, of an image classifier whose labels are emotions.
+        name: `geli`, the one that comes with the package; `deepface`; or the folder, or the name on the Hub, of an
+            image classifier whose labels are emotions.
 
     Raises:
         ImportError, OSError, RuntimeError, ValueError: see `DeepFaceAffect` and `ImageAffect`.
     """
-    kind, _, engine = name.partition(":")
-    if kind == "deepface":
+    if name == "deepface":
         from .deepface import DeepFaceAffect
 
-        return DeepFaceAffect(engine or "onnx")
+        return DeepFaceAffect()
     from .classify import ImageAffect
 
     return ImageAffect(None if name == "geli" else name)
@@ -29,23 +28,15 @@ def face_detector(name: str = "cascade") -> FaceDetector:
     """Load a face detector by name.
 
     Args:
-        name: `cascade`, which needs no download; the path of a YuNet model (`.onnx`); or `deepface:` and the name of
-            one of DeepFace's detectors, such as `deepface:retinaface`. An engine other than onnx follows after `:`; it
-            has to be the classifier's if that is DeepFace's too.
+        name: `cascade`, which needs no download; or the path of a YuNet model (`.onnx`).
 
     Raises:
-        ImportError, OSError, RuntimeError, ValueError: see `CascadeDetector`, `YuNetDetector` and `DeepFaceDetector`.
+        ImportError, OSError, ValueError: see `CascadeDetector` and `YuNetDetector`.
     """
-    kind, _, which = name.partition(":")
-    if kind == "deepface" and which:
-        from .deepface import DeepFaceDetector
-
-        which, _, engine = which.partition(":")
-        return DeepFaceDetector(which, engine=engine or "onnx")
     from .detect import CascadeDetector, YuNetDetector
 
     if name == "cascade":
         return CascadeDetector()
     if Path(name).suffix == ".onnx":
         return YuNetDetector(name)
-    raise ValueError(f"detector: expected cascade, a path to YuNet's .onnx, or deepface:NAME, found {name!r}")
+    raise ValueError(f"detector: expected cascade, or a path to YuNet's .onnx, found {name!r}")

@@ -42,18 +42,16 @@ def behaviour_of_turns(
     gaze: np.ndarray | None = None,
     pitch: np.ndarray | None = None,
     intensity: np.ndarray | None = None,
-    lag: float = 0.0,
 ) -> list[str]:
     """Describe the listener during each turn: "listener smiles through most of this turn, looks away at the end".
 
     Args:
         seconds: (n,), the time of each row, in any order; NaN if unknown.
-        start, stop: (turns,), seconds; NaN if unknown. A row counts where start <= its time <= stop + lag.
+        start, stop: (turns,), seconds; NaN if unknown. A row counts where start <= its time <= stop.
         probabilities: (n, 8) in the order of `EMOTIONS`; NaN where no face was seen (see `affect_of_turns`).
         gaze: (n,), how much the listener looks at the other one, from 0 to 1, or on and off.
         pitch: (n,), of the listener's voice in Hz. 0 is no voice, and so unknown.
         intensity: (n,), of the listener's voice in dB.
-        lag: seconds after the turn that still belong to it.
 
     Returns:
         One sentence per turn; "" where nothing was observed, or nothing worth a word.
@@ -75,10 +73,10 @@ def behaviour_of_turns(
     clauses: list[list[str]] = [[] for _ in range(len(start))]
     if probabilities is not None:
         times, faces = distinct_faces(seconds, probabilities)
-        _describe_face(clauses, faces, _parts(times, start, stop, lag))
+        _describe_face(clauses, faces, _parts(times, start, stop))
     order = np.argsort(seconds, kind="stable")
     order = order[: np.count_nonzero(~np.isnan(seconds))]  # unknown times come last
-    parts = _parts(np.asarray(seconds, float)[order], start, stop, lag)
+    parts = _parts(np.asarray(seconds, float)[order], start, stop)
     if gaze is not None:
         deviation = _deviations(np.asarray(gaze, float)[order], parts[0])
         away = np.where(np.isnan(deviation), np.nan, deviation <= -UNUSUAL)
@@ -93,11 +91,6 @@ def behaviour_of_turns(
         loudness = np.asarray(intensity, float)[order]
         _describe_unusual(clauses, loudness, parts, "is louder than usual", "is quieter than usual")
     return [f"listener {', '.join(clause)}" if clause else "" for clause in clauses]
-
-
-def join_descriptions(*texts: str) -> str:
-    """Join several descriptions of one turn; "" where there is none."""
-    return "; ".join(text for text in texts if text)
 
 
 def _describe_face(clauses: list[list[str]], faces: np.ndarray, parts: Parts) -> None:
@@ -132,15 +125,11 @@ def _when(turn: float, first: float, last: float, *, briefly: bool = False) -> s
     return "briefly" if briefly and turn >= BRIEFLY else ""
 
 
-def _parts(times: np.ndarray, start: np.ndarray, stop: np.ndarray, lag: float) -> Parts:
+def _parts(times: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Parts:
     """Find the rows of each turn, of its first third, and of its last."""
-    start, end = np.asarray(start, float), np.asarray(stop, float) + lag
-    third = (end - start) / 3
-    return [
-        rows_of_turns(times, start, stop, lag),
-        rows_of_turns(times, start, start + third),
-        rows_of_turns(times, end - third, end),
-    ]
+    start, stop = np.asarray(start, float), np.asarray(stop, float)
+    third = (stop - start) / 3
+    return [rows_of_turns(times, *span) for span in ((start, stop), (start, start + third), (stop - third, stop))]
 
 
 def _means(values: np.ndarray, parts: Parts) -> np.ndarray:

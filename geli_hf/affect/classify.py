@@ -87,9 +87,5 @@ class ImageAffect:
 
 def _input_side(processor) -> int:
     """Return the pixels of the square that a processor makes of a picture."""
-    size = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
-    size = dict(size or processor.size)
-    sides = [size[name] for name in ("height", "width", "shortest_edge", "longest_edge") if size.get(name)]
-    if not sides:
-        raise ValueError(f"image processor: expected a size with height and width or shortest_edge, found {size}")
-    return sides[0]
+    size = dict(processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size)
+    return next(side for side in (size.get("height"), size.get("shortest_edge"), size.get("longest_edge")) if side)

@@ -27,17 +27,12 @@ class CascadeDetector:
     """
 
     def __init__(self):
-        cv2 = opencv()
+        cv2, text = opencv(), cascade_xml()
         if not hasattr(cv2, "CascadeClassifier"):
-            raise ImportError(
-                f"the cascade detector needs an OpenCV with CascadeClassifier, and OpenCV {cv2.__version__} here has "
-                f"none; opencv-contrib-python-headless has it: {NEEDS}"
-            )
-        text = cascade_xml()
+            raise ImportError(f"OpenCV {cv2.__version__} has no CascadeClassifier: {NEEDS}")
         storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
         self._cascade = cv2.CascadeClassifier()
-        if not self._cascade.read(storage.getFirstTopLevelNode()):
-            raise ImportError("this OpenCV can't read scikit-image's face cascade; install the pinned versions")
+        self._cascade.read(storage.getFirstTopLevelNode())
         self.fingerprint = f"lbp-cascade {hashlib.sha256(text.encode()).hexdigest()[:16]} {NEIGHBOURS}"
 
     def detect(self, image: np.ndarray, size: tuple[float, float] | None = None) -> list[Box]:

@@ -20,7 +20,6 @@ from .faces import NEEDS
 LONGEST_SIDE = 1920  # larger frames are scaled down to it: a face in them is large enough then
 BACK = 1.0  # seconds by which times that go back are those of another recording
 BREAKS_OFF = 1.0  # seconds short of its length from which a video counts as cut off
-LIMITED = np.clip((np.arange(256) - 16) * (255 / 219), 0, 255).round().astype(np.uint8)  # luma 16..235 to 0..255
 
 
 class Frame(NamedTuple):
@@ -99,16 +98,13 @@ class VideoFrames:
         except av.error.FileNotFoundError:
             raise FileNotFoundError(f"{self.name}: there is no such file") from None
         except (av.error.FFmpegError, EOFError) as error:
-            raise ValueError(
-                f"{self.name}: no video that can be read ({_reason(error)}); cut off, or not a video?"
-            ) from None
+            raise ValueError(f"{self.name}: no video that can be read ({_reason(error)})") from None
         streams = self._container.streams
         # A cover picture of a sound file is a stream too.
         videos = [stream for stream in streams.video if "attached_pic" not in str(stream.disposition)]
         if not videos:
-            kinds = ", ".join(sorted({stream.type for stream in streams})) or "nothing"
             self._container.close()
-            raise ValueError(f"{self.name}: no video in it, only {kinds}")
+            raise ValueError(f"{self.name}: no video in it")
         self._stream = videos[0]
         self._stream.thread_type = "AUTO"
         start = self._container.start_time
@@ -136,9 +132,10 @@ class VideoFrames:
                 continue
             try:
                 frames = self._stream.decode(packet)
+            except av.error.EOFError:
+                continue
             except (av.error.FFmpegError, OSError) as error:
-                if not isinstance(error, av.error.EOFError):
-                    broken.append(_reason(error))
+                broken.append(_reason(error))
                 continue
             for frame in frames:
                 if frame.pts is None:
@@ -151,14 +148,9 @@ class VideoFrames:
                 # One for all of a video: a frame that is asked for it stays in memory until cycles are collected.
                 rotation = rotation or _rotation(frame)
                 yield max(0.0, time), partial(_picture, frame, rotation)
-        if rotation is None and timeless:
-            raise ValueError(
-                f"{self.name}: its frames have no times; put them into a container that has "
-                "(ffmpeg -i FILE -c copy FILE.mp4)"
-            )
         if rotation is None:
-            reason = f" ({broken[0]})" if broken else ""
-            raise ValueError(f"{self.name}: no frame of it can be decoded{reason}; cut off?")
+            reason = "its frames have no times" if timeless else "no frame of it can be decoded"
+            raise ValueError(f"{self.name}: {reason}; {', '.join(broken[:1]) or 'convert it to .mp4'}")
         if self.duration - end > BREAKS_OFF:
             self.incomplete = f"breaks off at {end:.1f} s of {self.duration:.1f} s"
         elif broken:
@@ -219,25 +211,6 @@ def scale_down(image: np.ndarray) -> tuple[np.ndarray, float]:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA), factor
 
 
-def _luma(frame: Any) -> np.ndarray:
-    """Return the luma of a decoded frame, full range."""
-    import cv2
-
-    form = frame.format
-    if form.is_rgb or form.has_palette:
-        return grey(frame.to_ndarray(format="rgb24"))
-    luma = form.components[0]
-    if luma.bits != 8 or not (form.is_planar or len(form.components) == 1):  # 10 bits, or luma between the colours
-        frame = frame.reformat(format="yuvj420p" if _is_full_range(frame) else "yuv420p")
-    plane = frame.planes[0]
-    image = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
-    return image.copy() if _is_full_range(frame) else cv2.LUT(image, LIMITED)
-
-
-def _is_full_range(frame: Any) -> bool:
-    return frame.color_range == 2 or frame.format.name.startswith(("yuvj", "gray"))
-
-
 def _rotation(frame: Any) -> tuple[float, float, float, float]:
     """Return (a, b, c, d) of the display matrix, by which phones say how they were held; (1, 0, 0, 1) without one."""
     data = frame.side_data.get("DISPLAYMATRIX")
@@ -249,7 +222,8 @@ def _rotation(frame: Any) -> tuple[float, float, float, float]:
 
 def _picture(frame: Any, rotation: tuple[float, float, float, float]) -> np.ndarray:
     """Return the upright luma of a frame: its point (x, y) goes to (a x + c y, b x + d y)."""
-    image, (a, b, c, d) = _luma(frame), rotation
+    image = frame.reformat(format="gray", dst_color_range="JPEG").to_ndarray()  # full range
+    a, b, c, d = rotation
     across, down = a, d
     if abs(b) > abs(a):
         image, across, down = image.T, c, b

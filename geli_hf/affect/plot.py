@@ -1,7 +1,6 @@
 """A picture of a listener's emotions over time, with the turns beneath."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +39,8 @@ def plot_affect(table: pd.DataFrame, session: Session, path: str | Path, *, sign
     style(curves)
     curves.set_title(printable(f"{session['session_id']}: the listener's face")[:110], parse_math=False)
     curves.set(ylabel=f"probability\n({share})", ylim=(-0.03, 1.03))
-    for first, past in _runs(~seen):
-        end = time[past] if past < len(time) else time[-1]
-        curves.axvspan(time[first], end, color=LIGHT, alpha=0.6, linewidth=0)
+    gaps = np.column_stack([time, np.diff(time, append=time[-1:])])[~seen]
+    curves.broken_barh(gaps, (-0.03, 1.06), color=LIGHT, linewidth=0)
     if not seen.all():
         curves.plot([], [], "s", color=LIGHT, label="no face seen")
     known = [index for index in range(len(EMOTIONS)) if index != HAPPINESS and not np.isnan(faces[:, index]).all()]
@@ -72,9 +70,3 @@ def plot_affect(table: pd.DataFrame, session: Session, path: str | Path, *, sign
             lanes.text((start + stop) / 2, lane, label, ha="center", va="center", fontsize=7, color=ink)
     lanes.set_title(f"{signal} of each turn of the assistant; white: too little was seen", fontsize=8, color=GREY)
     return save(figure, path)
-
-
-def _runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
-    """Return the first and the past-the-last index of every run of true flags."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(flags, int), [0]])))
-    return list(zip(edges[::2], edges[1::2]))

@@ -120,11 +120,8 @@ def _label_values(model: str, labels: Sequence[str], values: Mapping[str, float]
     elif values is None:
         values = {label: LABEL_VALUES.get(label.strip().lower()) for label in labels}
     for label in labels:
-        if values.get(label) is None:
+        if values.get(label) is None or not -1 <= values[label] <= 1:
             raise ValueError(
-                f"values: the label {label!r} of {model} has no known value; give a number from -1 to 1 for each of "
-                f"{', '.join(map(repr, labels))}"
+                f"values: expected a number from -1 to 1 for the label {label!r} of {model}, found {values.get(label)}"
             )
-        if not -1 <= values[label] <= 1:
-            raise ValueError(f"values: expected a number from -1 to 1 for {label!r}, found {values[label]!r}")
     return {label: float(values[label]) for label in labels}

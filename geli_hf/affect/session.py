@@ -1,17 +1,16 @@
 """A session from a recording of a conversation: the table of the listener's face, and the transcript."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from transformers.utils import logging
 
-from ..sessions import Session, SessionError, Turn, merge_turns, time_span, validate_session
-from .behaviour import behaviour_of_turns, join_descriptions
+from ..sessions import Session, SessionError, merge_turns, time_span, validate_session
+from .behaviour import behaviour_of_turns
 from .emotions import FACE_COLUMNS
 from .transcripts import Transcript
-from .turns import SHORT_WORDS, affect_of_turns
+from .turns import affect_of_turns
 
 logger = logging.get_logger(__name__)
 
@@ -19,7 +18,6 @@ logger = logging.get_logger(__name__)
 LISTENERS = {"user", "human"}
 AGENTS = {"assistant", "agent", "ai", "bot"}
 MIN_SHARE = 0.25  # of the frames of a turn, which have to show the face
-PER_TURN = ("feedback", "behaviour", "turn_rating")
 
 
 def session_of_recording(
@@ -28,9 +26,7 @@ def session_of_recording(
     *,
     listener: str | None = None,
     session_id: str | None = None,
-    lag: float = 0.0,
     min_share: float = MIN_SHARE,
-    short_words: int = SHORT_WORDS,
 ) -> Session:
     """Make the Session row of a conversation of two whose listener was filmed.
 
@@ -39,15 +35,14 @@ def session_of_recording(
         transcript: of the same recording, on the same clock.
         listener: name of the speaker whose face it is, who becomes the `user`, in upper or lower case. May be left out
             where the speakers' names are roles: of `LISTENERS`, and of `AGENTS`.
-        session_id: of the row. Default: the transcript's, or else the name of its file.
-        lag, min_share, short_words: the rules of `affect_of_turns`. `lag=0, min_share=0` are the published ones.
+        session_id: of the row. Default: the name of the transcript's file.
+        min_share: the rule of `affect_of_turns`, of which the published one is 0.
 
     Returns:
         Successive utterances of one speaker are one message. `start` and `stop` are the least and the greatest of a
         message, so messages may overlap: the face counts for every turn of the `assistant` during which it is seen.
         `feedback` holds `affect` and `affect_mean`, NaN where nothing was seen, or after the end of the video, and
-        `behaviour` the face in words (see `behaviour_of_turns`). Other columns of a Session row are kept; a `score`
-        that is not known is NaN.
+        `behaviour` the face in words (see `behaviour_of_turns`). The `score` is NaN.
 
     Raises:
         ValueError: the table lacks columns, or holds no frame.
@@ -63,38 +58,26 @@ def session_of_recording(
     turns = merge_turns((each.speaker, each.text, each) for each in transcript.utterances)
     messages = [{"role": "user" if turn.speaker == user else "assistant", "content": turn.text} for turn in turns]
     start, stop = np.array([time_span(turn.rows) for turn in turns]).T
-    _check_times(transcript, turns, start, np.nanmax(times))
-
-    given = dict(transcript.session)
-    name = session_id or given.get("session_id") or transcript.path.stem
-    session = {
-        "conversation_id": name,
-        "rater_id": "" if user.lower() in LISTENERS else user,
-        "score": math.nan,
-        **given,
-        "session_id": name,
-        "messages": messages,
-        "start": start.tolist(),
-        "stop": stop.tolist(),
-    }
-    roles = [each.speaker.lower() for each in transcript.utterances]
-    if any(given.get(column) for column in PER_TURN) and roles != [message["role"] for message in messages]:
-        raise SessionError(
-            f"{transcript.path}: its {', '.join(PER_TURN)} are of the row's own turns, which a listener who is not "
-            "the 'user', or messages of one speaker in a row, would change; leave these columns out"
-        )
-    validate_session(session, str(transcript.path), {})
+    _check_times(transcript, start, np.nanmax(times))
 
     spoken = np.array([turn.speaker != user for turn in turns])
     words = np.array([len(turn.text.split()) for turn in turns])
     probabilities = table[FACE_COLUMNS].to_numpy(float)
-    rules = {"lag": lag, "min_share": min_share, "short_words": short_words}
-    affect, mean = affect_of_turns(times, probabilities, start[spoken], stop[spoken], words[spoken], **rules)
-    shown = behaviour_of_turns(times, start[spoken], stop[spoken], probabilities=probabilities, lag=lag)
-    session["feedback"] = (given.get("feedback") or {}) | {"affect": affect.tolist(), "affect_mean": mean.tolist()}
-    session["behaviour"] = [
-        join_descriptions(*texts) for texts in zip(shown, given.get("behaviour") or [""] * len(shown))
-    ]
+    spans = start[spoken], stop[spoken]
+    affect, mean = affect_of_turns(times, probabilities, *spans, words[spoken], min_share=min_share)
+    name = session_id or transcript.path.stem
+    session = {
+        "session_id": name,
+        "conversation_id": name,
+        "rater_id": "" if user.lower() in LISTENERS else user,
+        "score": math.nan,
+        "messages": messages,
+        "start": start.tolist(),
+        "stop": stop.tolist(),
+        "feedback": {"affect": affect.tolist(), "affect_mean": mean.tolist()},
+        "behaviour": behaviour_of_turns(times, *spans, probabilities=probabilities),
+    }
+    validate_session(session, str(transcript.path), {})
     return session
 
 
@@ -112,49 +95,37 @@ def listener_of(transcript: Transcript, listener: str | None) -> str:
         SessionError: the transcript doesn't say who listens, or names more or fewer than two speakers.
     """
     path = transcript.path
-    nameless = [each for each in transcript.utterances if not each.speaker]
-    if nameless:
-        raise SessionError(f"{path}, {nameless[0].where}: no speaker; name who speaks in each utterance")
+    if nameless := [each.where for each in transcript.utterances if not each.speaker]:
+        raise SessionError(f"{path}, {nameless[0]}: no speaker; name who speaks in each utterance")
     speakers = list(dict.fromkeys(each.speaker for each in transcript.utterances))
     names = ", ".join(map(repr, speakers))
     if len(speakers) > 2:
-        raise SessionError(
-            f"{path}: {len(speakers)} speakers, {names}, where a session has two; give all who are not the listener "
-            "one name, or leave out who is neither"
-        )
+        raise SessionError(f"{path}: {len(speakers)} speakers, {names}, where a session has two")
     users = [name for name in speakers if name.lower() in LISTENERS]
     agents = [name for name in speakers if name.lower() in AGENTS]
     if listener is not None:
-        wanted = listener.strip()
-        users = [name for name in speakers if name == wanted] or [
-            name for name in speakers if name.lower() == wanted.lower()
-        ]
+        users = [name for name in speakers if name.lower() == listener.strip().lower()]
         if len(users) != 1:
             raise SessionError(f"listener: expected one of {names} in {path}, found {listener!r}")
         agents = [name for name in speakers if name != users[0]]
     if len(speakers) == 1 and agents:
         return ""  # who listens in silence
     if len(speakers) == 1:
-        raise SessionError(
-            f"{path}: nobody but {names} speaks, so the listener meets no turn; "
-            "if another one listens in silence, name the speaker 'assistant'"
-        )
+        raise SessionError(f"{path}: only {names} speaks; name this speaker 'assistant' if the listener is silent")
     if len(users) != 1 or len(agents) != 1:
         raise SessionError(f"listener: say whose face the video shows; in {path} there are {names}")
     return users[0]
 
 
-def _check_times(transcript: Transcript, turns: Sequence[Turn], start: np.ndarray, end: float) -> None:
+def _check_times(transcript: Transcript, start: np.ndarray, end: float) -> None:
     """Refuse a transcript that lies beyond the end of the video, and warn of one that does in part."""
     beyond = np.flatnonzero(start > end)
-    if not len(beyond):
-        return
-    if len(beyond) == np.count_nonzero(~np.isnan(start)):
+    if len(beyond) and len(beyond) == np.count_nonzero(~np.isnan(start)):
         raise SessionError(
-            f"{transcript.path}: every turn starts after the end of the video at {end:.1f} s (the first at "
-            f"{np.nanmin(start):.1f} s); is it another recording's, or in milliseconds?"
+            f"{transcript.path}: every turn starts after the end of the video at {end:.1f} s; "
+            "is it another recording's, or in milliseconds?"
         )
-    logger.warning(
-        f"{transcript.path}: {len(beyond)} of {len(turns)} turns start after the end of the video at {end:.1f} s, "
-        f"from {turns[beyond[0]].rows[0].where} on; nothing was observed during these"
-    )
+    if len(beyond):
+        logger.warning(
+            f"{transcript.path}: {len(beyond)} of {len(start)} turns start after the end of the video at {end:.1f} s"
+        )

@@ -5,8 +5,6 @@ A detector looks at every frame anew. A track looks where the face was, which co
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 from .faces import Box, FaceDetector
@@ -26,7 +24,6 @@ class FaceTrack:
     - `"largest"`: the largest of the first frame with a face. It is followed, whoever else comes and goes. A face of
       twice its area that stays for `SCANS` looks at the whole picture takes over.
     - `"left"`, `"right"`: the largest one whose middle lies in that half of the picture, for two people side by side.
-    - `"x,y,width,height"`: the one that overlaps most with this box, in pixels of the video; other faces don't count.
 
     A lost face is awaited near its last place. After `patience` frames any other face is taken for it. A face that a
     look at the whole picture finds counts if a second look, close up, finds it again.
@@ -42,26 +39,25 @@ class FaceTrack:
 
     def __init__(self, detector: FaceDetector, face: str = "largest", *, patience: int = 15):
         self._detector = detector
-        self._half, self._place = _parse_face(face)
+        if face not in ("largest", "left", "right"):
+            raise ValueError(f"face: expected largest, left or right, found {face!r}")
+        self._face = face
         self._patience = patience
         self._box: Box | None = None  # the last one that was seen
         self._unseen = 0  # frames since then
         self._frames = 0  # since the last look at the whole picture
         self._rival = 0  # looks in a row that showed a larger face
-        self._scale = 1.0
 
-    def __call__(self, image: np.ndarray, scale: float = 1.0) -> Box | None:
+    def __call__(self, image: np.ndarray) -> Box | None:
         """Find the face in the next frame.
 
         Args:
             image: (height, width) uint8.
-            scale: size of the frame, in sizes of the video's picture.
 
         Returns:
             The box of the face in pixels of the frame; None where it isn't seen.
         """
         self._frames += 1
-        self._scale = scale
         awaited = self._box is not None and self._unseen <= self._patience
         box = self._search_near(image, self._box) if awaited else None
         if box is not None and not self._admits(box, image):
@@ -87,20 +83,12 @@ class FaceTrack:
             near = [face for face in faces if _alike(face, last) and _distance(face, last) < 2 * last.width]
             return min(near, key=lambda face: _distance(face, last), default=None)
         self._rival = 0
-        return max(faces, key=self._preference, default=None)
-
-    def _preference(self, box: Box) -> float:
-        return _overlap(self._in_video(box), self._place) if self._place else _area(box)
+        return max(faces, key=_area, default=None)
 
     def _admits(self, box: Box, image: np.ndarray) -> bool:
         """Tell whether a face may be the one that is asked for."""
-        if self._place:
-            return self._preference(box) > 0
         left = box.x + box.width / 2 < image.shape[1] / 2
-        return self._half is None or self._half == ("left" if left else "right")
-
-    def _in_video(self, box: Box) -> Box:
-        return Box(*(value / self._scale for value in box))
+        return self._face in ("largest", "left" if left else "right")
 
     def _scan(self, image: np.ndarray, lost: bool) -> list[Box]:
         """Find all faces that may be the one, at the smallest scale that shows any."""
@@ -136,19 +124,6 @@ class FaceTrack:
         small, factor = _scaled(around, FACE / place.width)
         boxes = self._detector.detect(small, size)
         return [Box(x / factor + left, y / factor + top, w / factor, h / factor) for x, y, w, h in boxes]
-
-
-def _parse_face(face: str) -> tuple[str | None, Box | None]:
-    """Return a half of the picture, or a box in it, or neither."""
-    if face == "largest":
-        return None, None
-    if face in ("left", "right"):
-        return face, None
-    if re.fullmatch(r"\d+(\.\d+)?(,\d+(\.\d+)?){3}", face):
-        box = Box(*map(float, face.split(",")))
-        if box.width > 0 and box.height > 0:
-            return None, box
-    raise ValueError(f"face: expected largest, left, right or x,y,width,height in pixels, found {face!r}")
 
 
 def _scaled(image: np.ndarray, factor: float) -> tuple[np.ndarray, float]:

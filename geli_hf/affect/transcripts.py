@@ -11,11 +11,11 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..sessions import OPTIONAL_COLUMNS, REQUIRED_COLUMNS, SessionError, null_to_nan
+from ..sessions import SessionError
 
 # Names of each field of an utterance in a table or an object, in upper or lower case.
 NAMES = {
@@ -25,8 +25,6 @@ NAMES = {
     "stop": ("stop", "end", "stop_time", "end_time"),
 }
 SUFFIXES = (".csv", ".json", ".srt", ".vtt")
-MADE_HERE = {"messages", "start", "stop"}  # columns of a Session row that come from the utterances
-NUMBERS = {"scores", "feedback", "turn_rating"}  # columns in which null is NaN
 NO_TIME = {"", "na", "nan", "none", "null"}
 # A name before a colon in subtitles: "Ann:", "SPEAKER_00:", "Dr. O'Neil (off):".
 _NAME = re.compile(
@@ -61,14 +59,12 @@ class Transcript:
 
     Attributes:
         path: of the file.
-        utterances: those that have text, by their start; in the order of the file where it is a Session row, or not
-            every start is known. They may overlap.
-        session: the other columns of a Session row, where the file is one.
+        utterances: those that have text, by their start; in the order of the file where not every start is known.
+            They may overlap.
     """
 
     path: Path
     utterances: Sequence[Utterance]
-    session: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_transcript(path: str | Path) -> Transcript:
@@ -78,9 +74,8 @@ def read_transcript(path: str | Path) -> Transcript:
         Columns `speaker`, `start`, `stop` and `text` (or one of their other `NAMES`) with a heading; others are left
         out. Between commas, semicolons or tabs.
     `.json`
-        A list of objects with these names; or `{"messages": [...]}` of such objects; or a Session row, with `start`
-        and `stop` as lists of their own; or `{"segments": [...]}`, as Whisper and WhisperX write it. Other columns of
-        a Session row (`session_id`, `score`, ...) that stand beside the messages or segments are kept.
+        A list of objects with these names; or `{"messages": [...]}` or `{"segments": [...]}` of such objects, as
+        Whisper and WhisperX write it.
     `.srt`, `.vtt`
         Subtitles. The speaker is `<v Ann>`, or `Ann:` at the beginning of a line (of up to three words before the
         colon). Several in one cue are an utterance each, of the cue's times. A cue without a name goes on with the
@@ -99,23 +94,19 @@ def read_transcript(path: str | Path) -> Transcript:
     read = readers.get(path.suffix.lower())
     if read is None:
         raise ValueError(f"{path}: expected a transcript that ends in {', '.join(readers)}")
-    session: dict[str, Any] = {}
-    utterances = [utterance for utterance in read(path, _read_text(path), session) if utterance.text]
+    utterances = [utterance for utterance in read(path, _read_text(path)) if utterance.text]
     if not utterances:
         raise SessionError(f"{path}: expected a row, cue or entry with text, found none")
     for each in utterances:
         if each.stop < each.start:
-            raise SessionError(
-                f"{path}, {each.where}: stops at {each.stop:g} s, before it starts at {each.start:g} s; "
-                "correct it, or leave both times empty if they are not known"
-            )
+            raise SessionError(f"{path}, {each.where}: stops at {each.stop:g} s, but starts at {each.start:g} s")
     if all(math.isnan(each.start) or math.isnan(each.stop) for each in utterances):
         raise SessionError(
             f"{path}: no utterance has a start and a stop; align the text with the recording first (as WhisperX does)"
         )
-    if not session and not any(math.isnan(each.start) for each in utterances):
+    if not any(math.isnan(each.start) for each in utterances):
         utterances.sort(key=lambda each: each.start)
-    return Transcript(path, utterances, session)
+    return Transcript(path, utterances)
 
 
 def _read_text(path: Path) -> str:
@@ -178,7 +169,7 @@ def _utterance(entry: Mapping[str, Any], fields: Mapping[str, str], path: Path, 
     )
 
 
-def _read_csv(path: Path, text: str, session: dict) -> Iterator[Utterance]:
+def _read_csv(path: Path, text: str) -> Iterator[Utterance]:
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
@@ -186,22 +177,19 @@ def _read_csv(path: Path, text: str, session: dict) -> Iterator[Utterance]:
         fields = _find_fields(names, f"{path}, line 1")
         if missing := [name for name in NAMES if name not in fields]:
             raise SessionError(
-                f"{path}, line 1: expected a heading with the columns speaker, start, stop and text; "
-                f"no {', '.join(missing)} among {', '.join(map(repr, names)) or 'nothing'}"
+                f"{path}, line 1: expected a heading with the columns speaker, start, stop and text, "
+                f"found no {', '.join(missing)}"
             )
         for row in rows:
             where = f"line {rows.line_num}"
             if None in row or None in row.values():
-                raise SessionError(
-                    f"{path}, {where}: expected {len(names)} fields, as in the heading, found more or fewer; text "
-                    f'with a {delimiter!r} in it has to stand between quotes (")'
-                )
+                raise SessionError(f"{path}, {where}: expected {len(names)} fields, as in the heading")
             yield _utterance(row, fields, path, where)
     except csv.Error as error:
         raise SessionError(f"{path}, line {rows.line_num}: no CSV ({error})") from None
 
 
-def _read_json(path: Path, text: str, session: dict) -> Iterator[Utterance]:
+def _read_json(path: Path, text: str) -> Iterator[Utterance]:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
@@ -210,28 +198,16 @@ def _read_json(path: Path, text: str, session: dict) -> Iterator[Utterance]:
     if isinstance(content, dict):
         unit = "messages" if "messages" in content else "segments"
         entries = content.get(unit)
-        columns = {*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS} - MADE_HERE
-        session |= {name: value for name, value in content.items() if name in columns and value is not None}
-        session |= {name: null_to_nan(session[name]) for name in NUMBERS.intersection(session)}
     if not isinstance(entries, list):
         raise SessionError(f"{path}: expected a list, or an object with a list of messages or segments")
-    apart: dict[str, list] = {}  # the times, where a Session row has them in lists of their own
-    for name in ("start", "stop"):
-        if unit == "messages" and content.get(name) is not None:
-            apart[name] = content[name]
-            if not isinstance(apart[name], list) or len(apart[name]) != len(entries):
-                raise SessionError(f"{path}, field {name!r}: expected one value per message, that is {len(entries)}")
     for number, entry in enumerate(entries):
         where = f"{unit}[{number}]"
         if not isinstance(entry, dict):
-            raise SessionError(
-                f"{path}, {where}: expected an object with speaker, text, start and stop, found {entry!r}"
-            )
-        entry = entry | {name: values[number] for name, values in apart.items()}
+            raise SessionError(f"{path}, {where}: expected an object, found {entry!r}")
         yield _utterance(entry, _find_fields(list(entry), f"{path}, {where}"), path, where)
 
 
-def _read_subtitles(path: Path, text: str, session: dict) -> Iterator[Utterance]:
+def _read_subtitles(path: Path, text: str) -> Iterator[Utterance]:
     speaker, number = "", 0
     for block in re.split(r"\n\s*\n", text.strip()):
         lines = block.split("\n")

@@ -19,7 +19,6 @@ def affect_of_turns(
     stop: np.ndarray,
     words: np.ndarray,
     *,
-    lag: float = 0.0,
     min_share: float = 0.0,
     short_words: int = SHORT_WORDS,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -32,10 +31,9 @@ def affect_of_turns(
             same count once. Rows of one time that show different faces contradict each other, and none of them counts.
         probabilities: (n, 8) in the order of `EMOTIONS`; NaN where no face was seen. An emotion that is NaN in every
             row is one that the classifier has no label of; a row that lacks another one shows no face.
-        start, stop: (turns,), seconds; NaN if unknown. A row counts where start <= its time <= stop + lag. Turns may
+        start, stop: (turns,), seconds; NaN if unknown. A row counts where start <= its time <= stop. Turns may
             overlap, in any order.
         words: (turns,), words of each utterance.
-        lag: seconds after the utterance in which the face still answers it.
         min_share: the share of an utterance's rows, from 0 to 1, that has to show a face. 0: one row is enough.
         short_words: an utterance of so few words counts as neutral. 0: none does.
 
@@ -48,12 +46,12 @@ def affect_of_turns(
         stops before it starts.
 
     Raises:
-        ValueError: `lag` is negative, or `min_share` is no share.
+        ValueError: `min_share` is no share.
     """
     if not 0 <= min_share <= 1:
         raise ValueError(f"min_share: expected a share from 0 to 1, found {min_share!r}")
     times, faces = distinct_faces(seconds, probabilities)
-    first, past = rows_of_turns(times, start, stop, lag)
+    first, past = rows_of_turns(times, start, stop)
     seen = ~np.isnan(faces[:, HAPPINESS])
     shown = np.zeros((len(EMOTIONS) + 1, len(times)))
     shown[np.nan_to_num(faces, nan=-1).argmax(1), np.arange(len(times))] = seen
@@ -93,28 +91,20 @@ def distinct_faces(seconds: np.ndarray, probabilities: np.ndarray) -> tuple[np.n
     return times, faces
 
 
-def rows_of_turns(
-    times: np.ndarray, start: np.ndarray, stop: np.ndarray, lag: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+def rows_of_turns(times: np.ndarray, start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find the rows of each turn.
 
     Args:
         times: (n,), seconds, ascending.
         start, stop: (turns,), seconds; NaN if unknown.
-        lag: seconds after the turn that still belong to it.
 
     Returns:
-        (turns,) the first row within start..stop + lag, and (turns,) the one past the last. The two are equal where
+        (turns,) the first row within start..stop, and (turns,) the one past the last. The two are equal where
         there is none, and where the turn has no times or stops before it starts.
-
-    Raises:
-        ValueError: `lag` is negative.
     """
-    if not 0 <= lag < np.inf:
-        raise ValueError(f"lag: expected seconds from 0, found {lag!r}")
     start, stop = np.asarray(start, float), np.asarray(stop, float)
     first = np.searchsorted(times, start, side="left")
-    past = np.searchsorted(times, stop + lag, side="right")
+    past = np.searchsorted(times, stop, side="right")
     return first, np.where(start <= stop, past, first)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..cache import atomic_path
 from .emotions import EMOTIONS, FACE_COLUMNS
 from .faces import Box, FaceClassifier, FaceDetector
 from .frames import VideoFrames, grey, scale_down
@@ -119,7 +118,7 @@ class VideoAffect:
         shape = BAR_WITHOUT_END if length is None else BAR
         with tqdm(total=length, desc=Path(frames.name).name, bar_format=shape, disable=not progress) as bar:
             for frame in frames:
-                box = track(frame.image, frame.scale)
+                box = track(frame.image)
                 if box is not None:
                     crops.append(self.classifier.crop(frame.image, box))
                     places.append(len(rows))
@@ -152,25 +151,8 @@ class LiveAffect:
             The face's box in pixels, and (8,) probabilities in the order of `EMOTIONS`; None where no face is seen.
         """
         image, scale = scale_down(grey(picture))
-        box = self._track(image, scale)
+        box = self._track(image)
         if box is None:
             return None
         [probabilities] = self._classifier.classify(self._classifier.crop(image, box)[None])
         return Box(*(value / scale for value in box)), probabilities
-
-
-def write_candor_features(tables: Mapping[str, pd.DataFrame], path: str | Path) -> None:
-    """Write tables of `VideoAffect` as `audio_video_features.csv` of a CANDOR conversation.
-
-    Args:
-        tables: by the id of the person that each shows.
-        path: of the file.
-    """
-    parts = []
-    for person, table in tables.items():
-        part = table[FACE_COLUMNS].copy()
-        part.insert(0, "timedelta", table["time"].map("{:.3f}".format))
-        part.insert(1, "user_id", person)
-        parts.append(part)
-    with atomic_path(Path(path)) as partial:
-        pd.concat(parts).to_csv(partial, index=False)

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,31 +21,24 @@ def add_parser(commands) -> None:
     )
     add = parser.add_argument
     add("videos", nargs="+", metavar="VIDEO", help="recordings of the listener, one for each session")
-    add(
-        "--transcript",
-        nargs="+",
-        default=[],
-        metavar="T",
-        help="one a video, or a folder (default: the videos')",
-    )
+    add("--transcript", nargs="+", default=[], metavar="T", help="one a video, or a folder (default: the videos')")
     add("-o", "--output", required=True, help="JSON lines to write")
     add("--listener", help="name of the listener in the transcripts (default: user)")
     add("--scores", metavar="FILE", help="CSV with session_id (a video's name without its ending) and score")
-    add("--backend", default="geli", help="geli, deepface[:pytorch], or an image classifier's folder or name")
-    add("--detector", default="cascade", help="cascade, a YuNet model's path, or deepface:NAME[:ENGINE]")
+    add("--backend", default="geli", help="geli, deepface, or an image classifier's folder or name")
+    add("--detector", default="cascade", help="cascade, or a YuNet model's path")
     add("--fps", type=float, default=5.0, help="frames per second to look at (default: 5)")
-    add("--face", default="largest", help="of several faces: largest, left, right, or x,y,width,height in pixels")
-    add("--lag", type=float, default=0.0, help="seconds after a turn in which the face still counts (default: 0)")
-    add("--min-share", type=float, default=0.25, help="least share of a turn's frames with the face (default: 0.25)")
+    add("--face", default="largest", help="of several faces: largest, left or right")
     add("--plot", metavar="PNG", help="picture of the face and the turns over time; for several videos a folder")
-    add("--features", metavar="DIR", help="folder for the face over time, in CANDOR's format")
     add("--jobs", type=count, default=1, help="videos at once (default: 1)")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace, out: TextIO) -> None:
-    from ..affect.annotate import Watching, watch_all
+    from ..affect.annotate import watch_all
+    from ..affect.plot import plot_affect
     from ..affect.session import session_of_recording
+    from ..cache import atomic_path
     from ..data.rows import write_jsonl
 
     videos = [Path(name) for name in arguments.videos]
@@ -54,32 +46,26 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     scores = _read_scores(arguments.scores) if arguments.scores else {}
     if unknown := sorted(set(scores) - set(names)):
         raise ValueError(f"--scores: no video is called {unknown[0]!r}; there are {', '.join(names[:10])}")
-    if arguments.plot and len(videos) > 1 and Path(arguments.plot).suffix:
-        raise ValueError(f"--plot: for {len(videos)} videos name a folder, found {arguments.plot}")
+    plots = Path(arguments.plot) if arguments.plot else None
+    if plots is not None and plots.suffix and len(videos) > 1:
+        raise ValueError(f"--plot: for {len(videos)} videos name a folder, found {plots}")
 
-    settings = Watching(arguments.backend, arguments.detector, arguments.fps, arguments.face)
+    settings = arguments.backend, arguments.detector, arguments.fps, arguments.face
     recordings, problems = _open_recordings(arguments, dict(zip(names, videos)), settings)
-    tables = watch_all([video for video, _ in recordings.values()], settings, jobs=arguments.jobs)
+    tables = watch_all([video for video, _ in recordings.values()], *settings, jobs=arguments.jobs)
     sessions: dict[str, dict] = {}
     for table, (name, (video, transcript)) in zip(tables, recordings.items()):  # in this order the bar is completed
         try:
             if isinstance(table, Exception):
                 raise table
-            session = session_of_recording(
-                table,
-                transcript,
-                listener=arguments.listener,
-                session_id=transcript.session.get("session_id", name),
-                lag=arguments.lag,
-                min_share=arguments.min_share,
-            )
-            if session["session_id"] in sessions:
-                raise ValueError(f"{video}: another recording has the session_id {session['session_id']!r} too")
-            sessions[session["session_id"]] = session
-            session["score"] = scores.get(name, session["score"])
+            session = session_of_recording(table, transcript, listener=arguments.listener, session_id=name)
+            session["score"] = scores.get(name, math.nan)
+            sessions[name] = session
             if cut := table.attrs.get("incomplete"):
                 problems.append(f"{video}: {cut}; the session is written up to there")
-            _write_extras(arguments, table, session, len(videos))
+            if plots is not None:
+                with atomic_path(plots if plots.suffix else plots / f"{name}.png") as partial:
+                    plot_affect(table, session, partial)
         except Exception as error:
             problems.append(_error_text(error, video))
     if sessions:
@@ -114,11 +100,8 @@ def _open_recordings(arguments: argparse.Namespace, videos: Mapping[str, Path], 
             recordings[name] = video, transcript
         except (OSError, ValueError) as error:
             problems.append(_error_text(error, path))
-    try:
-        if recordings:
-            load_video_affect(settings)
-    except RuntimeError as error:  # a DeepFace on two engines
-        raise ValueError(str(error)) from None
+    if recordings:
+        load_video_affect(*settings)
     return recordings, problems
 
 
@@ -144,16 +127,11 @@ def _find_transcripts(videos: Sequence[Path], paths: Sequence[Path]) -> list[Pat
 
 
 def _error_text(error: Exception, path: Path) -> str:
-    """Write an error with the file's name, and with its kind where it is no usual one."""
-    kind = "" if isinstance(error, (OSError, ValueError, RuntimeError)) else f"{type(error).__name__}: "
-    return str(error) if str(path) in str(error) else f"{path}: {kind}{error}"
+    return str(error) if str(path) in str(error) else f"{path}: {type(error).__name__}: {error}"
 
 
 def _session_names(videos: Sequence[Path]) -> list[str]:
-    """Name the sessions as the files, with their folders where that is not enough."""
     names = [video.stem for video in videos]
-    if len(set(names)) < len(names):
-        names = [video.with_suffix("").as_posix() for video in videos]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"VIDEO: {twice[0]!r} is named twice")
     return names
@@ -167,19 +145,3 @@ def _read_scores(path: str) -> dict[str, float]:
     except ValueError as error:
         raise ValueError(f"--scores: {path}: {error}") from None
     return dict(zip(table["session_id"], table["score"]))
-
-
-def _write_extras(arguments: argparse.Namespace, table, session: dict, videos: int) -> None:
-    """Write the picture and the features of a session, where the arguments ask for them."""
-    from ..affect import write_candor_features
-    from ..affect.plot import plot_affect
-    from ..cache import atomic_path
-
-    name = re.sub(r"[^\w.-]+", "_", session["session_id"])
-    if arguments.plot:
-        path = Path(arguments.plot)
-        with atomic_path(path if videos == 1 and path.suffix else path / f"{name}.png") as partial:
-            plot_affect(table, session, partial)
-    if arguments.features:
-        person = session["rater_id"] or "listener"
-        write_candor_features({person: table}, Path(arguments.features) / name / "audio_video_features.csv")

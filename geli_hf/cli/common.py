@@ -31,12 +31,8 @@ def add_corpus(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--options", metavar="JSON", default="{}", help="options of the corpus's reader")
 
 
-def load_corpus(arguments: argparse.Namespace, *overrides: str) -> Dataset:
-    """Load the sessions that the arguments name.
-
-    Args:
-        arguments: `sessions`, `data_dir` and `options`.
-        overrides: arguments that hold further options, which replace those of `--options`.
+def load_corpus(arguments: argparse.Namespace) -> Dataset:
+    """Load the sessions that the arguments `sessions`, `data_dir` and `options` name.
 
     Raises:
         ValueError: the options are no JSON object, or the reader does not have one.
@@ -44,9 +40,7 @@ def load_corpus(arguments: argparse.Namespace, *overrides: str) -> Dataset:
     from ..data import load_sessions
     from ..settings import json_object
 
-    options = {}
-    for name in ("options", *overrides):
-        options |= json_object(getattr(arguments, name), f"--{name.replace('_', '-')}")
+    options = json_object(arguments.options, "--options")
     try:
         return load_sessions(arguments.sessions, data_dir=arguments.data_dir, **options)
     except TypeError as error:
@@ -65,16 +59,25 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
 
 
 def backend_of(arguments: argparse.Namespace, model: str) -> Backend:
-    """Open a language model on a server, at a provider or on this machine."""
-    from ..llm.opening import open_backend
+    """Open a language model on a server, at a provider or else on this machine.
+
+    Raises:
+        ValueError: the arguments do not fit together.
+    """
+    from ..llm import Endpoint, LocalModel
     from ..settings import json_object
 
-    return open_backend(
+    parameters = json_object(arguments.parameters, "--parameters")
+    if arguments.base_url is None and arguments.provider is None:
+        if arguments.token_env is not None or not {"max_tokens"}.issuperset(parameters):
+            raise ValueError("--token-env, --parameters: a model on this machine takes max_tokens alone")
+        return LocalModel(model, **parameters)
+    return Endpoint(
         model,
         base_url=arguments.base_url,
         provider=arguments.provider,
         token_variable=arguments.token_env,
-        parameters=json_object(arguments.parameters, "--parameters"),
+        parameters=parameters,
         timeout=arguments.timeout,
     )
 

@@ -94,10 +94,7 @@ def _open_judge(arguments: argparse.Namespace, sessions):
 
     name = arguments.judge or ("truth" if arguments.sessions == "sample" else None)
     if name is None:
-        raise ValueError(
-            "--judge: give a folder of `geli train-judge`, or llm with --llm-model; the reward of the policy's "
-            "training can't judge it"
-        )
+        raise ValueError("--judge: give a folder of `geli train-judge`, or llm with --llm-model")
     if (name == "llm") != (arguments.llm_model is not None):
         raise ValueError("--llm-model: --judge llm needs the name of a model, and no other judge takes one")
     if name == "llm":

@@ -49,15 +49,9 @@ def _score(arguments: argparse.Namespace, sessions: Iterator[dict]):
 
     name, explains = arguments.model, is_attribution(arguments.model)
     if explains and not arguments.with_reactions:
-        raise ValueError(
-            f"--model: {name} is an attribution, which explains recorded sessions and rewards no policy. Add "
-            "--with-reactions, or give the reward model of the same fit (fit_hindsight(...).reward_model)"
-        )
+        raise ValueError(f"--model: {name} is an attribution, which explains recorded sessions; add --with-reactions")
     if arguments.with_reactions and not explains:
-        raise ValueError(
-            f"--with-reactions: {name} is a reward model, which sees no reaction. Leave --with-reactions out, or give "
-            "an attribution (fit_hindsight(...).attribution)"
-        )
+        raise ValueError(f"--with-reactions: {name} is a reward model, which sees no reaction; leave the option out")
     model = open_model(name)
     return model.model if explains else model, model.iter_scores(sessions, batch_size=arguments.batch_size)
 
@@ -77,19 +71,11 @@ def _read_sessions(arguments: argparse.Namespace) -> Iterator[dict]:
 
 
 def _read_lines(lines: Iterable[bytes], name: str, with_feedback: bool) -> Iterator[dict]:
+    from ..data.rows import read_json_lines
     from ..sessions import SessionError, numbers_per_turn, validate_messages
 
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{name}, line {number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:  # broken UTF-8 too
-            raise SessionError(f"{where}: not JSON ({error}); expected one session on every line") from None
-        if not isinstance(row, dict) or "messages" not in row:
-            raise SessionError(f"{where}: expected an object with `messages`, found {str(row)[:60]}")
-        validate_messages(row["messages"], where)
+    for where, row in read_json_lines(lines, name):
+        validate_messages(row.get("messages"), where)
         if with_feedback:
             feedback = row.get("feedback") or {}
             if not isinstance(feedback, dict):

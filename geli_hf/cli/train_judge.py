@@ -17,16 +17,10 @@ def add_parser(commands) -> None:
     add = parser.add_argument
     add("sessions", help=f"{SESSIONS}, with `turn_rating`")
     add_corpus(parser)
-    add(
-        "--held-out-options",
-        metavar="JSON",
-        help="of the held-out sessions, over --options; in place of a share",
-    )
     add("--held-out-share", type=float, default=0.2, help="held-out share of the conversations (default: 0.2)")
     add("--seed", type=int, default=0, help="of that split (default: 0)")
     add("--backbone", help="encoder or decoder: a folder, or a name on the Hub (default: all-MiniLM-L6-v2)")
     add("--context-messages", type=int, default=1, help="messages before a turn that the judge reads (default: 1)")
-    add("--with-length", action="store_true", help="do not hold the length of a turn fixed")
     add("-o", "--output", metavar="FOLDER", required=True, help="folder for the judge, new or empty")
     parser.set_defaults(run=_run)
 
@@ -39,18 +33,13 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
 
     output = new_folder(arguments.output)
     check_share(arguments.held_out_share, "--held-out-share")
-    train = load_corpus(arguments)
-    if arguments.held_out_options is not None:
-        held_out = load_corpus(arguments, "held_out_options")
-    else:
-        shares = {"train": 1 - arguments.held_out_share, "held_out": arguments.held_out_share}
-        train, held_out = split_sessions(train, shares, seed=arguments.seed).values()
+    shares = {"train": 1 - arguments.held_out_share, "held_out": arguments.held_out_share}
+    train, held_out = split_sessions(load_corpus(arguments), shares, seed=arguments.seed).values()
     try:
-        config = {"context_messages": arguments.context_messages}
-        model = GeliRewardModel.from_backbone(arguments.backbone, **config)
+        model = GeliRewardModel.from_backbone(arguments.backbone, context_messages=arguments.context_messages)
     except (OSError, ValueError) as error:
         raise ValueError(f"--backbone: {error}") from error
-    report = fit_judge(model, train, length_free=not arguments.with_length)
+    report = fit_judge(model, train)
     measure_judge(model, held_out, report)
     with atomic_path(output) as partial:
         model.save_pretrained(partial)

@@ -1,7 +1,6 @@
 """Readers of rated dialogue corpora; each gives Session rows (`geli_hf.sessions`)."""
 
 from importlib import import_module
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from .reading import ReadReport, read_corpus, read_report
 __all__ = ["CORPORA", "ReadReport", "load_sessions", "read_report"]
 
 CORPORA = ("sample", "candor", "topical_chat", "uss", "esconv", "soda")
-ON_THE_HUB = {"soda": "allenai/soda"}
 SAMPLE_CONVERSATIONS = 300
 # Part of the sample's name on disk: raise it when `write_sample` writes something else for the same arguments.
 SAMPLE_VERSION = 1
@@ -47,24 +45,19 @@ def load_sessions(
         TypeError: the reader has no such option.
         ValueError: `data_dir` is missing or makes no sense, or an option can't have this value.
     """
-    name = str(name_or_path)
-    reader = {"sample": "candor"}.get(name, name) if name in CORPORA else "rows"
-    if data_dir is not None and (name == "sample" or name not in CORPORA):
-        raise ValueError(
-            f"data_dir: {name!r} is no corpus that is read from a folder; those are {', '.join(CORPORA[1:])}"
-        )
+    name = reader = str(name_or_path)
+    if data_dir is not None and name not in CORPORA[1:]:
+        raise ValueError(f"data_dir: {name!r} is read from no folder; of the corpora {', '.join(CORPORA[1:])} are")
     if name == "sample":
+        reader = "candor"
         data_dir, options = _sample(cache_dir, **options)
     elif name not in CORPORA:
-        data_dir = name
+        reader, data_dir = "rows", name
+    elif data_dir is None and name == "soda":
+        data_dir = "allenai/soda"
     elif data_dir is None:
-        data_dir = ON_THE_HUB.get(name)
-        if data_dir is None:
-            raise ValueError(f"data_dir: say where {name} lies, as in load_sessions({name!r}, data_dir=...)")
+        raise ValueError(f"data_dir: say where {name} lies, as in load_sessions({name!r}, data_dir=...)")
     open_corpus = import_module(f".{reader}", __name__).open_corpus
-    known = list(signature(open_corpus).parameters)[1:] + ["conversations", "seed"] * (name == "sample")
-    if unknown := set(options) - set(known):
-        raise TypeError(f"{name}: no option {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     corpus = open_corpus(data_dir, **options)
     options.pop("num_proc", None)  # it changes no row
     return read_corpus(corpus, {"reader": reader, **options}, cache_dir)

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..affect.behaviour import behaviour_of_turns, join_descriptions
+from ..affect.behaviour import behaviour_of_turns
 from ..affect.emotions import FACE_COLUMNS
 from ..affect.turns import affect_of_turns
-from ..sessions import Session, SessionError, session_features, time_span
+from ..sessions import Session, session_features, time_span
 from .candor_files import (
     FEATURES,
     RATINGS,
@@ -39,7 +39,6 @@ from .candor_files import (
     read_observed,
     read_scores,
     read_turns,
-    survey_columns,
 )
 from .reading import Corpus, Skipped, map_in_order, mean_known, session_of_turns
 
@@ -65,7 +64,7 @@ def open_corpus(
     Args:
         data_dir: holds one folder, or one zip, for each conversation; or is itself one conversation's.
         score: survey column that is the session's score. Of several columns the first is the score, and `scores` holds
-            all of them, NaN where one of the others was not answered.
+            all of them, NaN where one of the others was not answered. A survey without one of them is not read.
         segmentation: of speech into turns: "cliffhanger", "backbiter" or "audiophile".
         behaviour: describe the listener's face, gaze, pitch and intensity in words (`geli_hf.affect.behaviour`), as in
             "listener smiles through most of this turn, looks away at the end".
@@ -77,7 +76,6 @@ def open_corpus(
     Raises:
         FileNotFoundError: there is no conversation.
         ValueError: `score` names no column, or one that describes a person.
-        SessionError: when the rows are read, no survey has one of the columns.
     """
     scores = [score] if isinstance(score, str) else list(score)
     if not scores or NO_RATINGS.intersection(scores):
@@ -93,7 +91,6 @@ def open_corpus(
     read = partial(_sessions, scores=scores, segmentation=segmentation, behaviour=behaviour, backchannels=backchannels)
 
     def rows() -> Iterator[Session | Skipped]:
-        _check_scores(data_dir, homes, scores)
         for sessions in map_in_order(read, homes, num_proc):
             for session in sessions:
                 yield session if isinstance(session, Skipped) else {name: session[name] for name in features}
@@ -108,23 +105,6 @@ def _has_turn_ratings(home: Path) -> bool:
         return (open_conversation(home) / RATINGS).is_file()
     except Unreadable:  # counted when it is read
         return False
-
-
-def _check_scores(data_dir: str | Path, homes: Sequence[Path], scores: Sequence[str]) -> None:
-    """Raise an error before minutes of reading if no survey has one of the columns."""
-    columns: set[str] = set()
-    for home in homes:
-        try:
-            columns |= survey_columns(open_conversation(home))
-        except Unreadable:  # counted when it is read
-            continue
-        if columns.issuperset(scores):
-            return
-    if columns:
-        raise SessionError(
-            f"score: no survey in {data_dir} has a column {min(set(scores) - columns)!r}; "
-            f"there are {', '.join(sorted(columns - NO_RATINGS))}"
-        )
 
 
 def _sessions(
@@ -169,7 +149,7 @@ def _sessions(
             start=start.tolist(),
             stop=stop.tolist(),
             behaviour=[
-                join_descriptions(look, _quoted_backchannels(turn.rows, rater)) for look, turn in zip(looks, spoken)
+                "; ".join(filter(None, [look, _quoted_backchannels(turn.rows)])) for look, turn in zip(looks, spoken)
             ],
             turn_rating=[float(mean_known(row.rating for row in turn.rows)) for turn in spoken],
         )
@@ -182,13 +162,8 @@ def _on_scale(column: str, answer: float) -> float:
     return answer if low <= answer <= high else math.nan
 
 
-def _quoted_backchannels(rows: Sequence[Spoken], listener: str) -> str:
-    """Quote the listener's back-channels during a turn, and count them where that tells more; "" if there are none."""
-    rows = [row for row in rows if row.listener in ("", listener)]
-    phrases = [phrase for row in rows for phrase in row.backchannels]
-    count = sum(row.backchannel_count for row in rows)
-    quoted = "said " + ", ".join(f'"{phrase}"' for phrase in phrases) if phrases else ""
-    if count <= len(phrases):
-        return quoted
-    counted = f"{count} back-channel{'s' * (count > 1)}"
-    return f"{quoted} ({counted})" if phrases else counted
+def _quoted_backchannels(rows: Sequence[Spoken]) -> str:
+    """Quote the listener's back-channels during a turn; "" if there are none."""
+    words = [" ".join(row.backchannel.split()).strip(" .,") for row in rows]
+    quoted = ", ".join(f'"{phrase}"' for phrase in words if phrase)
+    return f"said {quoted}" if quoted else ""

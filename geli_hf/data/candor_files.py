@@ -8,7 +8,6 @@ import csv
 import io
 import math
 import os
-import re
 import struct
 import zipfile
 import zlib
@@ -111,28 +110,16 @@ def read_file(files: Files, name: str) -> bytes:
 # -- the survey
 
 
-def survey_columns(files: Files) -> set[str]:
-    """Name the columns of the survey.
-
-    Raises:
-        Unreadable: there is no survey, or it is no CSV.
-    """
-    return set(_header(read_file(files, SURVEY), SURVEY))
-
-
 def read_scores(files: Files, columns: Sequence[str]) -> dict[str, dict[str, float]]:
     """Read each person's answer in each column of the survey; of several rows of one person the first with a number.
 
     Raises:
-        Unreadable: there is no survey, or not the first of the columns; the others may be missing.
+        Unreadable: there is no survey, or one of the columns is missing.
     """
-    data = read_file(files, SURVEY)
-    further = [name for name in columns[1:] if name in _header(data, SURVEY)]
-    table = _table(data, SURVEY, ["user_id"], [columns[0], *further])
-    scores: dict[str, dict[str, float]] = {}
-    for column in columns:
-        answers = scores[column] = {}
-        for person, number in zip(table["user_id"], table.get(column, ())):
+    table = _table(read_file(files, SURVEY), SURVEY, ["user_id"], columns)
+    scores: dict[str, dict[str, float]] = {column: {} for column in columns}
+    for column, answers in scores.items():
+        for person, number in zip(table["user_id"], table[column]):
             if not math.isnan(number):
                 answers.setdefault(person, float(number))
     return scores
@@ -147,9 +134,7 @@ class Spoken(NamedTuple):
     start: float
     stop: float
     rating: float
-    backchannels: Sequence[str] = ()
-    backchannel_count: int = 0
-    listener: str = ""  # who gave the back-channels; "" if the corpus doesn't say
+    backchannel: str = ""  # of the listener
 
 
 def read_turns(files: Files, segmentation: str, *, backchannels: bool) -> list[Turn]:
@@ -159,22 +144,12 @@ def read_turns(files: Files, segmentation: str, *, backchannels: bool) -> list[T
         Unreadable: there is no such transcript, or a column of it is missing.
     """
     name = f"transcription/transcript_{segmentation}.csv"
-    data = read_file(files, name)
-    text, numbers = ["turn_id", "speaker", "utterance"], ["start", "stop"]
-    if backchannels:
-        optional = set(_header(data, name))
-        text += ["backchannel", *({"backchannel_speaker"} & optional)]
-        numbers += {"backchannel_count"} & optional
-    table = _table(data, name, text, numbers)
-    ratings = _read_turn_ratings(files)
-    times = zip(table["turn_id"], table["start"].tolist(), table["stop"].tolist())
-    entries = [Spoken(start, stop, ratings.get(turn, math.nan)) for turn, start, stop in times]
-    if backchannels:
-        unknown = np.full(len(entries), math.nan)
-        counts = table.get("backchannel_count", unknown).tolist()
-        listeners = table.get("backchannel_speaker", [""] * len(entries))
-        rows = zip(entries, table["backchannel"], counts, listeners)
-        entries = [_with_backchannels(*row) for row in rows]
+    text = ["turn_id", "speaker", "utterance", *["backchannel"] * backchannels]
+    table = _table(read_file(files, name), name, text, ["start", "stop"])
+    rated = _read_turn_ratings(files)
+    ratings = [rated.get(turn, math.nan) for turn in table["turn_id"]]
+    words = table.get("backchannel", [""] * len(ratings))
+    entries = map(Spoken, table["start"].tolist(), table["stop"].tolist(), ratings, words)
     return merge_turns(row for row in zip(table["speaker"], table["utterance"], entries) if row[0])
 
 
@@ -186,24 +161,6 @@ def _read_turn_ratings(files: Files) -> dict[str, float]:
     for turn, rating in zip(table["turn_id"], table["rating"].tolist()):
         ratings.setdefault(turn, rating)
     return ratings
-
-
-def _with_backchannels(entry: Spoken, words: str, count: float, listener: str) -> Spoken:
-    phrases = split_backchannels(words, count)
-    count = len(phrases) if math.isnan(count) else max(len(phrases), int(count))
-    return entry._replace(backchannels=phrases, backchannel_count=count, listener=listener)
-
-
-def split_backchannels(words: str, count: float) -> tuple[str, ...]:
-    """Split the text of a turn's back-channels, which the corpus joins by spaces, into single ones.
-
-    "Oh yeah. Mhm" is two if the count says two, and so is "Yeah Mhm", since each has a word at least. Where the count
-    doesn't settle it, the text stays in one piece.
-    """
-    words = " ".join(words.split())
-    sentences = re.findall(r"[^.!?]+[.!?]*", words)
-    parts = next((parts for parts in (sentences, words.split()) if len(parts) == count), [words])
-    return tuple(part.strip(" .,") for part in parts if part.strip(" .,"))
 
 
 # -- the features

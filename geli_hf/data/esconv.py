@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..sessions import Session, SessionError, merge_turns
+from ..sessions import Session, merge_turns
 from .reading import Corpus, Skipped, find_files, mean_known, read_json, session_of_turns, text_corpus
 
 # The published file of failed conversations has other words for the same two people.
@@ -36,24 +36,19 @@ def open_corpus(data_dir: str | Path, *, score: str = "empathy", sentiment: bool
 
     Raises:
         FileNotFoundError: there is no JSON file.
-        SessionError: when the rows are read, a file holds no list of conversations, or no seeker answered `score`.
+        SessionError: when the rows are read, a file holds no list of conversations.
     """
     files = find_files(data_dir, ["*.json"])
 
     def rows() -> Iterator[Session | Skipped]:
-        answers: set[str] = set()
         for file in files:
             for number, conversation in enumerate(read_json(file, list)):
-                yield _session(f"{file.stem}-{number}", conversation, score, answers)
-        if answers and score not in answers:
-            raise SessionError(
-                f"score: no seeker in {data_dir} answered {score!r}; there are {', '.join(sorted(answers))}"
-            )
+                yield _session(f"{file.stem}-{number}", conversation, score)
 
     return text_corpus(files, rows, where=data_dir, turn_rating=True, sentiment=sentiment)
 
 
-def _session(name: str, conversation: Any, score: str, answers: set[str]) -> Session | Skipped:
+def _session(name: str, conversation: Any, score: str) -> Session | Skipped:
     try:
         survey = dict((conversation.get("survey_score") or {}).get("seeker") or {})
         dialog = conversation["dialog"]
@@ -62,7 +57,6 @@ def _session(name: str, conversation: Any, score: str, answers: set[str]) -> Ses
         )
     except (AttributeError, KeyError, TypeError, ValueError):
         return Skipped("no dialog of seeker and supporter in the published form")
-    answers |= set(survey)
     if survey.get(score) in (None, ""):
         return Skipped(f"no {score} from the seeker")
     rating = _rating(survey[score])

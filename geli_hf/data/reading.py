@@ -28,7 +28,7 @@ from ..sessions import Session, SessionError, Turn, session_features, validate_s
 logger = logging.get_logger(__name__)
 
 # Part of the cache's name: raise it when a reader gives other rows for the same files.
-READERS_VERSION = 3
+READERS_VERSION = 4
 FILES_NAMED = 5  # of each reason, in the text of a report
 TASKS_AHEAD = 4  # results of each process that wait in memory at most
 
@@ -197,9 +197,8 @@ class ReadReport:
         rows = [(self.read, "sessions read")]
         for reason, count in sorted(self.skipped.items(), key=lambda kv: -kv[1]):
             files = self.files.get(reason, [])
-            more = f" and {len(files) - FILES_NAMED} more" if len(files) > FILES_NAMED else ""
-            named = f": {', '.join(files[:FILES_NAMED])}{more}" if files else ""
-            rows.append((count, f"skipped: {reason}{named}"))
+            named = [*files[:FILES_NAMED], *["..."] * (len(files) > FILES_NAMED)]
+            rows.append((count, f"skipped: {reason}" + f": {', '.join(named)}" * bool(named)))
         width = len(str(max(count for count, _ in rows)))
         return "\n".join(f"{count:>{width}}  {text}" for count, text in rows)
 

@@ -160,10 +160,7 @@ def open_rows(path: str | Path, split: str, *, without_splits: bool = False) -> 
 def _nothing_found(path: str | Path) -> str:
     from . import CORPORA
 
-    return (
-        f"name_or_path: no file or folder {str(path)!r}, and no corpus of that name; there are {', '.join(CORPORA)}, "
-        f"paths to {' or '.join(SUFFIXES)} files, and the ids of datasets on the Hub (owner/name)"
-    )
+    return f"name_or_path: no file or folder {str(path)!r}, and no corpus of that name; there are {', '.join(CORPORA)}"
 
 
 def _rows_of_hub(name: str, split: str) -> Dataset:
@@ -209,17 +206,30 @@ def _located_rows(file: Path) -> Iterator[tuple[str, dict]]:
         yield from ((f"{file}, row {number}", row) for number, row in enumerate(rows))
         return
     with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            where = f"{file}, line {number}"
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except ValueError as error:  # broken UTF-8 too
-                raise SessionError(f"{where}: no JSON ({error}); expected one session per line") from error
-            if not isinstance(row, dict):
-                raise SessionError(f"{where}: expected a JSON object, found a {type(row).__name__}")
-            yield where, row
+        yield from read_json_lines(lines, str(file))
+
+
+def read_json_lines(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, dict]]:
+    """Read JSON objects from lines in UTF-8, each with its place for errors.
+
+    Args:
+        lines: of a file, of which empty ones are left out.
+        name: of the file, for errors.
+
+    Raises:
+        SessionError: a line is no JSON object; the message names it.
+    """
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{name}, line {number}"
+        try:
+            row = json.loads(line.decode("utf-8-sig"))
+        except ValueError as error:  # broken UTF-8 too
+            raise SessionError(f"{where}: no JSON ({error}); expected one session per line") from error
+        if not isinstance(row, dict):
+            raise SessionError(f"{where}: expected a JSON object, found a {type(row).__name__}")
+        yield where, row
 
 
 def _session(row: Mapping, features: Features, where: str, seen: dict[str, str]) -> Session:

@@ -5,22 +5,14 @@ import math
 import re
 from collections.abc import Sequence
 
+from .backend import CallError
+
 FENCED = re.compile(r"```(?:json)?\s*\n(.*?)\s*```", re.DOTALL)
-NAMES_SHOWN = 5  # in an error
-LONGEST_SHOWN = 80  # characters of a value in an error
+LONGEST_SHOWN = 80  # characters of an answer in an error
 
 
-class UnusableAnswer(ValueError):
-    """Answer that is not exactly one valid value per turn.
-
-    Args:
-        reason: short text by which a report counts the failure.
-        message: the error for the model and the user.
-    """
-
-    def __init__(self, reason: str, message: str):
-        super().__init__(message)
-        self.reason = reason
+class UnusableAnswer(CallError):
+    """Answer that is not exactly one valid value per turn."""
 
 
 def answer_schema(turns: range) -> dict:
@@ -51,17 +43,13 @@ def parse_contributions(text: str, turns: range, lowest: float, highest: float) 
         UnusableAnswer: the text is not exactly one such number for every turn.
     """
     names, span = _turn_names(turns), highest - lowest
-    values = _parse_object(text, names, "turns", "number for turn")
+    values = _parse_object(text, names)
     for name, value in zip(names, values):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise UnusableAnswer(
-                "a value is no number", f"turn {name}: expected a number, found {_short(repr(value))}"
-            )
+            raise UnusableAnswer("a value is no number", f"turn {name}: {_short(value)}")
         if not lowest - span <= value <= highest + span:
-            raise UnusableAnswer(
-                "a number is far off the scale",
-                f"turn {name}: {value} is far off the scale from {lowest:g} to {highest:g}",
-            )
+            found = f"turn {name}: {value}, on a scale from {lowest:g} to {highest:g}"
+            raise UnusableAnswer("a number is far off the scale", found)
     return values
 
 
@@ -81,13 +69,11 @@ def parse_choices(text: str, names: Sequence[str], choices: Sequence[str]) -> li
     Raises:
         UnusableAnswer: the text is not exactly one of the choices for every name.
     """
-    values = _parse_object(text, names, "choices", "choice for")
+    values = _parse_object(text, names)
     for name, value in zip(names, values):
         if value not in choices:
-            expected = " or ".join(f'"{choice}"' for choice in choices)
-            raise UnusableAnswer(
-                "a value is none of the choices", f"{name}: expected {expected}, found {_short(repr(value))}"
-            )
+            found = f"{name}: {_short(value)}; expected {' or '.join(choices)}"
+            raise UnusableAnswer("a value is none of the choices", found)
     return values
 
 
@@ -135,47 +121,35 @@ def _object_schema(names: Sequence[str], value: dict) -> dict:
     }
 
 
-def _parse_object(text: str, names: Sequence[str], kind: str, value: str) -> list:
-    """Read the values of a JSON object with exactly these keys; words for errors: the kind of key, and of value."""
-    answer = _json_object(text)
-    if missing := [name for name in names if name not in answer]:
-        raise UnusableAnswer(f"{kind} are missing", f"no {value} {_list(missing)}")
-    if unknown := sorted(set(answer) - set(names)):
-        raise UnusableAnswer(
-            "there are keys that nobody asked for", f"{_list(unknown)}: expected {_list(names)} alone"
-        )
-    return [answer[name] for name in names]
-
-
-def _json_object(text: str) -> dict:
+def _parse_object(text: str, names: Sequence[str]) -> list:
+    """Read the values of a JSON object with exactly these keys."""
     text = text.strip()
     if text.startswith("<think>"):
         text = text.partition("</think>")[2].strip()
     if fenced := FENCED.fullmatch(text):
         text = fenced[1]
     if not text:
-        raise UnusableAnswer("the answer is empty", "the answer is empty")
+        raise UnusableAnswer("the answer is empty")
     try:
         # Integers as floats too: one of a thousand digits is then infinite, and raises no error of its own.
         answer = json.loads(text, object_pairs_hook=_unique, parse_int=float)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise UnusableAnswer("the answer is not JSON", f"the answer is not JSON ({error})") from None
+        raise UnusableAnswer("the answer is not JSON", str(error)) from None
     if not isinstance(answer, dict):
-        raise UnusableAnswer("the answer is no JSON object", f"expected a JSON object, found {_short(repr(answer))}")
-    return answer
+        raise UnusableAnswer("the answer is no JSON object", _short(answer))
+    if missing := [name for name in names if name not in answer]:
+        raise UnusableAnswer("values are missing", ", ".join(missing))
+    if unknown := sorted(set(answer).difference(names)):
+        raise UnusableAnswer("there are keys that nobody asked for", _short(unknown))
+    return [answer[name] for name in names]
 
 
 def _unique(pairs: list[tuple]) -> dict:
     names = [name for name, _ in pairs]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise UnusableAnswer("a key is there twice", f"{_list(repeated)}: expected every key once")
+        raise UnusableAnswer("a key is there twice", _short(repeated))
     return dict(pairs)
 
 
-def _list(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return _short(", ".join(names[:NAMES_SHOWN])) + more
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
+def _short(value: object) -> str:
+    return repr(value)[:LONGEST_SHOWN]

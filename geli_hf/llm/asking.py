@@ -51,18 +51,18 @@ class LlmReport:
         self.prompt_tokens += prompt_tokens
         self.answer_tokens += answer_tokens
 
-    def fail(self, item: str, error: UnusableAnswer | CallError) -> None:
+    def fail(self, item: str, error: CallError) -> None:
         self.failed.setdefault(error.reason, {})[item] = str(error)
 
     def __str__(self) -> str:
         rows = [(self.done, self.what)]
         for reason, errors in sorted(self.failed.items(), key=lambda entry: -len(entry[1])):
             names = list(errors)
-            more = f" and {len(names) - ITEMS_NAMED} more" if len(names) > ITEMS_NAMED else ""
+            more = ", ..." if len(names) > ITEMS_NAMED else ""
             shown = f"{', '.join(names[:ITEMS_NAMED])}{more} (the first: {errors[names[0]]})"
             rows.append((len(names), f"failed: {reason}: {shown}"))
-        tokens = f", {self.prompt_tokens} tokens of questions and {self.answer_tokens} of answers"
-        rows.append((self.calls, f"calls{tokens if self.prompt_tokens else ''}"))
+        tokens = f"{self.prompt_tokens} tokens of questions and {self.answer_tokens} of answers"
+        rows.append((self.calls, f"calls, {tokens}"))
         rows.append((self.cached, "answers from the cache"))
         width = max(len(str(count)) for count, _ in rows)
         return "\n".join(f"{count:>{width}}  {what}" for count, what in rows)
@@ -176,12 +176,14 @@ class Questioner:
             answer = self._answer(messages, schema, values)
             try:
                 if answer.cut:
-                    raise UnusableAnswer("the answer was cut off", "it was longer than allowed and cut off")
+                    raise UnusableAnswer("the answer was cut off")
                 return parse(answer.text)
             except UnusableAnswer as error:
                 if attempt == self.attempts:
                     raise
-                messages = [first, *_correction(answer.text, error, reminder)]
+                request = f"That answer can't be used: {error}. Answer with the JSON object alone: {reminder}"
+                shown = answer.text[:SHOWN_AGAIN].strip() or "(no answer)"
+                messages = [first, {"role": "assistant", "content": shown}, {"role": "user", "content": request}]
 
     def _answer(self, messages: list[Message], schema: dict, values: int) -> Answer:
         parameters = self.backend.parameters(values)
@@ -209,17 +211,8 @@ class Questioner:
             result = future.result()
         except BackendError:
             raise self._error from None
-        except (UnusableAnswer, CallError) as error:
+        except CallError as error:
             self.report.fail(name, error)
             return None
         self.report.done += 1
         return result
-
-
-def _correction(answer: str, error: UnusableAnswer, reminder: str) -> list[Message]:
-    shown = answer if len(answer) <= SHOWN_AGAIN else f"{answer[:SHOWN_AGAIN]} ..."
-    request = f"That answer can't be used: {error}. Answer with the JSON object and nothing else: {reminder}"
-    return [
-        {"role": "assistant", "content": shown.strip() or "(no answer)"},
-        {"role": "user", "content": request},
-    ]

@@ -10,9 +10,6 @@ import random
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import httpx2
@@ -27,8 +24,6 @@ TEMPORARY = (408, 409, 425, 429)  # and all from 500 on
 LONGEST_BACKOFF = 60.0  # seconds
 LONGEST_WAIT = 600.0  # seconds that a server may ask for
 SHOWN = 300  # characters of a server's error
-FORMATS = ("json_schema", "json_object", None)  # from the strictest down
-HINTS = {401: "the key", 402: "the account's credit", 403: "the key", 404: "the model's name or the URL"}
 
 
 class _Unchanged(dict):
@@ -55,8 +50,7 @@ class _Temporary(Exception):
 class Endpoint:
     """Chat model on a server (vLLM, TGI, llama.cpp, ...) or at an Inference Provider.
 
-    A server that refuses a JSON schema with 400 or 422 is asked for `json_object`, then for plain text. The form that
-    it accepts is kept.
+    A server that refuses a JSON schema is asked for plain text from then on.
 
     Args:
         model: its name, as the server or the Hub knows it.
@@ -104,7 +98,7 @@ class Endpoint:
         headers = {"authorization": None} if self._token is None else None
         options = {"base_url": base_url} if base_url is not None else {"provider": provider}
         self._client = InferenceClient(**options, token=self._token, timeout=timeout, headers=headers)
-        self._formats = FORMATS
+        self._takes_schema = True
         self._not_before = 0.0  # of the monotonic clock: a delay that a server asks of one thread holds for all
 
     @property
@@ -115,18 +109,17 @@ class Endpoint:
         return self._over({"temperature": 0.0, "max_tokens": default_max_tokens(turns)})
 
     def ask(self, messages: list[Message], schema: dict, parameters: dict, stop: threading.Event) -> Answer:
-        """Ask for an answer in the strictest form that the server accepts; see `Backend.ask`."""
-        formats, refusal = self._formats, None
-        for step, kind in enumerate(formats):
+        """Ask for an answer of this schema, or for plain text if the server refuses it; see `Backend.ask`."""
+        if self._takes_schema:
+            form = {"type": "json_schema"}
+            form["json_schema"] = {"name": "contributions", "strict": True, "schema": schema}
             try:
-                answer = self._send(messages, self._response_format(kind, schema), parameters, stop)
-            except _Refused as error:
-                refusal = refusal or error
-                continue
-            if step:
-                self._formats = formats[step:]
-            return answer
-        raise refusal
+                return self._send(messages, form if self.base_url is None else _Unchanged(form), parameters, stop)
+            except _Refused:
+                answer = self._send(messages, None, parameters, stop)
+                self._takes_schema = False
+                return answer
+        return self._send(messages, None, parameters, stop)
 
     def chat(self, messages: list[Message], parameters: Mapping, stop: threading.Event) -> Answer:
         """Ask for the next message of a chat, without a schema; arguments and errors as `Backend.ask`.
@@ -142,14 +135,6 @@ class Endpoint:
         """Put the endpoint's own parameters over the defaults."""
         merged = {**defaults, **self._parameters}
         return {name: value for name, value in merged.items() if value is not None}
-
-    def _response_format(self, kind: str | None, schema: dict) -> dict | None:
-        if kind is None:
-            return None
-        form: dict = {"type": kind}
-        if kind == "json_schema":
-            form["json_schema"] = {"name": "contributions", "strict": True, "schema": schema}
-        return form if self.base_url is None else _Unchanged(form)
 
     def _send(self, messages, response_format, parameters: dict, stop: threading.Event) -> Answer:
         """Send a request, again after a temporary error."""
@@ -201,17 +186,15 @@ class Endpoint:
             text = error.response.text
         except httpx2.StreamError:  # the client did not read it
             text = error.server_message or ""
-        text = " ".join(self._clean(text).split())
-        text = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+        text = " ".join(self._clean(text).split())[:SHOWN]
         if status in REFUSED:
             return _Refused(f"the endpoint refuses the request ({status})", text)
         if status >= 500 or status in TEMPORARY:
-            delay = _retry_after(error.response.headers.get("retry-after"))
+            wait = error.response.headers.get("retry-after", "")
+            delay = float(wait) if wait.isdecimal() else 0.0  # a date is not awaited
             return _Temporary(CallError(f"the endpoint answers with an error ({status})", text), delay)
-        hint = f"; look at {HINTS[status]}" if status in HINTS else ""
-        if status in (401, 403) and self._token is None:
-            hint = "; no key was sent: name the environment variable that holds it"
-        return BackendError(f"{self._address} answers {status} for the model {self.model}{hint}: {text}")
+        key = "; no key was sent" if self._token is None else ""
+        return BackendError(f"{self._address} answers {status} for the model {self.model}{key}: {text}")
 
     def _wait(self, seconds: float, stop: threading.Event) -> None:
         if stop.wait(max(0.0, seconds)):
@@ -231,12 +214,3 @@ def _read_token(variable: str | None, provider: str | None) -> str | None:
     if not os.environ.get(variable):
         raise ValueError(f"token_variable: there is no environment variable {variable}, or it is empty")
     return os.environ[variable].strip()
-
-
-def _retry_after(header: str | None) -> float:
-    """Read the seconds of a Retry-After header, which holds a number or a date; 0 if it holds neither."""
-    with suppress(TypeError, ValueError):
-        return max(0.0, float(header))
-    with suppress(TypeError, ValueError):
-        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
-    return 0.0

@@ -59,12 +59,10 @@ class LocalModel:
                     f"{prompt_tokens} tokens and {max_tokens} for the answer, of {context}; choose a smaller window",
                 )
             with torch.inference_mode():
-                pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+                pad = tokenizer.eos_token_id  # nothing is padded in a batch of one
                 output = model.generate(**inputs, do_sample=False, max_new_tokens=max_tokens, pad_token_id=pad)
             generated = output[0, prompt_tokens:]
-            ends = model.generation_config.eos_token_id
-            ends = ends if isinstance(ends, list) else [ends]
-            cut = len(generated) == max_tokens and generated[-1].item() not in ends
+            cut = len(generated) == max_tokens
             return Answer(tokenizer.decode(generated, skip_special_tokens=True), cut, prompt_tokens, len(generated))
 
     @cached_property

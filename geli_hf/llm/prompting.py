@@ -7,23 +7,20 @@ from pathlib import Path
 
 from ..sessions import Message, Session, assistant_turns
 
-# Placeholders of a template; it must have the first two.
-PLACEHOLDERS = {
-    "transcript": "the dialogue, a line per message, the agent's turns numbered",
-    "score": "the session's rating",
-    "lowest": "the lower end of the rating scale",
-    "highest": "the upper end of the rating scale",
-    "first": "number of the agent's first turn in the transcript",
-    "last": "number of the agent's last turn in the transcript",
-    "turns": "number of the agent's turns in the whole session",
-}
+PLACEHOLDERS = ("transcript", "score", "lowest", "highest", "first", "last", "turns")
 REQUIRED = ("transcript", "score")
 PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Template of the question, with placeholders `{name}` for the names of `PLACEHOLDERS`. Other braces are text.
+    """Template of the question, with these placeholders, of which the first two are required. Other braces are text.
+
+    - `{transcript}`: the dialogue, a line per message, the agent's turns numbered.
+    - `{score}`: the session's rating.
+    - `{lowest}`, `{highest}`: the ends of the rating scale.
+    - `{first}`, `{last}`: numbers of the agent's first and last turn in the transcript.
+    - `{turns}`: number of the agent's turns in the whole session.
 
     Args:
         text: the template.
@@ -38,11 +35,10 @@ class Prompt:
 
     def __post_init__(self):
         names = set(PLACEHOLDER.findall(self.text))
-        known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-        if missing := [name for name in REQUIRED if name not in names]:
-            raise ValueError(f"{self.source}: the placeholder {{{missing[0]}}} is missing; there are {known}")
-        if unknown := sorted(names - set(PLACEHOLDERS)):
-            raise ValueError(f"{self.source}: unknown placeholder {{{unknown[0]}}}; there are {known}")
+        if missing := set(REQUIRED) - names:
+            raise ValueError(f"{self.source}: the placeholder {{{min(missing)}}} is missing")
+        if unknown := names - set(PLACEHOLDERS):
+            raise ValueError(f"{self.source}: unknown placeholder {{{min(unknown)}}}; there are {PLACEHOLDERS}")
 
     @classmethod
     def read(cls, path: str | Path) -> "Prompt":

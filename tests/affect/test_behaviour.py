@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from geli_hf.affect.behaviour import LEAST_USUAL, behaviour_of_turns, join_descriptions
+from geli_hf.affect.behaviour import LEAST_USUAL, behaviour_of_turns
 from geli_hf.affect.emotions import EMOTIONS
 
 LETTERS = {"h": "happiness", "n": "neutral", "s": "sadness", "S": "surprise", "-": None}
@@ -108,18 +108,6 @@ def test_all_of_it_in_one_sentence():
     ]
 
 
-def test_the_lag_belongs_to_the_turn():
-    turn = np.arange(6), np.array([0.0]), np.array([3.0])
-    assert behaviour_of_turns(*turn, probabilities=faces("nnnnhh"), lag=0) == ["listener keeps a neutral face"]
-    assert behaviour_of_turns(*turn, probabilities=faces("nnnnhh"), lag=2) == ["listener smiles at the end"]
-
-
-def test_descriptions_are_joined():
-    assert join_descriptions("listener smiles briefly", 'said "Mhm"') == 'listener smiles briefly; said "Mhm"'
-    assert join_descriptions("", 'said "Mhm"') == 'said "Mhm"'
-    assert join_descriptions("", "") == ""
-
-
 ABOUT = {
     "probabilities": (
         "smiles",
@@ -152,18 +140,18 @@ def observed(draw):
 
 
 @settings(max_examples=120, deadline=None)
-@given(observed(), st.sampled_from([0.0, 1.5]))
-def test_nothing_unobserved_gets_words(case, lag):
+@given(observed())
+def test_nothing_unobserved_gets_words(case):
     seconds, start, stop, rows = case
-    described = behaviour_of_turns(seconds, start, stop, lag=lag, **rows)
+    described = behaviour_of_turns(seconds, start, stop, **rows)
     backwards = {name: values[::-1] for name, values in rows.items()}
-    assert described == behaviour_of_turns(seconds[::-1], start, stop, lag=lag, **backwards)
+    assert described == behaviour_of_turns(seconds[::-1], start, stop, **backwards)
     assert len(described) == len(start)
     for words, begin, end in zip(described, start, stop):
-        within = (seconds >= begin) & (seconds <= end + lag) & (begin <= end)
+        within = (seconds >= begin) & (seconds <= end) & (begin <= end)
         thirds = {
-            "at the start": within & (seconds <= begin + (end + lag - begin) / 3 + 1e-9),
-            "at the end": within & (seconds >= end + lag - (end + lag - begin) / 3 - 1e-9),
+            "at the start": within & (seconds <= begin + (end - begin) / 3 + 1e-9),
+            "at the end": within & (seconds >= end - (end - begin) / 3 - 1e-9),
         }
         for name, about in ABOUT.items():
             known = ~np.isnan(rows[name]) if name != "probabilities" else ~np.isnan(rows[name]).any(1)

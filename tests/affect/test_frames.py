@@ -352,7 +352,7 @@ def test_only_sound(folder):
         part = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), "s16", "mono")
         part.sample_rate = 8000
         file.mux(stream.encode(part))
-    with pytest.raises(ValueError, match=r"sound\.wav.*audio"):
+    with pytest.raises(ValueError, match=r"sound\.wav"):
         VideoFrames(path)
 
 

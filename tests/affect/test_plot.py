@@ -38,8 +38,9 @@ def test_curves_gaps_and_turns(tmp_path):
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     curves, lanes = figure.axes
     assert [line.get_label() for line in curves.lines] == ["no face seen", "happiness", "neutral", "surprise"]
-    [gap] = curves.patches
-    assert (gap.get_x(), gap.get_x() + gap.get_width()) == pytest.approx((8.0, 12.0))
+    [gaps] = curves.collections
+    corners = np.concatenate([path.vertices[:, 0] for path in gaps.get_paths()])
+    assert (corners.min(), corners.max()) == pytest.approx((8.0, 12.0))
     assert "probability\n(80% of the frames show a face)" in texts(figure)
     assert any("dyad_$7" in text for text in texts(figure))
 

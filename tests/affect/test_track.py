@@ -64,37 +64,21 @@ def test_a_fast_one_too(track):
         assert is_at(follow(track, place), place)
 
 
-@pytest.mark.parametrize(
-    ("face", "expected"),
-    [
-        ("largest", RIGHT),
-        ("left", LEFT),
-        ("right", RIGHT),
-        ("90,140,80,80", LEFT),
-        ("480,200,10,10", RIGHT),
-        ("170,150,330,80", RIGHT),  # overlaps with both
-    ],
-)
+@pytest.mark.parametrize(("face", "expected"), [("largest", RIGHT), ("left", LEFT), ("right", RIGHT)])
 def test_which_face(face, expected):
     track = FaceTrack(CascadeDetector(), face)
     for _ in range(2 * SCAN_EVERY + 3):
         assert is_at(track(grey(LEFT, RIGHT)), expected)
 
 
-@pytest.mark.parametrize(("face", "other"), [("left", RIGHT), ("right", LEFT), ("300,400,20,20", LEFT)])
+@pytest.mark.parametrize(("face", "other"), [("left", RIGHT), ("right", LEFT)])
 def test_no_face_in_that_place(face, other):
     track = FaceTrack(CascadeDetector(), face)
     for _ in range(SCAN_EVERY + 2):
         assert track(grey(other)) is None
 
 
-def test_a_given_box_is_one_of_the_video():
-    """Also where the frame is a smaller one."""
-    track = FaceTrack(CascadeDetector(), ",".join(str(2 * value) for value in LEFT))
-    assert is_at(track(grey(LEFT, RIGHT), 0.5), LEFT)
-
-
-@pytest.mark.parametrize("face", ["", "Left", "1,2,3", "1,2,3,4,5", "1,2,0,4", "1,2,3,0", "-1,2,3,4"])
+@pytest.mark.parametrize("face", ["", "Left"])
 def test_no_such_face(face):
     with pytest.raises(ValueError, match="face"):
         FaceTrack(CascadeDetector(), face)

@@ -3,7 +3,6 @@
 import json
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,11 +27,6 @@ FORMS = {
     "list.json": [{"speaker": who, "text": text, "start": start, "end": stop} for who, text, start, stop in SAID],
     "messages.json": {
         "messages": [{"role": who, "content": text, "start": start, "stop": stop} for who, text, start, stop in SAID]
-    },
-    "row.json": {
-        "messages": [{"role": who, "content": text} for who, text, *_ in SAID],
-        "start": [start for *_, start, _ in SAID],
-        "stop": [stop for *_, stop in SAID],
     },
     "whisperx.json": {
         "segments": [
@@ -101,13 +95,6 @@ def test_unknown_times_and_speakers_stay_so(tmp_path):
     assert (first.stop, second.start) == (3, 4)
 
 
-def test_a_session_row_keeps_its_other_columns(tmp_path):
-    row = FORMS["row.json"] | {"session_id": "a", "score": None, "feedback": {"smile": [None, 1]}, "mood": "good"}
-    transcript = read_transcript(written(tmp_path, "row.json", row))
-    assert set(transcript.session) == {"session_id", "feedback"}  # nothing is known of its score
-    np.testing.assert_array_equal(transcript.session["feedback"]["smile"], [math.nan, 1])
-
-
 HEAD = "speaker,start,stop,text\nAnn,0,1,Hi\n"
 CUE = "1\n00:00:01,000 --> 00:00:02,000\nAnn: Hi\n\n"
 BROKEN = [
@@ -129,7 +116,6 @@ BROKEN = [
     ("a.json", "[3]", r"entries\[0\]: .* 3"),
     ("a.json", [{"speaker": 3, "text": "a", "start": 1, "stop": 2}], r"entries\[0\]: expected the speaker as text"),
     ("a.json", [{"speaker": "a", "text": "a", "start": True, "stop": 2}], r"entries\[0\], start: .* True"),
-    ("a.json", {"messages": [{"role": "a", "content": "a"}], "start": []}, "'start'"),
     ("a.json", {"messages": [{"role": "user", "content": "a"}]}, "no utterance has a start"),
     ("a.srt", CUE + "lost\n\n", "cue 2: expected times .* 'lost'"),
     ("a.srt", CUE + "2\n00:00:03,000 --> later\nHi\n", "cue 2: .* 'later'"),

@@ -13,13 +13,13 @@ from geli_hf.affect.emotions import EMOTIONS, HAPPINESS
 from geli_hf.affect.turns import affect_of_turns
 
 
-def by_hand(seconds, probabilities, start, stop, words, lag=0.0, min_share=0.0, short_words=5):
+def by_hand(seconds, probabilities, start, stop, words, min_share=0.0, short_words=5):
     known = [emotion for emotion in range(8) if not all(math.isnan(row[emotion]) for row in probabilities)]
     hard, graded = [], []
     for begin, end, length in zip(start, stop, words):
         seen = {}  # the different faces of each time
         for second, row in zip(seconds, probabilities):
-            if begin <= end and begin <= second <= end + lag:
+            if begin <= end and begin <= second <= end:
                 faces = seen.setdefault(second, set())
                 if HAPPINESS in known and not any(math.isnan(row[emotion]) for emotion in known):
                     faces.add(tuple(row[emotion] if emotion in known else -1 for emotion in range(8)))
@@ -40,7 +40,6 @@ FACES.append(np.where(np.arange(8) == 2, math.nan, FACES[0]))  # lacks an emotio
 faces = st.sampled_from(FACES)
 rules = st.fixed_dictionaries(
     {
-        "lag": st.sampled_from([0.0, 0.5, 1.25, 3.0]),
         "min_share": st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]),
         "short_words": st.sampled_from([0, 5]),
     }
@@ -130,16 +129,6 @@ def test_too_few_faces_are_missing_and_so_is_a_turn_without_rows():
         np.testing.assert_array_equal(hard, [expected, math.nan])
 
 
-def test_a_smile_after_the_turn_counts_within_the_lag():
-    neutral, smile = (
-        np.array([0.65 if each == emotion else 0.05 for each in EMOTIONS]) for emotion in ("neutral", "happiness")
-    )
-    case = np.array([0.0, 1.0, 1.5]), np.stack([neutral, smile, smile]), *np.array([[0.0], [0.6], [6]])
-    assert [affect_of_turns(*case, lag=lag)[0][0] for lag in (0.0, 0.5, 1.0)] == [0, 1, 1]
-    backwards = (*case[:2], *np.array([[1.2], [1.0], [6]]))  # no lag makes a turn of a stop before its start
-    assert math.isnan(affect_of_turns(*backwards, lag=1.0)[0][0])
-
-
 def test_a_long_recording_loses_no_digits():
     generator = np.random.default_rng(1)
     happiness = generator.random(100_000).astype(np.float32)
@@ -153,7 +142,5 @@ def test_a_long_recording_loses_no_digits():
 
 def test_wrong_rules_are_refused():
     nothing = np.zeros(0), np.zeros((0, 8)), np.zeros(0), np.zeros(0), np.zeros(0)
-    with pytest.raises(ValueError, match="lag"):
-        affect_of_turns(*nothing, lag=-1)
     with pytest.raises(ValueError, match="min_share"):
         affect_of_turns(*nothing, min_share=50)

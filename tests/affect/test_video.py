@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 from clips import scene, walk, write
 
-from geli_hf.affect import CascadeDetector, VideoAffect, write_candor_features
+from geli_hf.affect import CascadeDetector, VideoAffect
 from geli_hf.affect.emotions import EMOTIONS, FACE_COLUMNS, HAPPINESS
 from geli_hf.affect.faces import square_crop
 from geli_hf.affect.video import BOX_COLUMNS, COLUMNS
-from geli_hf.data.candor_files import read_observed
 
 
 class Brightness:
@@ -173,17 +172,6 @@ def test_the_bar_ends_where_the_video_does_and_needs_no_length(clip, capfd):
     assert "100%" in last
     affect([(second, scene()) for second in (0.0, 1.0)], progress=True)
     assert "1.0 s" in capfd.readouterr().err.rpartition("\r")[2]
-
-
-def test_as_candor_features(tmp_path, table):
-    other = table.assign(prob_face_anger=0.5).iloc[:4]
-    write_candor_features({"ann": table, "bob": other}, tmp_path / "audio_video_features.csv")
-    faces = read_observed(tmp_path, senses=False)
-    assert set(faces) == {"ann", "bob"}
-    for person, part in (("ann", table), ("bob", other)):
-        seconds, probabilities, _ = faces[person]
-        np.testing.assert_allclose(seconds, part["time"], atol=5e-4)
-        np.testing.assert_allclose(probabilities, part[FACE_COLUMNS], rtol=1e-6)
 
 
 # How colours are stored must not matter

@@ -66,7 +66,7 @@ def test_a_failed_session_makes_the_status_1(geli, server, file, tmp_path):
     running = server(answer=lambda body: "{}" if "b asks" in body["messages"][0]["content"] else well(body))
     out, _, code = geli(file, "--model", "m", "--base-url", running.url, "-o", str(tmp_path / "out.jsonl"))
     assert code == 1
-    assert "1  failed: turns are missing: b " in out
+    assert "1  failed: values are missing: b " in out
     assert [row["feedback"]["llm"] for row in read(tmp_path / "out.jsonl")] == [[6, 4, 5], [None, None], [8.5]]
 
 
@@ -105,10 +105,10 @@ def test_options_reach_the_model(geli, server, file, tmp_path, monkeypatch):
         (["-o", "x"], "behaviour: "),
         ([], "--output: "),
         (["--dry-run", "--prompt", "none.txt"], "none.txt"),
-        (["--dry-run", "--token-env", "MY_KEY"], "token_variable: "),
+        (["--dry-run", "--token-env", "MY_KEY"], "--token-env"),
         (["--dry-run", "--parameters", "{"], "--parameters: not JSON"),
         (["--dry-run", "--parameters", "[]"], "--parameters: expected a JSON object"),
-        (["--dry-run", "--parameters", '{"seed": 1}'], "parameters: "),
+        (["--dry-run", "--parameters", '{"seed": 1}'], "--parameters"),
         (["--dry-run", "--base-url", "localhost"], "base_url: expected a URL"),
         (["--dry-run", "--window", "2", "--overlap", "2"], "window, overlap: "),
     ],

@@ -121,7 +121,7 @@ def test_limit_and_batch_size(geli, file, checkpoint, scored):
 def test_a_file_is_read_as_it_is_scored(file, checkpoint, capsys):
     """However long it is, no more than a batch of it is in memory; and what is good before a bad line is scored."""
     path = file(*[SESSIONS[0]] * 5, "no JSON")
-    with pytest.raises(SystemExit, match="line 6: not JSON"):
+    with pytest.raises(SystemExit, match="line 6: no JSON"):
         main(["score", path, "--model", checkpoint, "--batch-size", "2"])
     assert len(read(capsys.readouterr().out)) == 4
 
@@ -297,9 +297,9 @@ def test_the_model_has_to_fit_the_option(problem, file, checkpoint, explainer):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ((SESSIONS[0], "", '{"messages": ['), "{path}, line 3: not JSON"),
-        ((SESSIONS[0], {"session_id": "x"}), "{path}, line 2: expected an object with `messages`"),
-        ((SESSIONS[0], [1, 2]), "{path}, line 2: expected an object with `messages`"),
+        ((SESSIONS[0], "", '{"messages": ['), "{path}, line 3: no JSON"),
+        ((SESSIONS[0], {"session_id": "x"}), "{path}, line 2, field 'messages': expected"),
+        ((SESSIONS[0], [1, 2]), "{path}, line 2: expected a JSON object"),
         (({"messages": talk(1)},), "{path}, line 1, field 'messages': no message of the assistant"),
         (("",), "{path}: no session in it"),
     ],
@@ -311,12 +311,12 @@ def test_a_line_that_is_no_session_is_named(problem, file, checkpoint, lines, me
 
 def test_files_that_are_no_sessions(problem, checkpoint, tmp_path, standard_input):
     (tmp_path / "latin.jsonl").write_bytes(b"\xff\xfe\x00")
-    assert "latin.jsonl, line 1: not JSON" in problem("score", f"{tmp_path}/latin.jsonl", "--model", checkpoint)
+    assert "latin.jsonl, line 1: no JSON" in problem("score", f"{tmp_path}/latin.jsonl", "--model", checkpoint)
     assert f"'{tmp_path}/none.jsonl'" in problem("score", f"{tmp_path}/none.jsonl", "--model", checkpoint)
     assert "'none'" in problem("score", "none", "--model", checkpoint)
     assert "data_dir: " in problem("score", "candor", "--model", checkpoint)
     standard_input("hello")
-    assert "standard input, line 1: not JSON" in problem("score", "-", "--model", checkpoint)
+    assert "standard input, line 1: no JSON" in problem("score", "-", "--model", checkpoint)
 
 
 def test_models_that_are_no_reward_model(problem, file, tmp_path):
@@ -343,7 +343,7 @@ def test_a_failing_process_explains_itself(file):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.splitlines()[-1].startswith(f"geli score: {path}, line 1: not JSON")
+    assert done.stderr.splitlines()[-1].startswith(f"geli score: {path}, line 1: no JSON")
 
 
 def test_a_file_takes_no_data_dir(problem, file, checkpoint):

@@ -114,7 +114,7 @@ def test_of_two_survey_rows_the_first_with_a_score_counts(candor):
 
 def test_an_unknown_survey_column_is_named(candor):
     candor.add()
-    with pytest.raises(SessionError, match=r"column 'overal_affect'; there are good_for_advice, overall_affect$"):
+    with pytest.raises(SessionError, match=r"2  skipped: survey\.csv has no column overal_affect: one"):
         candor.load(score="overal_affect")
 
 

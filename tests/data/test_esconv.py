@@ -57,10 +57,7 @@ def test_any_answer_of_the_seeker_is_a_score(tmp_path, score, value):
 
 
 def test_an_unknown_answer_is_named(tmp_path):
-    with pytest.raises(
-        SessionError,
-        match=r"no seeker in .* answered 'sympathy'; there are empathy, final_.*, initial_.*, relevance",
-    ):
+    with pytest.raises(SessionError, match="no sympathy from the seeker"):
         load(tmp_path, GOOD, score="sympathy")
 
 

@@ -109,14 +109,14 @@ def test_a_reader_that_breaks_the_schema_is_caught(tmp_path):
 
 
 def test_names_and_options_that_do_not_exist(tmp_path):
-    with pytest.raises(TypeError, match="uss: no option score, splits; there are split, sentiment"):
-        load_sessions("uss", data_dir=tmp_path, splits="MWOZ", score="OVERALL")
+    with pytest.raises(TypeError, match="splits"):
+        load_sessions("uss", data_dir=tmp_path, splits="MWOZ")
     with pytest.raises(ValueError, match=r"say where candor lies, as in load_sessions\('candor', data_dir=\.\.\.\)"):
         load_sessions("candor")
     with pytest.raises(FileNotFoundError, match="no corpus of that name; there are sample, candor"):
         load_sessions("candour", cache_dir=tmp_path)
     for name in ("candour", "sample"):
-        with pytest.raises(ValueError, match=f"data_dir: '{name}' is no corpus that is read from a folder"):
+        with pytest.raises(ValueError, match=f"data_dir: '{name}' is read from no folder"):
             load_sessions(name, data_dir=tmp_path)
 
 
@@ -177,6 +177,6 @@ def test_a_report_names_a_few_files_and_holds_all():
     report = ReadReport(10, {"too sad": 14, "too long": 1}, {"too sad": files})
     assert str(report).splitlines() == [
         "10  sessions read",
-        "14  skipped: too sad: 0.zip, 1.zip, 2.zip, 3.zip, 4.zip and 2 more",
+        "14  skipped: too sad: 0.zip, 1.zip, 2.zip, 3.zip, 4.zip, ...",
         " 1  skipped: too long",
     ]

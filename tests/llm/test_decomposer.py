@@ -66,7 +66,7 @@ def test_an_invalid_answer_is_asked_for_again_with_its_error(server, decomposer,
     assert [message["role"] for message in second] == ["user", "assistant", "user"]
     assert second[0] == third[0] == first[0]
     assert second[1]["content"] == TOO_FEW
-    assert "no number for turn 2, 3" in second[2]["content"]
+    assert "values are missing: 2, 3" in second[2]["content"]
     assert "cut off" in third[2]["content"]
     assert 'from "1" to "3"' in third[2]["content"]
 
@@ -110,7 +110,7 @@ def test_an_invalid_window_fails_the_session(server, decomposer):
         dataset(session("long", ["good"] * 7), session("short", ["bad"]))
     )
     assert all_nan(signal(out)[0])
-    assert report.failed["turns are missing"] == {"long": "no number for turn 4, 5, 6, 7"}
+    assert report.failed["values are missing"] == {"long": "values are missing: 4, 5, 6, 7"}
     assert report.done == 1
 
 

@@ -5,8 +5,6 @@ import logging
 import threading
 import time
 import traceback
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 import huggingface_hub.constants
 import pytest
@@ -57,20 +55,19 @@ def test_own_parameters_replace_the_defaults(server):
 
 
 @pytest.mark.parametrize("status", [400, 422])
-@pytest.mark.parametrize(("refused", "taken"), [(1, {"type": "json_object"}), (2, None)])
-def test_a_refused_schema_falls_back_to_a_simpler_form(server, status, refused, taken):
-    running = server(*[status] * refused)
+def test_a_refused_schema_falls_back_to_plain_text(server, status):
+    running = server(status)
     backend = endpoint(running)
     assert ask(backend).text == ANSWER
     assert ask(backend).text == ANSWER
     formats = [body.get("response_format") for body in running.requests]
     assert formats[0]["type"] == "json_schema"
-    assert formats[refused:] == [taken, taken]
+    assert formats[1:] == [None, None]
 
 
 def test_a_question_refused_in_every_form_keeps_the_schema(server):
     too_long = Reply(status=400, body=json.dumps({"object": "error", "message": "context of 4096 exceeded"}))
-    running = server(*[too_long] * 3)
+    running = server(*[too_long] * 2)
     backend = endpoint(running)
     with pytest.raises(CallError, match=r"refuses the request \(400\): .*context of 4096 exceeded"):
         ask(backend)
@@ -114,17 +111,15 @@ def test_a_late_answer(server):
     assert ask(endpoint(running, timeout=0.1)).text == ANSWER
 
 
-@pytest.mark.parametrize("how", ["seconds", "date"])
-def test_retry_after_is_waited_for(server, how):
-    wait = "0.2" if how == "seconds" else format_datetime(datetime.now(UTC) + timedelta(seconds=1.3), True)
-    running = server(Reply(status=429, body="full", headers={"Retry-After": wait}))
+def test_retry_after_is_waited_for(server):
+    running = server(Reply(status=429, body="full", headers={"Retry-After": "1"}))
     assert ask(endpoint(running)).text == ANSWER
     first, second = running.times
-    assert second - first >= (0.2 if how == "seconds" else 0.1)  # a date has no fractions of a second
+    assert second - first >= 1
 
 
 def test_retry_after_holds_for_all_threads(server):
-    running = server(Reply(status=429, body="full", headers={"Retry-After": "0.3"}))
+    running = server(Reply(status=429, body="full", headers={"Retry-After": "1"}))
     backend = endpoint(running)
     first = threading.Thread(target=ask, args=(backend,))
     first.start()
@@ -132,7 +127,7 @@ def test_retry_after_holds_for_all_threads(server):
         time.sleep(0.005)
     ask(backend)
     first.join()
-    assert min(running.times[1:]) - running.times[0] >= 0.3
+    assert min(running.times[1:]) - running.times[0] >= 1
 
 
 def test_a_long_retry_after_ends_the_run(server):
@@ -155,12 +150,10 @@ def test_a_wait_ends_when_the_run_does(server):
         ask(endpoint(running, backoff=60.0), stop)
 
 
-@pytest.mark.parametrize(
-    ("status", "cause"), [(401, "no key was sent"), (402, "credit"), (403, "no key"), (404, "the model's name")]
-)
-def test_a_refused_key_or_model_ends_the_run(server, status, cause):
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_a_refused_key_or_model_ends_the_run(server, status):
     running = server(Reply(status=status, body="no"))
-    with pytest.raises(BackendError, match=f"{running.url} answers {status} for the model m; .*{cause}"):
+    with pytest.raises(BackendError, match=f"{running.url} answers {status} for the model m; no key was sent: no"):
         ask(endpoint(running))
     assert len(running.requests) == 1
 
