@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
-from ..cache import offline_hint
 from .geli_reward.modeling_geli import GeliRewardModel
 
 PUBLISHED_BACKBONE = "facebook/bart-large"
@@ -87,12 +86,7 @@ def convert_head(path: str | os.PathLike, backbone: str = PUBLISHED_BACKBONE) ->
     """
     head = read_published_head(path)
     size = head.fc1["weight"].shape[1]
-    try:
-        found = getattr(AutoConfig.from_pretrained(backbone), "hidden_size", None)
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"backbone: no model {backbone!r}, neither as a folder nor on the Hub: {error}{offline_hint(backbone)}"
-        ) from None
+    found = getattr(AutoConfig.from_pretrained(backbone), "hidden_size", None)
     if found != size:
         raise ValueError(
             f"backbone: the head in {path} reads hidden states of size {size}, those of {backbone} have size {found}; "

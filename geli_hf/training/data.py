@@ -35,20 +35,15 @@ class Scale:
         """
         scores = np.array(sessions["score"], float)
         if np.isnan(scores).any():
-            row = int(np.flatnonzero(np.isnan(scores))[0])
-            raise SessionError(
-                f"train_dataset: {np.isnan(scores).sum()} of {len(scores)} sessions have no score (the first is row "
-                f"{row}); leave them out: sessions.filter(lambda row: row['score'] == row['score'])"
-            )
+            raise SessionError(f"train_dataset: row {np.isnan(scores).argmax()} has no score; leave such sessions out")
         if args.li_weight < 1 and np.ptp(scores) == 0:
             raise SessionError(
                 f"train_dataset: all {len(scores)} scores are {scores[0]}, so no turn can be told apart"
             )
         observed = np.concatenate(observed_feedback(sessions, args)).astype(float)  # sums of float32 would be rounded
         observed = observed[~np.isnan(observed)]
-        if args.li_weight > 0 and (not len(observed) or np.ptp(observed) == 0):
-            found = f"the same value, {observed[0]}, for every turn" if len(observed) else "no observed turn"
-            raise SessionError(f"train_dataset, feedback.{args.li}: found {found}; use another `li`, or li_weight=0")
+        if args.li_weight > 0 and len(np.unique(observed)) < 2:
+            raise SessionError(f"train_dataset, feedback.{args.li}: no two observed values differ; use another `li`")
         if not args.standardise:
             return cls(0.0, 0.1, 0.0, 1.0)
         mean, std = (observed.mean(), observed.std()) if len(observed) else (0.0, 1.0)
@@ -65,8 +60,7 @@ def observed_feedback(sessions: Dataset, args: GeliRewardArguments) -> list[np.n
     if args.li in names:
         return [np.array(row[args.li], np.float32) for row in sessions["feedback"]]
     if args.li_weight > 0:
-        have = f"they carry {', '.join(names)}" if names else "they carry none"
-        raise SessionError(f"li: the sessions have no feedback named {args.li!r}; {have}. Or set li_weight to 0")
+        raise SessionError(f"li: the sessions have no feedback {args.li!r}, they carry {names}; or set li_weight to 0")
     return [np.full(len(assistant_turns(messages)), np.nan, np.float32) for messages in sessions["messages"]]
 
 

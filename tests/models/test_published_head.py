@@ -242,7 +242,7 @@ def test_other_encoders(published):
 
 def test_a_backbone_that_does_not_exist(published, tmp_path):
     for name in (f"{tmp_path}/none", "nobody/none"):
-        with pytest.raises(OSError, match=f"backbone: no model '{name}'"):
+        with pytest.raises(OSError, match=name):
             convert_head(published[0], name)
 
 

@@ -261,9 +261,9 @@ def test_wrong_arguments(field, wrong):
 
 
 def test_a_signal_that_sessions_lack(trainer, eval_sessions):
-    with pytest.raises(ValueError, match="'smile'; they carry affect, noise"):
+    with pytest.raises(ValueError, match=r"'smile', they carry \['affect', 'noise'\]"):
         trainer(li="smile")
-    with pytest.raises(ValueError, match="'affect'; they carry none"):
+    with pytest.raises(ValueError, match=r"'affect', they carry \[\]"):
         trainer(held_out=eval_sessions.remove_columns("feedback"))
 
 
@@ -282,7 +282,7 @@ def test_a_training_session_without_a_score(trainer, train_sessions):
     lacking = concatenate_datasets(
         [train_sessions, with_column(train_sessions, "score", [float("nan")] * len(train_sessions))]
     )
-    with pytest.raises(ValueError, match=r"24 of 48 sessions have no score \(the first is row 24\)"):
+    with pytest.raises(ValueError, match="row 24 has no score"):
         trainer(train=lacking)
 
 
