@@ -751,7 +751,6 @@ def test_the_travelling_files_import_only_each_other_and_hugging_face():
         "pipeline_geli",
         "huggingface_hub",
         "torch",
-        "tqdm",
         "transformers",
     }
     for file in ("modeling_geli.py", "configuration_geli.py", "pipeline_geli.py"):

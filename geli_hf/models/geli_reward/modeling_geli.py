@@ -19,7 +19,6 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, initialization
 from transformers.utils import ModelOutput, logging
 
@@ -465,21 +464,19 @@ class GeliRewardModel(PreTrainedModel):
             return output.logits[:, 0]
         return output.turn_rewards.masked_fill(~output.turn_mask, torch.nan)
 
-    def score_sessions(self, sessions, *, batch_size: int = 32, progress: bool = False) -> list[dict]:
+    def score_sessions(self, sessions, *, batch_size: int = 32) -> list[dict]:
         """Reward every assistant turn of every session.
 
         Args:
             sessions: a `datasets.Dataset` or a sequence of rows, with a column `messages`.
             batch_size: sessions that are tokenized together; it changes no score.
-            progress: show a progress bar.
 
         Returns:
             One dict per session: `turn_rewards` (list of floats, in units of the standardised score), `score` (the
             predicted session score, in the units of the ratings), and `cropped` (true if the session was longer than
             the context, so that some turn was rewarded without the beginning).
         """
-        scored = self.iter_scores(sessions, batch_size=batch_size)
-        return list(tqdm(scored, desc="Scoring", unit="session", total=len(sessions), disable=not progress))
+        return list(self.iter_scores(sessions, batch_size=batch_size))
 
     def iter_scores(self, sessions: Iterable[dict], *, batch_size: int = 32) -> Iterator[dict]:
         """Yield the rows of `score_sessions` one by one, in memory that does not grow with their number.
