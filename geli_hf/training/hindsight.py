@@ -62,7 +62,7 @@ class HindsightReport:
         lines = [
             f"{self.scored} sessions with a score (about {SESSIONS_NEEDED} needed), {self.sessions} in all; "
             f"{self.turns} turns, {self.reactions:.0%} of them answered.",
-            "Signals, which the scores bear out from |t| = 2; beta is a turn's value per deviation, 0 if not trusted:",
+            "The scores bear a signal out if |t| is 2 or more; beta is its part of a turn's value, per deviation.",
         ]
         for name, signal in self.signals.items():
             lines.append(
