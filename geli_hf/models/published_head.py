@@ -86,7 +86,10 @@ def convert_head(path: str | os.PathLike, backbone: str = PUBLISHED_BACKBONE) ->
     """
     head = read_published_head(path)
     size = head.fc1["weight"].shape[1]
-    found = getattr(AutoConfig.from_pretrained(backbone), "hidden_size", None)
+    try:
+        found = getattr(AutoConfig.from_pretrained(backbone), "hidden_size", None)
+    except (OSError, ValueError) as error:
+        raise OSError(f"backbone: no model {backbone!r}: {error}") from None
     if found != size:
         raise ValueError(
             f"backbone: the head in {path} reads hidden states of size {size}, those of {backbone} have size {found}; "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
 
 from ..models.features import TurnFeatureCache
 from ..models.geli_reward.modeling_geli import GeliRewardModel
@@ -147,16 +148,14 @@ class SessionCollator:
     model: GeliRewardModel
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
-        turns = [len(item["feedback"]) for item in items]
+        def pad(name: str, value: float) -> torch.Tensor:
+            rows = [torch.from_numpy(item[name]) for item in items]
+            return pad_sequence(rows, batch_first=True, padding_value=value)
+
         batch = {"score": torch.tensor(np.array([item["score"] for item in items]))}
-        for name in ("feedback", "turn_rating"):
-            batch[name] = torch.full((len(items), max(turns)), torch.nan)
-            for row, item in zip(batch[name], items):
-                row[: len(item[name])] = torch.from_numpy(item[name])
+        batch |= {name: pad(name, torch.nan) for name in ("feedback", "turn_rating")}
         if "messages" in items[0]:
             return batch | self.model.tokenize([item["messages"] for item in items])
-        features = torch.zeros(len(items), max(turns), items[0]["turn_features"].shape[-1])
-        for row, item in zip(features, items):
-            row[: len(item["turn_features"])] = torch.from_numpy(item["turn_features"])
-        mask = torch.arange(max(turns)) < torch.tensor(turns)[:, None]
-        return batch | {"turn_features": features, "turn_mask": mask}
+        turns = torch.tensor([len(item["feedback"]) for item in items])
+        mask = torch.arange(int(turns.max())) < turns[:, None]
+        return batch | {"turn_features": pad("turn_features", 0.0), "turn_mask": mask}

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from tiny import backbone, published_head, talk
 from transformers import AutoTokenizer, BartConfig, BartModel
 
-import geli_hf.models.published_head
 from geli_hf import PAPER, GeliRewardModel, convert_head
 from geli_hf.cli import main
 from geli_hf.models.published_head import read_published_head
@@ -213,14 +212,6 @@ def test_it_leaves_nothing_where_it_fails(published, failure, tmp_path, monkeypa
     assert not list(folder.iterdir())
 
 
-def test_its_help_names_the_licence_and_the_default_backbone(capsys):
-    with pytest.raises(SystemExit):
-        main(["convert-head", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert "CC BY-NC-SA 4.0" in text
-    assert geli_hf.models.published_head.PUBLISHED_BACKBONE in text
-
-
 # ------------------------------------------------------------------------------------------------ backbones
 
 
@@ -241,7 +232,7 @@ def test_other_encoders(published):
 
 def test_a_backbone_that_does_not_exist(published, tmp_path):
     for name in (f"{tmp_path}/none", "nobody/none"):
-        with pytest.raises(OSError, match=name):
+        with pytest.raises(OSError, match=f"backbone: no model '{name}'"):
             convert_head(published[0], name)
 
 
