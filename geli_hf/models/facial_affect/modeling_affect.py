@@ -4,6 +4,8 @@ This file, `configuration_affect.py` and `image_processing_affect.py` travel wit
 they import only each other.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -11,6 +13,9 @@ from transformers import PreTrainedModel, initialization
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from .configuration_affect import FacialAffectConfig
+
+if TYPE_CHECKING:  # never true; transformers copies the files that a module imports relatively
+    from .image_processing_affect import FacialAffectImageProcessor  # noqa: F401
 
 
 class _Block(nn.Module):
