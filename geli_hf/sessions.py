@@ -130,8 +130,6 @@ def add_signal(
     Raises:
         SessionError: the sessions have a signal of that name, or a row gets other than one finite number per turn.
     """
-    if not isinstance(name, str) or not name:
-        raise SessionError(f"name: expected the signal's name, found {name!r}")
     if name in feedback_names(sessions):
         raise SessionError(f"name: the sessions have a signal {name!r} already; choose another name for this one")
     if not callable(signal) and len(signal) != len(sessions):
@@ -158,16 +156,27 @@ def numbers_per_turn(session: Session, values: Any, where: str) -> list[float]:
     Raises:
         SessionError: there are more or fewer values than turns, or one is neither a finite number nor missing.
     """
-    turns = len(assistant_turns(session["messages"]))
-    if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
-        raise SessionError(f"{where}: expected a list with one value per assistant turn, found {values!r}")
-    numbers = [value.item() if isinstance(value, np.generic) else value for value in values]
-    if len(numbers) != turns:
-        raise SessionError(f"{where}: expected one value per assistant turn, that is {turns}, found {len(numbers)}")
-    for turn, value in enumerate(numbers):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or math.isinf(value)):
-            raise SessionError(f"{where}, assistant turn {turn}: expected a number (NaN if missing), found {value!r}")
-    return [math.nan if value is None else float(value) for value in numbers]
+    if isinstance(values, Iterable) and not isinstance(values, (str, Mapping)):
+        values = [value.item() if isinstance(value, np.generic) else value for value in values]
+        values = [math.nan if value is None else value for value in values]
+    _check_values(values, len(assistant_turns(session["messages"])), "assistant turn", where)
+    return [float(value) for value in values]
+
+
+def _check_values(values: Any, expected: int, unit: str, where: str, *, text: bool = False) -> None:
+    """Check a list of one value per message or turn."""
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise SessionError(f"{where}: expected a list with one value per {unit}, found {values!r}")
+    if len(values) != expected:
+        raise SessionError(f"{where}: expected one value per {unit}, that is {expected}, found {len(values)}")
+    for position, value in enumerate(values):
+        if not (isinstance(value, str) if text else _is_number(value)):
+            kind = "text" if text else "a number (NaN if missing)"
+            raise SessionError(f"{where}: {unit} {position}: expected {kind}, found {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isinf(value)
 
 
 def validate_sessions(sessions: Dataset | Iterable[Session]) -> None:
@@ -240,28 +249,21 @@ def validate_session(session: Session, where: str, seen: dict[str, str]) -> None
         fail("scores", f"expected one named number per rating, found {scores!r}")
     numbers = {"score": session["score"]} | {f"scores.{rating}": value for rating, value in scores.items()}
     for field, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isinf(value):
+        if not _is_number(value):
             fail(field, f"expected a finite number (NaN if missing), found {value!r}")
 
     feedback = session.get("feedback") or {}
     if not isinstance(feedback, Mapping):
         fail("feedback", f"expected one named list per signal, found {feedback!r}")
-    per_turn = {f"feedback.{name}": values for name, values in feedback.items()}
+    per_turn = {f"feedback.{signal}": values for signal, values in feedback.items()}
     per_turn |= {column: session.get(column) for column in ("behaviour", "turn_rating")}
     per_message = {column: session.get(column) for column in ("start", "stop")}
     units = ((per_turn, turns, "assistant turn"), (per_message, len(session["messages"]), "message"))
     for columns, expected, unit in units:
         for field, values in columns.items():
-            if values is None:
-                continue
-            if not isinstance(values, Sequence) or isinstance(values, str):
-                fail(field, f"expected a list with one value per {unit}, found {values!r}")
-            if len(values) != expected:
-                fail(field, f"expected one value per {unit}, that is {expected}, found {len(values)}")
-            wanted, what = (str, "text") if field == "behaviour" else ((int, float), "a number (NaN if missing)")
-            for position, value in enumerate(values):
-                if not isinstance(value, wanted) or isinstance(value, bool):
-                    fail(field, f"{unit} {position}: expected {what}, found {value!r}")
+            if values is not None:
+                at = f"{where} ({name!r}), field {field!r}"
+                _check_values(values, expected, unit, at, text=field == "behaviour")
 
     first = seen.setdefault(session["session_id"], where)
     if first != where:

@@ -18,17 +18,8 @@ from transformers import HfArgumentParser
 
 from .cache import atomic_path
 
-# Types that YAML can write, in words. Fields of other types are checked by their own class.
-TYPES = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text (numbers and dates in quotes)",
-    list: "a list",
-    dict: "a mapping",
-    NoneType: "null",
-}
-
+# Types that YAML can write. Fields of other types are checked by their own class.
+TYPES = (bool, int, float, str, list, dict, NoneType)
 OTHERS = ("builtins", "transformers", "trl")  # packages that document their hundreds of arguments themselves
 
 
@@ -58,20 +49,14 @@ def parse_settings(argv: Sequence[str], main: type, sections: Mapping[str, type]
         sys.exit()
     settings: dict[str, Any] = {"": {}} | {name: {} for name in sections}
     for source, values in _sources(list(argv)):
-        for name, value in values.items():
-            name = str(name)
-            if name in sections:
-                if not isinstance(value, Mapping):
-                    raise SettingsError(f"{source}: {name!r} is a section, found {value!r} in place of its settings")
-                for key, setting in value.items():
-                    key = str(key)  # YAML reads `1:` as a number and `yes:` as a truth value
-                    _check_name(source, f"{name}.{key}", key, sections[name])
-                    settings[name][key] = setting
-                continue
+        for name, value in _flat(source, values, sections).items():
             section, _, key = name.rpartition(".")
             if section not in settings:
                 raise SettingsError(f"{source}: no section {section!r} in {name!r}; there are {', '.join(sections)}")
-            _check_name(source, name, key, sections[section] if section else main, sections)
+            names = [field.name for field in fields(sections[section] if section else main)]
+            if key not in names:
+                close = get_close_matches(key, [*names, *sections], n=3) or sorted(names)
+                raise SettingsError(f"{source}: no setting {name!r}; there are {', '.join(close)}")
             settings[section][key] = value
     return settings
 
@@ -92,14 +77,7 @@ def build(cls: type, settings: Mapping[str, Any]) -> Any:
             values[field.name] = _typed(field, hints[field.name], values[field.name])
     try:
         return HfArgumentParser(cls).parse_dict(values)[0]
-    except TypeError as error:
-        missing = [
-            field.name
-            for field in fields(cls)
-            if field.default is MISSING and field.default_factory is MISSING and field.name not in values
-        ]
-        raise SettingsError(f"not given: {', '.join(missing)}" if missing else str(error)) from error
-    except ValueError as error:  # by a check of the dataclass itself
+    except (TypeError, ValueError) as error:  # of a missing setting, or by a check of the dataclass itself
         raise SettingsError(str(error)) from error
 
 
@@ -184,8 +162,22 @@ def _typed(field: Field, hint: Any, value: Any) -> Any:
             pass
     accepted = {*kinds, int} if float in kinds else set(kinds)
     if type(value) not in accepted:
-        raise SettingsError(f"{field.name}: expected {' or '.join(TYPES[kind] for kind in kinds)}, found {value!r}")
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise SettingsError(f"{field.name}: expected {expected}, found {value!r}")
     return value
+
+
+def _flat(source: str, values: Mapping[str, Any], sections: Mapping[str, type]) -> dict[str, Any]:
+    """Name the settings of a section `section.name`."""
+    flat = {}
+    for name, value in values.items():
+        if name not in sections:
+            flat[str(name)] = value
+        elif isinstance(value, Mapping):
+            flat |= {f"{name}.{key}": setting for key, setting in value.items()}
+        else:
+            raise SettingsError(f"{source}: {name!r} is a section, found {value!r} in place of its settings")
+    return flat
 
 
 def _sources(argv: list[str]):
@@ -197,10 +189,7 @@ def _sources(argv: list[str]):
             raise SettingsError(f"command line: expected --name value, found {flag!r}")
         name, equals, value = flag[2:].partition("=")
         if not equals:
-            if argv and not argv[0].startswith("--"):
-                value = argv.pop(0)
-            elif name != "config":
-                value = "true"
+            value = argv.pop(0) if argv and not argv[0].startswith("--") else "true"
         if name == "config":
             files.append((value, _read(Path(value))))
         else:
@@ -214,20 +203,10 @@ def _sources(argv: list[str]):
 def _read(path: Path) -> dict:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingsError(f"--config: there is no file {path}") from None
     except OSError as error:
-        raise SettingsError(f"--config: expected a file, found {str(path)!r}: {error.strerror}") from None
+        raise SettingsError(f"--config: {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not YAML: {error}") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: expected settings as `name: value`, found {values!r}")
     return values
-
-
-def _check_name(source: str, name: str, key: str, cls: type, sections: Mapping[str, type] = {}) -> None:
-    names = [field.name for field in fields(cls)]
-    if key not in names:
-        close = get_close_matches(key, [*names, *sections], n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(names))}"
-        raise SettingsError(f"{source}: no setting {name!r}; {hint}")

@@ -50,7 +50,7 @@ class RunSettings:
 
 @dataclass
 class DataSettings:
-    """A part is a Parquet file, or a folder of pictures: see `load_faces`."""
+    """A part is a Parquet file: see `load_faces`."""
 
     train: str = field(metadata={"help": "Pictures to learn from."})
     validation: str = field(metadata={"help": "Pictures to calibrate and to choose the seed on."})
@@ -66,7 +66,6 @@ class DataSettings:
 @dataclass
 class ModelSettings:
     config: dict = field(default_factory=dict, metadata={"help": "Fields of FacialAffectConfig."})
-    pretrained: bool = field(default=False, metadata={"help": "Start from torchvision's weights of the backbone."})
     scale: float = field(default=1.0, metadata={"help": "Side of what is cut out, in sides of the detector's box."})
     shift: float = field(default=0.0, metadata={"help": "Distance below the middle of the box, in its sides."})
     license: str = field(default="apache-2.0", metadata={"help": "Of the weights, for the card."})
@@ -125,12 +124,9 @@ def main(argv: list[str]) -> None:
 
 
 def new_model(settings: ModelSettings, labels: list[str]) -> FacialAffectModel:
-    config = settings.config | {"id2label": dict(enumerate(labels))}
     try:
-        if settings.pretrained:
-            return FacialAffectModel.from_torchvision(config.pop("backbone"), **config)
-        return FacialAffectModel(FacialAffectConfig(**config))
-    except (KeyError, TypeError, ValueError) as error:
+        return FacialAffectModel(FacialAffectConfig(**settings.config, id2label=dict(enumerate(labels))))
+    except (TypeError, ValueError) as error:
         raise SettingsError(f"model: {error}") from error
 
 

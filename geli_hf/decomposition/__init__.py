@@ -2,7 +2,6 @@
 
 from .losses import (
     GLOBAL_EXPLICIT,
-    aggregate,
     geli_loss,
     ircr_loss,
     li_loss,
@@ -19,7 +18,6 @@ __all__ = [
     "RATIOS",
     "Ridge",
     "Trust",
-    "aggregate",
     "fit_ridge",
     "fit_trust",
     "fit_two_ridges",

@@ -14,27 +14,6 @@ from torch import Tensor
 AGGREGATIONS = ("mean", "sum")
 
 
-def aggregate(rewards: Tensor, mask: Tensor, aggregation: str) -> Tensor:
-    """Session score predicted from turn rewards: `sum_t r_t` or `1/T sum_t r_t`.
-
-    Args:
-        rewards: (B, T), r_t.
-        mask: (B, T), bool, True where a turn exists.
-        aggregation: "mean" or "sum".
-
-    Returns:
-        (B,), NaN for a session without a turn.
-
-    Raises:
-        ValueError: shapes that do not fit, or another aggregation.
-    """
-    _check(rewards, mask, aggregation=aggregation)
-    total, turns = torch.where(mask, rewards, 0).sum(1), mask.sum(1)
-    if aggregation == "mean":
-        total = total / turns.clamp(min=1)
-    return torch.where(turns > 0, total, torch.nan)
-
-
 def rrd_loss(
     rewards: Tensor,
     mask: Tensor,

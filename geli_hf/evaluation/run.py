@@ -75,7 +75,7 @@ def evaluate_run(
     def score(each: GeliRewardModel) -> list[dict]:
         if args.freeze_backbone:
             return score_cached(each, test, **options)
-        return each.score_sessions(test, progress=True)
+        return each.score_sessions(test)
 
     reward_model = load_run_model(output)
     scores = {THIS_MODEL: score(reward_model)} if main else {}

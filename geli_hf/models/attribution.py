@@ -130,11 +130,10 @@ class HindsightAttribution:
 
     def _explain(self, rows: Iterable[tuple[dict, Session, np.ndarray]]) -> Iterator[dict]:
         """Add the parts of each turn to scored rows, given the features `(answers, hidden)` of each session."""
-        absent, carried = {name for name, signal in self.signals.items() if signal.beta}, set()
-        row = None
+        absent = {name for name, signal in self.signals.items() if signal.beta}
         for row, session, answers in rows:
             feedback = {name: values for name, values in (session.get("feedback") or {}).items() if values is not None}
-            absent, carried = absent - feedback.keys(), carried | feedback.keys()
+            absent -= feedback.keys()
             parts = {"turn": row["turn_rewards"], "reaction": self._reaction_parts(session["messages"], answers)}
             turns = np.array([0, len(parts["turn"])])
             for name, signal in self.signals.items():
@@ -145,9 +144,8 @@ class HindsightAttribution:
             mean = sum(row["turn_rewards"]) / len(row["turn_rewards"])
             row["score"] = self.model.config.score_mean + self.model.config.score_std * mean
             yield row
-        for name in sorted(absent if row else ()):
-            found = f"they carry {', '.join(sorted(carried))}" if carried else "they carry no signal"
-            logger.warning(f"no session has feedback {name!r}, so turns were explained without it ({found})")
+        for name in sorted(absent):
+            logger.warning(f"no session has feedback {name!r}, so turns were explained without it")
 
     @torch.inference_mode()
     def _encode_answers(self, dialogues: list[list[Message]]) -> list[np.ndarray]:

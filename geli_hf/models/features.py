@@ -24,7 +24,7 @@ logger = logging.get_logger(__name__)
 
 READING_FIELDS = ("pooling", "layers", "causal", "context_messages", "max_length", "prefix_token_ids")
 CONSTANT = 1e-6  # a deviation up to which a feature is constant but for rounding
-TURNS_AT_ONCE = 4096  # in memory while a mean is computed
+SESSIONS_AT_ONCE = 256  # in memory while a mean is computed
 
 
 class TurnFeatureCache:
@@ -85,14 +85,9 @@ class TurnFeatureCache:
         return mean, np.where(std > CONSTANT, std, 1.0)
 
     def _parts(self) -> Iterator[np.ndarray]:
-        """Yield all turns, some thousand at once, whatever the lengths of the sessions."""
-        rows, turns = [], 0
-        for index in range(len(self)):
-            rows.append(self[index])
-            turns += len(rows[-1])
-            if turns >= TURNS_AT_ONCE or index == len(self) - 1:
-                yield np.concatenate(rows)
-                rows, turns = [], 0
+        """Yield the turns of some sessions at once."""
+        for first in range(0, len(self), SESSIONS_AT_ONCE):
+            yield self.select(range(first, min(first + SESSIONS_AT_ONCE, len(self)))).all()
 
 
 def cached_turn_features(

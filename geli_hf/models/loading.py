@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from huggingface_hub.errors import GatedRepoError
 from transformers.utils import cached_file
 
 from ..cache import offline_hint
@@ -23,20 +20,15 @@ def is_attribution(name: str, argument: str = "--model", **kwargs) -> bool:
         kwargs: `revision`, `token` and the like, as for every `from_pretrained`.
 
     Raises:
-        FileNotFoundError: there is no such folder.
         OSError: there is no such model, or it can't be reached.
         ValueError: it is another model.
     """
-    if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/"))):
-        raise FileNotFoundError(f"{argument}: there is no folder {name}")
     try:
         config, _ = GeliRewardConfig.get_config_dict(name, **kwargs)
     except (OSError, ValueError) as error:
-        gated = isinstance(error.__cause__, GatedRepoError)
-        hint = "\nAsk for access on its page, and log in as who has it: `hf auth login`, or HF_TOKEN" if gated else ""
+        hint = offline_hint(name)
         raise OSError(
             f"{argument}: no reward model {name!r}, neither as a folder nor on the Hub: {error}{hint}"
-            f"{offline_hint(name)}"
         ) from None
     if config.get("model_type") != GeliRewardConfig.model_type:
         raise ValueError(

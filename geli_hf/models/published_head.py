@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from ..cache import offline_hint
 from .geli_reward.modeling_geli import GeliRewardModel
 
 PUBLISHED_BACKBONE = "facebook/bart-large"
@@ -91,9 +90,7 @@ def convert_head(path: str | os.PathLike, backbone: str = PUBLISHED_BACKBONE) ->
     try:
         found = getattr(AutoConfig.from_pretrained(backbone), "hidden_size", None)
     except (OSError, ValueError) as error:
-        raise OSError(
-            f"backbone: no model {backbone!r}, neither as a folder nor on the Hub: {error}{offline_hint(backbone)}"
-        ) from None
+        raise OSError(f"backbone: no model {backbone!r}: {error}") from None
     if found != size:
         raise ValueError(
             f"backbone: the head in {path} reads hidden states of size {size}, those of {backbone} have size {found}; "

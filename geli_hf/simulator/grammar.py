@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -90,6 +91,7 @@ def _cores() -> Iterator[Parse]:
             yield Parse(Act.ACKNOWLEDGEMENT, f"{opening}{remark}")
 
 
+LONGEST = 42  # words of an utterance: 9 of a lead, 19 of a core, 14 of a tail
 _UNKNOWN_CHARACTER = re.compile(r"[^a-z' ,.?!;:\"()-]")
 
 
@@ -106,29 +108,20 @@ class _Tables(NamedTuple):
     leads: dict[str, set[Act]]
     greetings: set[str]
     tails: dict[str, set[tuple[Act, str]]]  # -> act and valence
-    longest_lead: int  # words
-    longest_tail: int
 
 
 @functools.cache
 def _tables() -> _Tables:
-    by_core: dict[str, Parse] = {}
-    for core in _cores():
-        if by_core.setdefault(normalise(core.core), core) != core:
-            raise ValueError(f"two acts share the core {core.core!r}: {core} and {by_core[normalise(core.core)]}")
-    by_lead: dict[str, set[Act]] = {}
-    by_tail: dict[str, set[tuple[Act, str]]] = {}
+    by_lead: dict[str, set[Act]] = defaultdict(set)
+    by_tail: dict[str, set[tuple[Act, str]]] = defaultdict(set)
     for act in FAMILIES:
         for lead in leads(act):
-            by_lead.setdefault(normalise(lead), set()).add(act)
+            by_lead[normalise(lead)].add(act)
         for valence in VALENCES:
             for tail in tails(act, valence):
-                by_tail.setdefault(normalise(tail), set()).add((act, valence))
-    greetings = set(map(normalise, GREETINGS))
-    longest_lead, longest_tail = (
-        max(text.count(" ") + 1 for text in texts) for texts in ({*by_lead, *greetings}, by_tail)
-    )
-    return _Tables(by_core, by_lead, greetings, by_tail, longest_lead, longest_tail)
+                by_tail[normalise(tail)].add((act, valence))
+    by_core = {normalise(core.core): core for core in _cores()}
+    return _Tables(by_core, by_lead, set(map(normalise, GREETINGS)), by_tail)
 
 
 @functools.cache
@@ -141,10 +134,12 @@ def parse(text: str) -> Parse | None:
     """Parse an utterance; None unless the grammar derives all of it."""
     tables, words = _tables(), normalise(text).split()
     count = len(words)
-    ends = range(count, max(0, count - tables.longest_tail) - 1, -1)
+    if count > LONGEST:
+        return None
     # End of the core -> the acts and valences that the tail after it fits.
-    tails_from = {end: tables.tails[tail] for end in ends if (tail := " ".join(words[end:])) in tables.tails}
-    for start in range(min(count, tables.longest_lead + 1)):
+    ends = {end: " ".join(words[end:]) for end in range(count, -1, -1)}
+    tails_from = {end: tables.tails[tail] for end, tail in ends.items() if tail in tables.tails}
+    for start in range(count):
         lead = " ".join(words[:start])
         acts = GREETED if lead in tables.greetings else tables.leads.get(lead, ())
         if not acts:

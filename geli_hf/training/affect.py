@@ -56,8 +56,7 @@ def load_faces(paths: Mapping[str, str], *, side: int, box: Sequence[float]) -> 
     """Load the parts of a data set of faces into memory.
 
     Args:
-        paths: Parquet file of each part, or its folder of pictures as `datasets` reads it (`imagefolder` with a
-            metadata file), with the columns `image`, `label` (a ClassLabel of emotions) and `person`.
+        paths: Parquet file of each part, with the columns `image`, `label` (a ClassLabel of emotions) and `person`.
         side: pixels of the squares to which pictures are brought.
         box: of the detector: left, top, width, height, in sides of a picture.
 
@@ -69,35 +68,25 @@ def load_faces(paths: Mapping[str, str], *, side: int, box: Sequence[float]) -> 
     """
     parts, names = {}, []
     for part, path in paths.items():
-        if Path(path).is_dir():
-            table = datasets.load_dataset("imagefolder", data_dir=path, split="train")
-        elif Path(path).exists():
-            table = datasets.Dataset.from_parquet(path)
-        else:
-            raise SettingsError(f"data.{part}: there is no file or folder {path}")
+        if not Path(path).exists():
+            raise SettingsError(f"data.{part}: there is no file {path}")
+        table = datasets.Dataset.from_parquet(path)
         if missing := {"image", "label", "person"} - set(table.column_names):
             raise SettingsError(f"data.{part}: {path} lacks the columns {', '.join(sorted(missing))}")
         labels = getattr(table.features["label"], "names", None)
         names = names or labels
         if labels is None or labels != names:
-            raise SettingsError(
-                f"data.{part}: {path}: expected a ClassLabel as `label`, with the same names in all parts"
-            )
-        pictures = [
-            np.asarray(image.convert("L").resize((side, side), Image.Resampling.BILINEAR)) for image in table["image"]
-        ]
+            raise SettingsError(f"data.{part}: {path}: expected `label` as a ClassLabel, the same in all parts")
+        pictures = [image.convert("L").resize((side, side), Image.Resampling.BILINEAR) for image in table["image"]]
         parts[part] = LabelledFaces(
-            torch.from_numpy(np.stack(pictures)),
+            torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])),
             torch.tensor(table["label"][:]),
             np.array(table["person"][:], str),
             Box(*(value * side for value in box)),
         )
         for other in parts:
             if other != part and (both := {*parts[other].persons} & {*parts[part].persons}):
-                raise SettingsError(
-                    f"data: person {str(min(both))!r} is in {other} and in {part} ({len(both)} persons are in both); "
-                    "a model that has seen a face proves nothing by reading it: split by person"
-                )
+                raise SettingsError(f"data: person {str(min(both))!r} is in {other} and {part}; split by person")
     try:
         emotions_of_labels(names)
     except ValueError as error:

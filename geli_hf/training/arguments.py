@@ -1,6 +1,6 @@
 """Arguments of the reward model's trainer, and the published recipe."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import TrainingArguments
@@ -39,29 +39,27 @@ class GeliRewardArguments(TrainingArguments):
             Folder of cached features. Default: the cache folder of `geli_hf`.
     """
 
-    ge: str = field(default="rrd", metadata={"help": "Decomposition of the score: rrd, ircr or rudder."})
-    rrd_turns: int | None = field(default=None, metadata={"help": "Turns that RRD samples per session; all if unset."})
-    rrd_replacement: bool = field(default=False, metadata={"help": "Sample with replacement in RRD."})
-    li: str = field(default="affect", metadata={"help": "Name of the Local Implicit signal in `feedback`."})
-    li_weight: float = field(default=0.1, metadata={"help": "Weight of the Local Implicit loss, 0 to 1."})
-    li_slope: bool = field(default=False, metadata={"help": "Estimate the slope of the signal on the rewards."})
-    standardise: bool = field(default=True, metadata={"help": "Standardise score and signal on the training set."})
-    freeze_backbone: bool = field(default=True, metadata={"help": "Train the head alone, on cached features."})
-    features_dir: str | None = field(
-        default=None, metadata={"help": "Folder of cached features of a frozen backbone."}
-    )
+    ge: str = "rrd"
+    rrd_turns: int | None = None
+    rrd_replacement: bool = False
+    li: str = "affect"
+    li_weight: float = 0.1
+    li_slope: bool = False
+    standardise: bool = True
+    freeze_backbone: bool = True
+    features_dir: str | None = None
 
-    num_train_epochs: float = field(default=30.0, metadata={"help": "Epochs."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate."})
-    weight_decay: float = field(default=0.1, metadata={"help": "Weight decay."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Sessions per step and device."})
-    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Sessions per evaluation step and device."})
-    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate."})
-    save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep beside the best."})
-    logging_strategy: str = field(default="epoch", metadata={"help": "When to log."})
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the best checkpoint."})
-    metric_for_best_model: str = field(default="loss", metadata={"help": "What the best checkpoint is best at."})
+    num_train_epochs: float = 30.0
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    per_device_train_batch_size: int = 32
+    per_device_eval_batch_size: int = 32
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    save_total_limit: int | None = 1
+    logging_strategy: str = "epoch"
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str = "loss"
 
     def __post_init__(self):
         if self.ge not in GLOBAL_EXPLICIT:

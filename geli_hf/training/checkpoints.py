@@ -11,15 +11,6 @@ from transformers.trainer_utils import sort_checkpoints
 
 from ..cache import atomic_path
 
-# Files of every checkpoint of a Trainer, as patterns of names: weights, optimizer, schedule, random state. DeepSpeed
-# and FSDP have folders of their own for the first two.
-PARTS = (
-    ("*.safetensors", "pytorch_model*", "adapter_model*", "global_step*"),
-    ("optimizer*", "global_step*"),
-    ("scheduler.pt", "global_step*"),
-    ("rng_state*.pth",),
-)
-
 
 def run_training(trainer: Trainer, resume: bool) -> None:
     """Train a trainer's model.
@@ -70,9 +61,9 @@ def last_checkpoint(args: TrainingArguments) -> str | None:
 def _is_complete(checkpoint: Path) -> bool:
     try:
         json.loads((checkpoint / "trainer_state.json").read_text())  # the Trainer writes it last
+        return True
     except (FileNotFoundError, ValueError):
         return False
-    return all(any(next(checkpoint.glob(name), None) for name in names) for names in PARTS)
 
 
 def write_by_one(target: Path, write: Callable[[Path], object]) -> None:

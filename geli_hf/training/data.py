@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
 
 from ..models.features import TurnFeatureCache
 from ..models.geli_reward.modeling_geli import GeliRewardModel
@@ -35,20 +36,15 @@ class Scale:
         """
         scores = np.array(sessions["score"], float)
         if np.isnan(scores).any():
-            row = int(np.flatnonzero(np.isnan(scores))[0])
-            raise SessionError(
-                f"train_dataset: {np.isnan(scores).sum()} of {len(scores)} sessions have no score (the first is row "
-                f"{row}); leave them out: sessions.filter(lambda row: row['score'] == row['score'])"
-            )
+            raise SessionError(f"train_dataset: row {np.isnan(scores).argmax()} has no score; leave such sessions out")
         if args.li_weight < 1 and np.ptp(scores) == 0:
             raise SessionError(
                 f"train_dataset: all {len(scores)} scores are {scores[0]}, so no turn can be told apart"
             )
         observed = np.concatenate(observed_feedback(sessions, args)).astype(float)  # sums of float32 would be rounded
         observed = observed[~np.isnan(observed)]
-        if args.li_weight > 0 and (not len(observed) or np.ptp(observed) == 0):
-            found = f"the same value, {observed[0]}, for every turn" if len(observed) else "no observed turn"
-            raise SessionError(f"train_dataset, feedback.{args.li}: found {found}; use another `li`, or li_weight=0")
+        if args.li_weight > 0 and len(np.unique(observed)) < 2:
+            raise SessionError(f"train_dataset, feedback.{args.li}: no two observed values differ; use another `li`")
         if not args.standardise:
             return cls(0.0, 0.1, 0.0, 1.0)
         mean, std = (observed.mean(), observed.std()) if len(observed) else (0.0, 1.0)
@@ -65,8 +61,7 @@ def observed_feedback(sessions: Dataset, args: GeliRewardArguments) -> list[np.n
     if args.li in names:
         return [np.array(row[args.li], np.float32) for row in sessions["feedback"]]
     if args.li_weight > 0:
-        have = f"they carry {', '.join(names)}" if names else "they carry none"
-        raise SessionError(f"li: the sessions have no feedback named {args.li!r}; {have}. Or set li_weight to 0")
+        raise SessionError(f"li: the sessions have no feedback {args.li!r}, they carry {names}; or set li_weight to 0")
     return [np.full(len(assistant_turns(messages)), np.nan, np.float32) for messages in sessions["messages"]]
 
 
@@ -153,16 +148,14 @@ class SessionCollator:
     model: GeliRewardModel
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
-        turns = [len(item["feedback"]) for item in items]
+        def pad(name: str, value: float) -> torch.Tensor:
+            rows = [torch.from_numpy(item[name]) for item in items]
+            return pad_sequence(rows, batch_first=True, padding_value=value)
+
         batch = {"score": torch.tensor(np.array([item["score"] for item in items]))}
-        for name in ("feedback", "turn_rating"):
-            batch[name] = torch.full((len(items), max(turns)), torch.nan)
-            for row, item in zip(batch[name], items):
-                row[: len(item[name])] = torch.from_numpy(item[name])
+        batch |= {name: pad(name, torch.nan) for name in ("feedback", "turn_rating")}
         if "messages" in items[0]:
             return batch | self.model.tokenize([item["messages"] for item in items])
-        features = torch.zeros(len(items), max(turns), items[0]["turn_features"].shape[-1])
-        for row, item in zip(features, items):
-            row[: len(item["turn_features"])] = torch.from_numpy(item["turn_features"])
-        mask = torch.arange(max(turns)) < torch.tensor(turns)[:, None]
-        return batch | {"turn_features": features, "turn_mask": mask}
+        turns = torch.tensor([len(item["feedback"]) for item in items])
+        mask = torch.arange(int(turns.max())) < turns[:, None]
+        return batch | {"turn_features": pad("turn_features", 0.0), "turn_mask": mask}

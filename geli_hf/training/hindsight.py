@@ -35,7 +35,6 @@ from ..sessions import SessionError, feedback_names
 logger = logging.get_logger(__name__)
 
 SESSIONS_NEEDED = 200  # with fewer, the signal alone was better on real corpora
-SIGNIFICANT = 2.0  # |t| from which the scores bear out a signal
 
 
 @dataclass
@@ -60,45 +59,25 @@ class HindsightReport:
     student: float
 
     def __str__(self) -> str:
-        enough = "enough" if self.scored >= SESSIONS_NEEDED else "too few to rely on the result"
         lines = [
-            f"{self.scored} sessions with a score ({SESSIONS_NEEDED} needed: {enough}), {self.sessions} in all; "
-            f"{self.turns} turns, {self.reactions:.0%} of them answered."
+            f"{self.scored} sessions with a score (about {SESSIONS_NEEDED} needed), {self.sessions} in all; "
+            f"{self.turns} turns, {self.reactions:.0%} of them answered.",
+            "The scores bear a signal out if |t| is 2 or more; beta is its part of a turn's value, per deviation.",
         ]
         for name, signal in self.signals.items():
-            lines.append(f"{name}: {_verdict(signal, self.scored)}")
-        if not self.signals:
-            lines.append("No signal of the listener: the teacher has scores and reactions' words alone.")
+            lines.append(
+                f"{name}: t = {signal.t:.1f}, beta = {signal.beta:+.3f}, observed at {signal.observed:.0%} of the "
+                f"turns, {signal.habit:.0%} of a session's mean is the listener's habit; "
+                f"predicted from the words: t = {signal.foreseen_t:.1f}, beta = {signal.foreseen_beta:+.3f}."
+            )
         lines.append(f"The teacher explains {self.teacher:.0%} of the scores, beyond the signals.")
         lines.append(f"The student, who sees no reaction, explains {self.student:.0%} of the teacher's values.")
         return "\n".join(lines)
 
 
-def _verdict(signal: SignalTrust, sessions: int) -> str:
-    if not signal.observed or signal.t == 0:
-        return "not used: it was never observed or never changes, or sessions are too few to tell."
-    found = f"t = {signal.t:.1f}, trusted with beta = {signal.beta:+.3f}"
-    if abs(signal.t) >= SIGNIFICANT:
-        sign = ", with a negative sign" if signal.t < 0 else ""
-        found += f": borne out by the scores{sign} (observed at {signal.observed:.0%} of the turns)."
-    else:
-        needed = int(np.ceil(sessions * (SIGNIFICANT / signal.t) ** 2))
-        found += f": not borne out by the scores; about {needed} sessions would show an effect of this size."
-    if signal.foreseen_t:
-        trusted = "trusted" if signal.foreseen_beta else "not trusted"
-        found += f" Its prediction from the words: t = {signal.foreseen_t:.1f}, {trusted}."
-    if signal.habit:
-        found += f" {signal.habit:.0%} of a session's mean is the listener's habit, and taken off."
-    return found
-
-
 class Hindsight(NamedTuple):
-    """A reward model, the attribution that taught it, and figures of the fit.
-
-    `targets` are what the student learned from: one array per session with the value of each turn, by a teacher that
-    did not learn from this session. With `add_signal(sessions, "hindsight", fit.targets)` a trainer can teach them to
-    a model of any kind: `GeliRewardArguments(li="hindsight", li_weight=1)`.
-    """
+    """A reward model, the attribution that taught it, the report, and the targets: for each session the value of each
+    turn, (turns,), from which a trainer can teach a model of any kind."""
 
     reward_model: GeliRewardModel
     attribution: HindsightAttribution
@@ -107,11 +86,11 @@ class Hindsight(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Arrays that a fit learns from; `hidden` features of a turn, then as many of its answer.
+    """Arrays that a fit learns from.
 
     Args:
-        score: (sessions,), R, standardised; NaN for sessions without a score.
-        fold: (sessions,), the fold of each session.
+        score: (sessions,), R, standardised; NaN where missing.
+        fold: (sessions,).
         first: (sessions + 1,), index of each session's first turn.
         turns: (turns, hidden), z.
         reactions: (turns, hidden), h; the mean of all answers where nobody answered.
@@ -180,11 +159,9 @@ def fit_hindsight(
 ) -> Hindsight:
     """Learn turn rewards in closed form from scores, signals and words of the listener, by this module's four steps.
 
-    Sessions without a score teach the student alone. A missing signal or answer counts as the mean.
-
-    Trust is learned from differences between sessions. A signal that tells content listeners from others is trusted
-    too, though it may say little of single turns: leave such a one out of `signals`. Where listeners come back
-    (`rater_id`), their habit is estimated and taken off the signal.
+    Sessions without a score teach the student alone. A missing signal or answer counts as the mean. Trust is learned
+    from differences between sessions: leave a signal that says little of single turns out of `signals`. Where
+    listeners come back (`rater_id`), their habit is estimated and taken off the signal.
 
     Args:
         model: with a linear head and mean aggregation, as `GeliRewardModel.from_backbone()` makes it. Its backbone
@@ -195,8 +172,8 @@ def fit_hindsight(
         folds: number of teachers for the student's targets, each blind to one part of the conversations.
         seed: of the folds.
         cache_dir, dtype: see [`cached_turn_features`].
-        features: cached features of `sessions`: [`cached_turn_features`] under `"turns"` and
-            [`cached_reaction_features`] under `"reactions"`, such as the selected rows of a whole corpus.
+        features: of `sessions`, if they are cached: [`cached_turn_features`] under `"turns"` and
+            [`cached_reaction_features`] under `"reactions"`.
 
     Returns:
         The reward model (which is `model`), its attribution, the report, and the targets of the student.
@@ -205,11 +182,8 @@ def fit_hindsight(
         SessionError: fewer than two conversations with a score, or scores that are all the same, or no such signal.
         ValueError: another head or aggregation, or fewer than two folds.
     """
-    if (model.config.head, model.config.aggregation) != ("linear", "mean"):
-        raise ValueError(
-            "model: expected head='linear' and aggregation='mean', for which there is a closed form, "
-            f"found {model.config.head!r} and {model.config.aggregation!r}"
-        )
+    if (found := (model.config.head, model.config.aggregation)) != ("linear", "mean"):
+        raise ValueError(f"model: expected the head 'linear' and the aggregation 'mean', found {found}")
     if folds < 2:
         raise ValueError(f"folds: expected at least 2, found {folds}")
     names = _signal_names(sessions, signals)
@@ -236,10 +210,7 @@ def fit_hindsight(
         student=student.explained,
     )
     if report.scored < SESSIONS_NEEDED:
-        logger.warning(
-            f"{report.scored} sessions have a score. With fewer than about {SESSIONS_NEEDED} the listener's signal "
-            "alone is the better reward; look at its t in the report."
-        )
+        logger.warning(f"{report.scored} sessions have a score; about {SESSIONS_NEEDED} are needed, see the report")
 
     model.config.score_mean, model.config.score_std = score_mean, score_std
     model.config.residual_std, model.config.reward_quantiles = None, []
@@ -262,12 +233,10 @@ def prepare(
     names: Sequence[str],
     features: Mapping[str, TurnFeatureCache],
 ) -> Prepared:
-    """Step 1: collect the arrays, and predict every signal from the words,
+    """Step 1: collect the arrays, and predict every signal from the words.
 
-        p_t = u z_t + d
-
-    by a ridge regression on other folds than the turn's own. It sees signals and no score. A signal is full of noise,
-    which makes its slope in step 2 too small; its prediction is not.
+    The ridge regression learns from other folds than the turn's own, from signals and no score. A signal is full of
+    noise, which makes its slope in step 2 too small; its prediction is not.
 
     Args:
         sessions: to learn from.
@@ -277,9 +246,8 @@ def prepare(
         features: of turns and reactions, see `fit_hindsight`.
     """
     turns, answers = features["turns"].all(), features["reactions"].all()
-    (turn_mean, turn_std), (answer_mean, answer_std) = (
-        features[part].mean_and_std() for part in ("turns", "reactions")
-    )
+    turn_mean, turn_std = features["turns"].mean_and_std()
+    answer_mean, answer_std = features["reactions"].mean_and_std()
     first = np.append(0, np.cumsum(features["turns"].lengths))
     reactions = np.tile(answer_mean.astype(np.float32), (len(turns), 1))  # no answer is like an average one
     reactions[[text is not None for text in reactions_to(sessions["messages"])]] = answers
@@ -309,11 +277,7 @@ def prepare(
 
 
 def learn_trust(data: Prepared, rows: np.ndarray) -> Trust:
-    """Step 2: regress the score on the session means of the signals and of their predictions,
-
-        R = b + slope [l-bar, p-bar] + e
-
-    and shrink the slopes to beta, see `decomposition.fit_trust`.
+    """Step 2: regress the score on the session means of the signals and of their predictions, see `fit_trust`.
 
     Args:
         data: see `prepare`.
@@ -323,16 +287,14 @@ def learn_trust(data: Prepared, rows: np.ndarray) -> Trust:
 
 
 def fit_teacher(data: Prepared, rows: np.ndarray, ratios: Sequence[float]) -> Teacher:
-    """Step 3: take the trusted signals off the score, and explain the rest by words and answers,
+    """Step 3: take the trusted signals off the score, and explain the rest by words and answers.
 
-        R - beta [l-bar, p-bar] = w z-bar + q h-bar + c + e
-
-    a ridge regression over sessions that shrinks w by one strength and q by another.
+    The ridge regression over sessions shrinks w by one strength and q by another, see `fit_two_ridges`.
 
     Args:
         data: see `prepare`.
         rows: (sessions,), mask of the sessions to learn from.
-        ratios: of the prior deviations of q and w, to choose from; see `decomposition.fit_two_ridges`.
+        ratios: of the prior deviations of q and w, to choose from.
     """
     trust = learn_trust(data, rows)
     rest = data.score[rows] - data.signal_means[rows] @ trust.beta
@@ -340,26 +302,22 @@ def fit_teacher(data: Prepared, rows: np.ndarray, ratios: Sequence[float]) -> Te
 
 
 def fit_student(data: Prepared, ratio: float) -> tuple[Ridge, np.ndarray]:
-    """Step 4: learn the teacher's value of a turn from the turn in its context alone,
+    """Step 4: learn the teacher's value of a turn from the turn in its context alone.
 
-        a_t = w z_t + q h_t + beta [l_t, p_t] + c = v z_t + b + e_t
-
-    a ridge regression over turns. Each a_t is by a teacher that has not learned from the turn's fold. The student
-    reads nothing that follows the turn, so it may reward a policy.
+    The ridge regression is over turns. Each value is by a teacher that has not learned from the turn's fold. The
+    student reads nothing that follows the turn, so it may reward a policy.
 
     Args:
         data: see `prepare`.
         ratio: of the teacher of all sessions; blind teachers choose no other.
 
     Returns:
-        v and b, and the targets a_t, (turns,).
+        v and b, and the values that were learned, (turns,).
     """
     targets = np.empty(len(data.turns))
     for fold in np.unique(data.fold):
-        (trust, ridge, _), rows = (
-            fit_teacher(data, data.scored & (data.fold != fold), [ratio]),
-            data.fold_of_turn == fold,
-        )
+        trust, ridge, _ = fit_teacher(data, data.scored & (data.fold != fold), [ratio])
+        rows = data.fold_of_turn == fold
         words, answers = np.split(ridge.weight, 2)
         targets[rows] = data.turns[rows] @ words + data.reactions[rows] @ answers
         targets[rows] += data.signals[rows] @ trust.beta + ridge.intercept
@@ -395,11 +353,7 @@ def cached_reaction_features(
 def _predict_signal(
     features: np.ndarray, signal: np.ndarray, observed: np.ndarray, fold: np.ndarray, scale: np.ndarray
 ) -> tuple[Ridge, np.ndarray]:
-    """Fit u z_t + d to the observed turns of one signal: on all folds, and for each turn on the folds but its own.
-
-    Returns:
-        The ridge of all folds, and the predictions `(turns,)` of the others.
-    """
+    """Fit u z_t + d to the observed turns: on all folds, and for each turn's prediction on the others."""
 
     def fit(rows: np.ndarray) -> Ridge:
         if rows.sum() > 1:
@@ -415,9 +369,8 @@ def _predict_signal(
 
 def _signal_names(sessions: Dataset, signals: Sequence[str] | None) -> list[str]:
     have = feedback_names(sessions)
-    if unknown := [name for name in signals or () if name not in have]:
-        carried = ", ".join(have) or "none"
-        raise SessionError(f"signals: the sessions have no feedback named {', '.join(unknown)}; they carry {carried}")
+    if unknown := set(signals or ()) - set(have):
+        raise SessionError(f"signals: the sessions have no feedback {sorted(unknown)}; they carry {have}")
     return have if signals is None else list(signals)
 
 
@@ -428,10 +381,7 @@ def _scores_and_folds(sessions: Dataset, folds: int, seed: int) -> tuple[np.ndar
     names, conversation = np.unique(np.asarray(sessions["conversation_id"][:]), return_inverse=True)
     rated = np.unique(conversation[~np.isnan(score)])
     if len(rated) < 2:
-        raise SessionError(
-            f"sessions: found {len(rated)} conversations with a score, expected 2 or more: "
-            "each teacher is blind to some of them"
-        )
+        raise SessionError(f"sessions: found {len(rated)} conversations with a score, expected 2 or more")
     if np.ptp(known) == 0:
         raise SessionError(f"sessions: all {len(known)} scores are {known[0]}, so no turn can be told apart")
     # The rated ones first, so that every fold has some of them, and every teacher has others.
@@ -452,7 +402,7 @@ def _scale_of(values: np.ndarray, first: np.ndarray, sessions: Dataset) -> Signa
 
 
 def _with_trust(scales: dict[str, SignalTrust], trust: Trust) -> dict[str, SignalTrust]:
-    """Add the trust in the signals, and in their predictions after them, to their scales."""
+    """Add the trust in the signals, and then in their predictions, to their scales."""
     count = len(scales)
     return {
         name: replace(
@@ -482,7 +432,7 @@ def _attribution(
 
 
 def _session_means(values: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Average values of turns, (turns, k), over each session: (sessions, k), float64."""
+    """Average values of turns, (turns, k), over each session, (sessions, k), float64."""
     return np.stack([values[start:stop].mean(0, dtype=float) for start, stop in itertools.pairwise(first)])
 
 

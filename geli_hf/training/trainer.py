@@ -78,7 +78,9 @@ class GeliRewardTrainer(Trainer):
                 if rows is not None:
                     caches[part] = (features or {}).get(part) or self._encode(model, rows, args)
             if args.standardise:
-                _standardise(model, caches["train"])
+                mean, std = (torch.from_numpy(values) for values in caches["train"].mean_and_std())
+                model.score.standardise.mean.copy_(mean)
+                model.score.standardise.std.copy_(std)
         data = {part: None if rows is None else SessionData(rows, args, caches[part]) for part, rows in data.items()}
         if peft_config is not None:
             from peft import get_peft_model
@@ -234,10 +236,7 @@ class GeliRewardTrainer(Trainer):
 
 def _check_arguments(model: GeliRewardModel, args: GeliRewardArguments, peft_config) -> None:
     if (args.ge == "rudder") != (model.config.head == "rudder"):
-        raise ValueError(
-            f"ge={args.ge!r} with head={model.config.head!r}: RUDDER's loss and its recurrent head go together; "
-            "use both or neither"
-        )
+        raise ValueError(f"ge={args.ge!r} with head={model.config.head!r}: RUDDER's loss and head go together")
     if peft_config is not None and args.freeze_backbone:
         raise ValueError("peft_config: an adapter trains the backbone; set freeze_backbone=False")
 
@@ -247,10 +246,3 @@ def _with_head(peft_config):
     peft_config = copy.copy(peft_config)
     peft_config.modules_to_save = sorted({*(getattr(peft_config, "modules_to_save", None) or ()), "score"})
     return peft_config
-
-
-@torch.no_grad()
-def _standardise(model: GeliRewardModel, features: TurnFeatureCache) -> None:
-    """Set the head's shift and scale from the training turns."""
-    for buffer, values in zip((model.score.standardise.mean, model.score.standardise.std), features.mean_and_std()):
-        buffer.copy_(torch.from_numpy(values))

@@ -257,7 +257,7 @@ def test_a_warning_comes_once_for_all_batches(geli, file, explainer, caplog):
     long = {"messages": talk(4, words=80)}
     options = ("--model", explainer, "--batch-size", "1")
     explained(geli, file(long, SESSIONS[0] | {"feedback": {"tone": [1, 2, 3]}}, long), *options)
-    absent = "no session has feedback 'smile', so turns were explained without it (they carry tone)"
+    absent = "no session has feedback 'smile', so turns were explained without it"
     cropped = (
         "2 of 3 sessions are longer than the model's context of 64 tokens: "
         "some turns were rewarded without the beginning."

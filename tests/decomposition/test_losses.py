@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from geli_hf.decomposition import (
     GLOBAL_EXPLICIT,
-    aggregate,
     geli_loss,
     ircr_loss,
     li_loss,
@@ -59,8 +58,6 @@ def batches(draw, max_turns=6):
 def test_values_by_hand():
     rewards, mask, score = sessions()
     # Session 1: sum 7, mean 7/3. Session 2: sum 2, mean 1.
-    assert aggregate(rewards, mask, "sum").tolist() == [7.0, 2.0]
-    assert aggregate(rewards, mask, "mean").tolist() == pytest.approx([7 / 3, 1.0])
     assert rrd_loss(rewards, mask, score, aggregation="sum").item() == pytest.approx(((5 - 7) ** 2 + (1 - 2) ** 2) / 2)
     assert rrd_loss(rewards, mask, score).item() == pytest.approx(((5 - 7 / 3) ** 2 + 0) / 2)
     # sum: shares 5/3 and 1/2; mean: the score itself
@@ -242,22 +239,11 @@ def test_a_slope_compares_turns_of_a_session_alone(batch, seed, slope):
 def test_sum_is_mean_times_the_sessions_own_length(batch):
     rewards, mask, score = batch
     turns = mask.sum(1)
-    torch.testing.assert_close(aggregate(rewards, mask, "sum"), aggregate(rewards, mask, "mean") * turns)
     # Predicting the sum with r/T is predicting the mean with r.
     scaled = rewards / turns[:, None]
     torch.testing.assert_close(
         rrd_loss(scaled, mask, score, aggregation="sum"), rrd_loss(rewards, mask, score, aggregation="mean")
     )
-
-
-def test_aggregate_of_a_session_without_turns_is_missing():
-    rewards, mask = torch.ones(2, 2, requires_grad=True), torch.tensor([[True, False], [False, False]])
-    for aggregation in ("mean", "sum"):
-        total = aggregate(rewards, mask, aggregation)
-        assert total[0] == 1
-        assert total[1].isnan()
-        (gradient,) = torch.autograd.grad(total.nansum(), rewards)
-        assert gradient.tolist() == [[1.0, 0.0], [0.0, 0.0]]
 
 
 @given(batch=batches(), extra=st.integers(0, 3))
@@ -275,7 +261,7 @@ def test_sampled_rrd_agrees_with_every_possible_draw(replacement, aggregation):
     draws = itertools.product(range(4), repeat=2) if replacement else itertools.combinations(range(4), 2)
     scale = 4 if aggregation == "sum" else 1
     predictions = torch.stack([turns[list(draw)].mean() * scale for draw in draws])
-    torch.testing.assert_close(predictions.mean(), aggregate(turns[None], torch.ones(1, 4).bool(), aggregation)[0])
+    torch.testing.assert_close(predictions.mean(), turns.mean() * scale)
 
     # The same session 40,000 times, each with a draw of its own and padding in the way.
     count = 40_000

@@ -159,7 +159,7 @@ def test_a_finished_model_is_opened_by_revision_and_with_a_token(folders, here, 
         monkeypatch.setenv("HF_TOKEN", "hf_owner")
     push("model", folders / "reward model", "--repo", "org/gated")
     owner.update_repo_settings("org/gated", gated="manual")
-    with pytest.raises(OSError, match="Ask for access on its page"):
+    with pytest.raises(OSError, match="org/gated"):
         is_attribution("org/gated", token="hf_stranger", cache_dir=tmp_path / "stranger")
 
 

@@ -117,7 +117,7 @@ def test_a_classifier_of_faces_takes_along_the_image_processor_that_it_was_loade
         assert "preprocessor_config.json" in files(hub, name)
         card = card_of(hub, name)
         assert "There are no figures yet." in card.text
-        assert "the backbone `small` on grey faces of 48 x 48 pixels.\n" in card.text
+        assert "a small residual net on grey faces of 48 x 48 pixels.\n" in card.text
 
 
 def test_a_token_that_was_given_is_used_and_not_told(model, hub):

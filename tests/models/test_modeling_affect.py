@@ -54,49 +54,6 @@ def test_logits_are_calibrated_and_the_loss_is_not():
     assert after.loss.item() == before.loss.item()
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_small", "googlenet"])
-def test_a_backbone_of_torchvision_by_name(backbone, tmp_path):
-    model = affect_model_of(backbone)
-    x = faces(2, side=32)
-    with torch.no_grad():
-        expected = model(x).logits
-    assert expected.shape == (2, 7)
-    model.save_pretrained(tmp_path)
-    with torch.no_grad():
-        again = FacialAffectModel.from_pretrained(tmp_path)(x).logits
-    torch.testing.assert_close(again, expected, rtol=1e-4, atol=1e-6)
-    model.train()(x, labels=torch.tensor([0, 6])).loss.backward()
-    assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
-
-
-def affect_model_of(backbone: str) -> FacialAffectModel:
-    torch.manual_seed(0)
-    config = FacialAffectConfig(backbone=backbone, image_size=32, id2label=dict(enumerate(SEVEN)))
-    return FacialAffectModel(config).eval()
-
-
-def test_an_unknown_backbone_is_named_beside_the_known_ones():
-    with pytest.raises(ValueError, match=r"backbone: expected small or one of .*resnet18.*, found 'resnet19'"):
-        affect_model_of("resnet19")
-
-
-def test_pretrained_weights_arrive_all_but_the_last_layer(monkeypatch):
-    from torchvision import models
-
-    torch.manual_seed(3)
-    pretrained = models.get_model("resnet18", weights=None)  # in place of a download
-    real = models.get_model
-    monkeypatch.setattr(
-        models, "get_model", lambda name, weights=None, **kw: pretrained if weights else real(name, **kw)
-    )
-    model = FacialAffectModel.from_torchvision("resnet18", id2label=dict(enumerate(SEVEN)))
-    own, given = model.model.state_dict(), pretrained.state_dict()
-    different = {key for key in given if own[key].shape != given[key].shape or not torch.equal(own[key], given[key])}
-    assert different == {"fc.weight", "fc.bias"}
-    assert model.config.backbone == "resnet18"
-    assert model.config.num_labels == 7
-
-
 def test_the_auto_classes_and_the_pipeline_agree(tmp_path):
     folder = affect_checkpoint(tmp_path, temperature=1.7, log_prior_shift=[0.1 * i for i in range(7)])
     assert type(AutoConfig.from_pretrained(folder)) is FacialAffectConfig

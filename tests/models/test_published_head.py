@@ -3,7 +3,6 @@
 Every hostile file is also unpickled by `torch.load(weights_only=False)`, to show that it does what it was made for.
 """
 
-import copyreg
 import pickle
 import struct
 import sys
@@ -19,7 +18,6 @@ from hypothesis import strategies as st
 from tiny import backbone, published_head, talk
 from transformers import AutoTokenizer, BartConfig, BartModel
 
-import geli_hf.models.published_head
 from geli_hf import PAPER, GeliRewardModel, convert_head
 from geli_hf.cli import main
 from geli_hf.models.published_head import read_published_head
@@ -214,14 +212,6 @@ def test_it_leaves_nothing_where_it_fails(published, failure, tmp_path, monkeypa
     assert not list(folder.iterdir())
 
 
-def test_its_help_names_the_licence_and_the_default_backbone(capsys):
-    with pytest.raises(SystemExit):
-        main(["convert-head", "--help"])
-    text = "".join(capsys.readouterr().out.split())  # however the lines are wrapped
-    assert "CCBY-NC-SA4.0" in text
-    assert geli_hf.models.published_head.PUBLISHED_BACKBONE in text
-
-
 # ------------------------------------------------------------------------------------------------ backbones
 
 
@@ -263,36 +253,18 @@ def touch(marker: Path) -> str:
     return f"touch '{marker}'"
 
 
-def write(marker: Path) -> str:
-    return f"open({str(marker)!r}, 'w').close()"
-
-
-EXTENSION = 77  # of copyreg, registered by the test
-SYSTEM = b"cos\nsystem\n"
 # Opcodes that create a file when they are unpickled.
 HOSTILE = {
     "a function": lambda m: call("os", "system", touch(m)),
-    "its other name": lambda m: call("posix", "system", touch(m)),
-    "a name from the stack": lambda m: text("os") + text("system") + b"\x93" + text(touch(m)) + b"\x85R",
-    "eval": lambda m: call("__builtin__", "eval", write(m)),
-    "exec": lambda m: call("builtins", "exec", write(m)),
     "an instance": lambda m: b"(" + text(touch(m)) + b"ios\nsystem\n",
-    "an object": lambda m: b"(" + SYSTEM + text(touch(m)) + b"o",
-    "getattr": lambda m: (
-        call("__builtin__", "getattr", call("__builtin__", "__import__", "os"), "system") + text(touch(m)) + b"\x85R"
-    ),
     "another function of an allowed module": lambda m: (
         call("torch._utils", "_import_dotted_name", "os.system") + text(touch(m)) + b"\x85R"
     ),
-    "an allowed function around another": lambda m: call("collections", "OrderedDict", call("os", "system", touch(m))),
     "a pickle in the pickle": lambda m: (
         lambda inner: call("pickle", "loads", b"B" + struct.pack("<I", len(inner)) + inner)
     )(b"\x80\x02" + call("os", "system", touch(m)) + b"."),
-    "an extension": lambda m: struct.pack("<BB", 0x82, EXTENSION) + text(touch(m)) + b"\x85R",
-    "a function of the script": lambda m: call("__main__", "trap", str(m)),
     "a class of the script with arguments": lambda m: b"c__main__\nTrap\n" + text(str(m)) + b"\x85\x81",
     "the head's class with arguments": lambda m: b"c__main__\nreward_function\n" + text(str(m)) + b"\x85\x81",
-    "a call of the head's class": lambda m: call("__main__", "reward_function", str(m)),
 }
 
 
@@ -310,12 +282,8 @@ class Trap:
 
 @pytest.fixture
 def traps(monkeypatch):
-    monkeypatch.setattr(sys.modules["__main__"], "trap", lambda marker: Path(marker).touch(), raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "Trap", Trap, raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "reward_function", Trap, raising=False)
-    copyreg.add_extension("os", "system", EXTENSION)
-    yield
-    copyreg.remove_extension("os", "system", EXTENSION)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -326,17 +294,6 @@ def test_a_hostile_pickle_is_refused_and_not_run(name, rewritten, pickled, traps
     assert_refused(path)
     with pytest.raises(ValueError):
         convert_head(path, backbone("bart"))
-    assert not marker.exists()
-    with suppress(Exception):
-        torch.load(path, weights_only=False)
-    assert marker.exists()
-
-
-def test_a_dotted_name_of_an_allowed_module(rewritten, pickled, traps, tmp_path):
-    marker = tmp_path / "marker"
-    opcodes = text("torch.serialization") + text("os.system") + b"\x93" + text(touch(marker)) + b"\x85R0"
-    path = rewritten({"data.pkl": b"\x80\x04" + opcodes + pickled[2:]})
-    assert_refused(path)
     assert not marker.exists()
     with suppress(Exception):
         torch.load(path, weights_only=False)
@@ -370,20 +327,13 @@ PROBABILITY = b"G\x3f\xc9\x99\x99\x99\x99\x99\x9a"
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (SIZE, b"J\xff\xff\xff\x7f"),
-        (SIZE, b"J\xff\xff\xff\xff"),
         (SIZE, b"M\x00\x08"),
         (SHAPE, b"QK\x01K\x80K \x86"),
-        (SHAPE, b"QJ\xff\xff\xff\xffK\x80K \x86"),
         (SHAPE, b"QK\x00K\x81K \x86"),
-        (SHAPE, b"QK\x00J\xff\xff\xff\x7fK \x86"),
-        (SHAPE, b"QK\x00J\xff\xff\xff\xffK \x86"),
         (SHAPE, b"QK\x00K\x80K\x20K\x01\x87"),
-        (SHAPE, b"QK\x00N\x85"),
         (STRIDES, b"J\xff\xff\xff\xffK\x01\x86"),
         (b"ctorch\nFloatStorage\n", b"ctorch\nHalfStorage\n"),
         (PROBABILITY, b"G\x3f\xf0" + bytes(6)),
-        (PROBABILITY, text("x")),
     ],
 )
 def test_a_pickle_with_false_sizes_is_refused(rewritten, pickled, old, new):
@@ -396,11 +346,8 @@ def test_a_pickle_with_false_sizes_is_refused(rewritten, pickled, old, new):
     [
         ("data/0", None),
         ("data/3", b""),
-        ("data/2", bytes(511)),
         ("data.pkl", None),
-        ("data.pkl", b""),
         ("data.pkl", b"\x80\x02N."),
-        ("data.pkl", b"\x80\x02}."),
         ("data.pkl", b"\x80\x02c__main__\nreward_function\n)\x81."),
         ("byteorder", b"native"),
     ],
@@ -417,7 +364,7 @@ def test_a_changed_weight(published, tmp_path):
     assert_refused(tmp_path / "head")
 
 
-@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("share", [0, 0.5, 0.999])
 def test_a_truncated_file(published, tmp_path, share):
     content = published[0].read_bytes()
     (tmp_path / "head").write_bytes(content[: int(share * len(content))])

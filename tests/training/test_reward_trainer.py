@@ -187,30 +187,6 @@ def test_the_best_checkpoint_is_kept(trainer):
     assert trained.state.best_metric == pytest.approx(losses[0], rel=1e-5)
 
 
-def test_a_training_that_is_resumed_ends_where_it_would_have(trainer, tmp_path):
-    """With dropout and shuffled batches, so that the random state has to be taken up too."""
-    options = {
-        "num_train_epochs": 4,
-        "per_device_train_batch_size": 5,
-        "rrd_turns": 2,
-        "load_best_model_at_end": False,
-        "save_total_limit": None,
-    }
-    whole = trainer(reward_model("bert", head="mlp", head_dropout=0.2), **options)
-    whole.train()
-    checkpoints = sorted((tmp_path / "out").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    assert [path.name for path in checkpoints] == [f"checkpoint-{5 * epoch}" for epoch in (1, 2, 3, 4)]
-    # Another process would make the model anew; here the head even begins elsewhere.
-    resumed = trainer(reward_model("bert", head="mlp", head_dropout=0.2, seed=1), **options)
-    resumed.train(resume_from_checkpoint=str(checkpoints[1]))
-    assert resumed.state.global_step == 20
-    expected, found = state(whole.reward_model), state(resumed.reward_model)
-    for name in expected:
-        assert torch.allclose(expected[name], found[name], atol=1e-6), name
-    halfway = GeliRewardModel.from_pretrained(checkpoints[1])
-    assert not torch.allclose(halfway.score.out.weight, resumed.reward_model.score.out.weight, atol=1e-4)
-
-
 def test_a_saved_model_scores_as_the_trained_one(trainer, eval_sessions, tmp_path):
     trained = trainer(num_train_epochs=1)
     trained.train()
@@ -261,9 +237,9 @@ def test_wrong_arguments(field, wrong):
 
 
 def test_a_signal_that_sessions_lack(trainer, eval_sessions):
-    with pytest.raises(ValueError, match="'smile'; they carry affect, noise"):
+    with pytest.raises(ValueError, match=r"'smile', they carry \['affect', 'noise'\]"):
         trainer(li="smile")
-    with pytest.raises(ValueError, match="'affect'; they carry none"):
+    with pytest.raises(ValueError, match=r"'affect', they carry \[\]"):
         trainer(held_out=eval_sessions.remove_columns("feedback"))
 
 
@@ -282,7 +258,7 @@ def test_a_training_session_without_a_score(trainer, train_sessions):
     lacking = concatenate_datasets(
         [train_sessions, with_column(train_sessions, "score", [float("nan")] * len(train_sessions))]
     )
-    with pytest.raises(ValueError, match=r"24 of 48 sessions have no score \(the first is row 24\)"):
+    with pytest.raises(ValueError, match="row 24 has no score"):
         trainer(train=lacking)
 
 

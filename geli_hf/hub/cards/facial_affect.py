@@ -19,6 +19,6 @@ def facial_affect_card(
         training_data: description of the pictures.
         facts: variables of the template, where they are known, and arguments of `render_card`.
     """
-    net = f"the backbone `{config.backbone}` on grey faces of {config.image_size} x {config.image_size} pixels"
+    net = f"a small residual net on grey faces of {config.image_size} x {config.image_size} pixels"
     unknown = dict.fromkeys(("scale", "shift", "learnt", "figures_table"))
     return render_card("facial_affect", repo_id, **unknown | {"net": net, "training_data": training_data} | facts)

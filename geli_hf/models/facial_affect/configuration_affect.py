@@ -18,16 +18,13 @@ class FacialAffectConfig(PreTrainedConfig):
     Configuration of a [`FacialAffectModel`].
 
     Args:
-        backbone (`str`, *optional*, defaults to `"small"`):
-            `"small"`, a residual net of about 300,000 parameters, or the name of a classification model of torchvision
-            (`resnet18`, `mobilenet_v3_small`, ...: `torchvision.models.list_models(module=torchvision.models)`).
         image_size (`int`, *optional*, defaults to 48):
-            Side of the input, in pixels. Models of torchvision need about 112 or more.
+            Side of the input, in pixels.
         hidden_sizes (`list[int]`, *optional*, defaults to `[24, 32, 64, 128]`):
-            Channels of the small net's first layer and of its residual blocks; each halves the picture. Multiples of
+            Channels of the net's first layer and of its residual blocks; each halves the picture. Multiples of
             eight, since torch 2.15 crashes in training with others in the memory layout that is fast on a CPU.
         dropout (`float`, *optional*, defaults to 0.2):
-            Dropout on the input of the small net's last layer.
+            Dropout on the input of the net's last layer.
         temperature (`float`, *optional*, defaults to 1.0):
             Divides the scores of the classes.
         log_prior_shift (`list[float]`, *optional*):
@@ -37,7 +34,6 @@ class FacialAffectConfig(PreTrainedConfig):
 
     model_type = "facial_affect"
 
-    backbone: str = "small"
     image_size: int = 48
     hidden_sizes: list[int] | tuple[int, ...] = (24, 32, 64, 128)
     dropout: float = 0.2

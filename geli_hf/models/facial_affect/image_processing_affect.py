@@ -6,12 +6,10 @@ only each other.
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
-
-# ITU-R BT.601, as in video and in Pillow.
-LUMA = (0.299, 0.587, 0.114)
 
 
 class FacialAffectImageProcessor(BaseImageProcessor):
@@ -48,8 +46,8 @@ class FacialAffectImageProcessor(BaseImageProcessor):
         """Make the model's input.
 
         Args:
-            images: a picture or a list of pictures: PIL images, or uint8 arrays or tensors, (height, width),
-                (height, width, 3) or (3, height, width).
+            images: a picture or a list of pictures: PIL images, or uint8 arrays, (height, width) or
+                (height, width, 3).
 
         Returns:
             `pixel_values` (pictures, 1, height, width), float32, each picture of mean 0 and deviation 1.
@@ -70,24 +68,8 @@ def standardise(faces: torch.Tensor) -> torch.Tensor:
 
 def _grey(image) -> torch.Tensor:
     """Convert a picture to luma, (1, height, width), uint8."""
-    if hasattr(image, "convert"):
-        image = image.convert("L")
-    image = image if isinstance(image, torch.Tensor) else torch.from_numpy(np.array(image))
-    if image.dtype != torch.uint8 or image.ndim not in (2, 3):
-        raise ValueError(
-            "images: expected PIL images or uint8 arrays of (height, width), (height, width, 3) or (3, height, "
-            f"width), found {image.dtype} of {tuple(image.shape)}"
-        )
-    if image.ndim == 2:
-        return image[None]
-    if image.shape[0] not in (1, 3):
-        image = image.permute(2, 0, 1)
-    if image.shape[0] == 1:
-        return image
-    if image.shape[0] not in (3, 4):
-        raise ValueError(f"images: expected one channel or three, found an array of {tuple(image.shape)}")
-    luma = (image[:3] * torch.tensor(LUMA)[:, None, None]).sum(0, keepdim=True)
-    return luma.round().to(torch.uint8)
+    image = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
+    return torch.from_numpy(np.array(image.convert("L")))[None]
 
 
 def _resized(image: torch.Tensor, size: list[int]) -> torch.Tensor:

@@ -4,8 +4,9 @@ This file, `configuration_affect.py` and `image_processing_affect.py` travel wit
 they import only each other.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel, initialization
@@ -13,6 +14,9 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from .configuration_affect import FacialAffectConfig
 from .image_processing_affect import FacialAffectImageProcessor
+
+if TYPE_CHECKING:  # never true; transformers copies the files that a module imports relatively
+    from .image_processing_affect import FacialAffectImageProcessor  # noqa: F401
 
 
 class _Block(nn.Module):
@@ -68,50 +72,15 @@ class FacialAffectModel(PreTrainedModel):
 
     def __init__(self, config: FacialAffectConfig):
         super().__init__(config)
-        self.model = SmallNet(config) if config.backbone == "small" else _torchvision_model(config)
+        self.model = SmallNet(config)
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         if isinstance(module, nn.Conv2d):
             initialization.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if module.bias is not None:
-                initialization.zeros_(module.bias)
         else:
             super()._init_weights(module)
-
-    @classmethod
-    def from_torchvision(cls, name: str, *, weights: str = "DEFAULT", **config):
-        """Make a classifier of a pretrained model of torchvision with a new last layer.
-
-        Args:
-            name: see `FacialAffectConfig.backbone`.
-            weights: name of its weights, as for `torchvision.models.get_model`, which downloads them.
-            config: other fields of `FacialAffectConfig`.
-        """
-        from torchvision.models import get_model
-
-        model = cls(FacialAffectConfig(backbone=name, **config))
-        own = model.model.state_dict()
-        pretrained = get_model(name, weights=weights).state_dict()
-        fitting = {key: value for key, value in pretrained.items() if key in own and value.shape == own[key].shape}
-        model.model.load_state_dict(fitting, strict=False)
-        return model.eval()
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """Load a model, as every `PreTrainedModel` does.
-
-        Raises:
-            OSError: there is no such model, or its weights are damaged.
-        """
-        try:
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        except SafetensorError as error:
-            raise OSError(
-                f"{pretrained_model_name_or_path}: the weights can't be read ({error}): their file is damaged. Fetch "
-                "it or save it again"
-            ) from error
 
     def save_pretrained(self, save_directory, **kwargs):
         """Save the model with this code beside the weights, so that it loads without `geli_hf`. The image processor is
@@ -136,24 +105,12 @@ class FacialAffectModel(PreTrainedModel):
         Returns:
             `logits` (batch, labels), and the `loss` if there are labels.
         """
-        channels = 1 if self.config.backbone == "small" else 3
-        scores = self.model(pixel_values.expand(-1, channels, -1, -1))
+        scores = self.model(pixel_values)
         loss = None if labels is None else functional.cross_entropy(scores, labels)
         logits = scores / self.config.temperature
         if self.config.log_prior_shift is not None:
             logits = logits + logits.new_tensor(self.config.log_prior_shift)
         return ImageClassifierOutput(loss=loss, logits=logits)
-
-
-def _torchvision_model(config: FacialAffectConfig) -> nn.Module:
-    from torchvision import models  # not at the top: the small net works without torchvision
-
-    known = models.list_models(module=models)
-    if config.backbone not in known:
-        raise ValueError(f"backbone: expected small or one of {', '.join(known)}, found {config.backbone!r}")
-    # These two have further outputs in training.
-    single = {"aux_logits": False, "init_weights": False} if config.backbone in ("googlenet", "inception_v3") else {}
-    return models.get_model(config.backbone, weights=None, num_classes=config.num_labels, **single)
 
 
 __all__ = ["FacialAffectModel"]

