@@ -48,7 +48,7 @@ from geli_hf.alignment import (
 )
 from geli_hf.data.reading import ReadReport
 from geli_hf.decomposition import geli_loss, li_loss, rrd_loss
-from geli_hf.evaluation import PolicyComparison, compare_policies
+from geli_hf.evaluation.comparison import PolicyComparison, compare_policies
 from geli_hf.llm import Endpoint, LlmDecomposer
 from geli_hf.metrics import Interval, bootstrap, evaluate_rewards, markdown_table
 from geli_hf.training.hindsight import Hindsight

@@ -28,3 +28,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.stderr.close()
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"geli {arguments.command}: {error}")
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # by its name: safetensors is slow to import here
+            raise
+        sys.exit(f"geli {arguments.command}: weights are damaged ({error}); fetch or save the model again")

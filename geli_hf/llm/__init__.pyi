@@ -1,7 +1,13 @@
-from .answers import parse_contributions as parse_contributions, renormalise as renormalise
+from .answers import parse_contributions as parse_contributions
+from .answers import renormalise as renormalise
 from .asking import LlmReport as LlmReport
-from .backend import Answer as Answer, Backend as Backend, BackendError as BackendError, CallError as CallError
-from .decomposer import LlmDecomposer as LlmDecomposer, merge_windows as merge_windows, split_windows as split_windows
+from .backend import Answer as Answer
+from .backend import Backend as Backend
+from .backend import BackendError as BackendError
+from .backend import CallError as CallError
+from .decomposer import LlmDecomposer as LlmDecomposer
+from .decomposer import merge_windows as merge_windows
+from .decomposer import split_windows as split_windows
 from .endpoint import Endpoint as Endpoint
 from .local import LocalModel as LocalModel
 from .prompting import Prompt as Prompt

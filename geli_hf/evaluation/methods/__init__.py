@@ -9,11 +9,4 @@ print(write_comparison("runs/compare", design, by_row(results), against="GELI (a
 
 from ..._lazy import lazy_exports
 
-_EXPORTS = {
-    "comparison": ["by_row", "compare", "markdown", "records", "write_comparison"],
-    "folds": ["Design", "Encoded", "Fold", "FoldFeatures", "out_of_fold"],
-    "rows": ["NotRun", "Row", "learned_rows", "trivial_rows"],
-    "runs": ["Run", "planned", "run_rows"],
-}
-
-__all__, __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
+__all__, __getattr__, __dir__ = lazy_exports(__name__, __file__)

@@ -16,7 +16,7 @@ from .configuration_affect import FacialAffectConfig
 from .image_processing_affect import FacialAffectImageProcessor
 
 if TYPE_CHECKING:  # never true; transformers copies the files that a module imports relatively
-    from .image_processing_affect import FacialAffectImageProcessor  # noqa: F401
+    from .image_processing_affect import FacialAffectImageProcessor
 
 
 class _Block(nn.Module):
