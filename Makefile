@@ -37,7 +37,7 @@ demo: .venv/ready ## chat with the policy in a browser, and see what each turn i
 sample-sessions: .venv/ready ## score sessions of the sample corpus and draw them in the terminal
 	$(BIN)/python examples/score.py
 
-sample-figures: .venv/ready ## the table of the README: three seeds of every method on the sample corpus
+sample-figures: .venv/ready ## the figures in docs/methods.md: three seeds of every method on the sample corpus
 	$(BIN)/python examples/recipes/sample_figures.py
 
 lint: .venv/ready ## format and check
