@@ -90,7 +90,7 @@ class GeliReward:
         self.model = (model.get_base_model() if isinstance(model, PeftModel) else model).eval()
         if tokenizer is not None:
             self.model.tokenizer = tokenizer
-        _ = self.model.tokenizer  # a missing one raises here and not after the first generation
+        self.model.check_tokenizer()  # here, and not after the first generation
         self.likelihood = likelihood
         self.length_neutral, self.repetition_penalty = length_neutral, repetition_penalty
         self.normalise, self.clip = normalise, clip

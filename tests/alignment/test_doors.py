@@ -253,5 +253,5 @@ class TestMissingTokenizer:
 
     def test_another_models_tokenizer_is_not_taken_for_it(self, bare, policy_folder):
         AutoTokenizer.from_pretrained(policy_folder).save_pretrained(bare)
-        with pytest.raises(ValueError, match="another model's"):
+        with pytest.raises(ValueError, match=str(bare)):
             GeliReward(bare)

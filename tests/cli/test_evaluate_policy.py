@@ -105,7 +105,6 @@ def test_a_judge_in_a_folder(evaluate, tmp_path):
         -figures["difference"]["estimate"] / 2, abs=0.5
     )
     assert "judged by **judge, which learned from people's ratings of turns**" in text
-    assert "Lengths " in text
     assert "Don't rely on the intervals: " in text
     assert text.count("> **User:**") == 8
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -114,11 +113,9 @@ def test_a_judge_in_a_folder(evaluate, tmp_path):
 
 
 def test_a_policy_beside_itself(evaluate):
-    found, text = evaluate("base", "base/", "--sessions", "held_out.jsonl", "--judge", "judge")
+    found, _text = evaluate("base", "base/", "--sessions", "held_out.jsonl", "--judge", "judge")
     assert found["test"]["win_rate"] == {"estimate": 0.5, "low": 0.5, "high": 0.5}
     assert found["test"]["kl"]["estimate"] == pytest.approx(0, abs=1e-6)
-    assert "the judge can't tell the two apart" in text
-    assert "Lengths agree within a tenth (ratio 1.00" in text
 
 
 def test_the_judge_chooses_on_other_conversations(evaluate, tmp_path):
@@ -206,14 +203,7 @@ def test_policies_of_other_vocabularies_have_no_kl(evaluate, folder):
     found, text = evaluate("base", "other", "--sessions", "held_out.jsonl", "--judge", "judge")
     assert found["test"]["kl"] is None
     assert found["test"]["win_rate"]["estimate"] >= 0
-    assert "No KL divergence: the two policies have different vocabularies" in text
-
-
-def test_a_checkpoint_without_a_tokenizer_is_read_with_the_bases(evaluate, folder):
-    shutil.copytree(folder / "near", folder / "bare", ignore=shutil.ignore_patterns("tokenizer*", "chat_template*"))
-    bare, _ = evaluate("base", "bare", "--sessions", "held_out.jsonl", "--judge", "judge")
-    near, _ = evaluate("base", "near", "--sessions", "held_out.jsonl", "--judge", "judge")
-    assert bare["test"] == near["test"]
+    assert "No KL divergence: the two policies choose between different tokens" in text
 
 
 def test_an_empty_reply_gets_the_lowest_reward(folder):
@@ -240,10 +230,10 @@ JUDGED = (*HELD_OUT, "--judge", "judge")
         (["base", "near", *HELD_OUT, "--judge", "base"], "is no reward model of geli_hf"),
         (["base", "near", *JUDGED, "--llm-model", "m"], "--llm-model: "),
         (["base", "near", "near/", *JUDGED], "ALIGNED: "),
-        (["base", "reward", *JUDGED], "this is a reward model of geli_hf"),
+        (["base", "reward", *JUDGED], "reward: expected a causal language model"),
         (["base", "nowhere/at/all", *JUDGED], "there is no such folder"),
         (["base", "near", *JUDGED, "--validation-share", "1"], "--validation-share: "),
-        (["base", "near", "--sessions", "opened.jsonl", "--judge", "judge"], "none in 1 held-out sessions"),
+        (["base", "near", "--sessions", "opened.jsonl", "--judge", "judge"], "answers something"),
         (["base", "near", "--sessions", "sample", "--options", '{"speed": 1}'], "--options: "),
     ],
 )

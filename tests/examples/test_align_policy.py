@@ -142,7 +142,7 @@ def test_the_default_preset_runs_on_a_tiny_model_of_its_architecture(script, qwe
     assert not {"{{", "}}", "{%"} & set(card.content.split())
     for told in (
         f"`{Path(qwen).name}` was fine-tuned on the sessions, then",
-        f"`{Path(reward).name}`, the reward model that the policy was trained to please",
+        f"turn rewards of `{Path(reward).name}`",
         "aligned by GRPO for 2 steps",
         "--grpo.max_steps=2",
     ):

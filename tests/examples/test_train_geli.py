@@ -188,7 +188,7 @@ def test_a_folder_of_something_else_is_refused(config, script, tmp_path):
         (["--stages", "[reward, polish]"], "stages: .*polish"),
         (["--reward.learning_rate", "fast"], "learning_rate: .*'fast'"),
         (["--data.eval_share", "0.9"], "data: fractions: "),
-        (["--data.options", "{conversation: 5}"], "data: .*conversation; .*conversations"),
+        (["--data.options", "{conversation: 5}"], "data: .*'conversation'"),
         (["--model.backbone", "/nowhere"], "model: .*nowhere"),
         (["--model.config", "{depth: 3}"], r"model: .*\['depth'\]"),
         (["--model.preset", "papers"], "model.preset: .*'papers'"),

@@ -24,6 +24,7 @@ class Manage(Access):
             ("GET", f"{REPO}/refs"): self.refs,
             ("GET", f"{REPO}/commits/{{revision}}"): self.commits,
             ("POST", f"{REPO}/branch/{{branch}}"): self.create_branch,
+            ("POST", f"{REPO}/super-squash/{{revision}}"): self.squash,
         }
         return [Route(path, endpoint, methods=[method]) for (method, path), endpoint in endpoints.items()]
 
@@ -132,6 +133,14 @@ class Manage(Access):
                 for commit in repo.history(self.commit(request, repo))
             ]
         )
+
+    async def squash(self, request: Request) -> Response:
+        """Keep the files of a branch, without its history."""
+        repo, body = self.repo(request, write=True), await request.json()
+        branch = repo.ref(unquote(request.path_params["revision"]))
+        files = repo.at(branch).files
+        repo.add_commit(branch, files, author=self.writer(request).user, title=body.get("message", "squashed"))
+        return Response()
 
     async def create_branch(self, request: Request) -> Response:
         repo, revision = self.repo(request, write=True), (await request.json()).get("startingPoint", "main")

