@@ -107,9 +107,7 @@ def test_a_judge_in_a_folder(evaluate, tmp_path):
     assert "judged by **judge, which learned from people's ratings of turns**" in text
     assert "Don't rely on the intervals: " in text
     assert text.count("> **User:**") == 8
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("policies.md", "policies.json", "policies.png", "replies.jsonl")
-    }
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*("policies.md", "policies.json", "replies.jsonl")}
 
 
 def test_a_policy_beside_itself(evaluate):
