@@ -338,6 +338,7 @@ def test_another_tokenizer_can_be_given(reward_model):
     model = SimpleNamespace(
         config=SimpleNamespace(reward_quantiles=[]),
         tokenizer=None,
+        check_tokenizer=lambda: None,
         eval=lambda: model,
         score_messages=lambda dialogues, last_turn_only: calls.append(model.tokenizer) or torch.zeros(len(dialogues)),
     )
