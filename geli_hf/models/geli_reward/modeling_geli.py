@@ -250,12 +250,17 @@ class GeliRewardModel(PreTrainedModel):
         """Load a model, as every `PreTrainedModel` does, and its tokenizer.
 
         Raises:
-            OSError: there is no such model.
+            OSError: there is no such model, or its weights are damaged.
         """
         path = pretrained_model_name_or_path
         names = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
         where = {name: kwargs[name] for name in names if kwargs.get(name)}
-        loaded = super().from_pretrained(path, *args, **kwargs)
+        try:
+            loaded = super().from_pretrained(path, *args, **kwargs)
+        except Exception as error:
+            if type(error).__name__ != "SafetensorError":  # by its name: this file travels and imports little
+                raise
+            raise OSError(f"{path}: weights are damaged ({error}); fetch or save the model again") from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.tokenizer = _load_tokenizer(path, model.config, **where)
         return loaded
