@@ -59,13 +59,14 @@ class Conversation:
     """A dialogue with its rewards.
 
     Attributes:
+        key: deletes the session once it is collected; "" until the first message.
         rewards: one for each turn of the assistant.
         before: the rewards before the last edit; empty if the last change was none.
         score: predicted rating.
         past: earlier states, for `undo`.
     """
 
-    key: str = field(default_factory=lambda: secrets.token_urlsafe(18))
+    key: str = ""
     turns: tuple[Turn, ...] = ()
     choice: Choice | None = None
     rewards: tuple[float, ...] = ()
@@ -112,7 +113,9 @@ class Conversation:
         turns = conversation.turns
         if turns and turns[-1].role == "user":  # it has no answer yet, and roles alternate
             turns, text = turns[:-1], f"{turns[-1].text} {text}"
-        return conversation.change(turns=(*turns, Turn("user", text, at=now)))
+        # Made here, so that no two conversations share the key of an initial state.
+        key = self.key or secrets.token_urlsafe(18)
+        return conversation.change(key=key, turns=(*turns, Turn("user", text, at=now)))
 
     def add_reply(self, reply: Reply, now: float) -> Conversation:
         """Add the assistant's reply. Undo takes it back together with the message before it."""

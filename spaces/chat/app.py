@@ -57,10 +57,11 @@ def build_demo(
     modes = [mode for mode, sources in MODES.items() if set(sources) <= set(models.policies)]
 
     with gr.Blocks(title="Chat with a reward for every turn", analytics_enabled=False) as demo:
-        # The functions are called once for each tab.
-        conversation = gr.State(lambda: Conversation(), time_to_live=STATE_SECONDS)
-        visit = gr.State(lambda: Visit(), time_to_live=STATE_SECONDS)
-        watch = gr.State(lambda: Watch(), time_to_live=STATE_SECONDS)
+        # Each tab has copies. A function in place of a value would run late on a busy server, and replace a state that is
+        # in use: Stop would then reach a visit that nobody looks at.
+        conversation = gr.State(Conversation(), time_to_live=STATE_SECONDS)
+        visit = gr.State(Visit(), time_to_live=STATE_SECONDS)
+        watch = gr.State(Watch(), time_to_live=STATE_SECONDS)
         file = gr.Textbox(visible="hidden")
         html(HERE / "head.html")
         with gr.Row():

@@ -52,8 +52,7 @@ def build_demo(
     with gr.Blocks(
         title="A face, and what it says of each turn", analytics_enabled=False, delete_cache=(300, 900)
     ) as demo:
-        # The function is called once for each tab.
-        session = gr.State(lambda: LiveSession(), time_to_live=STATE_SECONDS)
+        session = gr.State(LiveSession(), time_to_live=STATE_SECONDS)
         recorded = gr.State(None, time_to_live=STATE_SECONDS)
         file = gr.Textbox(visible="hidden")
         html(HERE / "head.html")

@@ -3,8 +3,10 @@
 import json
 
 import pytest
-from browsing import ROOT
+from browsing import ROOT, load_app, tiny_models
 from fresh import in_fresh_process
+
+from geli_hf.demo.collection import Collection
 
 pytest.importorskip("gradio", reason="needs gradio, of the demo extra")
 
@@ -110,3 +112,14 @@ def test_a_lent_gpu_computes_and_the_package_is_optional(compute, tmp_path, monk
     assert lent == [True]
     assert there["torch"] is False  # the package was imported before it
     assert without["lent"][1:] == [None]
+
+
+@pytest.mark.parametrize("name", ["chat", "facial_signal"])
+def test_nothing_replaces_the_state_of_a_tab_that_is_in_use(name, tmp_path):
+    """A function in place of an initial value is an event, which comes when a busy server gets to it."""
+    app = load_app(name)
+    arguments = {"chat": (tiny_models(), Collection(tmp_path)), "facial_signal": (tiny_models().reward, None)}[name]
+    demo = app.build_demo(*arguments)
+    events = [event for function in demo.fns.values() for _, event in function.targets]
+    assert len(events) > 5
+    assert "load" not in events

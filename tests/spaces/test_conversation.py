@@ -98,6 +98,7 @@ def test_the_row_is_a_session_and_does_not_reveal_the_key():
     assert row["session_id"] == session_id_of(conversation.key) != conversation.key
     assert conversation.key not in json.dumps(row)
     assert dialogue("hi", "hello").session_id != conversation.session_id
+    assert conversation.edit(0, "hey").add_message("how", 3.0).key == conversation.key
     with pytest.raises(SessionError, match="assistant"):
         row_of(dialogue("hi"))
 
