@@ -57,8 +57,8 @@ def build_demo(
     modes = [mode for mode, sources in MODES.items() if set(sources) <= set(models.policies)]
 
     with gr.Blocks(title="Chat with a reward for every turn", analytics_enabled=False) as demo:
-        # Each tab has copies. A function in place of a value would run late on a busy server and replace a state that is in
-        # use: Stop would then reach a visit that nobody looks at.
+        # Each tab has copies. A function in place of a value would run late on a busy server, and replace a state that
+        # is in use: Stop would then reach a visit that nobody looks at.
         conversation = gr.State(Conversation(), time_to_live=STATE_SECONDS)
         visit = gr.State(Visit(), time_to_live=STATE_SECONDS)
         watch = gr.State(Watch(), time_to_live=STATE_SECONDS)
