@@ -1,4 +1,4 @@
-"""How long scoring takes, against other ways to the same rewards. `reference.py` says what the published way is."""
+"""Time of scoring against other ways to the same rewards; `reference.py` holds the published way."""
 
 import pytest
 from reference import long_dialogue, random_backbone, reference_reward, with_random_head

@@ -32,7 +32,7 @@ import json
 
 
 def error_of(call, *args, **kwargs) -> str | None:
-    """What a call that should fail says: class and message."""
+    """Return class and message of the error that a call raises."""
     try:
         call(*args, **kwargs)
     except Exception as error:
@@ -43,7 +43,7 @@ def error_of(call, *args, **kwargs) -> str | None:
 def in_fresh_process(
     function, folder: Path, environment: dict[str, str | None], *, helpers=(), geli_hf: bool = True, **arguments
 ):
-    """What the function returns there.
+    """Run the function in a fresh process and return its result.
 
     Args:
         folder: to be in; it isn't importable from.

@@ -118,7 +118,7 @@ def test_a_video_without_a_face(frames):
 
 
 def test_frames_are_freed():
-    """Of the frames that came before, one may still be in memory."""
+    """At most one of the earlier frames stays in memory."""
     alive, most = [], 0
 
     def camera():

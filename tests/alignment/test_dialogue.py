@@ -1,4 +1,4 @@
-"""Where a reply ends, where a dialogue begins, and what of it a policy is shown."""
+"""The end of a reply, the start of a dialogue, and the part of it that a policy sees."""
 
 import pytest
 from hypothesis import given

@@ -66,7 +66,7 @@ def trainer_of(config, folder, policy_folder, sessions, rewards, **kwargs):
 
 
 def by_trl(trainer, dialogues=DIALOGUES) -> torch.Tensor:
-    """What TRL itself computes, (completions, reward functions)."""
+    """TRL's own rewards, of shape (completions, reward functions)."""
     prompts, completions = map(list, zip(*dialogues))
     return trainer._calculate_rewards([{"prompt": p} for p in prompts], prompts, completions, [[1]] * len(prompts))
 

@@ -101,7 +101,7 @@ def test_a_reward_is_the_turns_and_its_likelihood(speaker, reward_model, complet
 
 
 def test_length_neutral_rewards_subtract_the_length_of_the_likelihood_too(speaker, reward_model, completions):
-    """Of two replies to one prompt length explains all."""
+    """With two replies to one prompt, length explains all of the difference."""
     reward = GeliReward(reward_model, likelihood=ReferenceLikelihood(*speaker), repetition_penalty=0)
     first, second = reward(**completions)
     assert first == pytest.approx(second, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Who takes the user's role: a chat model, a server that may die, the people of the sample."""
+"""Partners in the user's role: a chat model, a server that may die, and the people of the sample."""
 
 import json
 import math
@@ -141,7 +141,7 @@ class TestSimulatedPeople:
         assert seen["value"] == SimulatedPeople().observe(story, 2)["value"]
 
     def test_they_rate_a_session_by_the_values_of_its_turns(self):
-        """As in the survey: 6.4 on average for a session worth .5, .66 more for each unit, and scattered by 1.06."""
+        """The ratings follow the survey: 6.4 for a session worth .5, .66 more for each unit, deviation 1.06."""
         told = [STORY[0], {"role": "assistant", "content": "I am so sorry to hear that. How is your dog today?"}] * 2
         ill, well = [*STORY * 2], told
         worth = [sum(SimulatedPeople().observe(each, 0)["value"]) for each in (ill, well)]

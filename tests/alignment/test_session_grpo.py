@@ -167,7 +167,7 @@ def make_trainer(policy_folder, folder, partner, *, reward=words, turns=3, credi
 
 
 def scored(trainer) -> tuple[dict, list[dict]]:
-    """What the trainer makes of one batch, and the rows with what was rolled out for them."""
+    """The trainer's result for one batch, and the rows with their rollouts."""
     rows = [dict(row) for row in next(iter(trainer.get_train_dataloader()))]
     trainer.model.train()
     return trainer._generate_and_score_completions(rows), rows

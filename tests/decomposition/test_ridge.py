@@ -18,7 +18,7 @@ def linear(rows: int, features: int, *, noise: float = 1.0, seed: int = 0):
 
 
 def log_density(x: np.ndarray, y: np.ndarray, strength: float) -> float:
-    """Of the target without its mean, as one draw from N(0, s^2 (1 + xx' / strength)) with the best s."""
+    """Density of the centred target, one draw from N(0, s^2 (1 + xx' / strength)), at the best s."""
     rows = len(y)
     basis = np.linalg.svd(np.eye(rows) - 1 / rows)[0][:, : rows - 1]  # what is orthogonal to the intercept
     covariance = basis.T @ (np.eye(rows) + x @ x.T / strength) @ basis

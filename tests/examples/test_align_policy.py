@@ -273,7 +273,7 @@ def test_vllm_generates_where_it_is_installed(script, monkeypatch, tmp_path):
 
 
 def test_the_final_kl_is_found_where_not_every_log_has_a_generation(tmp_path):
-    """As with num_iterations or steps_per_generation above what a step takes, or without any number to average."""
+    """This happens with num_iterations or steps_per_generation above one, and without a number to average."""
     first = {"step": 1, "kl": 0.25, "completions/mean_length": 8.0}
     history = [first, {"step": 2, "kl": 0.5}, {"step": 3, "kl": None, "completions/mean_length": 7.0}]
     file = tmp_path / "history.json"

@@ -1,4 +1,4 @@
-"""What is made of the records of `turn_credit.py`, on curves that are made up."""
+"""Summaries of the records of `turn_credit.py`, on made-up curves."""
 
 import argparse
 import json

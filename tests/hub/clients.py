@@ -1,4 +1,4 @@
-"""How a process is told where the Hub is."""
+"""Environment of a process that talks to the loopback Hub."""
 
 from pathlib import Path
 

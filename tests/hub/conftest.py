@@ -55,7 +55,7 @@ def push(here, capsys):
 
 @pytest.fixture
 def refusal(push):
-    """What `geli push` says when it does not do it."""
+    """Return the message with which `geli push` refuses."""
 
     def run(*words) -> str:
         with pytest.raises(SystemExit) as refused:
@@ -67,7 +67,7 @@ def refusal(push):
 
 @pytest.fixture
 def waits(monkeypatch) -> list[float]:
-    """What the client wanted to wait before it tried again, in seconds; it does not."""
+    """Replace the client's waits between attempts, and list them in seconds."""
     waits = []
     for module in (_http, file_download):
         monkeypatch.setattr(module, "time", types.SimpleNamespace(sleep=waits.append, time=time.time))

@@ -69,7 +69,7 @@ def render_card(name: str, repo_id: str = "owner/model", **more):
 
 
 def errors(card, repo_type: str = "model") -> list[str]:
-    """What the Hub would refuse it for."""
+    """Return the reasons for which the Hub would refuse the card."""
     return hub_rules.validate(str(card), repo_type)[0]
 
 

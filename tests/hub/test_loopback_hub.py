@@ -34,7 +34,7 @@ def sha(api: HfApi, revision: str | None = None) -> str:
 
 
 def sent(hub: Hub, pattern: str) -> int:
-    """How many requests there were of this kind."""
+    """Count the requests of this kind."""
     return sum(bool(re.search(pattern, f"{request.method} {request.path}")) for request in hub.requests)
 
 

@@ -127,7 +127,7 @@ def load_with_the_package(dialogues, commit):
 
 
 def open_every_door(owner):
-    """What is said where something of an owner's is loaded, None if it is: by our own doors, and by transformers'."""
+    """Load an owner's files by our functions and by transformers'; return each error, or None."""
     from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, pipeline
 
     from geli_hf import (
@@ -286,7 +286,7 @@ def draw_faces(folder):
 
 @pytest.fixture(scope="module")
 def pushed(shared_hub, tmp_path_factory):
-    """What the models gave before they were pushed, what they gave when loaded, and the folder of that process."""
+    """Outputs of the models before the push and after loading, and the folder of that process."""
     folder = tmp_path_factory.mktemp("pushing")
     environment = client(shared_hub, folder, "hf_owner")
     draw_faces(folder)

@@ -305,7 +305,7 @@ def _started(command: list, folder: Path, environment: dict[str, str], log) -> I
 
 
 def _page(port: int, app: subprocess.Popen) -> str | None:
-    """What it answers, once it does; None if it ends or takes too long."""
+    """Wait for the page and return it; None if the process ends or takes too long."""
     until = time.monotonic() + 300
     while app.poll() is None and time.monotonic() < until:
         try:

@@ -104,7 +104,7 @@ def load_online(token):
 
 
 def load_offline():
-    """Of the rows as they were read, geli_hf keeps a copy too: without it, they come from the cache of datasets."""
+    """Load offline. Without our own copy of the rows they come from the cache of `datasets`."""
     import os
 
     found = [load_again()]
@@ -120,7 +120,7 @@ def pushed(shared_hub, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(shared_hub, pushed, tmp_path_factory):
-    """What was loaded, and the folder of the cache."""
+    """The loaded rows, and the folder of the cache."""
     folder = tmp_path_factory.mktemp("loading")
     helpers = (load_and_read, load_again)
     return in_fresh_process(load_online, folder, client(shared_hub, folder), helpers=helpers, token="hf_owner"), folder

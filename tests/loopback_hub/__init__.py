@@ -42,7 +42,7 @@ ACCOUNTS = {
 
 @dataclass
 class Fault:
-    """What to answer instead, or not to."""
+    """An answer given in place of the real one, or none."""
 
     request: str  # a regular expression that is looked for in "METHOD /path"
     status: int = 500
@@ -97,7 +97,7 @@ class Hub:
         self._socket.close()
 
     def restart(self, folder: str | Path) -> None:
-        """As a new one on this folder, but at once: a server that really stops and starts takes a while."""
+        """Act as a new server on this folder, without the time that a real restart takes."""
         self.store.open(folder)
         self.requests, self.faults = [], []
 

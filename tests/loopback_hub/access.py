@@ -1,4 +1,4 @@
-"""Who asks, and what for."""
+"""The user of a request, and that user's rights."""
 
 from dataclasses import dataclass
 from urllib.parse import unquote

@@ -1,4 +1,4 @@
-"""What the Hub asks of the front matter of a README, checked where it asks it: before a commit, and in one.
+"""The Hub's checks of a README's front matter, before a commit and in one.
 
 It follows the Hub's documentation of repository cards and of Spaces' configuration. What is unknown is let through, as
 the Hub does.
@@ -36,7 +36,7 @@ def front_matter(content: str) -> str | None:
 
 
 def metadata(content: str) -> dict:
-    """What a card says of itself; empty where that can't be read."""
+    """Read a card's front matter; empty if it can't be read."""
     try:
         data = yaml.safe_load(front_matter(content) or "")
     except yaml.YAMLError:

@@ -97,7 +97,7 @@ class Files(Access):
     # ---------------------------------------------------------------- up
 
     async def preupload(self, request: Request) -> Response:
-        """Which files go by LFS, and what is there under their names: the client leaves out what did not change."""
+        """Say which files go by LFS, and the stored version of each, so that the client skips unchanged ones."""
         repo, rows = self.repo(request), []
         files = self.commit(request, repo).files
         for row in (await request.json())["files"]:

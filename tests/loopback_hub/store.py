@@ -1,4 +1,4 @@
-"""What the Hub keeps: repositories whose commits name files by their content, and refs that point at commits.
+"""Storage of the Hub: repositories whose commits name files by content, and refs that point at commits.
 
 Contents lie under their SHA-256 in `blobs/`, all else in `repos.json`, so that a server that is started again on the
 same folder goes on with what it had.
@@ -34,7 +34,7 @@ def git_oid(content: bytes) -> str:
 
 
 def pointer(sha256: str, size: int) -> bytes:
-    """What git itself keeps of an LFS file."""
+    """Return the pointer that git stores for an LFS file."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
 
 

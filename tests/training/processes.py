@@ -74,7 +74,7 @@ def train(backbone: str, case: dict, folder: Path, processes: int) -> None:
 
 
 def history(trainer: GeliRewardTrainer) -> list[dict]:
-    """What was logged, without how long it took."""
+    """Return the logged values without the times."""
     logged = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
     return [
         {key: value for key, value in entry.items() if not key.endswith(("_runtime", "_per_second", "_time"))}

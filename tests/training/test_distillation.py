@@ -1,4 +1,4 @@
-"""What another said of each turn, a language model or a teacher in hindsight, distilled into a reward model."""
+"""Values of turns from a language model or a hindsight teacher, distilled into a reward model."""
 
 import json
 import re

@@ -23,7 +23,7 @@ def affect(sessions) -> list[np.ndarray]:
 
 
 def global_explicit(ge: str, aggregation: str, reward: np.ndarray, score: float) -> float:
-    """Of one session."""
+    """Global Explicit loss of one session."""
     total = reward.sum()
     if ge == "rudder":
         return (score - total) ** 2 + 0.5 * np.mean((score - np.cumsum(reward)) ** 2)

@@ -51,7 +51,7 @@ pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> tuple[Path, Path]:
-    """What one process and what two have left, a folder per case in each."""
+    """Results of one process and of two, a folder for each case."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     (two / "cases.json").write_text(json.dumps(CASES))
     worker = [str(Path(__file__).with_name("processes.py")), backbone("bert"), str(two / "cases.json")]
