@@ -1,8 +1,8 @@
 """The published way to score a turn, and the backbones and sessions of its comparisons.
 
 Each turn is encoded anew with the 20 utterances before it, in a forward pass of its own, padded to the whole context
-length of the backbone (see the published scripts of GELI, arXiv 2403.11330). Text, weights, pooling and head are those
-of the model that it is compared with.
+length of the backbone (see the published scripts of GELI, arXiv 2403.11330). Text, weights, layers, pooling and head are
+those of the model that it is compared with, so the rewards must be equal; `tests/test_benchmarks.py` holds that.
 """
 
 from itertools import cycle, islice
@@ -96,7 +96,9 @@ def reference_features(model: GeliRewardModel, messages: list[dict]) -> torch.Te
     ids = torch.nn.functional.pad(ids, (0, model.config.max_length - real), value=model.tokenizer.pad_token_id)
     mask = (torch.arange(ids.shape[1]) < real).long()[None]
     options = {"use_cache": False} if model.config.causal else {}
-    states = model.model(input_ids=ids, attention_mask=mask, **options).last_hidden_state[0]
+    output = model.model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **options)
+    layers = output.hidden_states[1:] if model.config.layers == "all" else output.hidden_states[-1:]
+    states = torch.stack([layer[0] for layer in layers]).mean(0)
     if model.config.pooling == "last":
         return states[real - 1]
     [start] = (ids[0] == model.config.assistant_token_id).nonzero()[-1].tolist()

@@ -1,0 +1,40 @@
+"""Equalities that the benchmarks claim, on tiny backbones: a ratio of times says nothing where results differ."""
+
+import numpy as np
+import pytest
+import tiny
+from datasets import Dataset
+from scripts import EXAMPLES, as_module
+from tiny import reward_model, session
+
+from geli_hf.models.features import cached_turn_features
+from geli_hf.sessions import assistant_turns
+
+reference = as_module(EXAMPLES.parent / "benchmarks" / "reference.py")
+
+
+def prefixes(messages: list[dict]) -> list[list[dict]]:
+    return [messages[: turn + 1] for turn in assistant_turns(messages)]
+
+
+@pytest.mark.parametrize("pooling", ["last", "turn"])
+@pytest.mark.parametrize("layers", ["last", "all"])
+@pytest.mark.parametrize("name", [*tiny.ENCODERS, *tiny.DECODERS])
+def test_the_published_way_gives_our_rewards(name, layers, pooling):
+    model = reward_model(name, layers=layers, pooling=pooling, context_messages=reference.CONTEXT)
+    # Llama's context has room for more than the 20 utterances that a turn may see.
+    row = session(30, words=2) if name == "llama" else session(4, words=2)
+    [ours] = model.score_sessions([row])
+    assert not ours["cropped"]
+    theirs = [reference.reference_reward(model, prefix) for prefix in prefixes(row["messages"])]
+    np.testing.assert_allclose(ours["turn_rewards"], theirs, atol=1e-5)
+    assert np.std(theirs) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_cached_features_are_those_of_the_published_way(name, tmp_path):
+    model = reward_model(name, context_messages=reference.CONTEXT)
+    row = session(4, words=2)
+    [ours] = cached_turn_features(model, Dataset.from_list([row]), cache_dir=tmp_path)
+    theirs = [reference.reference_features(model, prefix) for prefix in prefixes(row["messages"])]
+    np.testing.assert_allclose(ours, np.stack(theirs), atol=1e-5)
