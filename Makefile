@@ -6,7 +6,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 
 .PHONY: quickstart test test-all docs types wheel demo sample-sessions sample-figures lint benchmark clean
 
-quickstart: .venv/ready ## train a reward model and align a policy on the sample corpus, with a report (about 6 minutes)
+quickstart: .venv/ready ## train a reward model and align a policy on the sample corpus, with a report (6 to 9 minutes)
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		examples/train_geli.py --config examples/configs/sample.yaml --resume
 

@@ -1,8 +1,8 @@
 """The published way to score a turn, and the backbones and sessions of its comparisons.
 
 Each turn is encoded anew with the 20 utterances before it, in a forward pass of its own, padded to the whole context
-length of the backbone (see the published scripts of GELI, arXiv 2403.11330). Text, weights, layers, pooling and head are
-those of the model that it is compared with, so the rewards must be equal; `tests/test_benchmarks.py` holds that.
+length of the backbone (see the published scripts of GELI, arXiv 2403.11330). Text, weights, layers, pooling and head
+are those of the model that it is compared with, so the rewards must be equal; `tests/test_benchmarks.py` holds that.
 """
 
 from itertools import cycle, islice

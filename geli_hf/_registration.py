@@ -1,4 +1,4 @@
-"""Registration of the models with transformers' Auto classes, and of the methods that need the `hub` room.
+"""Registration of the models with transformers' Auto classes, and of the methods that need `geli_hf.hub`.
 
 A hook on imports waits for the modules of the Auto classes. To register at once would make `import geli_hf` take 7.4 s
 of processor time in place of 0.1 s (transformers 5, torch 2.15), since the Auto classes and the models import torch,

@@ -1,4 +1,4 @@
-"""Metrics of turn rewards with intervals, trivial baselines, tables and pictures. This room knows no model."""
+"""Metrics of turn rewards with intervals, trivial baselines, tables and pictures. They need no model."""
 
 from .baselines import TURN_BASELINES
 from .intervals import Interval
