@@ -19,6 +19,7 @@ Message = dict[str, str]
 Session = dict[str, Any]
 
 ROLES = ("user", "assistant")
+LARGEST = float(np.finfo(np.float32).max)  # rows are stored in float32
 REQUIRED_COLUMNS = ("session_id", "conversation_id", "messages", "score")
 OPTIONAL_COLUMNS = ("rater_id", "scores", "feedback", "start", "stop", "behaviour", "turn_rating")
 
@@ -170,13 +171,37 @@ def _check_values(values: Any, expected: int, unit: str, where: str, *, text: bo
     if len(values) != expected:
         raise SessionError(f"{where}: expected one value per {unit}, that is {expected}, found {len(values)}")
     for position, value in enumerate(values):
-        if not (isinstance(value, str) if text else _is_number(value)):
-            kind = "text" if text else "a number (NaN if missing)"
-            raise SessionError(f"{where}: {unit} {position}: expected {kind}, found {value!r}")
+        if not (isinstance(value, str) if text else is_number(value)):
+            kind = "text" if text else "a finite number (NaN if missing)"
+            raise SessionError(f"{where}: {unit} {position}: expected {kind}, found {value!r:.80}")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isinf(value)
+def is_number(value: Any) -> bool:
+    """Tell a number of a row: an int or float that is finite in float32, or NaN."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return value != value or abs(value) <= LARGEST
+
+
+def check_numbers(sessions: Dataset, signals: Iterable[str] = ()) -> None:
+    """Check that the scores and the values of these signals are finite in float32, or missing.
+
+    Readers have checked their rows; a `Dataset` that was made otherwise may hold anything.
+
+    Args:
+        sessions: Session rows.
+        signals: names in `feedback`.
+
+    Raises:
+        SessionError: a number is infinite or too large; the message names row and field.
+    """
+    columns = {"score": [[score] for score in sessions["score"]]}
+    for signal in signals:
+        columns[f"feedback.{signal}"] = [feedback[signal] for feedback in sessions["feedback"]]
+    for field, rows in columns.items():
+        for row, values in enumerate(rows):
+            if wrong := [value for value in values or () if value is not None and not is_number(value)]:
+                raise SessionError(f"row {row}, field {field!r}: expected finite numbers, found {wrong[0]!r:.80}")
 
 
 def validate_sessions(sessions: Dataset | Iterable[Session]) -> None:
@@ -209,7 +234,9 @@ def validate_messages(messages: Sequence[Message], where: str) -> None:
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping) or message.get("role") not in ROLES:
             fail(f"message {index} needs a role that is 'user' or 'assistant', found {message!r}")
-        if not isinstance(message.get("content"), str) or not message["content"].strip():
+        if not isinstance(message.get("content"), str):
+            fail(f"message {index}: expected text as content, found {message.get('content')!r:.80}")
+        if not message["content"].strip():
             fail(f"message {index} is empty; leave it out and merge its neighbours, or give it text")
         if index and message["role"] == messages[index - 1]["role"]:
             fail(f"messages {index - 1} and {index} are both of the {message['role']}; merge them")
@@ -239,6 +266,8 @@ def validate_session(session: Session, where: str, seen: dict[str, str]) -> None
     for column in ("session_id", "conversation_id"):
         if not isinstance(session[column], str) or not session[column]:
             fail(column, f"expected a non-empty string, found {session[column]!r}")
+    if not isinstance(session.get("rater_id", ""), str):
+        fail("rater_id", f"expected text ('' or null if unknown), found {session['rater_id']!r}")
 
     name = session["session_id"]
     validate_messages(session["messages"], f"{where} ({name!r})")
@@ -249,8 +278,8 @@ def validate_session(session: Session, where: str, seen: dict[str, str]) -> None
         fail("scores", f"expected one named number per rating, found {scores!r}")
     numbers = {"score": session["score"]} | {f"scores.{rating}": value for rating, value in scores.items()}
     for field, value in numbers.items():
-        if not _is_number(value):
-            fail(field, f"expected a finite number (NaN if missing), found {value!r}")
+        if not is_number(value):
+            fail(field, f"expected a finite number (NaN if missing), found {value!r:.80}")
 
     feedback = session.get("feedback") or {}
     if not isinstance(feedback, Mapping):

@@ -230,9 +230,13 @@ def test_any_number_per_turn_is_a_signal():
         ("words", words_of_turns, "name: the sessions have a signal 'words' already"),
         ("mine", [[1, 2]], "signal: expected one list per row, that is 2, found 1"),
         ("mine", [[1, 2], [1, 2]], r"row 1 \('c2-a'\), field 'feedback.mine': .* that is 1, found 2"),
-        ("mine", [[1, math.inf], [1]], r"row 0 \('c1-a'\), .*: assistant turn 1: expected a number .*, found inf"),
-        ("mine", [[1, True], [1]], "assistant turn 1: expected a number .*, found True"),
-        ("mine", [[1, "good"], [1]], "assistant turn 1: expected a number .*, found 'good'"),
+        (
+            "mine",
+            [[1, math.inf], [1]],
+            r"row 0 \('c1-a'\), .* turn 1: expected a finite number .*, found inf",
+        ),
+        ("mine", [[1, True], [1]], "assistant turn 1: expected a finite number .*, found True"),
+        ("mine", [[1, "good"], [1]], "turn 1: expected a finite number .*, found 'good'"),
         ("mine", lambda messages: 1.0, "row 0 .*: expected a list with one value per assistant turn, found 1.0"),
     ],
 )

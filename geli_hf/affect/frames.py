@@ -8,6 +8,7 @@ no constant rate.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -94,7 +95,9 @@ class VideoFrames:
         except ImportError as error:
             raise ImportError(f"reading video needs PyAV: {NEEDS}") from error
         try:
-            self._container = av.open(str(source) if isinstance(source, Path) else source)
+            # FFmpeg takes what comes before a colon for a protocol, but for a file that is named as one.
+            is_file = isinstance(source, Path) or (isinstance(source, str) and os.path.exists(source))
+            self._container = av.open(f"file:{source}" if is_file else source)
         except av.error.FileNotFoundError:
             raise FileNotFoundError(f"{self.name}: there is no such file") from None
         except (av.error.FFmpegError, EOFError) as error:

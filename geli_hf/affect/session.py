@@ -9,7 +9,7 @@ from transformers.utils import logging
 from ..sessions import Session, SessionError, merge_turns, time_span, validate_session
 from .behaviour import behaviour_of_turns
 from .emotions import FACE_COLUMNS
-from .transcripts import Transcript
+from .transcripts import Transcript, clean_name
 from .turns import affect_of_turns
 
 logger = logging.get_logger(__name__)
@@ -104,7 +104,7 @@ def listener_of(transcript: Transcript, listener: str | None) -> str:
     users = [name for name in speakers if name.lower() in LISTENERS]
     agents = [name for name in speakers if name.lower() in AGENTS]
     if listener is not None:
-        users = [name for name in speakers if name.lower() == listener.strip().lower()]
+        users = [name for name in speakers if name.lower() == clean_name(listener).lower()]
         if len(users) != 1:
             raise SessionError(f"listener: expected one of {names} in {path}, found {listener!r}")
         agents = [name for name in speakers if name != users[0]]

@@ -11,11 +11,13 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..sessions import SessionError
+from ..models.geli_reward.text_geli import valid_unicode
+from ..sessions import LARGEST, SessionError
 
 # Names of each field of an utterance in a table or an object, in upper or lower case.
 NAMES = {
@@ -28,10 +30,20 @@ SUFFIXES = (".csv", ".json", ".srt", ".vtt")
 NO_TIME = {"", "na", "nan", "none", "null"}
 # A name before a colon in subtitles: "Ann:", "SPEAKER_00:", "Dr. O'Neil (off):".
 _NAME = re.compile(
-    r"\s*(?:-\s*)?((?:>>\s*)?[^\W\d_][\w.'’()-]*(?: [\w.'’()-]+){0,2})\s*(?::(?:\s+|$)|：)(.*)", re.DOTALL
+    r"\s*(?:-\s*)?(?:>>\s*)?([^\W\d_][\w.'’()-]*(?: [\w.'’()-]+){0,2})\s*(?::(?:\s.*|$)|：.*)", re.DOTALL
 )
+# Anything that looks like one: "Ann (she/her):", "Maria del Carmen Ruiz:". Only names have all words in capitals.
+_LABEL = re.compile(r"\s*(?:-\s*)?(?:>>\s*)?([^\W\d_][^:：,!?]{0,80}?)\s*(?::(?:\s.*|$)|：.*)", re.DOTALL)
+_ASIDE = re.compile(r"\s*(?:\([^)]*\)|\[[^]]*\])")
+PARTICLES = {"al", "and", "bin", "da", "de", "del", "der", "di", "du", "la", "le", "of", "the", "van", "von", "y"}
+# Characters without width or look: marks of the order of bytes, of the direction and of line breaks.
+INVISIBLE = dict.fromkeys([0xAD, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A)])
 _VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
-_MARKUP = re.compile(r"</?[^>\s][^>]*>|\{\\[^}]*\}")
+# Markup is these tags, with classes or an annotation, and nothing else between < and >.
+_TAGS = r"</?(?:[bcisu]|em|rt|ruby|strong)(?:\.[^\s<>]+)?>|</?(?:v|font|lang|span)(?:[.\s][^<>]*)?>|<br\s*/?>"
+_MARKUP = re.compile(rf"{_TAGS}|<\d+:[\d:.]+>|\{{\\[^}}]*\}}", re.IGNORECASE)
+# Between two cues there is an empty line, or one of blanks where the next cue begins: elsewhere that one is text.
+_BETWEEN = re.compile(r"\n(?:\n\s*|[^\S\n]+\n(?=(?:[^\n]*\n)?[^\n]*-->))")
 _CUE = re.compile(r"\s*(\S+)\s+-->\s+(\S+)(?:\s.*)?")
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d*)?)")
 
@@ -78,8 +90,8 @@ def read_transcript(path: str | Path) -> Transcript:
         Whisper and WhisperX write it.
     `.srt`, `.vtt`
         Subtitles. The speaker is `<v Ann>`, or `Ann:` at the beginning of a line (of up to three words before the
-        colon). Several in one cue are an utterance each, of the cue's times. A cue without a name goes on with the
-        speaker of the one before.
+        colon; `Ann (she/her):` is Ann too). Several in one cue are an utterance each, of the cue's times. A cue
+        without a name goes on with the speaker of the one before.
 
     Times are seconds (`83.5`) or clocks (`1:23.5`, `00:01:23,500`).
 
@@ -90,11 +102,11 @@ def read_transcript(path: str | Path) -> Transcript:
         OSError: the file can't be opened.
     """
     path = Path(path)
-    readers = dict(zip(SUFFIXES, (_read_csv, _read_json, _read_subtitles, _read_subtitles)))
+    readers = dict(zip(SUFFIXES, (_read_table, _read_json, _read_subtitles, _read_subtitles)))
     read = readers.get(path.suffix.lower())
     if read is None:
         raise ValueError(f"{path}: expected a transcript that ends in {', '.join(readers)}")
-    utterances = [utterance for utterance in read(path, _read_text(path)) if utterance.text]
+    utterances = [utterance for utterance in read(path, read_text(path)) if utterance.text]
     if not utterances:
         raise SessionError(f"{path}: expected a row, cue or entry with text, found none")
     for each in utterances:
@@ -109,7 +121,13 @@ def read_transcript(path: str | Path) -> Transcript:
     return Transcript(path, utterances)
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a file in UTF-8, with or without a byte-order mark, with any line ends.
+
+    Raises:
+        SessionError: it is not in UTF-8; the message names the line.
+        OSError: the file can't be opened.
+    """
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -121,26 +139,22 @@ def _read_text(path: Path) -> str:
 
 def _time(value: Any, where: str) -> float:
     """Read a time in seconds; NaN if there is none."""
-    if value is None or (isinstance(value, str) and value.strip().lower() in NO_TIME):
+    text = str(value).strip()
+    if text.lower() in NO_TIME:
         return math.nan
-    seconds = _parse_time(value.strip()) if isinstance(value, str) else value
-    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if is_number and (math.isnan(seconds) or 0 <= seconds < math.inf):
-        return float(seconds)
+    if clock := _CLOCK.fullmatch(text):
+        hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in clock.groups())
+        if not (clock[2] and seconds >= 60) and not (clock[1] and minutes >= 60):
+            text = str(3600 * hours + 60 * minutes + seconds)
+    with suppress(ValueError):
+        if 0 <= float(text) <= LARGEST:  # as tables of numbers are written: 1e-05
+            return float(text)
     raise SessionError(f"{where}: expected seconds (83.5) or a clock (00:01:23.500), found {value!r}")
 
 
-def _parse_time(text: str) -> float | None:
-    match = _CLOCK.fullmatch(text)
-    if match is None:
-        try:
-            return float(text)  # as tables of numbers are written: 1e-05
-        except ValueError:
-            return None
-    hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in match.groups())
-    if (match[2] and seconds >= 60) or (match[1] and minutes >= 60):
-        return None
-    return 3600 * hours + 60 * minutes + seconds
+def clean_name(name: str) -> str:
+    """Return a speaker's name without invisible marks and spare blanks."""
+    return " ".join(valid_unicode(name).translate(INVISIBLE).split())
 
 
 def _find_fields(names: Sequence[Any], where: str) -> dict[str, str]:
@@ -161,32 +175,58 @@ def _utterance(entry: Mapping[str, Any], fields: Mapping[str, str], path: Path, 
         if given.get(name) is not None and not isinstance(given[name], str):
             raise SessionError(f"{path}, {where}: expected the {name} as text, found {given[name]!r}")
     return Utterance(
-        " ".join((given.get("speaker") or "").split()),
-        " ".join((given.get("text") or "").split()),
+        clean_name(given.get("speaker") or ""),
+        " ".join(valid_unicode(given.get("text") or "").split()),
         _time(given.get("start"), f"{path}, {where}, {fields.get('start')}"),
         _time(given.get("stop"), f"{path}, {where}, {fields.get('stop')}"),
         where,
     )
 
 
-def _read_csv(path: Path, text: str) -> Iterator[Utterance]:
+def read_csv(path: Path, text: str) -> tuple[list[str], Iterator[tuple[str, dict[str, str]]]]:
+    """Read a table between commas, semicolons or tabs.
+
+    Args:
+        path: of the file, for errors.
+        text: its content.
+
+    Returns:
+        The headings, and each row by heading with its place for errors ("line 3").
+
+    Raises:
+        SessionError: when the rows are read, one is no CSV or has other than a field for each heading.
+    """
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+
+    def rows() -> Iterator[tuple[str, dict[str, str]]]:
+        try:
+            for row in table:
+                where = f"line {table.line_num}"
+                if None in row or None in row.values():
+                    raise SessionError(f"{path}, {where}: expected {len(names)} fields, as in the heading")
+                yield where, row
+        except csv.Error as error:
+            raise SessionError(f"{path}, line {table.line_num}: no CSV ({error})") from None
+
     try:
-        names = rows.fieldnames or []
-        fields = _find_fields(names, f"{path}, line 1")
-        if missing := [name for name in NAMES if name not in fields]:
-            raise SessionError(
-                f"{path}, line 1: expected a heading with the columns speaker, start, stop and text, "
-                f"found no {', '.join(missing)}"
-            )
-        for row in rows:
-            where = f"line {rows.line_num}"
-            if None in row or None in row.values():
-                raise SessionError(f"{path}, {where}: expected {len(names)} fields, as in the heading")
-            yield _utterance(row, fields, path, where)
+        names = [name.strip() for name in table.fieldnames or []]
     except csv.Error as error:
-        raise SessionError(f"{path}, line {rows.line_num}: no CSV ({error})") from None
+        raise SessionError(f"{path}, line 1: no CSV ({error})") from None
+    table.fieldnames = names
+    return names, rows()
+
+
+def _read_table(path: Path, text: str) -> Iterator[Utterance]:
+    names, rows = read_csv(path, text)
+    fields = _find_fields(names, f"{path}, line 1")
+    if missing := [name for name in NAMES if name not in fields]:
+        raise SessionError(
+            f"{path}, line 1: expected a heading with the columns speaker, start, stop and text, "
+            f"found no {', '.join(missing)}"
+        )
+    for where, row in rows:
+        yield _utterance(row, fields, path, where)
 
 
 def _read_json(path: Path, text: str) -> Iterator[Utterance]:
@@ -208,12 +248,29 @@ def _read_json(path: Path, text: str) -> Iterator[Utterance]:
 
 
 def _read_subtitles(path: Path, text: str) -> Iterator[Utterance]:
-    speaker, number = "", 0
-    for block in re.split(r"\n\s*\n", text.strip()):
+    cues = list(_cues(path, text))
+    names = {named for *_, words in cues for named in _names(words)}
+    speaker = ""
+    for where, start, stop, words in cues:
+        voices = _split_voices(words, speaker, names, f"{path}, {where}")
+        speaker = voices[-1][0]
+        for name, spoken in voices:
+            yield Utterance(name, spoken, start, stop, where)
+
+
+def _cues(path: Path, text: str) -> Iterator[tuple[str, float, float, str]]:
+    """Yield name, start, stop and text of each cue."""
+    number = 0
+    cue = None  # times of the last cue, if it had no text
+    for block in _BETWEEN.split(text.strip()):
         lines = block.split("\n")
         if lines[0].split()[:1] in (["WEBVTT"], ["NOTE"], ["STYLE"], ["REGION"]):
             continue
         if lines[0].strip().isdigit() and len(lines) == 1:  # an empty cue of which the times are left out too
+            continue
+        if cue is not None and "-->" not in block:  # YouTube has an empty line before the text
+            yield *cue, block
+            cue = None
             continue
         number += 1
         where = f"cue {number}"
@@ -228,25 +285,61 @@ def _read_subtitles(path: Path, text: str) -> Iterator[Utterance]:
         words = "\n".join(lines[at + 1 :])
         if "-->" in words:
             raise SessionError(f"{path}, {where}: times within its text; an empty line is missing")
-        voices = _split_voices(words, speaker)
-        speaker = voices[-1][0]
-        for name, spoken in voices:
-            yield Utterance(name, spoken, start, stop, where)
+        cue = None if words.strip() else (where, start, stop)
+        if words.strip():
+            yield where, start, stop, words
 
 
-def _split_voices(text: str, speaker: str) -> list[tuple[str, str]]:
-    """Split a cue into speakers and their words, given who spoke last."""
+def _names(words: str) -> Iterator[str]:
+    """Yield the names of speakers in a cue."""
+    unmarked, *marked = _VOICE.split(words)
+    yield from (clean_name(html.unescape(name)) for name in marked[::2])
+    for line in html.unescape(_MARKUP.sub("", unmarked)).split("\n"):
+        if named := _NAME.fullmatch(line.translate(INVISIBLE)):
+            yield named[1].strip()
+
+
+def _split_voices(text: str, speaker: str, names: set[str], where: str) -> list[tuple[str, str]]:
+    """Split a cue into speakers and their words.
+
+    Args:
+        text: of the cue.
+        speaker: who spoke last.
+        names: all speakers.
+        where: name of the cue in an error.
+
+    Raises:
+        SessionError: a line looks like that of a speaker who is none of `names`.
+    """
     voices: list[tuple[str, str]] = []
     unmarked, *marked = _VOICE.split(text)  # text, name, text, name, text, ...
     for name, part in [("", unmarked), *zip(marked[::2], marked[1::2])]:
         if name:
-            speaker = " ".join(html.unescape(name).split())
+            speaker = clean_name(html.unescape(name))
         lines: list[str] = []
         for line in html.unescape(_MARKUP.sub("", part)).split("\n"):
-            if (named := _NAME.fullmatch(line)) and not name:
+            labelled = None if name else _speaker(line.translate(INVISIBLE), names, where)
+            if labelled is not None:
                 voices.append((speaker, " ".join(" ".join(lines).split())))
-                speaker, lines = named[1].removeprefix(">>").strip(), [named[2]]
+                speaker, lines = labelled, [re.split("[:：]", line, maxsplit=1)[1]]
             else:
                 lines.append(line)
         voices.append((speaker, " ".join(" ".join(lines).split())))
     return [(who, words) for who, words in voices if words] or [(speaker, "")]
+
+
+def _speaker(line: str, names: set[str], where: str) -> str | None:
+    """Read the speaker before the colon of a line; None if it has none."""
+    named = _NAME.fullmatch(line) or _LABEL.fullmatch(line)
+    if named is None:
+        return None
+    label = named[1].strip()
+    without_aside = _ASIDE.sub("", label).strip()
+    if label in names or without_aside in names:
+        return without_aside if without_aside in names else label
+    if any(word[0].islower() and word not in PARTICLES for word in without_aside.split()):
+        return None  # a sentence with a colon
+    raise SessionError(
+        f"{where}: expected the line of one of the speakers, {', '.join(map(repr, sorted(names))) or 'none'}, found "
+        f"{line.strip()!r:.80}; name its speaker as elsewhere, in up to three words, or take out the colon"
+    )

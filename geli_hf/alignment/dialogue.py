@@ -11,6 +11,7 @@ from collections.abc import Sequence
 # First user message of a dialogue that the agent begins, for a policy: many chat templates insist on the user. The
 # reward model's chat template leaves it out.
 from ..models.geli_reward.modeling_geli import OPENING
+from ..models.geli_reward.text_geli import without_thoughts
 from ..sessions import Message
 
 # Markers at which a policy begins to speak for the user. A name counts at the beginning of a word; the tokens are
@@ -31,12 +32,19 @@ _STOP = re.compile(
 
 
 def cut_reply(text: str) -> str:
-    """Cut a generated reply at the first of `STOP_NAMES` and `STOP_TOKENS`, and strip white space.
+    """Return what people see of a generated reply.
 
-    The paper's reference run also cuts at a generated "User:".
+    Thoughts (see `without_thoughts`) are taken out, it ends at the first of `STOP_NAMES` and `STOP_TOKENS`, and white
+    space around it is stripped. The paper's reference run also cuts at a generated "User:".
     """
+    text = without_thoughts(text)
     found = _STOP.search(text)
     return text[: found.start() if found else None].strip()
+
+
+def speaks_for_user(text: str) -> bool:
+    """Tell whether a generated reply holds one of `STOP_NAMES` and `STOP_TOKENS`, at which `cut_reply` cuts it."""
+    return _STOP.search(without_thoughts(text)) is not None
 
 
 def open_with_user(messages: Sequence[Message]) -> list[Message]:

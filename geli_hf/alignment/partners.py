@@ -18,17 +18,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..llm.backend import BackendError, CallError
 from ..llm.endpoint import Endpoint
+from ..models.geli_reward.text_geli import without_thoughts
 from ..sessions import Message, assistant_turns
 from ..simulator.corpus import Person, listener_affect, overall_affect, true_turn_value
 from ..simulator.people import speak_next
 from .dialogue import open_with_user
-from .sampling import generate_replies
+from .sampling import sample_replies
 
 # Default system message of a model in the user's role.
 PERSONA = (
     "You are having casual small talk with somebody you have just met. Answer what they say in one or two short "
     "sentences, tell about yourself, and don't be more polite than people are."
 )
+
+
+CUT = "the answer was cut before a word was said; allow it more tokens"
 
 
 class Answer(NamedTuple):
@@ -100,7 +104,7 @@ class ModelPartner(Partner):
             prompts = [[{"role": "system", "content": self.persona}, *prompt] for prompt in prompts]
         # One seed for all, since a batch is sampled from one random state.
         seed = _digest([list(map(int, seeds)), [len(dialogue) for dialogue in dialogues]])
-        replies = generate_replies(
+        replies = sample_replies(
             self.model,
             self.tokenizer,
             prompts,
@@ -108,7 +112,7 @@ class ModelPartner(Partner):
             temperature=self.temperature,
             seed=seed % 2**32,
         )
-        return list(map(Answer, replies))
+        return [Answer(reply.text, broken="" if reply.text or reply.ended else CUT) for reply in replies]
 
 
 class EndpointPartner(Partner):
@@ -135,7 +139,9 @@ class EndpointPartner(Partner):
             # The turn goes into the seed: with the same one in all turns some servers repeat themselves.
             parameters = {"temperature": 1.0, "max_tokens": self.max_tokens, "seed": (seed + len(dialogue)) % 2**31}
             try:
-                return Answer(self.endpoint.chat(messages, parameters, stop).text.strip())
+                answer = self.endpoint.chat(messages, parameters, stop)
+                text = without_thoughts(answer.text)
+                return Answer(text, broken=CUT if answer.cut and not text else "")
             except (CallError, BackendError) as error:
                 return Answer("", broken=str(error))
 

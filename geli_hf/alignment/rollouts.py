@@ -20,7 +20,7 @@ from trl.models import unwrap_model_for_generation
 
 from ..llm.backend import BackendError
 from ..sessions import Message
-from .dialogue import cut_reply, without_opening
+from .dialogue import cut_reply, speaks_for_user, without_opening
 from .partners import Partner
 from .sampling import end_tokens, generate_tokens
 
@@ -193,14 +193,12 @@ class SessionRollouts:
             spoken = generate_tokens(model, config, [each.prompt_ids + each.completion_ids for each, _ in live])
             for (rollout, _), ids in zip(live, spoken):
                 text = frame.decode(ids)
-                reply = cut_reply(text)
-                rollout.messages.append({"role": "assistant", "content": reply})
+                rollout.messages.append({"role": "assistant", "content": cut_reply(text)})
                 rollout.turns += 1
-                if reply == text.strip():
-                    rollout.add(ids, turn)
-                else:
+                if speaks_for_user(text):
                     rollout.cut += 1
-                    rollout.add(ids[: frame.tokens_to_marker(ids)], turn)
+                    ids = ids[: frame.tokens_to_marker(ids)]
+                rollout.add(ids, turn)
             if turn + 1 == self.turns:
                 return
             answers = self.partner.answer([each.messages for each, _ in live], [each.seed for each, _ in live])
@@ -263,5 +261,4 @@ class _Frame:
 
     def tokens_to_marker(self, ids: Sequence[int]) -> int:
         """Number of tokens up to and with the first marker of the user's role."""
-        texts = (self.decode(ids[:count]).strip() for count in range(1, len(ids) + 1))
-        return next(count for count, text in enumerate(texts, 1) if cut_reply(text) != text)
+        return next(count for count in range(1, len(ids) + 1) if speaks_for_user(self.decode(ids[:count])))

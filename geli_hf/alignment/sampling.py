@@ -21,11 +21,13 @@ class SampledReply:
         text: the reply, cut as for its reward; "" if nothing is left.
         prompt_ids: tokens of the prompt.
         token_ids: sampled tokens before the cut, with the end token if it was sampled.
+        ended: its end token was sampled.
     """
 
     text: str
     prompt_ids: list[int]
     token_ids: list[int]
+    ended: bool = True
 
 
 def generate_replies(
@@ -115,5 +117,5 @@ def sample_replies(
             asked = tokenizer([texts[index] for index in batch], add_special_tokens=False)["input_ids"]
             for index, prompt, tokens in zip(batch, asked, generate_tokens(model, config, asked)):
                 text = tokenizer.decode(tokens, skip_special_tokens=True)
-                replies[index] = SampledReply(cut_reply(text), prompt, tokens)
+                replies[index] = SampledReply(cut_reply(text), prompt, tokens, tokens[-1] in ends)
     return [replies[index] for index in range(len(texts))]

@@ -22,6 +22,9 @@ def main(argv: list[str] | None = None) -> None:
     for command in COMMANDS:
         command.add_parser(commands)
     arguments = parser.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # whatever the locale: rows hold any language
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         arguments.run(arguments, sys.stdout)
     except BrokenPipeError:  # `geli score ... | head`

@@ -138,10 +138,29 @@ def _session_names(videos: Sequence[Path]) -> list[str]:
 
 
 def _read_scores(path: str) -> dict[str, float]:
-    import pandas as pd
+    """Read the scores by session_id; NaN where the field is empty."""
+    from ..affect.transcripts import NO_TIME, read_csv, read_text
+    from ..sessions import is_number
 
-    try:
-        table = pd.read_csv(path, usecols=["session_id", "score"], dtype={"session_id": str, "score": float})
-    except ValueError as error:
-        raise ValueError(f"--scores: {path}: {error}") from None
-    return dict(zip(table["session_id"], table["score"]))
+    names, rows = read_csv(Path(path), read_text(Path(path)))
+    if missing := {"session_id", "score"}.difference(names):
+        raise ValueError(
+            f"--scores: {path}, line 1: expected the columns session_id and score, found no {min(missing)}"
+        )
+    scores: dict[str, float] = {}
+    for line, row in rows:
+        where = f"{path}, {line}"
+        name, text = row["session_id"].strip(), row["score"].strip()
+        if not name and not text:
+            continue
+        if not name:
+            raise ValueError(f"--scores: {where}: expected a session_id, found none")
+        if name in scores:
+            raise ValueError(f"--scores: {where}: {name!r} is there twice; leave one of its scores out")
+        try:
+            scores[name] = math.nan if text.lower() in NO_TIME else float(text)
+        except ValueError:
+            scores[name] = math.inf
+        if not is_number(scores[name]):
+            raise ValueError(f"--scores: {where}: expected a finite number as the score, found {text!r:.80}")
+    return scores

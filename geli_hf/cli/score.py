@@ -72,10 +72,12 @@ def _read_sessions(arguments: argparse.Namespace) -> Iterator[dict]:
 
 def _read_lines(lines: Iterable[bytes], name: str, with_feedback: bool) -> Iterator[dict]:
     from ..data.rows import read_json_lines
-    from ..sessions import SessionError, numbers_per_turn, validate_messages
+    from ..sessions import SessionError, is_number, numbers_per_turn, validate_messages
 
     for where, row in read_json_lines(lines, name):
         validate_messages(row.get("messages"), where)
+        if not is_number(row.get("score") or 0.0):
+            raise SessionError(f"{where}, field 'score': expected a finite number or null, found {row['score']!r:.80}")
         if with_feedback:
             feedback = row.get("feedback") or {}
             if not isinstance(feedback, dict):

@@ -16,6 +16,7 @@ from huggingface_hub.errors import HTTPError
 from transformers.utils import logging
 
 from ..cache import atomic_path, offline_hint
+from ..models.geli_reward.text_geli import message_text, valid_unicode
 from ..sessions import (
     OPTIONAL_COLUMNS,
     REQUIRED_COLUMNS,
@@ -34,6 +35,7 @@ SUFFIXES = (".jsonl", ".parquet")
 # The first rows of JSON lines tell which optional columns there are.
 ROWS_LOOKED_AT = 100
 STRUCTS = ("scores", "feedback")  # columns with names of their own inside
+IDS = ("session_id", "conversation_id", "rater_id")
 COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 
 
@@ -134,9 +136,9 @@ def open_rows(path: str | Path, split: str, *, without_splits: bool = False) -> 
             raise ValueError(f"{path}: expected a file that ends in {' or '.join(SUFFIXES)}")
         files = [path]
     elif path.is_dir():
-        files = sorted(file for suffix in SUFFIXES for file in path.glob(f"*{suffix}"))
+        files = files_of_rows(path)
         if not files:
-            raise FileNotFoundError(f"{path}: the folder holds no {' or '.join(SUFFIXES)} file")
+            raise FileNotFoundError(f"{path}: the folder and its folder `data` hold no {' or '.join(SUFFIXES)} file")
         files_of_split = [file for file in files if file.name.startswith(split)]
         if not files_of_split and not without_splits:
             names = ", ".join(file.name for file in files)
@@ -150,11 +152,19 @@ def open_rows(path: str | Path, split: str, *, without_splits: bool = False) -> 
         return Rows(
             files,
             _column_names(dataset.features),
-            lambda: ((f"{path}, row {number}", row) for number, row in enumerate(dataset)),
+            lambda: (_tidy(row, f"{path}, row {number}") for number, row in enumerate(dataset)),
             dataset._fingerprint,
         )
     columns = set().union(*map(_columns, files))
     return Rows(files, columns, lambda: (row for file in files for row in _located_rows(file)))
+
+
+def files_of_rows(folder: Path) -> list[Path]:
+    """List the files of rows in a folder, or else in its folder `data`, where the Hub's datasets have them."""
+    for place in (folder, folder / "data"):
+        if files := sorted(file for suffix in SUFFIXES for file in place.glob(f"*{suffix}")):
+            return files
+    return []
 
 
 def _nothing_found(path: str | Path) -> str:
@@ -203,7 +213,7 @@ def _located_rows(file: Path) -> Iterator[tuple[str, dict]]:
     if file.suffix == ".parquet":
         batches = pq.ParquetFile(file).iter_batches(batch_size=256)
         rows = (row for batch in batches for row in batch.to_pylist())
-        yield from ((f"{file}, row {number}", row) for number, row in enumerate(rows))
+        yield from (_tidy(row, f"{file}, row {number}") for number, row in enumerate(rows))
         return
     with file.open("rb") as lines:
         yield from read_json_lines(lines, str(file))
@@ -229,7 +239,33 @@ def read_json_lines(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, di
             raise SessionError(f"{where}: no JSON ({error}); expected one session per line") from error
         if not isinstance(row, dict):
             raise SessionError(f"{where}: expected a JSON object, found a {type(row).__name__}")
-        yield where, row
+        if b"\\ud" in line.lower():  # half an emoji can be written as an escape only
+            row = _valid(row)
+        yield _tidy(row, where)
+
+
+def _valid(value: Any) -> Any:
+    """Replace what is no valid Unicode in all texts of a JSON value, names of fields included."""
+    if isinstance(value, Mapping):
+        return {_valid(name): _valid(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_valid(entry) for entry in value]
+    return valid_unicode(value) if isinstance(value, str) else value
+
+
+def _tidy(row: dict, where: str) -> tuple[str, dict]:
+    """Join the text parts of messages, and write whole numbers that are ids as text; returns (where, row)."""
+    for name in IDS:
+        if isinstance(row.get(name), int) and not isinstance(row[name], bool):
+            row[name] = str(row[name])
+    messages = row.get("messages")
+    for index, message in enumerate(messages if isinstance(messages, list) else []):
+        if isinstance(message, dict) and isinstance(message.get("content"), list):
+            try:
+                message["content"] = message_text(message["content"], f"{where}, field 'messages': message {index}")
+            except ValueError as error:
+                raise SessionError(str(error)) from None
+    return where, row
 
 
 def _session(row: Mapping, features: Features, where: str, seen: dict[str, str]) -> Session:

@@ -17,7 +17,7 @@ from huggingface_hub import DatasetCard
 
 from ..cache import atomic_path, cache_root
 from ..data import CORPORA, load_sessions
-from ..data.rows import SUFFIXES
+from ..data.rows import files_of_rows
 from .push import Push
 
 SPLITS = ("train", "validation", "test")
@@ -37,8 +37,8 @@ def read_splits(name: str, *, data_dir: str | None = None, options: Mapping | No
     options = dict(options or {})
     folder = Path(name)
     if name not in CORPORA and folder.is_dir() and "split" not in options:
-        files = [file.name for suffix in SUFFIXES for file in folder.glob(f"*{suffix}")]
-        found = [split for split in SPLITS if any(file.startswith(split) for file in files)]
+        files = files_of_rows(folder)
+        found = [split for split in SPLITS if any(file.name.startswith(split) for file in files)]
         if found:
             return {split: load_sessions(name, split=split, **options) for split in found}
     split = options.get("split")

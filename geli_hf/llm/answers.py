@@ -5,9 +5,10 @@ import math
 import re
 from collections.abc import Sequence
 
+from ..models.geli_reward.text_geli import without_thoughts
 from .backend import CallError
 
-FENCED = re.compile(r"```(?:json)?\s*\n(.*?)\s*```", re.DOTALL)
+FENCED = re.compile(r"```\s*(?:json\w*)?\s*(.*?)\s*```", re.DOTALL | re.IGNORECASE)
 LONGEST_SHOWN = 80  # characters of an answer in an error
 
 
@@ -28,7 +29,7 @@ def choice_schema(names: Sequence[str], choices: Sequence[str]) -> dict:
 def parse_contributions(text: str, turns: range, lowest: float, highest: float) -> list[float]:
     """Read the numbers of an answer such as `{"1": 3.5, "2": 4}`, in the order of the turns.
 
-    A block of thoughts before the object and a code fence around it are removed. Nothing else is repaired.
+    Thoughts (see `without_thoughts`) and a code fence around the object are removed. Nothing else is repaired.
 
     Args:
         text: the answer.
@@ -123,9 +124,7 @@ def _object_schema(names: Sequence[str], value: dict) -> dict:
 
 def _parse_object(text: str, names: Sequence[str]) -> list:
     """Read the values of a JSON object with exactly these keys."""
-    text = text.strip()
-    if text.startswith("<think>"):
-        text = text.partition("</think>")[2].strip()
+    text = without_thoughts(text)
     if fenced := FENCED.fullmatch(text):
         text = fenced[1]
     if not text:

@@ -31,6 +31,7 @@ class LlmReport:
         calls: answers that were paid.
         cached: answers that the cache held.
         prompt_tokens, answer_tokens: of the calls, as the backend counts them.
+        uncounted: calls whose tokens it did not count.
         what: the items, for the text.
     """
 
@@ -40,16 +41,18 @@ class LlmReport:
     cached: int = 0
     prompt_tokens: int = 0
     answer_tokens: int = 0
+    uncounted: int = 0
     what: str = "sessions decomposed"
 
     @property
     def failures(self) -> int:
         return sum(map(len, self.failed.values()))
 
-    def count_call(self, prompt_tokens: int, answer_tokens: int) -> None:
+    def count_call(self, answer: Answer) -> None:
         self.calls += 1
-        self.prompt_tokens += prompt_tokens
-        self.answer_tokens += answer_tokens
+        self.prompt_tokens += answer.prompt_tokens or 0
+        self.answer_tokens += answer.answer_tokens or 0
+        self.uncounted += answer.prompt_tokens is None or answer.answer_tokens is None
 
     def fail(self, item: str, error: CallError) -> None:
         self.failed.setdefault(error.reason, {})[item] = str(error)
@@ -62,6 +65,7 @@ class LlmReport:
             shown = f"{', '.join(names[:ITEMS_NAMED])}{more} (the first: {errors[names[0]]})"
             rows.append((len(names), f"failed: {reason}: {shown}"))
         tokens = f"{self.prompt_tokens} tokens of questions and {self.answer_tokens} of answers"
+        tokens += f" ({self.uncounted} without a count)" if self.uncounted else ""
         rows.append((self.calls, f"calls, {tokens}"))
         rows.append((self.cached, "answers from the cache"))
         width = max(len(str(count)) for count, _ in rows)
@@ -203,7 +207,7 @@ class Questioner:
                 raise
             self.answers.put(key, answer, self.backend.identity)
         with self._lock:
-            self.report.count_call(answer.prompt_tokens, answer.answer_tokens)
+            self.report.count_call(answer)
         return answer
 
     def _result(self, name: str, future: Future) -> Result | None:

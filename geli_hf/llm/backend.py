@@ -14,13 +14,13 @@ class Answer:
     Args:
         text: the words of the model.
         cut: the model reached its limit of tokens before it ended.
-        prompt_tokens, answer_tokens: as the backend counts them; 0 if it does not.
+        prompt_tokens, answer_tokens: as the backend counts them; None if it does not.
     """
 
     text: str
     cut: bool = False
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
 
 
 class CallError(RuntimeError):

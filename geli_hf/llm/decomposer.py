@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from ..sessions import Session, SessionError, add_signal, assistant_turns, feedback_names
 from .answers import answer_schema, parse_contributions, renormalise
 from .asking import AnswerCache, LlmReport, Questioner, answer_key
-from .backend import Backend, CallError
+from .backend import Answer, Backend, CallError
 from .prompting import Prompt
 
 BYTES_PER_TOKEN = 4  # of a question: holds roughly for all scripts, whose letters take one to four bytes
@@ -98,8 +98,8 @@ class LlmDecomposer:
                     report.cached += 1
                     continue
                 keys.add(key)
-                tokens = -(-len(question.encode()) // BYTES_PER_TOKEN), ANSWER_TOKENS_PER_TURN * len(turns)
-                report.count_call(*tokens)
+                prompt_tokens = -(-len(question.encode()) // BYTES_PER_TOKEN)
+                report.count_call(Answer("", False, prompt_tokens, ANSWER_TOKENS_PER_TURN * len(turns)))
         return report
 
     def decompose(

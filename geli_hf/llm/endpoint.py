@@ -16,6 +16,7 @@ import httpx2
 from huggingface_hub import InferenceClient, get_token
 from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError, OfflineModeIsEnabled
 
+from ..models.geli_reward.text_geli import message_text
 from ..sessions import Message
 from .backend import Answer, BackendError, CallError, default_max_tokens
 
@@ -159,11 +160,12 @@ class Endpoint:
                 messages, model=self.model, response_format=response_format, extra_body=parameters
             )
             choice, usage = output.choices[0], output.usage
+            content = choice.message.content
             return Answer(
-                self._clean(choice.message.content or ""),
+                self._clean("" if content is None else message_text(content)),
                 cut=choice.finish_reason == "length",
-                prompt_tokens=usage.prompt_tokens if usage else 0,
-                answer_tokens=usage.completion_tokens if usage else 0,
+                prompt_tokens=getattr(usage, "prompt_tokens", None),
+                answer_tokens=getattr(usage, "completion_tokens", None),
             )
         except InferenceTimeoutError:
             raise _Temporary(CallError("no answer in time", f"{self.timeout:g} s")) from None

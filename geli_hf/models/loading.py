@@ -30,12 +30,21 @@ def is_attribution(name: str, argument: str = "--model", **kwargs) -> bool:
         raise OSError(
             f"{argument}: no reward model {name!r}, neither as a folder nor on the Hub: {error}{hint}"
         ) from None
+    if not config.get("model_type") and _has_file(name, "adapter_config.json", **kwargs):
+        raise ValueError(
+            f"{argument}: {name} is an adapter; merge it into the reward model that it was trained on: "
+            f"PeftModel.from_pretrained(model, {name!r}).merge_and_unload().save_pretrained(folder)"
+        )
     if config.get("model_type") != GeliRewardConfig.model_type:
         raise ValueError(
             f"{argument}: {name} is no reward model of geli_hf (its type is {config.get('model_type')!r})"
         )
+    return _has_file(name, SIGNALS_FILE, **kwargs)
+
+
+def _has_file(name: str, file: str, **kwargs) -> bool:
     try:
-        return cached_file(name, SIGNALS_FILE, **kwargs) is not None
+        return cached_file(name, file, **kwargs) is not None
     except OSError:
         return False
 

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..models.features import TurnFeatureCache
 from ..models.geli_reward.modeling_geli import GeliRewardModel
-from ..sessions import SessionError, assistant_turns, feedback_names
+from ..sessions import SessionError, assistant_turns, check_numbers, feedback_names
 from .arguments import GeliRewardArguments
 
 
@@ -32,8 +32,10 @@ class Scale:
         """Estimate the scale on training sessions.
 
         Raises:
-            SessionError: the scores, or the signals, are missing or all the same, so there is nothing to learn from.
+            SessionError: the scores, or the signals, are missing or all the same, so there is nothing to learn from,
+                or one is infinite.
         """
+        check_numbers(sessions, [args.li] if args.li in feedback_names(sessions) else [])
         scores = np.array(sessions["score"], float)
         if np.isnan(scores).any():
             raise SessionError(f"train_dataset: row {np.isnan(scores).argmax()} has no score; leave such sessions out")

@@ -30,7 +30,7 @@ from ..decomposition import RATIOS, Ridge, Trust, fit_ridge, fit_trust, fit_two_
 from ..models.attribution import HindsightAttribution, SignalTrust, as_dialogue, observed_means, reactions_to
 from ..models.features import TurnFeatureCache, cached_turn_features, score_cached
 from ..models.geli_reward.modeling_geli import GeliRewardModel
-from ..sessions import SessionError, feedback_names
+from ..sessions import SessionError, check_numbers, feedback_names
 
 logger = logging.get_logger(__name__)
 
@@ -179,7 +179,8 @@ def fit_hindsight(
         The reward model (which is `model`), its attribution, the report, and the targets of the student.
 
     Raises:
-        SessionError: fewer than two conversations with a score, or scores that are all the same, or no such signal.
+        SessionError: fewer than three conversations with a score, or scores that are all the same, or no such signal,
+            or a number is infinite.
         ValueError: another head or aggregation, or fewer than two folds.
     """
     if (found := (model.config.head, model.config.aggregation)) != ("linear", "mean"):
@@ -187,6 +188,7 @@ def fit_hindsight(
     if folds < 2:
         raise ValueError(f"folds: expected at least 2, found {folds}")
     names = _signal_names(sessions, signals)
+    check_numbers(sessions, names)
     score, fold = _scores_and_folds(sessions, folds, seed)
     score_mean, score_std = float(np.nanmean(score)), float(np.nanstd(score))
     if features is None:
@@ -380,8 +382,11 @@ def _scores_and_folds(sessions: Dataset, folds: int, seed: int) -> tuple[np.ndar
     known = score[~np.isnan(score)]
     names, conversation = np.unique(np.asarray(sessions["conversation_id"][:]), return_inverse=True)
     rated = np.unique(conversation[~np.isnan(score)])
-    if len(rated) < 2:
-        raise SessionError(f"sessions: found {len(rated)} conversations with a score, expected 2 or more")
+    if len(rated) < 3:  # with one of them left out, a teacher needs two to tell apart
+        raise SessionError(
+            f"sessions: found {len(rated)} conversations with a score, expected at least 3, and about "
+            f"{SESSIONS_NEEDED} for a reward that is worth something"
+        )
     if np.ptp(known) == 0:
         raise SessionError(f"sessions: all {len(known)} scores are {known[0]}, so no turn can be told apart")
     # The rated ones first, so that every fold has some of them, and every teacher has others.

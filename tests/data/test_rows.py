@@ -132,9 +132,13 @@ def test_unknown_columns_are_left_out_and_mentioned(tmp_path, caplog):
         ({**BARE, "scores": [1, 0]}, "field 'scores': expected one named number per rating, found"),
         ({**BARE, "feedback": {"affect": [1]}}, "field 'feedback.affect': expected one value per assistant turn"),
         ({**BARE, "feedback": [1, 0]}, "field 'feedback': expected one named list"),
-        ({**BARE, "turn_rating": [1, "x"]}, "field 'turn_rating': assistant turn 1: expected a number"),
+        ({**BARE, "turn_rating": [1, "x"]}, "field 'turn_rating': assistant turn 1: expected a finite number"),
         ({**BARE, "start": 3}, "field 'start': expected a list"),
-        ({**BARE, "session_id": 7}, "field 'session_id': expected a non-empty string, found 7"),
+        ({**BARE, "session_id": 7.5}, "field 'session_id': expected a non-empty string, found 7.5"),
+        ({**BARE, "rater_id": 7.5}, "field 'rater_id': expected text"),
+        ({**BARE, "score": 10**400}, "field 'score': expected a finite number"),
+        ({**BARE, "feedback": {"smile": [1, 1e39]}}, "field 'feedback.smile': assistant turn 1: expected a finite"),
+        ({**BARE, "start": [1, -1.8e308]}, "field 'start': message 1: expected a finite"),
     ],
 )
 def test_a_line_that_breaks_the_schema_is_named_with_file_line_and_field(tmp_path, line, message):
@@ -183,7 +187,7 @@ def test_an_absent_corpus_names_the_possible_ones(tmp_path):
         with pytest.raises(FileNotFoundError, match=r"there are sample, candor, .*, esconv, soda"):
             load_sessions(name, cache_dir=tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"holds no \.jsonl or \.parquet file"):
+    with pytest.raises(FileNotFoundError, match=r"hold no \.jsonl or \.parquet file"):
         load_sessions(tmp_path / "empty", cache_dir=tmp_path)
     with pytest.raises(ValueError, match=r"ends in \.jsonl or \.parquet"):
         load_sessions(__file__, cache_dir=tmp_path)

@@ -21,7 +21,7 @@ DIALOGUES = [
     [{"role": ROLES[(i + first) % 2], "content": text} for i, text in enumerate(SAID[:length])]
     for length, first in ((6, 0), (7, 0), (3, 1))
 ]
-CODE = {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py"}
+CODE = {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py", "text_geli.py"}
 
 
 def push(dialogues):

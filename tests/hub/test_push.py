@@ -29,7 +29,7 @@ from geli_hf.models.loading import is_attribution, open_model
 
 TALK = [{"role": "user", "content": "i lost my dog"}, {"role": "assistant", "content": "how sad"}]
 REWARD = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-REWARD |= {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py"}
+REWARD |= {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py", "text_geli.py"}
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Configuration of the decomposed reward model.
 
-This file travels with every checkpoint, beside `modeling_geli.py` and `pipeline_geli.py`: of the package, they import
-only each other.
+This file, `modeling_geli.py`, `pipeline_geli.py` and `text_geli.py` travel with every checkpoint: of the package, they
+import only each other.
 """
 
 from typing import Literal

@@ -1,7 +1,7 @@
 """The decomposed reward model: a reward for every turn of a dialogue.
 
-This file, `configuration_geli.py` and `pipeline_geli.py` travel with every checkpoint: of the package, they import
-only each other.
+This file, `configuration_geli.py`, `pipeline_geli.py` and `text_geli.py` travel with every checkpoint: of the package,
+they import only each other.
 
 A batch goes from token ids to messages (found by their role tokens), to windows that fit the backbone, to hidden
 states, to one feature vector per assistant turn, and by the head to turn rewards.
@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from transformers.utils import ModelOutput, logging
 
 from .configuration_geli import GeliRewardConfig
+from .text_geli import plain_messages
 
 if TYPE_CHECKING:  # never true; transformers copies the files that a module imports relatively
     from .pipeline_geli import TurnRewardsPipeline  # noqa: F401
@@ -471,12 +472,15 @@ class GeliRewardModel(PreTrainedModel):
         """Reward the last assistant turn of each dialogue, or all of them.
 
         Args:
-            dialogues: lists of messages with `role` and `content`.
+            dialogues: lists of messages with `role` and `content`, see [`tokenize`].
             last_turn_only: reward the last turn of each.
 
         Returns:
             Rewards `(dialogues,)`, or with `last_turn_only=False` `(dialogues, turns)` with NaN as padding; in units
             of the standardised score.
+
+        Raises:
+            ValueError: a message has another form, see [`tokenize`].
         """
         output = self(**self.tokenize(dialogues), last_turn_only=last_turn_only)
         if last_turn_only:
@@ -494,6 +498,9 @@ class GeliRewardModel(PreTrainedModel):
             One dict per session: `turn_rewards` (list of floats, in units of the standardised score), `score` (the
             predicted session score, in the units of the ratings), and `cropped` (true if the session was longer than
             the context, so that some turn was rewarded without the beginning).
+
+        Raises:
+            ValueError: a message has another form, see [`tokenize`].
         """
         return list(self.iter_scores(sessions, batch_size=batch_size))
 
@@ -509,7 +516,7 @@ class GeliRewardModel(PreTrainedModel):
         sessions, number, cropped = iter(sessions), 0, 0
         while rows := list(islice(sessions, batch_size)):
             with torch.inference_mode():
-                output = self(**self.tokenize([row["messages"] for row in rows]))
+                output = self(**self.tokenize([row["messages"] for row in rows], first=number))
                 scores = self.predict_score(output.turn_rewards, output.turn_mask)
             rewards = [row[mask].tolist() for row, mask in zip(output.turn_rewards, output.turn_mask)]
             for turn_rewards, score, crop in zip(rewards, scores.tolist(), output.cropped.tolist()):
@@ -541,10 +548,20 @@ class GeliRewardModel(PreTrainedModel):
         quantiles = torch.tensor(self.config.reward_quantiles, dtype=torch.float64)
         return torch.searchsorted(quantiles, turn_reward).item() / len(quantiles) if len(quantiles) else float("nan")
 
-    def tokenize(self, dialogues: list[list[dict]]) -> dict[str, torch.Tensor]:
-        """Tokenize dialogues of any length: `input_ids` and `attention_mask`, `(dialogues, tokens)`, on the device."""
+    def tokenize(self, dialogues: list[list[dict]], *, first: int = 0) -> dict[str, torch.Tensor]:
+        """Tokenize dialogues of any length: `input_ids` and `attention_mask`, `(dialogues, tokens)`, on the device.
+
+        Args:
+            dialogues: lists of messages with a `role` (user, assistant, or system, which is left out) and `content`
+                (text, or a list of text parts, which are joined).
+            first: number of the first dialogue in an error.
+
+        Raises:
+            ValueError: a message has another role or content; or the model has no tokenizer.
+        """
         self.check_tokenizer()
-        texts = self.tokenizer.apply_chat_template(dialogues, tokenize=False)
+        plain = [plain_messages(messages, f"dialogue {number}") for number, messages in enumerate(dialogues, first)]
+        texts = self.tokenizer.apply_chat_template(plain, tokenize=False)
         # Without the warning of long texts: they are cut into windows.
         options = {"add_special_tokens": False, "padding": True, "return_tensors": "pt", "verbose": False}
         encoded = self.tokenizer(texts, return_token_type_ids=False, **options)

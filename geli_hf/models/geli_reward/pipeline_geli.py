@@ -1,9 +1,11 @@
 """The pipeline `turn-rewards`: chat messages in, a reward for every turn of the assistant out.
 
-This file travels with every checkpoint, beside `modeling_geli.py`. It imports nothing of the package.
+This file travels with every checkpoint, beside `modeling_geli.py`. Of the package it imports `text_geli.py`.
 """
 
 from transformers import Pipeline
+
+from .text_geli import plain_messages
 
 
 class TurnRewardsPipeline(Pipeline):
@@ -38,7 +40,7 @@ class TurnRewardsPipeline(Pipeline):
         return rewarded[0] if single else rewarded
 
     def preprocess(self, inputs):
-        messages = inputs["messages"]
+        messages = plain_messages(inputs["messages"])
         turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         return {"turns": turns, "messages": messages}
 
