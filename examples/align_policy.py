@@ -129,7 +129,7 @@ def main(argv: list[str]) -> None:
         about |= {"fine_tuned": sft_args is not None, "test": data.corpus, "dialogues": len(comparison.dialogues)}
         write_alignment_card(output, facts, figures, **about)
         with atomic_path(output / "metrics.json") as partial_file:
-            partial_file.write_text(json.dumps(as_json(figures | {"made": facts["made"]}), indent=1))
+            partial_file.write_text(json.dumps(as_json(figures | {"made": facts["made"]}), indent=1), encoding="utf-8")
         print(f"{policy_table(figures)}\n\nWritten: {output / 'policy'} and its card")
     state.wait_for_everyone()
     state.destroy_process_group()

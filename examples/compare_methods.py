@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
         output, {}, run.resume
     )  # no settings to agree on: each row knows its own, and is computed anew with others
     with atomic_path(output / "settings.yaml") as partial:
-        partial.write_text(yaml.safe_dump(settings))
+        partial.write_text(yaml.safe_dump(settings), encoding="utf-8")
 
     with setting_errors("data"):
         sessions, test = load_corpus(data.corpus, data.options, run.data_dir), None

@@ -101,7 +101,7 @@ def main(argv: list[str]) -> None:
             sizes = {name: len(sessions) for name, sessions in parts.items()}
             write_report(output, settings, sizes, test, reward_model, rewards, rows, comparison)
             shutil.rmtree(output / "checkpoints" / "compare", ignore_errors=True)
-            print((output / "summary.txt").read_text())
+            print((output / "summary.txt").read_text(encoding="utf-8"))
     state.wait_for_everyone()
     state.destroy_process_group()
 

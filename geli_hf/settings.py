@@ -94,7 +94,7 @@ def reserve_folder(folder: Path, settings: Mapping[str, Any], resume: bool) -> N
     """
     record = folder / "settings.yaml"
     if record.exists():
-        before = yaml.safe_load(record.read_text())
+        before = yaml.safe_load(record.read_text(encoding="utf-8"))
         if not resume:
             raise SettingsError(f"output_dir: {folder} holds a run already; --resume goes on with it")
         changed = [
@@ -112,7 +112,7 @@ def reserve_folder(folder: Path, settings: Mapping[str, Any], resume: bool) -> N
     if folder.exists() and any(path.suffix != ".partial" for path in folder.iterdir()):
         raise SettingsError(f"output_dir: {folder} holds files of something else; choose an empty or a new folder")
     with atomic_path(record) as text:
-        text.write_text(yaml.safe_dump(settings))
+        text.write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
 def json_object(text: str, argument: str) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def _sources(argv: list[str]):
 
 def _read(path: Path) -> dict:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"--config: {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

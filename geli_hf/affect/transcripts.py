@@ -295,8 +295,8 @@ def _names(words: str) -> Iterator[str]:
     unmarked, *marked = _VOICE.split(words)
     yield from (clean_name(html.unescape(name)) for name in marked[::2])
     for line in html.unescape(_MARKUP.sub("", unmarked)).split("\n"):
-        if named := _NAME.fullmatch(line.translate(INVISIBLE)):
-            yield named[1].strip()
+        if named := _NAME.fullmatch(clean_name(line)):
+            yield named[1]
 
 
 def _split_voices(text: str, speaker: str, names: set[str], where: str) -> list[tuple[str, str]]:
@@ -318,7 +318,7 @@ def _split_voices(text: str, speaker: str, names: set[str], where: str) -> list[
             speaker = clean_name(html.unescape(name))
         lines: list[str] = []
         for line in html.unescape(_MARKUP.sub("", part)).split("\n"):
-            labelled = None if name else _speaker(line.translate(INVISIBLE), names, where)
+            labelled = None if name else _speaker(clean_name(line), names, where)
             if labelled is not None:
                 voices.append((speaker, " ".join(" ".join(lines).split())))
                 speaker, lines = labelled, [re.split("[:：]", line, maxsplit=1)[1]]

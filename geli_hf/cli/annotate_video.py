@@ -131,7 +131,9 @@ def _error_text(error: Exception, path: Path) -> str:
 
 
 def _session_names(videos: Sequence[Path]) -> list[str]:
-    names = [video.stem for video in videos]
+    from ..models.geli_reward.text_geli import valid_unicode
+
+    names = [valid_unicode(video.stem) for video in videos]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"VIDEO: {twice[0]!r} is named twice")
     return names

@@ -23,12 +23,13 @@ from transformers.utils import logging
 
 from ..affect.sentiment import NextTurnSentiment
 from ..cache import atomic_path, cache_root
+from ..models.geli_reward.text_geli import valid_unicode
 from ..sessions import Session, SessionError, Turn, session_features, validate_session
 
 logger = logging.get_logger(__name__)
 
 # Part of the cache's name: raise it when a reader gives other rows for the same files.
-READERS_VERSION = 4
+READERS_VERSION = 5
 FILES_NAMED = 5  # of each reason, in the text of a report
 TASKS_AHEAD = 4  # results of each process that wait in memory at most
 
@@ -114,7 +115,8 @@ def read_json(path: Path, kind: type) -> Any:
         SessionError: it is no JSON, breaks off, or holds something else; the message names the file and the line.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        content = valid_json(json.loads(text), text)
     except json.JSONDecodeError as error:
         raise SessionError(f"{path}, line {error.lineno}: no JSON ({error.msg}); was it downloaded whole?") from error
     except UnicodeDecodeError as error:
@@ -122,6 +124,26 @@ def read_json(path: Path, kind: type) -> Any:
     if not isinstance(content, kind):
         raise SessionError(f"{path}: expected a {kind.__name__} of conversations, found a {type(content).__name__}")
     return content
+
+
+def valid_json(value: Any, source: str) -> Any:
+    """Replace what is no valid Unicode, such as half an emoji, in all texts of a JSON value.
+
+    Args:
+        value: as it was read.
+        source: its JSON, where half an emoji can be written as an escape only.
+    """
+    if "\\ud" not in source and "\\uD" not in source:
+        return value
+
+    def valid(entry: Any) -> Any:
+        if isinstance(entry, dict):
+            return {valid_unicode(name): valid(inner) for name, inner in entry.items()}
+        if isinstance(entry, list):
+            return [valid(inner) for inner in entry]
+        return valid_unicode(entry) if isinstance(entry, str) else entry
+
+    return valid(value)
 
 
 def session_of_turns(
@@ -215,9 +237,9 @@ def read_corpus(corpus: Corpus, options: Mapping, cache_dir: str | Path | None =
         with atomic_path(path) as partial:
             report = _write(corpus, partial)
             with atomic_path(path.with_suffix(".json")) as counts:  # first, so that no rows exist without their counts
-                counts.write_text(json.dumps(asdict(report)))
+                counts.write_text(json.dumps(asdict(report)), encoding="utf-8")
     sessions = Dataset.from_file(str(path), info=DatasetInfo(features=corpus.features))
-    sessions.info.description = path.with_suffix(".json").read_text()
+    sessions.info.description = path.with_suffix(".json").read_text(encoding="utf-8")
     report = read_report(sessions)
     logger.info(f"{corpus.where}\n{report}")
     if report.skipped:
@@ -266,5 +288,5 @@ def _fingerprint(corpus: Corpus, options: Mapping) -> str:
             state = f"{stat.st_size} {stat.st_mtime_ns}"
         except FileNotFoundError:
             state = "absent"  # it may come
-        digest.update(f"\n{os.path.abspath(path)} {state}".encode())
+        digest.update(b"\n" + os.fsencode(os.path.abspath(path)) + f" {state}".encode())
     return digest.hexdigest()

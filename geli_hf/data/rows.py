@@ -16,7 +16,7 @@ from huggingface_hub.errors import HTTPError
 from transformers.utils import logging
 
 from ..cache import atomic_path, offline_hint
-from ..models.geli_reward.text_geli import message_text, valid_unicode
+from ..models.geli_reward.text_geli import message_text
 from ..sessions import (
     OPTIONAL_COLUMNS,
     REQUIRED_COLUMNS,
@@ -27,7 +27,7 @@ from ..sessions import (
     session_features,
     validate_session,
 )
-from .reading import Corpus
+from .reading import Corpus, valid_json
 
 logger = logging.get_logger(__name__)
 
@@ -234,23 +234,13 @@ def read_json_lines(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, di
             continue
         where = f"{name}, line {number}"
         try:
-            row = json.loads(line.decode("utf-8-sig"))
+            text = line.decode("utf-8-sig")
+            row = valid_json(json.loads(text), text)
         except ValueError as error:  # broken UTF-8 too
             raise SessionError(f"{where}: no JSON ({error}); expected one session per line") from error
         if not isinstance(row, dict):
             raise SessionError(f"{where}: expected a JSON object, found a {type(row).__name__}")
-        if b"\\ud" in line.lower():  # half an emoji can be written as an escape only
-            row = _valid(row)
         yield _tidy(row, where)
-
-
-def _valid(value: Any) -> Any:
-    """Replace what is no valid Unicode in all texts of a JSON value, names of fields included."""
-    if isinstance(value, Mapping):
-        return {_valid(name): _valid(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_valid(entry) for entry in value]
-    return valid_unicode(value) if isinstance(value, str) else value
 
 
 def _tidy(row: dict, where: str) -> tuple[str, dict]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..models.geli_reward.text_geli import valid_unicode
 from ..sessions import Message, Session, assistant_turns, validate_session
 
 BASE, ALIGNED, PERSON = "base", "aligned", "edited"  # sources of a reply
@@ -169,7 +170,7 @@ class Conversation:
 
 def messages_of(turns: Sequence[Turn]) -> list[Message]:
     """Return the turns as messages of a Session row."""
-    return [{"role": turn.role, "content": turn.text} for turn in turns]
+    return [{"role": turn.role, "content": valid_unicode(turn.text)} for turn in turns]
 
 
 def session_id_of(key: str) -> str:

@@ -129,7 +129,7 @@ def read_card(folder: Path) -> str | None:
     path = folder / CARD
     if not path.is_file():
         return None
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     try:
         read_metadata(text)
     except ValueError as error:

@@ -163,7 +163,9 @@ def requirements(path: Path | None, package: Distribution) -> str:
         path: the app's own requirements.txt, if it has one.
         package: the installed geli-hf.
     """
-    lines = [] if path is None else [re.sub(r"(^|\s)#.*", "", line).strip() for line in path.open(encoding="utf-8")]
+    lines = (
+        [] if path is None else [re.sub(r"(^|\s)#.*", "", line).strip() for line in path.open(encoding="utf-8-sig")]
+    )
     extras, pins, others = {""}, {}, []
     for line in filter(None, lines):
         try:

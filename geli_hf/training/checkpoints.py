@@ -60,7 +60,7 @@ def last_checkpoint(args: TrainingArguments) -> str | None:
 
 def _is_complete(checkpoint: Path) -> bool:
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text())  # the Trainer writes it last
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))  # the Trainer writes it last
         return True
     except (FileNotFoundError, ValueError):
         return False
@@ -82,4 +82,4 @@ def write_by_one(target: Path, write: Callable[[Path], object]) -> None:
 def write_history(trainer: Trainer, file: Path) -> None:
     """Write a trainer's log as JSON, without the summary: its time is that of the last start alone."""
     history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
-    write_by_one(file, lambda partial: partial.write_text(json.dumps(history, indent=1)))
+    write_by_one(file, lambda partial: partial.write_text(json.dumps(history, indent=1), encoding="utf-8"))

@@ -56,7 +56,7 @@ def read_own_card(folder: str | Path) -> str | None:
     path = Path(folder) / CARD
     if not path.is_file():
         return None
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     return None if is_form(text) else text
 
 
