@@ -61,14 +61,9 @@ def fit_ridge(features: np.ndarray, target: np.ndarray, scale: np.ndarray | None
         The fitted function.
 
     Raises:
-        ValueError: the shapes do not fit, there are fewer than two rows, or a value is not finite.
+        ValueError: a value is not finite.
     """
     x, y = np.asarray(features), np.asarray(target, float)
-    if x.ndim != 2 or y.shape != x.shape[:1] or len(y) < 2:
-        raise ValueError(
-            "features, target: expected (rows, features) and (rows,) of at least two rows, "
-            f"found shapes {x.shape} and {y.shape}"
-        )
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("features, target: expected finite numbers, found NaN or infinity")
     center, level = x.mean(0, dtype=float), y.mean()

@@ -36,38 +36,25 @@ def fit_trust(score: np.ndarray, signals: np.ndarray) -> Trust:
     explains. A useless signal gets nearly no weight.
 
     Args:
-        score: (sessions,), R, standardised.
+        score: (sessions,), R, standardised, without NaN.
         signals: (sessions, signals), the mean over each session's turns of every standardised signal.
 
     Returns:
         Slope, t and beta of each signal.
-
-    Raises:
-        ValueError: the shapes do not fit, or a value is not finite.
     """
-    r, x = np.asarray(score, float), np.asarray(signals, float)
-    if r.ndim != 1 or x.ndim != 2 or len(x) != len(r):
-        raise ValueError(
-            f"score, signals: expected (sessions,) and (sessions, signals), found shapes {r.shape} and {x.shape}"
-        )
-    if not (np.isfinite(r).all() and np.isfinite(x).all()):
-        raise ValueError("score, signals: expected finite numbers, found NaN or infinity; standardise, NaN as 0")
+    r, x = score - score.mean(), signals - signals.mean(0)
     slope, t = np.zeros(x.shape[1]), np.zeros(x.shape[1])
-    if not len(r):
-        return Trust(slope, t, slope.copy())
-    r, x = r - r.mean(), x - x.mean(0)
     spread = np.sqrt((x**2).mean(0))
     varies = spread > 1e-9
     unit = x[:, varies] / spread[varies]
     freedom = len(r) - 1 - unit.shape[1]
-    if freedom < 1 or not varies.any():
-        return Trust(slope, t, slope.copy())
-    # Signals that say the same share their slope between them (the pseudo-inverse), and their error too.
-    inverse = np.linalg.pinv(unit.T @ unit, hermitian=True, rcond=1e-10)
-    found = inverse @ (unit.T @ r)
-    noise = np.sum((r - unit @ found) ** 2) / freedom
-    error = np.sqrt(np.maximum(np.diag(inverse) * noise, np.finfo(float).tiny))
-    slope[varies], t[varies] = found / spread[varies], found / error
+    if freedom > 0:
+        # Signals that say the same share their slope between them (the pseudo-inverse), and their error too.
+        inverse = np.linalg.pinv(unit.T @ unit, hermitian=True, rcond=1e-10)
+        found = inverse @ (unit.T @ r)
+        noise = np.sum((r - unit @ found) ** 2) / freedom
+        error = np.sqrt(np.maximum(np.diag(inverse) * noise, np.finfo(float).tiny))
+        slope[varies], t[varies] = found / spread[varies], found / error
     with np.errstate(divide="ignore"):
         return Trust(slope, t, slope * np.maximum(0, 1 - 1 / t**2))
 

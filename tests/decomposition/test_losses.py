@@ -114,8 +114,6 @@ def test_geli_mixes_in_the_direction_that_the_weight_names():
     global_explicit, local_implicit = torch.tensor(8.0), torch.tensor(2.0)
     assert geli_loss(global_explicit, local_implicit, 0.25).item() == pytest.approx(0.75 * 8 + 0.25 * 2)
     assert geli_loss(global_explicit, local_implicit, 1).item() == 2
-    with pytest.raises(ValueError, match="li_weight"):
-        geli_loss(global_explicit, local_implicit, 1.5)
 
 
 @every_global
@@ -299,15 +297,11 @@ def test_the_three_global_losses_share_one_signature():
         assert loss(rewards, mask, score).shape == ()
 
 
-def test_wrong_shapes_and_names_are_refused():
+def test_wrong_shapes_are_refused():
     rewards, mask, score = sessions()
     with pytest.raises(ValueError, match=r"score: expected one per session, shape \(2,\), found \(2, 1\)"):
         rrd_loss(rewards, mask, score[:, None])
     with pytest.raises(ValueError, match=r"bool mask .* found \(2, 3\) and torch.int64"):
         ircr_loss(rewards, mask.long(), score)
-    with pytest.raises(ValueError, match="aggregation: expected one of mean, sum, found 'max'"):
-        rrd_loss(rewards, mask, score, aggregation="max")
-    with pytest.raises(ValueError, match="num_samples: expected at least 1"):
-        rrd_loss(rewards, mask, score, num_samples=0)
     with pytest.raises(ValueError, match=r"feedback: expected shape \(2, 3\) like rewards, found \(2,\)"):
         li_loss(rewards, mask, score)

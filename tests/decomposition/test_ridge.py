@@ -139,7 +139,5 @@ def test_many_rows_are_read_in_pieces(monkeypatch):
 
 
 def test_what_cannot_be_fitted_is_refused():
-    with pytest.raises(ValueError, match=r"found shapes \(3, 2\) and \(2,\)"):
-        fit_ridge(np.zeros((3, 2)), np.zeros(2))
     with pytest.raises(ValueError, match="found NaN or infinity"):
         fit_ridge(np.array([[1.0], [np.nan]]), np.zeros(2))

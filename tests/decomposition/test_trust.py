@@ -50,7 +50,7 @@ def test_the_same_signal_twice_shares_its_trust():
     assert twice.beta.sum() == pytest.approx(once.beta[0], rel=0.02)
 
 
-@pytest.mark.parametrize("sessions", [0, 1, 2])
+@pytest.mark.parametrize("sessions", [1, 2])
 def test_too_few_sessions_trust_nothing(sessions):
     trust = fit_trust(np.arange(float(sessions)), np.arange(float(sessions))[:, None])
     assert (trust.slope.tolist(), trust.t.tolist(), trust.beta.tolist()) == ([0], [0], [0])
@@ -61,13 +61,6 @@ def test_a_signal_that_never_changes_is_not_trusted_and_disturbs_no_other():
     with_constant = fit_trust(score, np.c_[signals, np.full(50, 3.0)])
     assert with_constant.beta == pytest.approx([fit_trust(score, signals).beta[0], 0])
     assert fit_trust(score, np.zeros((50, 0))).beta.shape == (0,)
-
-
-def test_wrong_shapes_and_nan_are_refused():
-    with pytest.raises(ValueError, match=r"found shapes \(3,\) and \(3,\)"):
-        fit_trust(np.zeros(3), np.zeros(3))
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        fit_trust(np.zeros(2), np.array([[0.0], [np.nan]]))
 
 
 # ---------------------------------------------------------------------------------------------------------- habit
