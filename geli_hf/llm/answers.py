@@ -98,12 +98,7 @@ def renormalise(values: Sequence[float], score: float, li_weight: float = 0.5) -
 
     Returns:
         (T,) contributions.
-
-    Raises:
-        ValueError: `li_weight` is not from 0 to 1.
     """
-    if not 0 <= li_weight <= 1:
-        raise ValueError(f"li_weight: expected a weight from 0 to 1, found {li_weight}")
     shift = (1 - li_weight) * (score - sum(values) / len(values))
     return [value + shift for value in values]
 

@@ -8,7 +8,6 @@ import json
 import os
 import random
 import threading
-import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -99,7 +98,6 @@ class Endpoint:
         options = {"base_url": base_url} if base_url is not None else {"provider": provider}
         self._client = InferenceClient(**options, token=self._token, timeout=timeout, headers=headers)
         self._takes_schema = True
-        self._not_before = 0.0  # of the monotonic clock: a delay that a server asks of one thread holds for all
 
     @property
     def identity(self) -> dict:
@@ -138,18 +136,17 @@ class Endpoint:
 
     def _send(self, messages, response_format, parameters: dict, stop: threading.Event) -> Answer:
         """Send a request, again after a temporary error."""
+        delay = 0.0
         for attempt in range(self.tries):
-            self._wait(self._not_before - time.monotonic(), stop)
+            if stop.wait(delay):
+                raise BackendError("the run has ended")
             try:
                 return self._request(messages, response_format, parameters)
             except _Temporary as error:
-                problem, delay = error.problem, error.delay
-            if delay > LONGEST_WAIT:
-                raise BackendError(f"{self._address} asks for a pause of {delay:.0f} s; try again after that")
-            self._not_before = max(self._not_before, time.monotonic() + delay)
-            if attempt + 1 < self.tries:
-                backoff = min(LONGEST_BACKOFF, self.backoff * 2**attempt) * random.uniform(0.5, 1.0)
-                self._wait(max(backoff, delay), stop)
+                problem, asked = error.problem, error.delay
+            if asked > LONGEST_WAIT:
+                raise BackendError(f"{self._address} asks for a pause of {asked:.0f} s; try again after that")
+            delay = max(asked, min(LONGEST_BACKOFF, self.backoff * 2**attempt) * random.uniform(0.5, 1.0))
         raise problem
 
     def _request(self, messages, response_format, parameters: dict) -> Answer:
@@ -195,10 +192,6 @@ class Endpoint:
             return _Temporary(CallError(f"the endpoint answers with an error ({status})", text), delay)
         key = "; no key was sent" if self._token is None else ""
         return BackendError(f"{self._address} answers {status} for the model {self.model}{key}: {text}")
-
-    def _wait(self, seconds: float, stop: threading.Event) -> None:
-        if stop.wait(max(0.0, seconds)):
-            raise BackendError("the run has ended")
 
     @property
     def _address(self) -> str:
