@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from datasets import Dataset
 from peft import LoraConfig
@@ -16,7 +15,7 @@ from transformers import TrainerCallback, set_seed
 
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..sessions import add_signal, feedback_names
-from ..settings import SettingsError, build
+from ..settings import build
 from .arguments import PAPER, GeliRewardArguments
 from .checkpoints import run_training, write_by_one, write_history
 from .data import shuffle_feedback
@@ -43,7 +42,7 @@ class RewardModelSettings:
         signals: names in `feedback` that hindsight may trust; unset: all.
         config: fields of `GeliRewardConfig`.
         lora: of `peft.LoraConfig`, with `reward.freeze_backbone` false.
-        li_stage: trainer settings of a first stage on the Local Implicit loss alone, as published.
+        li_stage: trainer settings of the paper's first stage, on the Local Implicit loss alone.
         compare: evaluate GELI and its ablations beside the model.
     """
 
@@ -58,8 +57,8 @@ class RewardModelSettings:
     def __post_init__(self):
         if self.preset not in PRESETS:
             raise ValueError(f"model.preset: expected one of {', '.join(PRESETS)}, found {self.preset!r}")
-        if self.preset == HINDSIGHT and self.li_stage is not None:
-            raise ValueError("model.li_stage: hindsight has no such stage; choose the preset geli or paper for it")
+        if self.preset != "paper" and self.li_stage is not None:
+            raise ValueError("model.li_stage: only the preset paper has such a stage")
 
 
 def train_reward_model(
@@ -125,17 +124,12 @@ def train_geli(
         The model, an adapter merged into it, and its trainer.
 
     Raises:
-        SettingsError: a setting can't have its value, or a first stage is wanted on standardised features.
+        SettingsError: a setting can't have its value.
     """
     args, how = build(GeliRewardArguments, reward), {"callbacks": callbacks, "resume": resume}
     set_seed(args.seed)
     reward_model = _new_model(model)
     if model.li_stage is not None and args.li_weight > 0:
-        if args.standardise:
-            raise SettingsError(
-                "model.li_stage: its head reads features as they are, so the second stage can't standardise them; "
-                "set reward.standardise to false, as the paper preset does"
-            )
         first = Path(f"{args.output_dir}_li")
         if not (first / "model").exists():
             alone = {**reward, "li_weight": 1.0, "output_dir": str(first), **model.li_stage}
@@ -170,11 +164,6 @@ def ablations(
         yield "GELI with its LI shuffled", {**parts, "train": shuffled}, {}
 
 
-def feature_options(args: GeliRewardArguments) -> dict[str, Any]:
-    """Return `cache_dir` and `dtype` of `cached_turn_features` as a trainer with these arguments has them."""
-    return {"cache_dir": args.features_dir, "dtype": torch.bfloat16 if args.bf16 else torch.float32}
-
-
 def _train_by_hindsight(
     model: RewardModelSettings, reward: Mapping[str, Any], parts: Parts, output: Path, **how
 ) -> tuple[GeliRewardModel, GeliRewardTrainer | None]:
@@ -188,7 +177,7 @@ def _train_by_hindsight(
             parts["eval"],
             signals=model.signals,
             seed=args.seed,
-            **feature_options(args),
+            **args.feature_options(),
         )
     state.print(fit.report)
     write_by_one(output / "hindsight.txt", lambda partial: partial.write_text(f"{fit.report}\n"))

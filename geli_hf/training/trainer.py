@@ -107,8 +107,7 @@ class GeliRewardTrainer(Trainer):
     @staticmethod
     def _encode(model: GeliRewardModel, sessions: Dataset, args: GeliRewardArguments) -> TurnFeatureCache:
         with args.main_process_first(desc="encoding turns"):  # one process encodes, the others read
-            dtype = torch.bfloat16 if args.bf16 else torch.float32
-            return cached_turn_features(model, sessions, cache_dir=args.features_dir, dtype=dtype)
+            return cached_turn_features(model, sessions, **args.feature_options())
 
     def _get_train_sampler(self, train_dataset=None):
         args = self.args

@@ -192,7 +192,6 @@ def test_a_folder_of_something_else_is_refused(config, script, tmp_path):
         (["--model.backbone", "/nowhere"], "model: .*nowhere"),
         (["--model.config", "{depth: 3}"], r"model: .*\['depth'\]"),
         (["--model.preset", "papers"], "model.preset: .*'papers'"),
-        (["--model.preset", "geli", "--model.li_stage", "{}"], "li_stage: .*reward.standardise"),
         (["--model.li_stage", "{}"], "model.li_stage: "),
         (["--model.signals", "[smile]"], "model.preset: .*smile"),
         (["--model.config", "{head: mlp}"], "model.preset: .*'mlp'"),
