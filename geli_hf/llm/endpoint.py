@@ -109,15 +109,15 @@ class Endpoint:
     def ask(self, messages: list[Message], schema: dict, parameters: dict, stop: threading.Event) -> Answer:
         """Ask for an answer of this schema, or for plain text if the server refuses it; see `Backend.ask`."""
         if self._takes_schema:
-            form = {"type": "json_schema"}
-            form["json_schema"] = {"name": "contributions", "strict": True, "schema": schema}
+            json_schema = {"name": "contributions", "strict": True, "schema": schema}
+            form = (dict if self.base_url is None else _Unchanged)(type="json_schema", json_schema=json_schema)
             try:
-                return self._send(messages, form if self.base_url is None else _Unchanged(form), parameters, stop)
+                return self._send(messages, form, parameters, stop)
             except _Refused:
-                answer = self._send(messages, None, parameters, stop)
-                self._takes_schema = False
-                return answer
-        return self._send(messages, None, parameters, stop)
+                pass
+        answer = self._send(messages, None, parameters, stop)
+        self._takes_schema = False
+        return answer
 
     def chat(self, messages: list[Message], parameters: Mapping, stop: threading.Event) -> Answer:
         """Ask for the next message of a chat, without a schema; arguments and errors as `Backend.ask`.
