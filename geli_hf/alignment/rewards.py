@@ -113,8 +113,7 @@ class GeliReward:
             log_metric: logs, under `name/`: `turn_reward_mean`, before guards and scale (TRL logs the returned
                 rewards as `rewards/name/mean`); `cut_share`, `empty_share` and `nan_share` of the completions; of the
                 guards `log_likelihood` (mean in nats per reply, before the weight), `length_slope` (reward per unit
-                of log(words)) and `repetition` (mean share of repeated n-grams); of the scale `running_mean`,
-                `running_std` and `clipped_share`.
+                of log(words)) and `repetition` (mean share of repeated n-grams).
             log_extra: logs each completion's `turn_reward` and the `reply` that it is for.
             trainer_state: of the calling trainer, which saves the running moments. Without it nothing is shared
                 between processes.
@@ -235,11 +234,8 @@ class GeliReward:
                 self.moments.update(rewards[finite])
                 states[key] = {"args": {}, "attributes": dataclasses.asdict(self.moments)}
             rewards = np.array(self.moments.normalise(rewards))
-            curves |= {"running_mean": self.moments.mean, "running_std": self.moments.std}
         if self.clip is not None:
-            clipped = np.clip(rewards, -self.clip, self.clip)
-            curves["clipped_share"] = float(np.mean(clipped[finite] != rewards[finite])) if finite.any() else 0.0
-            rewards = clipped
+            rewards = np.clip(rewards, -self.clip, self.clip)
         mine = slice(first, first + len(rows))
         return [value if ok else None for value, ok in zip(rewards[mine].tolist(), finite[mine])], curves
 

@@ -95,8 +95,8 @@ class Endpoint:
         self._parameters = dict(parameters or {})
         # A header of None removes the token of the Hub that the client would send of its own accord.
         headers = {"authorization": None} if self._token is None else None
-        options = {"base_url": base_url} if base_url is not None else {"provider": provider}
-        self._client = InferenceClient(**options, token=self._token, timeout=timeout, headers=headers)
+        where = {"base_url": base_url, "provider": provider}
+        self._client = InferenceClient(**where, token=self._token, timeout=timeout, headers=headers)
         self._takes_schema = True
 
     @property

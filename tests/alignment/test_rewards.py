@@ -216,10 +216,8 @@ class TestScale:
             assert scaled([HIKING] * 3, completions, log_metric=metrics.__setitem__) == pytest.approx(
                 expected, abs=1e-5
             )
-            assert metrics["geli/running_mean"] == pytest.approx(mean, abs=1e-5)
-            assert metrics["geli/running_std"] == pytest.approx(std, abs=1e-5)
+            assert (scaled.moments.mean, scaled.moments.std) == pytest.approx((mean, std), abs=1e-5)
             assert metrics["geli/turn_reward_mean"] == pytest.approx(statistics.fmean(raw), abs=1e-5)
-            assert metrics["geli/clipped_share"] == pytest.approx(sum(abs(v) == 0.8 for v in expected) / 3)
         assert any(abs(value) == 0.8 for value in expected)
 
     def test_rewards_that_are_all_the_same_are_no_reward(self, reward_model):
@@ -273,10 +271,9 @@ class TestScale:
         )
         trainer.train()
         trained = dataclasses.replace(scaled.moments)
-        found = trainer.evaluate()
+        trainer.evaluate()
         assert scaled.moments == trained
         assert trained.count == 4
-        assert found["eval_geli/running_mean"] == pytest.approx(trained.mean, abs=1e-5)
 
 
 def test_processes_that_share_a_batch_reward_it_as_one_would(reward_model, monkeypatch):
