@@ -16,7 +16,6 @@ A run that was stopped goes on with `--resume`: finished seeds are kept.
 
 import json
 import shutil
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +33,9 @@ from geli_hf.metrics import Interval
 from geli_hf.models.facial_affect.configuration_affect import FacialAffectConfig
 from geli_hf.models.facial_affect.image_processing_affect import FacialAffectImageProcessor
 from geli_hf.models.facial_affect.modeling_affect import FacialAffectModel
-from geli_hf.settings import SettingsError, build, parse_settings, reserve_folder
+from geli_hf.settings import build, parse_settings, reserve_folder
 from geli_hf.training.affect import AffectRecipe, calibrate, label_weights, load_faces, save_affect, train_affect
+from geli_hf.training.script import run_main, setting_errors
 
 FEW = 50  # test pictures of an emotion, below which its figures are marked as unreliable
 PARTS = ("train", "validation", "test")
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
     if state.is_main_process:
         lasting = {name: {k: v for k, v in part.items() if name or k == "seeds"} for name, part in settings.items()}
         reserve_folder(output, lasting, run.resume)
-    with state.main_process_first():
+    with setting_errors("data"), state.main_process_first():
         paths = {name: getattr(data, name) for name in PARTS}
         parts, labels = load_faces(paths, side=data.side, box=data.box)
     train = parts["train"]
@@ -124,10 +124,8 @@ def main(argv: list[str]) -> None:
 
 
 def new_model(settings: ModelSettings, labels: list[str]) -> FacialAffectModel:
-    try:
+    with setting_errors("model"):
         return FacialAffectModel(FacialAffectConfig(**settings.config, id2label=dict(enumerate(labels))))
-    except (TypeError, ValueError) as error:
-        raise SettingsError(f"model: {error}") from error
 
 
 def arguments(given: dict, seed: int, output: Path) -> TrainingArguments:
@@ -221,7 +219,4 @@ def write_model(output: Path, figures: dict) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (SettingsError, FileNotFoundError) as error:
-        sys.exit(f"train_affect: {error}")
+    run_main(main)

@@ -5,7 +5,6 @@ from .dialogue import context_window as context_window
 from .dialogue import cut_reply as cut_reply
 from .dialogue import open_with_user as open_with_user
 from .dialogue import without_opening as without_opening
-from .guards import length_slope as length_slope
 from .guards import repeated_share as repeated_share
 from .guards import without_length_slope as without_length_slope
 from .likelihood import ReferenceLikelihood as ReferenceLikelihood

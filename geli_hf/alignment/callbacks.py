@@ -33,10 +33,7 @@ class KLCallback(TrainerCallback, ExportableState):
         """
         name = type(self).__name__
         if self.trainer is None:
-            raise ValueError(
-                f"{name}: trainer is not set. Use `align(..., callbacks=[callback])`, or set `callback.trainer = "
-                "trainer` and leave args.restore_callback_states_from_checkpoint False, which replaces the callback"
-            )
+            raise ValueError(f"{name}: trainer is not set; set `callback.trainer = trainer`, as `align` does")
         if not args.beta:
             raise ValueError(f"{name}: args.beta is 0, and TRL computes no KL without a penalty; try beta=0.05")
         if not state.global_step:  # the callback may have been used before

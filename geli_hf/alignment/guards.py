@@ -11,29 +11,15 @@ import numpy as np
 _WORD = re.compile(r"\w+")
 
 
-def length_slope(groups: Sequence[str], words: Sequence[int], rewards: Sequence[float]) -> float:
-    """Compute the slope of rewards on the logarithm of the length, within the completions of each prompt.
-
-    Both are deviations from the means of their group, over the whole batch.
-
-    Args:
-        groups: (completions,), the prompt of each.
-        words: (completions,), length of each, at least 1.
-        rewards: (completions,).
-
-    Returns:
-        The slope; 0 where lengths do not differ.
-    """
-    length, reward = _within(groups, np.log(np.asarray(words, dtype=np.float64))), _within(groups, rewards)
-    variation = length @ length
-    return float(length @ reward / variation) if variation > 1e-9 else 0.0
-
-
-def without_length_slope(groups: Sequence[str], words: Sequence[int], rewards: Sequence[float]) -> list[float]:
+def without_length_slope(
+    groups: Sequence[str], words: Sequence[int], rewards: Sequence[float]
+) -> tuple[list[float], float]:
     """Subtract from rewards their regression on the logarithm of the length, within the completions of each prompt.
 
-    r'_i = r_i - b (x_i - mean of x over the group of i), with x = log(words) and b of `length_slope`. The mean of a
-    group stays, and within groups r' and x are uncorrelated: to first order length gains nothing.
+        r'_i = r_i - b x_i,    b = sum_i x_i r_i / sum_i x_i^2
+
+    with x the deviation of log(words) from its mean over the group. The mean of a group's rewards stays, and within
+    groups r' and x are uncorrelated: to first order length gains nothing.
 
     Args:
         groups: (completions,), the prompt of each.
@@ -41,16 +27,14 @@ def without_length_slope(groups: Sequence[str], words: Sequence[int], rewards: S
         rewards: (completions,).
 
     Returns:
-        (completions,), r'.
+        r', (completions,), and b; 0 where lengths do not differ.
     """
-    length = _within(groups, np.log(np.asarray(words, dtype=np.float64)))
-    return (np.asarray(rewards, dtype=np.float64) - length_slope(groups, words, rewards) * length).tolist()
-
-
-def _within(groups: Sequence[str], values: Sequence[float]) -> np.ndarray:
     _, group = np.unique(np.asarray(groups), return_inverse=True)
-    values = np.asarray(values, dtype=np.float64)
-    return values - (np.bincount(group, weights=values) / np.bincount(group))[group]
+    length, rewards = np.log(np.asarray(words, float)), np.asarray(rewards, float)
+    length = length - (np.bincount(group, weights=length) / np.bincount(group))[group]
+    variation = length @ length
+    slope = float(length @ rewards / variation) if variation > 1e-9 else 0.0
+    return (rewards - slope * length).tolist(), slope
 
 
 def repeated_share(reply: str, earlier: Sequence[str] = (), *, n: int = 3) -> float:

@@ -79,12 +79,9 @@ class ReferenceLikelihood:
                 "policy: the reference of the likelihood is being trained; give ReferenceLikelihood the folder of the "
                 "policy, or a copy"
             )
-        prompt_ids = [
-            self.tokenizer.apply_chat_template(
-                list(prompt), add_generation_prompt=True, return_dict=True, **self.chat_template_kwargs
-            )["input_ids"]
-            for prompt in prompts
-        ]
+        prompt_ids = self.tokenizer.apply_chat_template(
+            list(map(list, prompts)), add_generation_prompt=True, return_dict=True, **self.chat_template_kwargs
+        )["input_ids"]
         sums = [0.0] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda index: len(prompt_ids[index]))
         for first in range(0, len(order), self.batch_size):

@@ -102,11 +102,7 @@ def check_policy(name_or_path: str | Path, **where) -> None:
         PolicyError: it can't.
     """
     base, where = _base_of_adapter(name_or_path, where)
-    try:
-        config = AutoConfig.from_pretrained(base, **where)
-    except (OSError, ValueError) as error:
-        name = name_or_path if base == name_or_path else f"{name_or_path}, base_model_name_or_path {base!r}"
-        raise PolicyError(f"{name}: no model can be read there ({_first_line(error)}){offline_hint(base)}") from error
+    config = _read(AutoConfig, base, where)
     found = config.architectures or []
     remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, ())  # a name, or several
@@ -133,11 +129,7 @@ def load_policy_tokenizer(name_or_path: str | Path, **where) -> PreTrainedTokeni
         name, config_file, _raise_exceptions_for_missing_entries=False, **where
     ):
         name, where = _base_of_adapter(name, where)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **where)
-    except (OSError, ValueError) as error:
-        hint = offline_hint(name) or "; write it with tokenizer.save_pretrained"
-        raise PolicyError(f"{name}: no tokenizer can be read there ({_first_line(error)}){hint}") from error
+    tokenizer = _read(AutoTokenizer, name, where)
     if tokenizer.eos_token is None:
         raise PolicyError(f"{name}: the tokenizer has no eos_token to end a reply; set one and save it")
     if tokenizer.pad_token is None:
@@ -153,8 +145,12 @@ def _base_of_adapter(name_or_path: str | Path, where: dict[str, Any]) -> tuple[s
     return adapter.base_model_name_or_path, where | {"revision": adapter.revision}
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _read(auto: type, name: str | Path, where: dict[str, Any]):
+    try:
+        return auto.from_pretrained(name, **where)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise PolicyError(f"{name}: {auto.__name__} can read nothing there ({reason}){offline_hint(name)}") from error
 
 
 def small_policy(

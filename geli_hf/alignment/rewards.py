@@ -22,11 +22,11 @@ from transformers.utils import logging
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..sessions import Message
 from .dialogue import cut_reply, without_opening
-from .guards import RunningMoments, length_slope, repeated_share, without_length_slope
+from .guards import RunningMoments, repeated_share, without_length_slope
 from .likelihood import ReferenceLikelihood
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, TrainerState
+    from transformers import TrainerState
 
 logger = logging.get_logger(__name__)
 
@@ -54,7 +54,6 @@ class GeliReward:
 
     Args:
         model: the reward model, a PEFT adapter on one, or its name or folder. It is put into eval mode.
-        tokenizer: in place of the model's own.
         likelihood: reward of replies that the policy finds likely before training; see `ReferenceLikelihood`.
         length_neutral: see `without_length_slope`. Better rewards for longer or shorter replies alone teach nothing.
         repetition_penalty: loss of a reply that only repeats itself or earlier turns of the agent, in units of the
@@ -75,7 +74,6 @@ class GeliReward:
     def __init__(
         self,
         model: GeliRewardModel | PeftModel | str | Path,
-        tokenizer: PreTrainedTokenizerBase | None = None,
         *,
         likelihood: ReferenceLikelihood | None = None,
         length_neutral: bool = True,
@@ -88,13 +86,11 @@ class GeliReward:
             model = GeliRewardModel.from_pretrained(model)
         # The layers of an adapter are inside the model that it was put on.
         self.model = (model.get_base_model() if isinstance(model, PeftModel) else model).eval()
-        if tokenizer is not None:
-            self.model.tokenizer = tokenizer
         self.model.check_tokenizer()  # here, and not after the first generation
         self.likelihood = likelihood
         self.length_neutral, self.repetition_penalty = length_neutral, repetition_penalty
         self.normalise, self.clip = normalise, clip
-        self.moments = RunningMoments()
+        self.moments, self._states = RunningMoments(), {}
         self.__name__ = name  # TRL logs `rewards/<name>/mean`
         self.floor = reward_floor(self.model)
 
@@ -117,8 +113,7 @@ class GeliReward:
             log_metric: logs, under `name/`: `turn_reward_mean`, before guards and scale (TRL logs the returned
                 rewards as `rewards/name/mean`); `cut_share`, `empty_share` and `nan_share` of the completions; of the
                 guards `log_likelihood` (mean in nats per reply, before the weight), `length_slope` (reward per unit
-                of log(words)) and `repetition` (mean share of repeated n-grams); of the scale `running_mean`,
-                `running_std` and `clipped_share`.
+                of log(words)) and `repetition` (mean share of repeated n-grams).
             log_extra: logs each completion's `turn_reward` and the `reply` that it is for.
             trainer_state: of the calling trainer, which saves the running moments. Without it nothing is shared
                 between processes.
@@ -133,23 +128,25 @@ class GeliReward:
         """
         if trainer_state is not None:
             self._place()
-        texts = [_text(prompt, completion) for prompt, completion in zip(prompts, completions)]
+        raw, texts = self.turn_rewards(prompts, completions), [_text(*pair) for pair in zip(prompts, completions)]
         replies = [cut_reply(text) for text in texts]
-        dialogues = [_dialogue(prompt, reply) for prompt, reply in zip(prompts, replies)]
-        raw = self._turn_rewards(dialogues, replies)
         repetition = [
-            repeated_share(reply, [m["content"] for m in dialogue[:-1] if m["role"] == "assistant"])
-            for dialogue, reply in zip(dialogues, replies)
+            repeated_share(reply, [message["content"] for message in prompt if message["role"] == "assistant"])
+            for prompt, reply in zip(prompts, replies)
         ]
-        likelihoods = [0.0] * len(replies)
+        logs = [0.0] * len(replies)
         if self.likelihood is not None:
             if completion_ids is None:
                 raise ValueError("completion_ids: a likelihood needs the sampled tokens, found none")
-            likelihoods = self.likelihood(prompts, completion_ids)
-            self._warn_of_nan("reference of the likelihood", likelihoods, replies)
-        lengths = [len(reply.split()) for reply in replies]
-        rows = list(zip(map(repr, prompts), lengths, repetition, raw, likelihoods))
-        rewards, curves = self._guarded(rows, trainer_state, training=not _evaluates(log_metric))
+            logs = self.likelihood(prompts, completion_ids)
+        lost = [reply for reply, *values in zip(replies, raw, logs) if not math.isfinite(sum(values))]
+        if lost:
+            logger.warning(
+                f"{self.__name__}: the reward or likelihood of the completion {lost[0]!r:.300} is not a number; "
+                f"{len(lost)} of {len(replies)} completions are left out. Load the models in float32 if there are many"
+            )
+        rows = list(zip(map(repr, prompts), [len(reply.split()) for reply in replies], repetition, raw, logs))
+        rewards, curves = self._guard(rows, trainer_state, training=not _evaluates(log_metric))
 
         name = self.__name__
         if log_metric is not None and replies:
@@ -157,7 +154,7 @@ class GeliReward:
                 curves["turn_reward_mean"] = sum(finite) / len(finite)
             curves["cut_share"] = sum(r != t.strip() for r, t in zip(replies, texts)) / len(texts)
             curves["empty_share"] = replies.count("") / len(replies)
-            curves["nan_share"] = sum(not math.isfinite(sum(pair)) for pair in zip(raw, likelihoods)) / len(raw)
+            curves["nan_share"] = len(lost) / len(replies)
             curves["repetition"] = sum(repetition) / len(repetition)
             for key, value in curves.items():
                 log_metric(f"{name}/{key}", value)
@@ -179,28 +176,20 @@ class GeliReward:
             (completions,), in units of the standardised session score; NaN stays NaN.
         """
         replies = [cut_reply(_text(prompt, completion)) for prompt, completion in zip(prompts, completions)]
-        return self._turn_rewards([_dialogue(prompt, reply) for prompt, reply in zip(prompts, replies)], replies)
-
-    def _turn_rewards(self, dialogues: list[list[Message]], replies: list[str]) -> list[float]:
         spoken = [index for index, reply in enumerate(replies) if reply]
         rewards = [self.floor] * len(replies)
         if spoken:
             self.model.eval()  # a trainer that has the module too may have put it into train mode
-            scores = self.model.score_messages([dialogues[i] for i in spoken], last_turn_only=True)
+            dialogues = [
+                [*without_opening(prompts[index]), {"role": "assistant", "content": replies[index]}]
+                for index in spoken
+            ]
+            scores = self.model.score_messages(dialogues, last_turn_only=True)
             for index, score in zip(spoken, scores.tolist()):
                 rewards[index] = score
-        self._warn_of_nan("reward model", rewards, replies)
         return rewards
 
-    def _warn_of_nan(self, model: str, values: list[float], replies: list[str]) -> None:
-        lost = [index for index, value in enumerate(values) if not math.isfinite(value)]
-        if lost:
-            logger.warning(
-                f"{self.__name__}: the {model} gives {values[lost[0]]} for the completion {replies[lost[0]]!r:.300}; "
-                f"{len(lost)} of {len(values)} completions are left out. Load it in float32 if there are many"
-            )
-
-    def _guarded(
+    def _guard(
         self, rows: list[tuple], trainer_state: TrainerState | None, *, training: bool
     ) -> tuple[list[float | None], dict[str, float]]:
         """Apply guards and scale.
@@ -217,50 +206,38 @@ class GeliReward:
         by_process, own = [rows], 0
         if trainer_state is not None and PartialState().num_processes > 1:
             by_process, own = gather_object([rows]), PartialState().process_index
-        all_rows = [row for process in by_process for row in process]
         first = sum(map(len, by_process[:own]))
-        prompts = [row[0] for row in all_rows]
-        words, repeated, rewards, logs = np.array([row[1:] for row in all_rows], dtype=np.float64).reshape(-1, 4).T
+        everything = [row for process in by_process for row in process]
+        prompts = np.array([row[0] for row in everything])
+        words, repeated, rewards, logs = np.array([row[1:] for row in everything], float).reshape(-1, 4).T
+        finite = np.isfinite(rewards + logs)
+        spoken = (words > 0) & finite
         curves = {}
 
         if self.likelihood is not None:
-            if np.isfinite(logs).any():
-                curves["log_likelihood"] = float(logs[np.isfinite(logs)].mean())
-            spoken = logs[(words > 0) & np.isfinite(logs)]
-            logs[words == 0] = spoken.min() if spoken.size else 0.0
+            if finite.any():
+                curves["log_likelihood"] = float(logs[finite].mean())
+            logs[words == 0] = logs[spoken].min(initial=0.0)
             rewards = rewards + self.likelihood.weight * logs
-        finite = np.isfinite(rewards)
-        spoken = np.flatnonzero((words > 0) & finite)
-        if spoken.size:
-            columns = [[prompts[i] for i in spoken], words[spoken], rewards[spoken]]
-            curves["length_slope"] = length_slope(*columns)
+        if spoken.any():
+            neutral, slope = without_length_slope(prompts[spoken], words[spoken], rewards[spoken])
+            curves["length_slope"] = slope
             if self.length_neutral:
-                rewards[spoken] = without_length_slope(*columns)
+                rewards[spoken] = neutral
         rewards -= self.repetition_penalty * repeated
         if self.normalise:
-            self._load_moments(trainer_state)
+            # Checkpoints hold the trainer's state; a new training begins with new moments.
+            states = self._states if trainer_state is None else trainer_state.stateful_callbacks
+            key = f"GeliReward {self.__name__}"
+            self.moments = RunningMoments(**states.get(key, {"attributes": {}})["attributes"])
             if training:
                 self.moments.update(rewards[finite])
-                self._save_moments(trainer_state)
+                states[key] = {"args": {}, "attributes": dataclasses.asdict(self.moments)}
             rewards = np.array(self.moments.normalise(rewards))
-            curves |= {"running_mean": self.moments.mean, "running_std": self.moments.std}
         if self.clip is not None:
-            clipped = np.clip(rewards, -self.clip, self.clip)
-            curves["clipped_share"] = float(np.mean(clipped[finite] != rewards[finite])) if finite.any() else 0.0
-            rewards = clipped
+            rewards = np.clip(rewards, -self.clip, self.clip)
         mine = slice(first, first + len(rows))
         return [value if ok else None for value, ok in zip(rewards[mine].tolist(), finite[mine])], curves
-
-    # The moments are in the trainer's state, which checkpoints hold; a new training begins with new ones.
-    def _load_moments(self, state: TrainerState | None) -> None:
-        if state is not None:
-            saved = state.stateful_callbacks.get(f"GeliReward {self.__name__}", {"attributes": {}})
-            self.moments = RunningMoments(**saved["attributes"])
-
-    def _save_moments(self, state: TrainerState | None) -> None:
-        if state is not None:
-            saved = {"args": {}, "attributes": dataclasses.asdict(self.moments)}
-            state.stateful_callbacks[f"GeliReward {self.__name__}"] = saved
 
     def _place(self) -> None:
         """Move the models to the trainer's device, which a process does not know before."""
@@ -272,10 +249,6 @@ class GeliReward:
 def reward_floor(model: GeliRewardModel) -> float:
     """The reward of an empty turn: the lowest of the model's training turns, or -3 where they are unknown."""
     return float(min(model.config.reward_quantiles, default=UNTRAINED_FLOOR))
-
-
-def _dialogue(prompt: Sequence[Message], reply: str) -> list[Message]:
-    return [*without_opening(prompt), {"role": "assistant", "content": reply}]
 
 
 def _text(prompt: Sequence[Message], completion: Sequence[Message]) -> str:

@@ -163,11 +163,12 @@ class SessionRollouts:
         config = copy.deepcopy(generation_config)
         config.update(max_new_tokens=self.max_new_tokens, max_length=None, pad_token_id=tokenizer.pad_token_id)
         config.eos_token_id = end_tokens(config, tokenizer)
-        frame = _Frame(tokenizer, config.eos_token_id, dict(template_kwargs or {}))
+        frame = _Frame(tokenizer, config.eos_token_id, template_kwargs or {})
+        prompt_ids = frame.ids(list(map(list, prompts)), add_generation_prompt=True)
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
         rollouts = [
             Rollout(messages=without_opening(prompt), seed=seed, prompt_ids=ids)
-            for prompt, seed, ids in zip(prompts, seeds, frame.prompts(prompts), strict=True)
+            for prompt, seed, ids in zip(prompts, seeds, prompt_ids, strict=True)
         ]
         room = [min(max_completion_length or limit, limit - len(rollout.prompt_ids)) for rollout in rollouts]
         if min(room) < self.max_new_tokens:
@@ -224,16 +225,13 @@ class SessionRollouts:
 class _Frame:
     """Tokens of a chat template around the messages."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int], template_kwargs: dict[str, Any]):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int], template_kwargs: Mapping[str, Any]):
         self.tokenizer, self.ends, self.template_kwargs = tokenizer, ends, template_kwargs
 
-    def _ids(self, dialogues, **kwargs) -> list:
+    def ids(self, dialogues, **kwargs) -> list:
         return self.tokenizer.apply_chat_template(
             dialogues, tokenize=True, return_dict=True, **kwargs, **self.template_kwargs
         )["input_ids"]
-
-    def prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
-        return self._ids(list(map(list, prompts)), add_generation_prompt=True)
 
     def between(self, text: str, *, closed: bool) -> list[int]:
         """Tokens from the end of a reply to the beginning of the next one, with the user's answer.
@@ -246,8 +244,8 @@ class _Frame:
             ValueError: the template has no end token, or changes an exchange when a message follows.
         """
         exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-        before = self._ids(exchange)
-        ids = self._ids([*exchange, {"role": "user", "content": text}], add_generation_prompt=True)
+        before = self.ids(exchange)
+        ids = self.ids([*exchange, {"role": "user", "content": text}], add_generation_prompt=True)
         length = max((position for position, token in enumerate(before, 1) if token in self.ends), default=0)
         if not length or ids[:length] != before[:length]:
             raise ValueError(

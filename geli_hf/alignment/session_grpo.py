@@ -233,12 +233,6 @@ class SessionGRPOTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         mode = "train" if self.model.training else "eval"
         output = super()._generate_and_score_completions(inputs)
-        ids, plain = output["completion_ids"], output["advantages"]
-        if plain.shape != (len(inputs),) or any("rollout" not in row for row in inputs):
-            raise RuntimeError(
-                f"advantages of TRL: expected one per session ({len(inputs)}), found the shape {tuple(plain.shape)}; "
-                "install trl 1.16"
-            )
         # A group may be spread over processes, so all turn rewards are needed, as in TRL.
         rewards = self.accelerator.pad_across_processes(self._turn_rewards, dim=1, pad_index=math.nan)
         advantages = turn_advantages(
@@ -249,6 +243,7 @@ class SessionGRPOTrainer(GRPOTrainer):
             scale=self.scale_rewards,
         )
         first = self.accelerator.process_index * len(inputs)
-        own = advantages[first : first + len(inputs)].to(plain.dtype)
-        output["advantages"] = over_tokens(own, [row["rollout"].token_turns for row in inputs], ids.shape[1])
+        own = advantages[first : first + len(inputs)].to(output["advantages"].dtype)
+        token_turns = [row["rollout"].token_turns for row in inputs]
+        output["advantages"] = over_tokens(own, token_turns, output["completion_ids"].shape[1])
         return output

@@ -24,6 +24,7 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 from trl.chat_template_utils import get_training_chat_template
 
+from ..sessions import Message
 from ..training.checkpoints import run_training, write_by_one
 from .callbacks import KLCallback, StopAtKL
 from .dialogue import context_window, open_with_user
@@ -45,19 +46,17 @@ def dialogue_prompts(sessions: Dataset, *, context_messages: int = 8) -> Dataset
         the person's reply in the session's messages) and `reply` (that reply).
     """
     columns = {"session_id": "string", "conversation_id": "string", "position": "int32", "reply": "string"}
+    features = Features({"prompt": _MESSAGES} | {name: Value(kind) for name, kind in columns.items()})
 
     def prompts(batch: dict[str, list]) -> dict[str, list]:
-        rows = {name: [] for name in ("prompt", *columns)}
+        rows = []
         for messages, session, conversation in zip(batch["messages"], batch["session_id"], batch["conversation_id"]):
             for position, message in enumerate(messages):
                 if message["role"] == "assistant" and position:
                     prompt = context_window(messages[:position], context_messages)
-                    row = (prompt, session, conversation, position, message["content"])
-                    for name, value in zip(rows, row):
-                        rows[name].append(value)
-        return rows
+                    rows.append((prompt, session, conversation, position, message["content"]))
+        return {name: [row[index] for row in rows] for index, name in enumerate(features)}
 
-    features = Features({"prompt": _MESSAGES} | {name: Value(kind) for name, kind in columns.items()})
     return sessions.map(
         prompts, batched=True, remove_columns=sessions.column_names, features=features, desc="Making prompts"
     )
@@ -75,31 +74,30 @@ def sft_rows(sessions: Dataset, *, window_messages: int = 20, per_turn: bool = F
         Rows with `messages`, or if `per_turn` with `prompt` and `completion`.
     """
 
-    def pieces(batch: dict[str, list]) -> dict[str, list]:
-        rows = {"prompt": [], "completion": []} if per_turn else {"messages": []}
-        for messages in batch["messages"]:
-            messages = open_with_user(messages)
-            if messages[-1]["role"] == "user":
-                messages = messages[:-1]
-            # Pieces of equal length, in place of full ones and a rest, lose less context and need less padding.
-            exchanges, count = len(messages) // 2, max(1, -(-len(messages) // window_messages))
-            edges = [2 * (exchanges * index // count) for index in range(count + 1)]
-            for piece in (messages[start:stop] for start, stop in pairwise(edges)):
-                if not per_turn:
-                    rows["messages"].append(piece)
-                    continue
-                for turn in range(1, len(piece), 2):
-                    rows["prompt"].append(piece[:turn])
-                    rows["completion"].append(piece[turn : turn + 1])
-        return rows
+    def rows(batch: dict[str, list]) -> dict[str, list]:
+        pieces = [piece for messages in batch["messages"] for piece in _pieces(messages, window_messages)]
+        if not per_turn:
+            return {"messages": pieces}
+        turns = [(piece[:turn], piece[turn : turn + 1]) for piece in pieces for turn in range(1, len(piece), 2)]
+        return {"prompt": [before for before, _ in turns], "completion": [reply for _, reply in turns]}
 
     return sessions.map(
-        pieces,
+        rows,
         batched=True,
         remove_columns=sessions.column_names,
         features=Features({"prompt": _MESSAGES, "completion": _MESSAGES} if per_turn else {"messages": _MESSAGES}),
         desc="Cutting sessions",
     )
+
+
+def _pieces(messages: list[Message], window_messages: int) -> list[list[Message]]:
+    messages = open_with_user(messages)
+    if messages[-1]["role"] == "user":
+        messages = messages[:-1]
+    # Pieces of equal length, in place of full ones and a rest, lose less context and need less padding.
+    exchanges, count = len(messages) // 2, max(1, -(-len(messages) // window_messages))
+    edges = [2 * (exchanges * index // count) for index in range(count + 1)]
+    return [messages[start:stop] for start, stop in pairwise(edges)]
 
 
 def pretrain(

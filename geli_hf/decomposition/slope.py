@@ -4,7 +4,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from . import slope_moments
+from .losses import slope_moments
 
 DECAY = 0.99  # of a batch's weight per step: the last hundred batches count most
 # The prior slope, with the weight of a batch whose rewards have this variance. Where a session's score says as much as

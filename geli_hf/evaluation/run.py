@@ -19,7 +19,7 @@ from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..sessions import feedback_names
 from ..settings import SettingsError, build
 from ..training import GeliRewardArguments, cached_reaction_features
-from ..training.pipeline import Parts, RewardModelSettings, ablations, feature_options, train_geli
+from ..training.pipeline import Parts, RewardModelSettings, ablations, train_geli
 from ..training.script import is_finished
 from .methods.comparison import mean_signal
 from .report import THIS_MODEL
@@ -70,7 +70,7 @@ def evaluate_run(
     test, main = parts["test"], PartialState().is_main_process
     compared = output / "checkpoints" / "compare"
     args = build(GeliRewardArguments, {**reward, "output_dir": str(compared)})
-    options = feature_options(args)
+    options = args.feature_options()
 
     def score(each: GeliRewardModel) -> list[dict]:
         if args.freeze_backbone:

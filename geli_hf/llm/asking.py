@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -58,18 +58,16 @@ class LlmReport:
         self.failed.setdefault(error.reason, {})[item] = str(error)
 
     def __str__(self) -> str:
-        rows = [(self.done, self.what)]
-        for reason, errors in sorted(self.failed.items(), key=lambda entry: -len(entry[1])):
+        lines = [f"{self.done}  {self.what}"]
+        for reason, errors in self.failed.items():
             names = list(errors)
-            more = ", ..." if len(names) > ITEMS_NAMED else ""
-            shown = f"{', '.join(names[:ITEMS_NAMED])}{more} (the first: {errors[names[0]]})"
-            rows.append((len(names), f"failed: {reason}: {shown}"))
+            shown = f"{', '.join(names[:ITEMS_NAMED])} (the first: {errors[names[0]]})"
+            lines.append(f"{len(names)}  failed: {reason}: {shown}")
         tokens = f"{self.prompt_tokens} tokens of questions and {self.answer_tokens} of answers"
         tokens += f" ({self.uncounted} without a count)" if self.uncounted else ""
-        rows.append((self.calls, f"calls, {tokens}"))
-        rows.append((self.cached, "answers from the cache"))
-        width = max(len(str(count)) for count, _ in rows)
-        return "\n".join(f"{count:>{width}}  {what}" for count, what in rows)
+        lines.append(f"{self.calls}  calls, {tokens}")
+        lines.append(f"{self.cached}  answers from the cache")
+        return "\n".join(lines)
 
 
 class AnswerCache:
@@ -151,7 +149,16 @@ class Questioner:
         pool = ThreadPoolExecutor(max_concurrency)
         try:
             for item, future in [(name(item), pool.submit(ask, item)) for item in items]:
-                yield self._result(item, future)
+                try:
+                    result = future.result()
+                except BackendError:
+                    raise self._error from None
+                except CallError as error:
+                    self.report.fail(item, error)
+                    yield None
+                else:
+                    self.report.done += 1
+                    yield result
         finally:
             self._stop.set()
             pool.shutdown(cancel_futures=True)
@@ -209,14 +216,3 @@ class Questioner:
         with self._lock:
             self.report.count_call(answer)
         return answer
-
-    def _result(self, name: str, future: Future) -> Result | None:
-        try:
-            result = future.result()
-        except BackendError:
-            raise self._error from None
-        except CallError as error:
-            self.report.fail(name, error)
-            return None
-        self.report.done += 1
-        return result

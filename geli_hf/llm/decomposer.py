@@ -34,11 +34,10 @@ class LlmDecomposer:
         window, overlap: turns of the agent in one question, and those that neighbouring questions share; see
             [`split_windows`]. A turn in several windows gets the mean of their answers.
         attempts: tries of a question, each with the error of the last answer, before the session counts as failed.
-        li_weight: weight of the answers against the score, see [`renormalise`].
         cache_dir: folder of the answers. Default: `llm` under `geli_hf.cache.cache_root()`.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: the overlap does not fit the window, or the scale is empty.
     """
 
     def __init__(
@@ -51,18 +50,15 @@ class LlmDecomposer:
         window: int = 40,
         overlap: int = 8,
         attempts: int = 3,
-        li_weight: float = 0.5,
         cache_dir: str | Path | None = None,
     ):
         split_windows(1, window, overlap)
-        renormalise([0.0], 0.0, li_weight)
         if scale is not None and not scale[0] < scale[1]:
             raise ValueError(f"scale: expected the lowest and the highest possible score, found {scale}")
         self.backend, self.with_behaviour = backend, with_behaviour
         self.prompt = prompt or Prompt.default(with_behaviour)
         self.scale, self.window, self.overlap = scale, window, overlap
-        self.attempts, self.li_weight = attempts, li_weight
-        self.answers = AnswerCache(cache_dir)
+        self.attempts, self.answers = attempts, AnswerCache(cache_dir)
 
     @property
     def name(self) -> str:
@@ -152,7 +148,7 @@ class LlmDecomposer:
             )
             for turns in windows
         ]
-        return renormalise(merge_windows(windows[-1].stop, windows, answers), session["score"], self.li_weight)
+        return renormalise(merge_windows(windows[-1].stop, windows, answers), session["score"])
 
     def _windows(self, session: Session) -> list[range]:
         return split_windows(len(assistant_turns(session["messages"])), self.window, self.overlap)

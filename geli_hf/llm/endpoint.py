@@ -8,7 +8,6 @@ import json
 import os
 import random
 import threading
-import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -97,10 +96,9 @@ class Endpoint:
         self._parameters = dict(parameters or {})
         # A header of None removes the token of the Hub that the client would send of its own accord.
         headers = {"authorization": None} if self._token is None else None
-        options = {"base_url": base_url} if base_url is not None else {"provider": provider}
-        self._client = InferenceClient(**options, token=self._token, timeout=timeout, headers=headers)
+        where = {"base_url": base_url, "provider": provider}
+        self._client = InferenceClient(**where, token=self._token, timeout=timeout, headers=headers)
         self._takes_schema = True
-        self._not_before = 0.0  # of the monotonic clock: a delay that a server asks of one thread holds for all
 
     @property
     def identity(self) -> dict:
@@ -112,15 +110,15 @@ class Endpoint:
     def ask(self, messages: list[Message], schema: dict, parameters: dict, stop: threading.Event) -> Answer:
         """Ask for an answer of this schema, or for plain text if the server refuses it; see `Backend.ask`."""
         if self._takes_schema:
-            form = {"type": "json_schema"}
-            form["json_schema"] = {"name": "contributions", "strict": True, "schema": schema}
+            json_schema = {"name": "contributions", "strict": True, "schema": schema}
+            form = (dict if self.base_url is None else _Unchanged)(type="json_schema", json_schema=json_schema)
             try:
-                return self._send(messages, form if self.base_url is None else _Unchanged(form), parameters, stop)
+                return self._send(messages, form, parameters, stop)
             except _Refused:
-                answer = self._send(messages, None, parameters, stop)
-                self._takes_schema = False
-                return answer
-        return self._send(messages, None, parameters, stop)
+                pass
+        answer = self._send(messages, None, parameters, stop)
+        self._takes_schema = False
+        return answer
 
     def chat(self, messages: list[Message], parameters: Mapping, stop: threading.Event) -> Answer:
         """Ask for the next message of a chat, without a schema; arguments and errors as `Backend.ask`.
@@ -139,18 +137,17 @@ class Endpoint:
 
     def _send(self, messages, response_format, parameters: dict, stop: threading.Event) -> Answer:
         """Send a request, again after a temporary error."""
+        delay = 0.0
         for attempt in range(self.tries):
-            self._wait(self._not_before - time.monotonic(), stop)
+            if stop.wait(delay):
+                raise BackendError("the run has ended")
             try:
                 return self._request(messages, response_format, parameters)
             except _Temporary as error:
-                problem, delay = error.problem, error.delay
-            if delay > LONGEST_WAIT:
-                raise BackendError(f"{self._address} asks for a pause of {delay:.0f} s; try again after that")
-            self._not_before = max(self._not_before, time.monotonic() + delay)
-            if attempt + 1 < self.tries:
-                backoff = min(LONGEST_BACKOFF, self.backoff * 2**attempt) * random.uniform(0.5, 1.0)
-                self._wait(max(backoff, delay), stop)
+                problem, asked = error.problem, error.delay
+            if asked > LONGEST_WAIT:
+                raise BackendError(f"{self._address} asks for a pause of {asked:.0f} s; try again after that")
+            delay = max(asked, min(LONGEST_BACKOFF, self.backoff * 2**attempt) * random.uniform(0.5, 1.0))
         raise problem
 
     def _request(self, messages, response_format, parameters: dict) -> Answer:
@@ -197,10 +194,6 @@ class Endpoint:
             return _Temporary(CallError(f"the endpoint answers with an error ({status})", text), delay)
         key = "; no key was sent" if self._token is None else ""
         return BackendError(f"{self._address} answers {status} for the model {self.model}{key}: {text}")
-
-    def _wait(self, seconds: float, stop: threading.Event) -> None:
-        if stop.wait(max(0.0, seconds)):
-            raise BackendError("the run has ended")
 
     @property
     def _address(self) -> str:

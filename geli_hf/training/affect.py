@@ -18,7 +18,6 @@ from ..affect.emotions import emotions_of_labels
 from ..affect.faces import Box, square_crop
 from ..models.facial_affect.image_processing_affect import FacialAffectImageProcessor, standardise
 from ..models.facial_affect.modeling_affect import FacialAffectModel
-from ..settings import SettingsError
 
 
 @dataclass
@@ -64,19 +63,18 @@ def load_faces(paths: Mapping[str, str], *, side: int, box: Sequence[float]) -> 
         The parts, and the names of the labels.
 
     Raises:
-        SettingsError: a file or a column is missing, or the parts have other labels, or show the same person.
+        FileNotFoundError: there is no such file.
+        ValueError: a column is missing, or the parts have other labels, or show the same person.
     """
     parts, names = {}, []
     for part, path in paths.items():
-        if not Path(path).exists():
-            raise SettingsError(f"data.{part}: there is no file {path}")
         table = datasets.Dataset.from_parquet(path)
         if missing := {"image", "label", "person"} - set(table.column_names):
-            raise SettingsError(f"data.{part}: {path} lacks the columns {', '.join(sorted(missing))}")
+            raise ValueError(f"{path} lacks the columns {', '.join(sorted(missing))}")
         labels = getattr(table.features["label"], "names", None)
         names = names or labels
         if labels is None or labels != names:
-            raise SettingsError(f"data.{part}: {path}: expected `label` as a ClassLabel, the same in all parts")
+            raise ValueError(f"{path}: expected `label` as a ClassLabel, the same in all parts")
         pictures = [image.convert("L").resize((side, side), Image.Resampling.BILINEAR) for image in table["image"]]
         parts[part] = LabelledFaces(
             torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])),
@@ -86,11 +84,8 @@ def load_faces(paths: Mapping[str, str], *, side: int, box: Sequence[float]) -> 
         )
         for other in parts:
             if other != part and (both := {*parts[other].persons} & {*parts[part].persons}):
-                raise SettingsError(f"data: person {str(min(both))!r} is in {other} and {part}; split by person")
-    try:
-        emotions_of_labels(names)
-    except ValueError as error:
-        raise SettingsError(f"data: {error}") from error
+                raise ValueError(f"person {str(min(both))!r} is in {other} and {part}; split by person")
+    emotions_of_labels(names)
     return parts, names
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from ..decomposition import GLOBAL_EXPLICIT
@@ -73,6 +74,10 @@ class GeliRewardArguments(TrainingArguments):
         # Columns of Session rows are not arguments of forward(); the collator selects them.
         self.remove_unused_columns = False
         super().__post_init__()
+
+    def feature_options(self) -> dict[str, Any]:
+        """Return the options `cache_dir` and `dtype` of `cached_turn_features`."""
+        return {"cache_dir": self.features_dir, "dtype": torch.bfloat16 if self.bf16 else torch.float32}
 
 
 # The published recipe (EMNLP 2024, arXiv 2403.11330, and its scripts): fields of `GeliRewardConfig` and of

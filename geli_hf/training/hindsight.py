@@ -425,13 +425,16 @@ def _with_trust(scales: dict[str, SignalTrust], trust: Trust) -> dict[str, Signa
 def _attribution(
     model: GeliRewardModel, data: Prepared, teacher: Teacher, signals: dict[str, SignalTrust]
 ) -> HindsightAttribution:
-    """Make a model of the teacher. Predictions of signals are linear in z, so they join the part of the words."""
+    """Make a model of the teacher. It has a head of its own, and the model's backbone.
+
+    Predictions of signals are linear in z, so they join the part of the words.
+    """
     (mean, answer_mean), (words, answers) = np.split(data.center, 2), np.split(teacher.ridge.weight, 2)
     intercept = teacher.ridge.intercept + float(answer_mean @ answers)
     for signal, predictor in zip(signals.values(), data.predictors):
         words = words + signal.foreseen_beta * predictor.weight
         intercept += signal.foreseen_beta * predictor.intercept
-    clone = _clone_with_own_head(model)
+    clone = deepcopy(model, {id(shared): shared for shared in (model.model, model.tokenizer)}).eval()
     set_linear_head(clone, mean, data.scale[: data.hidden], words, intercept)
     return HindsightAttribution(clone, answer_mean, answers, signals)
 
@@ -439,14 +442,6 @@ def _attribution(
 def _session_means(values: np.ndarray, first: np.ndarray) -> np.ndarray:
     """Average values of turns, (turns, k), over each session, (sessions, k), float64."""
     return np.stack([values[start:stop].mean(0, dtype=float) for start, stop in itertools.pairwise(first)])
-
-
-def _clone_with_own_head(model: GeliRewardModel) -> GeliRewardModel:
-    """Copy the head and the configuration of a model, and share its backbone."""
-    with torch.device("meta"):  # a second backbone is laid out without memory, and replaced
-        clone = GeliRewardModel(deepcopy(model.config))
-    clone.model, clone.score, clone.tokenizer = model.model, deepcopy(model.score), model.tokenizer
-    return clone.eval()
 
 
 @torch.no_grad()

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from datasets import Dataset
-from peft import LoraConfig
 from transformers import TrainerCallback, set_seed
 
 from ..models.geli_reward.modeling_geli import GeliRewardModel
-from ..sessions import add_signal, feedback_names
+from ..sessions import feedback_names
 from ..settings import SettingsError, build
 from .arguments import PAPER, GeliRewardArguments
 from .checkpoints import run_training, write_by_one, write_history
@@ -24,7 +22,7 @@ from .hindsight import fit_hindsight
 from .script import is_finished, setting_errors
 from .trainer import GeliRewardTrainer
 
-HINDSIGHT = "hindsight"  # the recommended preset, and the name of the signal that its teachers give
+HINDSIGHT = "hindsight"  # the recommended preset
 PRESETS: dict[str, dict[str, dict]] = {
     HINDSIGHT: {"model": {}, "training": {}},
     "geli": {"model": {}, "training": {}},
@@ -42,8 +40,7 @@ class RewardModelSettings:
         preset: "hindsight", "geli" (trained as the section `reward` says) or "paper" (the published recipe).
         signals: names in `feedback` that hindsight may trust; unset: all.
         config: fields of `GeliRewardConfig`.
-        lora: of `peft.LoraConfig`, with `reward.freeze_backbone` false.
-        li_stage: trainer settings of a first stage on the Local Implicit loss alone, as published.
+        li_stage: trainer settings of the paper's first stage, on the Local Implicit loss alone.
         compare: evaluate GELI and its ablations beside the model.
     """
 
@@ -51,15 +48,14 @@ class RewardModelSettings:
     preset: str = HINDSIGHT
     signals: list[str] | None = None
     config: dict = field(default_factory=dict)
-    lora: dict | None = None
     li_stage: dict | None = None
     compare: bool = True
 
     def __post_init__(self):
         if self.preset not in PRESETS:
             raise ValueError(f"model.preset: expected one of {', '.join(PRESETS)}, found {self.preset!r}")
-        if self.preset == HINDSIGHT and self.li_stage is not None:
-            raise ValueError("model.li_stage: hindsight has no such stage; choose the preset geli or paper for it")
+        if self.preset != "paper" and self.li_stage is not None:
+            raise ValueError("model.li_stage: only the preset paper has such a stage")
 
 
 def train_reward_model(
@@ -73,7 +69,7 @@ def train_reward_model(
 ) -> None:
     """Train the reward model of a run, and write it to `output/reward_model`.
 
-    Hindsight also leaves `attribution` and `hindsight.txt`, and a trainer `reward_history.json`.
+    Hindsight also leaves `attribution` and `hindsight.txt`, GELI `reward_history.json`.
 
     Args:
         model: the section `model`.
@@ -89,12 +85,15 @@ def train_reward_model(
     if is_finished(output / "reward_model"):
         return
     reward = reward | {"output_dir": str(output / "checkpoints" / "reward")}
-    how = {"callbacks": callbacks, "resume": resume}
     if model.preset == HINDSIGHT:
-        reward_model, trainer = _train_by_hindsight(model, reward, parts, output, **how)
+        args = build(GeliRewardArguments, reward)
+        if not args.freeze_backbone:
+            raise SettingsError(
+                "reward.freeze_backbone: hindsight fits heads on a frozen backbone; choose model.preset geli"
+            )
+        reward_model = _fit_hindsight(model, args, parts, output)
     else:
-        reward_model, trainer = train_geli(model, reward, parts, **how)
-    if trainer is not None:
+        reward_model, trainer = train_geli(model, reward, parts, callbacks=callbacks, resume=resume)
         write_history(trainer, output / "reward_history.json")
     write_by_one(output / "reward_model", reward_model.save_pretrained)
 
@@ -122,27 +121,28 @@ def train_geli(
         resume: go on from the last checkpoint.
 
     Returns:
-        The model, an adapter merged into it, and its trainer.
+        The model and its trainer.
 
     Raises:
-        SettingsError: a setting can't have its value, or a first stage is wanted on standardised features.
+        SettingsError: a setting can't have its value.
     """
-    args, how = build(GeliRewardArguments, reward), {"callbacks": callbacks, "resume": resume}
+
+    def train(reward_model: GeliRewardModel, args: GeliRewardArguments) -> GeliRewardTrainer:
+        trainer = GeliRewardTrainer(reward_model, args, parts["train"], parts["eval"], callbacks=list(callbacks))
+        run_training(trainer, resume)
+        return trainer
+
+    args = build(GeliRewardArguments, reward)
     set_seed(args.seed)
     reward_model = _new_model(model)
     if model.li_stage is not None and args.li_weight > 0:
-        if args.standardise:
-            raise SettingsError(
-                "model.li_stage: its head reads features as they are, so the second stage can't standardise them; "
-                "set reward.standardise to false, as the paper preset does"
-            )
         first = Path(f"{args.output_dir}_li")
         if not (first / "model").exists():
             alone = {**reward, "li_weight": 1.0, "output_dir": str(first), **model.li_stage}
-            _train(reward_model, build(GeliRewardArguments, alone), parts, None, **how)
+            train(reward_model, build(GeliRewardArguments, alone))
             write_by_one(first / "model", reward_model.save_pretrained)
         reward_model = GeliRewardModel.from_pretrained(first / "model")
-    return reward_model, _train(reward_model, args, parts, model.lora, **how)
+    return reward_model, train(reward_model, args)
 
 
 def ablations(
@@ -170,16 +170,10 @@ def ablations(
         yield "GELI with its LI shuffled", {**parts, "train": shuffled}, {}
 
 
-def feature_options(args: GeliRewardArguments) -> dict[str, Any]:
-    """Return `cache_dir` and `dtype` of `cached_turn_features` as a trainer with these arguments has them."""
-    return {"cache_dir": args.features_dir, "dtype": torch.bfloat16 if args.bf16 else torch.float32}
-
-
-def _train_by_hindsight(
-    model: RewardModelSettings, reward: Mapping[str, Any], parts: Parts, output: Path, **how
-) -> tuple[GeliRewardModel, GeliRewardTrainer | None]:
-    """Fit teacher and student in closed form; train the student where more than a linear head is to learn."""
-    args = build(GeliRewardArguments, reward)
+def _fit_hindsight(
+    model: RewardModelSettings, args: GeliRewardArguments, parts: Parts, output: Path
+) -> GeliRewardModel:
+    """Fit teacher and student, and write the teacher and the report into the run's folder."""
     state = PartialState()
     with state.main_process_first(), setting_errors("model.preset: hindsight can't be fitted"):  # one encodes for all
         fit = fit_hindsight(
@@ -188,32 +182,12 @@ def _train_by_hindsight(
             parts["eval"],
             signals=model.signals,
             seed=args.seed,
-            **feature_options(args),
+            **args.feature_options(),
         )
     state.print(fit.report)
     write_by_one(output / "hindsight.txt", lambda partial: partial.write_text(f"{fit.report}\n"))
     write_by_one(output / "attribution", fit.attribution.save_pretrained)
-    if args.freeze_backbone and model.lora is None:
-        return fit.reward_model, None
-    explained = [row["turn_rewards"] for row in fit.attribution.score_sessions(parts["eval"])]
-    taught = {
-        "train": add_signal(parts["train"], HINDSIGHT, fit.targets),
-        "eval": add_signal(parts["eval"], HINDSIGHT, explained),
-    }
-    args.li, args.li_weight = HINDSIGHT, 1.0
-    return fit.reward_model, _train(fit.reward_model, args, taught, model.lora, **how)
-
-
-def _train(
-    model: GeliRewardModel, args: GeliRewardArguments, parts: Parts, lora: dict | None, *, callbacks, resume: bool
-) -> GeliRewardTrainer:
-    peft_config = None if lora is None else LoraConfig(task_type="SEQ_CLS", **lora)
-    how = {"peft_config": peft_config, "callbacks": list(callbacks)}
-    trainer = GeliRewardTrainer(model, args, parts["train"], parts["eval"], **how)
-    run_training(trainer, resume)
-    if lora is not None:
-        trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
-    return trainer
+    return fit.reward_model
 
 
 def _new_model(model: RewardModelSettings) -> GeliRewardModel:

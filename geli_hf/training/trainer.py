@@ -70,18 +70,20 @@ class GeliRewardTrainer(Trainer):
         model.config.aggregation = "sum" if args.ge == "rudder" else model.config.aggregation
         model.model.requires_grad_(not args.freeze_backbone)
 
-        data = {"train": train_dataset, "eval": eval_dataset}
-        caches = dict.fromkeys(data)
+        data = {"train": train_dataset} | ({} if eval_dataset is None else {"eval": eval_dataset})
+        caches = {}
         if args.freeze_backbone:
+            caches |= features or {}
             model.to(args.device)  # its features are computed before the Trainer would place it
-            for part, rows in data.items():
-                if rows is not None:
-                    caches[part] = (features or {}).get(part) or self._encode(model, rows, args)
+            with args.main_process_first(desc="encoding turns"):  # one process encodes, the others read
+                for part, rows in data.items():
+                    if part not in caches:
+                        caches[part] = cached_turn_features(model, rows, **args.feature_options())
             if args.standardise:
                 mean, std = (torch.from_numpy(values) for values in caches["train"].mean_and_std())
                 model.score.standardise.mean.copy_(mean)
                 model.score.standardise.std.copy_(std)
-        data = {part: None if rows is None else SessionData(rows, args, caches[part]) for part, rows in data.items()}
+        data = {part: SessionData(rows, args, caches.get(part)) for part, rows in data.items()}
         if peft_config is not None:
             from peft import get_peft_model
 
@@ -90,7 +92,7 @@ class GeliRewardTrainer(Trainer):
             model=model,
             args=args,
             train_dataset=data["train"],
-            eval_dataset=data["eval"],
+            eval_dataset=data.get("eval"),
             data_collator=SessionCollator(self.reward_model),
             compute_metrics=self._session_metrics,
             processing_class=self.reward_model.tokenizer,
@@ -103,12 +105,6 @@ class GeliRewardTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         if self.args.process_index:  # otherwise every process would drop out the same units
             torch.manual_seed(self.args.seed + self.args.process_index)
-
-    @staticmethod
-    def _encode(model: GeliRewardModel, sessions: Dataset, args: GeliRewardArguments) -> TurnFeatureCache:
-        with args.main_process_first(desc="encoding turns"):  # one process encodes, the others read
-            dtype = torch.bfloat16 if args.bf16 else torch.float32
-            return cached_turn_features(model, sessions, cache_dir=args.features_dir, dtype=dtype)
 
     def _get_train_sampler(self, train_dataset=None):
         args = self.args

@@ -182,7 +182,7 @@ def test_an_adapter_on_the_reward_model(config, saved, policy_folder, sessions, 
     module, geli, unadapted = by_trl(trainer).T
     torch.testing.assert_close(module, geli, atol=1e-5, rtol=1e-5)
     assert (geli - unadapted).abs().max() > 1e-2
-    merged = plain(model.merge_and_unload(), tokenizer=AutoTokenizer.from_pretrained(saved))
+    merged = plain(model.merge_and_unload())
     prompts, completions = map(list, zip(*DIALOGUES))
     assert merged.turn_rewards(prompts, completions) == pytest.approx(geli.tolist(), abs=1e-4)
 
@@ -201,7 +201,7 @@ def test_several_rewards_are_weighed(config, saved, policy_folder, sessions, tmp
     assert log["reward"] == pytest.approx(2 * parts[0] + 0.5 * parts[1] + 0.25 * parts[2], abs=1e-4)
     assert log["warmth/turn_reward_mean"] == pytest.approx(log["guarded/turn_reward_mean"], abs=1e-4)
     assert log["warmth/turn_reward_mean"] == pytest.approx(parts[0], abs=1e-4)
-    for curve in ("length_slope", "repetition", "running_mean", "running_std", "clipped_share", "nan_share"):
+    for curve in ("length_slope", "repetition", "nan_share"):
         assert f"guarded/{curve}" in log
     if config is GRPOConfig:  # RLOOTrainer shows its table, but writes none
         (file,) = (tmp_path / "completions").glob("*.parquet")
@@ -245,11 +245,6 @@ class TestMissingTokenizer:
     def test_it_is_said_before_anything_is_generated(self, bare):
         with pytest.raises(ValueError, match=str(bare)):
             GeliReward(bare)
-
-    def test_it_can_be_handed_over(self, bare, saved):
-        reward = plain(bare, tokenizer=AutoTokenizer.from_pretrained(saved))
-        prompts, completions = map(list, zip(*DIALOGUES))
-        assert reward.turn_rewards(prompts, completions) == plain(saved).turn_rewards(prompts, completions)
 
     def test_another_models_tokenizer_is_not_taken_for_it(self, bare, policy_folder):
         AutoTokenizer.from_pretrained(policy_folder).save_pretrained(bare)

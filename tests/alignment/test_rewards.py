@@ -120,7 +120,7 @@ def test_curves_and_replies_are_logged(reward):
 )
 def test_length_neutral_rewards_keep_each_prompts_mean_and_lose_the_slope(rows):
     groups, words, rewards = map(list, zip(*rows))
-    neutral = without_length_slope(groups, words, rewards)
+    neutral, _ = without_length_slope(groups, words, rewards)
     covariance = 0.0
     for group in set(groups):
         chosen = [i for i, g in enumerate(groups) if g == group]
@@ -132,7 +132,7 @@ def test_length_neutral_rewards_keep_each_prompts_mean_and_lose_the_slope(rows):
 
 def test_of_replies_that_differ_in_length_alone_none_is_better():
     words = [1, 5, 20, 2, 8]
-    neutral = without_length_slope(["a", "a", "a", "b", "b"], words, [0.3 * math.log(n) for n in words])
+    neutral, _ = without_length_slope(["a", "a", "a", "b", "b"], words, [0.3 * math.log(n) for n in words])
     assert neutral[0] == pytest.approx(neutral[1]) == pytest.approx(neutral[2])
     assert neutral[3] == pytest.approx(neutral[4])
 
@@ -143,7 +143,7 @@ def test_a_length_neutral_reward_logs_the_turn_rewards(reward, reward_model):
     rewards = GeliReward(reward_model)([HIKING] * 4, [said(reply) for reply in replies], log_extra=extras.__setitem__)
     plain = reward([HIKING] * 4, [said(reply) for reply in replies])
     assert extras["geli/turn_reward"] == pytest.approx(plain, abs=1e-6)
-    assert rewards[:3] == pytest.approx(without_length_slope(["a"] * 3, [1, 11, 3], plain[:3]), abs=1e-6)
+    assert rewards[:3] == pytest.approx(without_length_slope(["a"] * 3, [1, 11, 3], plain[:3])[0], abs=1e-6)
     assert rewards[:3] != pytest.approx(plain[:3], abs=1e-3)
     assert rewards[3] == reward_model.config.reward_quantiles[0]
 
@@ -216,10 +216,8 @@ class TestScale:
             assert scaled([HIKING] * 3, completions, log_metric=metrics.__setitem__) == pytest.approx(
                 expected, abs=1e-5
             )
-            assert metrics["geli/running_mean"] == pytest.approx(mean, abs=1e-5)
-            assert metrics["geli/running_std"] == pytest.approx(std, abs=1e-5)
+            assert (scaled.moments.mean, scaled.moments.std) == pytest.approx((mean, std), abs=1e-5)
             assert metrics["geli/turn_reward_mean"] == pytest.approx(statistics.fmean(raw), abs=1e-5)
-            assert metrics["geli/clipped_share"] == pytest.approx(sum(abs(v) == 0.8 for v in expected) / 3)
         assert any(abs(value) == 0.8 for value in expected)
 
     def test_rewards_that_are_all_the_same_are_no_reward(self, reward_model):
@@ -273,10 +271,9 @@ class TestScale:
         )
         trainer.train()
         trained = dataclasses.replace(scaled.moments)
-        found = trainer.evaluate()
+        trainer.evaluate()
         assert scaled.moments == trained
         assert trained.count == 4
-        assert found["eval_geli/running_mean"] == pytest.approx(trained.mean, abs=1e-5)
 
 
 def test_processes_that_share_a_batch_reward_it_as_one_would(reward_model, monkeypatch):
@@ -331,19 +328,6 @@ def test_a_reward_of_nan_is_none_with_a_warning(reward_model, monkeypatch, caplo
 
 def test_a_name_tells_two_rewards_apart(reward_model):
     assert GeliReward(reward_model, name="warmth").__name__ == "warmth"
-
-
-def test_another_tokenizer_can_be_given(reward_model):
-    calls = []
-    model = SimpleNamespace(
-        config=SimpleNamespace(reward_quantiles=[]),
-        tokenizer=None,
-        check_tokenizer=lambda: None,
-        eval=lambda: model,
-        score_messages=lambda dialogues, last_turn_only: calls.append(model.tokenizer) or torch.zeros(len(dialogues)),
-    )
-    GeliReward(model, reward_model.tokenizer)([HIKING], [said("Okay.")])
-    assert calls == [reward_model.tokenizer]
 
 
 @pytest.mark.parametrize(

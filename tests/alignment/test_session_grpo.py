@@ -218,17 +218,6 @@ class TestHookOfTRL:
         loss.backward()
         torch.testing.assert_close(found, parameter.grad, atol=1e-5, rtol=1e-3)
 
-    def test_another_trl_is_refused(self, policy_folder, tmp_path, monkeypatch):
-        trainer = make_trainer(policy_folder, tmp_path, Scripted("Okay."))
-        real = GRPOTrainer._generate_and_score_completions
-        monkeypatch.setattr(
-            GRPOTrainer,
-            "_generate_and_score_completions",
-            lambda self, inputs: {**real(self, inputs), "advantages": torch.zeros(8, 5)},
-        )
-        with pytest.raises(RuntimeError, match="advantages of TRL"):
-            scored(trainer)
-
 
 class TestTrainer:
     @pytest.mark.parametrize("scale", ["group", "batch", "none"])

@@ -38,11 +38,6 @@ def test_other_signals_stay(server, decomposer, rows):
         decomposer(server()).decompose(out, name="qwen")
 
 
-def test_weight_of_the_answers(server, decomposer, sessions):
-    out, _ = decomposer(server(), li_weight=0).decompose(sessions)
-    assert signal(out)[2] == [8.0]
-
-
 def test_behaviour_is_shown_on_request(server, decomposer, rows):
     behaviour = [["laughs", "", "nods"], ["", ""], ["yawns"]]
     sessions = dataset(*[row | {"behaviour": words} for row, words in zip(rows, behaviour)])
@@ -262,7 +257,6 @@ def test_an_estimate_sends_nothing_and_counts_what_is_to_be_paid(server, decompo
     ("options", "problem"),
     [
         ({"window": 8, "overlap": 8}, "window, overlap: "),
-        ({"li_weight": -1}, "li_weight: "),
         ({"scale": (5, 1)}, "scale: "),
         ({"attempts": 0}, "attempts: "),
         ({"scale": (1, 5)}, "scale: row 2 has the score 8"),

@@ -3,7 +3,6 @@
 import json
 import logging
 import threading
-import time
 import traceback
 
 import huggingface_hub.constants
@@ -116,18 +115,6 @@ def test_retry_after_is_waited_for(server):
     assert ask(endpoint(running)).text == ANSWER
     first, second = running.times
     assert second - first >= 1
-
-
-def test_retry_after_holds_for_all_threads(server):
-    running = server(Reply(status=429, body="full", headers={"Retry-After": "1"}))
-    backend = endpoint(running)
-    first = threading.Thread(target=ask, args=(backend,))
-    first.start()
-    while len(running.times) < 1 or backend._not_before == 0:
-        time.sleep(0.005)
-    ask(backend)
-    first.join()
-    assert min(running.times[1:]) - running.times[0] >= 1
 
 
 def test_a_long_retry_after_ends_the_run(server):

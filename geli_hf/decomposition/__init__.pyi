@@ -1,0 +1,15 @@
+from .losses import GLOBAL_EXPLICIT as GLOBAL_EXPLICIT
+from .losses import geli_loss as geli_loss
+from .losses import ircr_loss as ircr_loss
+from .losses import li_loss as li_loss
+from .losses import li_slope_loss as li_slope_loss
+from .losses import rrd_loss as rrd_loss
+from .losses import rudder_loss as rudder_loss
+from .losses import slope_moments as slope_moments
+from .ridge import RATIOS as RATIOS
+from .ridge import Ridge as Ridge
+from .ridge import fit_ridge as fit_ridge
+from .ridge import fit_two_ridges as fit_two_ridges
+from .trust import Trust as Trust
+from .trust import fit_trust as fit_trust
+from .trust import habit_share as habit_share
