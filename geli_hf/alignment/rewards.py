@@ -20,8 +20,9 @@ from peft import PeftModel
 from transformers.utils import logging
 
 from ..models.geli_reward.modeling_geli import GeliRewardModel
+from ..models.geli_reward.text_geli import message_text, plain_messages, without_thoughts
 from ..sessions import Message
-from .dialogue import cut_reply, without_opening
+from .dialogue import cut_reply, speaks_for_user, without_opening
 from .guards import RunningMoments, repeated_share, without_length_slope
 from .likelihood import ReferenceLikelihood
 
@@ -38,8 +39,8 @@ UNTRAINED_FLOOR = -3.0
 class GeliReward:
     """Reward of each completion as the next turn of the dialogue in its prompt.
 
-    A completion counts up to where it begins to speak for the user (`geli_hf.alignment.dialogue.cut_reply`). An empty
-    one gets `floor`: the lowest reward of the model's training turns, or -3 where the model's configuration has no
+    A completion counts without its thoughts, and up to where it begins to speak for the user
+    (`geli_hf.alignment.dialogue.cut_reply`). An empty one gets `floor`: the lowest reward of the model's training turns, or -3 where the model's configuration has no
     quantiles. The reward model sees no system message and no `OPENING`. A completion whose reward is not a number
     gets None, which leaves it out of its group, and a warning.
 
@@ -128,11 +129,12 @@ class GeliReward:
         """
         if trainer_state is not None:
             self._place()
-        raw, texts = self.turn_rewards(prompts, completions), [_text(*pair) for pair in zip(prompts, completions)]
+        dialogues, texts = _read(prompts, completions)
         replies = [cut_reply(text) for text in texts]
+        raw = self._turn_rewards(dialogues, replies)
         repetition = [
-            repeated_share(reply, [message["content"] for message in prompt if message["role"] == "assistant"])
-            for prompt, reply in zip(prompts, replies)
+            repeated_share(reply, [message["content"] for message in dialogue if message["role"] == "assistant"])
+            for dialogue, reply in zip(dialogues, replies)
         ]
         logs = [0.0] * len(replies)
         if self.likelihood is not None:
@@ -152,7 +154,7 @@ class GeliReward:
         if log_metric is not None and replies:
             if finite := [value for value in raw if math.isfinite(value)]:
                 curves["turn_reward_mean"] = sum(finite) / len(finite)
-            curves["cut_share"] = sum(r != t.strip() for r, t in zip(replies, texts)) / len(texts)
+            curves["cut_share"] = sum(map(speaks_for_user, texts)) / len(texts)
             curves["empty_share"] = replies.count("") / len(replies)
             curves["nan_share"] = len(lost) / len(replies)
             curves["repetition"] = sum(repetition) / len(repetition)
@@ -175,16 +177,19 @@ class GeliReward:
         Returns:
             (completions,), in units of the standardised session score; NaN stays NaN.
         """
-        replies = [cut_reply(_text(prompt, completion)) for prompt, completion in zip(prompts, completions)]
+        dialogues, texts = _read(prompts, completions)
+        return self._turn_rewards(dialogues, [cut_reply(text) for text in texts])
+
+    def _turn_rewards(self, dialogues: list[list[Message]], replies: list[str]) -> list[float]:
         spoken = [index for index, reply in enumerate(replies) if reply]
         rewards = [self.floor] * len(replies)
         if spoken:
             self.model.eval()  # a trainer that has the module too may have put it into train mode
-            dialogues = [
-                [*without_opening(prompts[index]), {"role": "assistant", "content": replies[index]}]
+            answered = [
+                [*without_opening(dialogues[index]), {"role": "assistant", "content": replies[index]}]
                 for index in spoken
             ]
-            scores = self.model.score_messages(dialogues, last_turn_only=True)
+            scores = self.model.score_messages(answered, last_turn_only=True)
             for index, score in zip(spoken, scores.tolist()):
                 rewards[index] = score
         return rewards
@@ -251,13 +256,26 @@ def reward_floor(model: GeliRewardModel) -> float:
     return float(min(model.config.reward_quantiles, default=UNTRAINED_FLOOR))
 
 
-def _text(prompt: Sequence[Message], completion: Sequence[Message]) -> str:
-    """The text of a completion, after a check that it is the next turn of its prompt."""
-    if isinstance(prompt, str) or (prompt and prompt[-1]["role"] == "assistant"):
-        raise ValueError(f"prompt: expected messages that end with the user, found {prompt[-1:]!r:.200}")
-    if len(completion) != 1 or completion[0]["role"] != "assistant":
-        raise ValueError(f"completion: expected one message of the assistant, found {completion!r:.200}")
-    return completion[0]["content"] or ""
+def _read(
+    prompts: Sequence[Sequence[Message]], completions: Sequence[Sequence[Message]]
+) -> tuple[list[list[Message]], list[str]]:
+    """Return the dialogues before the completions, and their texts, after a check that each is the next turn."""
+    dialogues, texts = [], []
+    for number, (prompt, completion) in enumerate(zip(prompts, completions)):
+        dialogue = plain_messages(prompt, f"prompt {number}")
+        if dialogue and dialogue[-1]["role"] == "assistant":
+            raise ValueError(
+                f"prompt {number}: expected messages that end with the user, found {dialogue[-1:]!r:.200}"
+            )
+        if isinstance(completion, str) or len(completion) != 1 or completion[0]["role"] != "assistant":
+            raise ValueError(f"completion {number}: expected one message of the assistant, found {completion!r:.200}")
+        for message in dialogue:
+            if message["role"] == "assistant":
+                message["content"] = without_thoughts(message["content"])
+        content = completion[0].get("content")
+        dialogues.append(dialogue)
+        texts.append("" if content is None else message_text(content, f"completion {number}"))
+    return dialogues, texts
 
 
 def _evaluates(log_metric: Callable | None) -> bool:

@@ -161,8 +161,8 @@ class Endpoint:
             return Answer(
                 self._clean("" if content is None else message_text(content)),
                 cut=choice.finish_reason == "length",
-                prompt_tokens=getattr(usage, "prompt_tokens", None),
-                answer_tokens=getattr(usage, "completion_tokens", None),
+                prompt_tokens=_count(usage, "prompt_tokens"),
+                answer_tokens=_count(usage, "completion_tokens"),
             )
         except InferenceTimeoutError:
             raise _Temporary(CallError("no answer in time", f"{self.timeout:g} s")) from None
@@ -201,6 +201,12 @@ class Endpoint:
 
     def _clean(self, text: object) -> str:
         return str(text).replace(self._token, "***") if self._token else str(text)
+
+
+def _count(usage: object, name: str) -> int | None:
+    """Return a number of tokens; None where a server does not say it."""
+    count = getattr(usage, name, None)
+    return count if isinstance(count, int) else None
 
 
 def _read_token(variable: str | None, provider: str | None) -> str | None:

