@@ -40,9 +40,9 @@ class GeliReward:
     """Reward of each completion as the next turn of the dialogue in its prompt.
 
     A completion counts without its thoughts, and up to where it begins to speak for the user
-    (`geli_hf.alignment.dialogue.cut_reply`). An empty one gets `floor`: the lowest reward of the model's training turns, or -3 where the model's configuration has no
-    quantiles. The reward model sees no system message and no `OPENING`. A completion whose reward is not a number
-    gets None, which leaves it out of its group, and a warning.
+    (`geli_hf.alignment.dialogue.cut_reply`). An empty one gets `floor`: the lowest reward of the model's training
+    turns, or -3 where the model's configuration has no quantiles. The reward model sees no system message and no
+    `OPENING`. A completion whose reward is not a number gets None, which leaves it out of its group, and a warning.
 
     Guards and scale are applied to this turn reward in this order, over the completions of all processes:
 

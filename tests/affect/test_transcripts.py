@@ -77,6 +77,43 @@ def test_several_voices_in_a_cue_have_its_times(tmp_path):
     ]
 
 
+CUES = "WEBVTT\n\n00:01.000 --> 00:02.000\nAnn: Hi.\n\n00:03.000 --> 00:04.000\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "speaker", "text"),
+    [
+        ("Ann (she/her): So", "Ann", "So"),
+        ("Ann [off]: So", "Ann", "So"),
+        ("\u200eAnn\u2069: So", "Ann", "So"),
+        ("\ufeff>> Ann: So", "Ann", "So"),
+        ("Ben\u00a0Lee: So", "Ben Lee", "So"),
+        ("- Ben: So", "Ben", "So"),
+        ("I told him one thing only: go", "Ann", "I told him one thing only: go"),
+        ("It was 10:30", "Ann", "It was 10:30"),
+        ("Ben: \U0001f469\u200d\U0001f680 I <3 it, x > y", "Ben", "\U0001f469\u200d\U0001f680 I <3 it, x > y"),
+        ("Ben: if a<b or c>d, <not markup>", "Ben", "if a<b or c>d, <not markup>"),
+        ("Ben: <i>So</i> <b.loud>it</b> <c.yellow>is</c><br/><00:03.500> {\\an8}&amp; was", "Ben", "So it is & was"),
+        ('Ben: <font color="red">So</font> <lang en>it</lang>', "Ben", "So it"),
+    ],
+)
+def test_speakers_and_markup_of_a_line(tmp_path, line, speaker, text):
+    assert read(written(tmp_path, "a.vtt", f"{CUES}{line}\n"))[1] == (speaker, text, 3, 4)
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", ""])
+def test_a_line_of_blanks_is_within_a_cue_or_between_two(tmp_path, blank):
+    """YouTube begins the text of a cue with one."""
+    cue = f"00:01.000 --> 00:02.000 align:start\n{blank}\nAnn: Hi."
+    text = f"WEBVTT\n\n{cue}\n{blank}\n00:03.000 --> 00:04.000\nBen: So\n"
+    assert read(written(tmp_path, "a.vtt", text)) == [("Ann", "Hi.", 1, 2), ("Ben", "So", 3, 4)]
+
+
+def test_half_an_emoji_is_replaced(tmp_path):
+    entries = [{"speaker": "An\ud83d", "text": "so \ud83d", "start": 0, "stop": 1}]
+    assert read(written(tmp_path, "a.json", entries)) == [("An\ufffd", "so \ufffd", 0, 1)]
+
+
 def test_utterances_come_by_their_start_if_it_is_known(tmp_path):
     rows = "speaker,start,stop,text\nAnn,5,6,five\nBen,1,2,one\nAnn,1,3,one too\n"
     texts = [text for _, text, *_ in read(written(tmp_path, "a.csv", rows))]
@@ -123,6 +160,11 @@ BROKEN = [
     ("a.srt", CUE.rstrip() + "\n2\n00:00:03,000 --> 00:00:04,000\nHi", "cue 1: times within its text"),
     ("a.vtt", "WEBVTT\n\n00:05.000 --> 00:04.000\nHi\n", "cue 1: stops at 4 s"),
     ("a.vtt", "WEBVTT\n\n", "text"),
+    ("a.csv", HEAD + "Ben,1e39,3,No\n", "line 3, start"),
+    ("a.csv", HEAD + f"Ben,{'9' * 400},3,No\n", "line 3, start"),
+    ("a.json", [{"speaker": "a", "text": "a", "start": 0, "stop": 10**400}], r"entries\[0\], stop"),
+    ("a.srt", CUE + "2\n00:00:03,000 --> 00:00:04,000\nMaria del Carmen Ruiz: Hi\n", "cue 2: .*'Ann'.*'Maria del"),
+    ("a.srt", CUE + "2\n00:00:03,000 --> 00:00:04,000\nDr. Ben Lee Junior (he/him): Hi\n", "cue 2: .*'Ann'"),
 ]
 
 

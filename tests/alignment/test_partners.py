@@ -52,6 +52,13 @@ class TestChatModel:
         ]
         assert not answer.broken
 
+    def test_a_session_whose_answer_is_all_thoughts_is_broken(self, policy, monkeypatch):
+        model, tokenizer = policy
+        said = iter(["<think>What", "<think>Well</think> Hi"])
+        monkeypatch.setattr(tokenizer, "decode", lambda *_, **__: next(said))
+        answers = ModelPartner(model, tokenizer, max_new_tokens=2).answer([DIALOGUE, DIALOGUE], [0, 1])
+        assert [(answer.text, bool(answer.broken)) for answer in answers] == [("", True), ("Hi", False)]
+
     def test_answers_depend_on_the_seeds(self, policy):
         partner = ModelPartner(*policy, max_new_tokens=8)
         first, second, other = (partner.answer([DIALOGUE] * 3, seeds) for seeds in ([1, 2, 3], [1, 2, 3], [4, 5, 6]))
@@ -100,6 +107,22 @@ class TestEndpoint:
         with ChatServer([503, "Rice.", Reply(drop=True)], answer=lambda body: "Rice.") as server:
             assert self.partner(server, max_concurrency=1).answer([DIALOGUE] * 2, [1, 2]) == [("Rice.", "")] * 2
         assert len(server.requests) == 4
+
+    @pytest.mark.parametrize(
+        ("reply", "text", "broken"),
+        [
+            (Reply("<think>So</think>\n\nHi."), "Hi.", False),
+            (Reply("So.</think>Hi."), "Hi.", False),
+            (Reply("<think>So", finish="length"), "", True),
+            (Reply("", finish="length"), "", True),
+            (Reply("Hi, I was", finish="length"), "Hi, I was", False),
+            (Reply(""), "", False),
+        ],
+    )
+    def test_an_answer_that_was_cut_is_not_taken_for_silence(self, reply, text, broken):
+        with ChatServer(answer=reply) as server:
+            [answer] = EndpointPartner(Endpoint("m", base_url=server.url)).answer([DIALOGUE], [0])
+        assert (answer.text, bool(answer.broken)) == (text, broken)
 
     def test_one_that_dies_in_the_middle_breaks_the_sessions_that_wait_for_it(self, policy):
         """Session 0 is never answered again after its first turn; the other one goes on to its end."""

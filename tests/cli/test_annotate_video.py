@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shutil
 
@@ -11,6 +12,7 @@ from faces import film
 from geli_hf.affect import annotate as watching
 from geli_hf.cli import main
 from geli_hf.data import load_sessions
+from geli_hf.models.geli_reward.text_geli import valid_unicode
 
 
 @pytest.fixture
@@ -138,10 +140,55 @@ def test_transcripts_and_scores_have_to_fit_the_videos(annotate, recordings):
     scores = recordings / "scores.csv"
     for text, problem in (
         ("session_id,score\nthree,3\n", "'three'"),
-        ("session_id,score\none,good\n", "scores.csv: could not convert string to float: 'good'"),
-        ("session_id\none\n", "scores.csv: .*'score'"),
+        ("session_id,score\none,good\n", "scores.csv, line 2: .*'good'"),
+        ("session_id,score\none,4/5\n", "scores.csv, line 2: .*'4/5'"),
+        ("session_id,score\none,1e999\n", "scores.csv, line 2: .*'1e999'"),
+        ("session_id,score\n,4\n", "scores.csv, line 2: .*session_id"),
+        ("session_id,score\none,4\n\none,2\n", "scores.csv, line 4: 'one' is there twice"),
+        ("session_id,score\none,4,5\n", "scores.csv, line 2: expected 2 fields"),
+        ("session_id\none\n", "scores.csv, line 1: .*no score"),
+        ("", "scores.csv, line 1: .*columns session_id and score"),
     ):
         scores.write_text(text, encoding="utf-8")
         assert re.search(f"--scores: .*{problem}", annotate("one.mp4", scores=scores)[2])
     assert "--plot: " in annotate("one.mp4", "two.mp4", plot=recordings / "all.png")[2]
     assert "'one' is named twice" in annotate("one.mp4", "one.mp4")[2].replace(f"{recordings}/", "")
+
+
+@pytest.mark.parametrize("head", ["session_id,score\n", "\ufeffscore;note;session_id\n"])
+def test_ids_of_a_table_of_scores_are_text(annotate, recordings, head):
+    """Excel's tables too: with a byte-order mark, semicolons and rows of nothing."""
+    fields = head.strip("\ufeff\n").replace(";", ",").split(",")
+    rows = [{"session_id": "NA", "score": "4"}, {"session_id": "001", "score": ""}, {}]
+    between = ";" if ";" in head else ","
+    lines = [between.join(row.get(field, "") for field in fields) for row in rows]
+    (recordings / "scores.csv").write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+    for old, new in (("one", "NA"), ("two", "001")):
+        for suffix in (".mp4", ".vtt"):
+            (recordings / f"{old}{suffix}").rename(recordings / f"{new}{suffix}")
+    _, rows, problem = annotate("NA.mp4", "001.mp4", scores=recordings / "scores.csv")
+    assert problem == ""
+    assert [(row["session_id"], row["score"]) for row in rows] == [("NA", 4.0), ("001", None)]
+
+
+@pytest.mark.parametrize("name", ["rec-10:00:05", "http:", "50 % 'of' \"it\" #1", "%d [a]*?", os.fsdecode(b"caf\xe9")])
+def test_any_name_of_a_file_works(annotate, recordings, name):
+    folder = recordings / name
+    folder.mkdir()
+    for suffix in (".mp4", ".vtt"):
+        (recordings / f"one{suffix}").rename(folder / f"{name}{suffix}")
+    out, rows, problem = annotate(folder / f"{name}.mp4", output=f"{name}/rows.jsonl", plot=folder / "plot.png")
+    assert (len(rows), problem) == (1, "")
+    assert "1 of 1 recordings" in out
+    assert load_sessions(folder / "rows.jsonl")["session_id"][:] == [valid_unicode(name)]
+
+
+def test_a_broken_character_costs_nothing(annotate, recordings):
+    """Half an emoji in a JSON transcript is replaced, and the other recordings are written."""
+    (recordings / "one.vtt").unlink()
+    said = [("Robot", 0, 1, "I sing \ud83d"), ("Anna", 1, 2, "Oh dear.")]
+    entries = [dict(zip(("speaker", "start", "end", "text"), entry)) for entry in said]
+    (recordings / "one.json").write_text(json.dumps(entries), encoding="utf-8")
+    _, rows, problem = annotate("one.mp4", "two.mp4")
+    assert (len(rows), problem) == (2, "")
+    assert rows[0]["messages"][0]["content"] == "I sing \ufffd"

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -301,6 +302,15 @@ def test_the_model_has_to_fit_the_option(problem, file, checkpoint, explainer):
         ((SESSIONS[0], {"session_id": "x"}), "{path}, line 2, field 'messages': expected"),
         ((SESSIONS[0], [1, 2]), "{path}, line 2: expected a JSON object"),
         (({"messages": talk(1)},), "{path}, line 1, field 'messages': no message of the assistant"),
+        (
+            (SESSIONS[0] | {"score": "4/5"},),
+            "{path}, line 1, field 'score': expected a finite number or null, found '4/5'",
+        ),
+        ((SESSIONS[0] | {"score": 10**400},), "{path}, line 1, field 'score': expected a finite number"),
+        (
+            ({"messages": [{"role": "user", "content": [{"type": "image"}]}]},),
+            "{path}, line 1, field 'messages': message 0",
+        ),
         (("",), "{path}: no session in it"),
     ],
 )
@@ -317,6 +327,13 @@ def test_files_that_are_no_sessions(problem, checkpoint, tmp_path, standard_inpu
     assert "data_dir: " in problem("score", "candor", "--model", checkpoint)
     standard_input("hello")
     assert "standard input, line 1: no JSON" in problem("score", "-", "--model", checkpoint)
+
+
+def test_an_adapter_is_to_be_merged(problem, file, tmp_path):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    message = problem("score", file(*SESSIONS), "--model", f"{tmp_path}/adapter")
+    assert "adapter is an adapter; merge it" in message
 
 
 def test_models_that_are_no_reward_model(problem, file, tmp_path):
@@ -353,3 +370,16 @@ def test_a_file_takes_no_data_dir(problem, file, checkpoint):
 def test_help_imports_nothing_heavy():
     code = "import sys, geli_hf.cli; print({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_streams_are_utf_8_in_any_locale(file, checkpoint, encoding):
+    """In and out, with the byte-order mark that some shells write before what they pipe."""
+    messages = [{"role": "user", "content": "你"}, {"role": "assistant", "content": "好"}]
+    given = "\ufeff" + json.dumps({"session_id": "你好 😀", "messages": messages}, ensure_ascii=False)
+    command = [sys.executable, "-m", "geli_hf.cli", "score", "-", "--model", checkpoint]
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "HF_HUB_OFFLINE": "1"}
+    for form in ("jsonl", "table"):
+        done = subprocess.run([*command, "--format", form], input=given.encode(), capture_output=True, env=environment)
+        assert done.returncode == 0, done.stderr.decode()
+        assert "你好 😀" in done.stdout.decode("utf-8")

@@ -22,6 +22,9 @@ TURNS = range(2, 5)  # which the model knows as 3, 4 and 5
         ' {"5": 7.25, "3": 1.0, "4": -5e-1}\n',
         '```json\n{"3": 1, "4": -0.5, "5": 7.25}\n```',
         '```\n{"3": 1,\n "4": -0.5, "5": 7.25}```',
+        '```JSON {"3": 1, "4": -0.5, "5": 7.25} ```',
+        '```json{"3": 1, "4": -0.5, "5": 7.25}```',
+        'Perhaps {"3": 9}?\n</think>\n```json\n{"3": 1, "4": -0.5, "5": 7.25}\n```',
         '<think>Perhaps {"3": 9}?</think>\n\n{"3": 1, "4": -0.5, "5": 7.25}',
     ],
 )
@@ -34,6 +37,7 @@ def test_valid_answers(text):
     [
         ("", "the answer is empty", "empty"),
         ("<think>I was cut off", "the answer is empty", "empty"),
+        ("I was not asked to think aloud.</think>", "the answer is empty", "empty"),
         ("Turn 3 was good.", "the answer is not JSON", "line 1 column 1"),
         ('{"3": 1, "4": 2', "the answer is not JSON", "line 1 column 16"),
         ('Here: {"3": 1, "4": 2, "5": 3}', "the answer is not JSON", "column 1"),

@@ -234,3 +234,38 @@ def test_a_provider_without_a_key_or_an_unknown_one(monkeypatch):
         ask(Endpoint("owner/name", provider="auto"))
     with pytest.raises((BackendError, ValueError), match="nobody"):
         ask(Endpoint("owner/name", provider="nobody"))
+
+
+def completion(message: dict, **fields) -> Reply:
+    return Reply(body=json.dumps({"choices": [{"message": message} | fields.pop("choice", {})]} | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "counts"),
+    [
+        ({}, (None, None)),
+        ({"usage": None, "id": None, "model": None, "created": None, "object": None}, (None, None)),
+        ({"usage": {}}, (None, None)),
+        ({"usage": {"prompt_tokens": 7}}, (7, None)),
+        ({"usage": {"prompt_tokens": None, "completion_tokens": 3}}, (None, 3)),
+        ({"usage": {"prompt_tokens": "7", "completion_tokens": 3}}, (None, 3)),
+        ({"choice": {"finish_reason": None, "index": None, "logprobs": None}}, (None, None)),
+    ],
+)
+def test_what_a_server_leaves_out_is_unknown(server, fields, counts):
+    answer = ask(endpoint(server(completion({"content": ANSWER}, **fields))))
+    assert (answer.text, answer.cut, answer.prompt_tokens, answer.answer_tokens) == (ANSWER, False, *counts)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": None}, ""),
+        ({"content": None, "reasoning_content": "She is sad."}, ""),
+        ({"content": ANSWER, "reasoning_content": "She is sad.", "tool_calls": None, "refusal": None}, ANSWER),
+        ({"content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": ANSWER}]}, ANSWER),
+        ({"content": "half \ud83d"}, "half \ufffd"),
+    ],
+)
+def test_the_answer_is_the_text_of_a_message(server, message, text):
+    assert ask(endpoint(server(completion(message)))).text == text
