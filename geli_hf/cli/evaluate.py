@@ -25,7 +25,8 @@ def add_parser(commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, out: TextIO) -> None:
-    from ..evaluation.rewards import evaluate_models, labels, markdown, run_models, write_evaluation
+    from ..evaluation.methods.comparison import write_files
+    from ..evaluation.rewards import evaluate_models, labels, markdown, run_models
 
     output = report_folder(arguments.output)
     models = labels(list(map(model_name, arguments.model)))
@@ -36,7 +37,7 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     text = markdown(sessions, rows, against=against, corpus=arguments.sessions)
     out.write(text)
     if output is not None:
-        write_evaluation(output, rows, text)
+        write_files(output / "evaluation", text, rows)
 
 
 def _reference_row(name: str | None, models: Mapping[str, str]) -> str:

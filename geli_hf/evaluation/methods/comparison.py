@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
@@ -61,6 +61,22 @@ def by_row(results: Iterable[tuple[str, int, Run | NotRun]]) -> dict[str, list[R
     return rows
 
 
+class Scored(NamedTuple):
+    """Rewards of the judged sessions by a method, in one run or in several.
+
+    Args:
+        runs: per run, one array (turns,) per session.
+        predicted: (runs, sessions), in units of the score; None from a method that predicts none.
+        train_means: per run, the mean score of the training sessions; or, out of fold, (sessions,).
+        about: more for the record of the method, by name.
+    """
+
+    runs: Sequence[metrics.PerTurn]
+    predicted: Sequence[Sequence[float]] | None
+    train_means: Sequence[float | Sequence[float]]
+    about: Mapping[str, Any]
+
+
 def compare(
     design: Design,
     runs: Runs,
@@ -80,73 +96,79 @@ def compare(
         resamples: of the bootstrap.
 
     Returns:
-        By row, the figures of `evaluate_runs`, and `difference` (of the within-session Spearman), `corrected` (the
-        same, with Bonferroni's correction for all rows but controls), `seconds` (mean over seeds) and `seeds`. Of a
-        control also `shuffled`, see `among_shuffled`. Of a row that was not run only the reason, as `not_run`. Without
-        intervals where fewer than `CONVERSATIONS_NEEDED` conversations were judged.
+        See `compare_scored`; with `seconds` (mean over seeds), `seeds`, `settings`, `folds`, `data` (fingerprints) and
+        `versions`. Of a control also `shuffled`, see `among_shuffled`.
 
     Raises:
         ValueError: there is no row `against`.
     """
-    judged, resamples = design.judged, enough_resamples(design.judged, resamples)
+    judged = design.judged
     feedback = feedback or next(iter(feedback_names(judged)), None)
-    signal = {"feedback": feedback, "feedback_threshold": mean_signal(design.train, feedback)}
-    rows: dict[str, dict[str, Any]] = {}
-    rewards = {}
-    for name, of_row in runs.items():
-        if isinstance(of_row, NotRun):
-            rows[name] = {"not_run": str(of_row)}
-            continue
-        seeds = [run.about["seed"] for run in of_row]
-        means = [design.train_means(seed) for seed in seeds]
-        predicted = np.array([run.predicted_scores for run in of_row])
-        predicted = None if np.isnan(predicted).all() else predicted
-        rewards[name] = [run.turn_rewards for run in of_row]
-        row = rows[name] = evaluate_runs(judged, rewards[name], predicted, means, **signal, resamples=resamples)
-        row["seeds"] = sorted(set(seeds))
-        row["seconds"] = sum(run.seconds for run in of_row) / len(row["seeds"])
-        if name.endswith(SHUFFLED):
-            row["shuffled"] = among_shuffled(judged, of_row, rows.get(name.removesuffix(SHUFFLED), {}))
-    add_differences(rows, judged, rewards, against, resamples)
+    threshold = mean_signal(design.train, feedback)
+    scored = {name: each if isinstance(each, NotRun) else _scored(design, each) for name, each in runs.items()}
+    rows = compare_scored(judged, scored, against=against, feedback=feedback, threshold=threshold, resamples=resamples)
+    for name, row in rows.items():
+        if name.endswith(SHUFFLED) and "not_run" not in row:
+            row["shuffled"] = among_shuffled(judged, runs[name], rows.get(name.removesuffix(SHUFFLED), {}))
     return rows
 
 
-def enough_resamples(judged: Dataset, resamples: int) -> int:
-    """Return the number of resamples: none, so no intervals, of fewer than `CONVERSATIONS_NEEDED` conversations.
+def _scored(design: Design, runs: Sequence[Run]) -> Scored:
+    predicted = np.array([run.predicted_scores for run in runs])
+    abouts = [run.about for run in runs]
+    versions = [about["versions"] for about in abouts]
+    means = [design.train_means(about["seed"]) for about in abouts]
+    seeds = sorted({about["seed"] for about in abouts})
+    about = {key: abouts[0][key] for key in ("settings", "folds", "data")}
+    about |= {"seeds": seeds, "seconds": sum(run.seconds for run in runs) / len(seeds)}
+    about["versions"] = [each for index, each in enumerate(versions) if each not in versions[:index]]
+    rewards = [run.turn_rewards for run in runs]
+    return Scored(rewards, None if np.isnan(predicted).all() else predicted, means, about)
 
-    Args:
-        judged: Session rows.
-        resamples: wanted.
-    """
-    return resamples if len(set(judged["conversation_id"])) >= CONVERSATIONS_NEEDED else 0
 
-
-def add_differences(
-    rows: Mapping[str, dict[str, Any]],
+def compare_scored(
     judged: Dataset,
-    rewards: Mapping[str, Sequence[metrics.PerTurn]],
+    scored: Mapping[str, Scored | NotRun],
+    *,
     against: str,
+    feedback: str | None,
+    threshold: float,
     resamples: int,
-) -> None:
-    """Add `difference` and `corrected` to the figures of each row, see `compare`.
+) -> dict[str, dict[str, Any]]:
+    """Compute the figures of every row from its rewards.
 
     Args:
-        rows: figures by row, changed in place.
         judged: Session rows.
-        rewards: the turn rewards of each run of the rows that were run.
-        against: the row that all are compared with.
+        scored: by row.
+        against: the row that all are compared with, session by session.
+        feedback: signal of the local difference.
+        threshold: feedback above it is positive.
         resamples: of the bootstrap.
+
+    Returns:
+        By row, the figures of `evaluate_runs`, `difference` (of the within-session Spearman), `corrected` (the same,
+        with Bonferroni's correction for all rows but controls), and what is said `about` it. Of a row that was not run
+        only the reason, as `not_run`. Without intervals where fewer than `CONVERSATIONS_NEEDED` conversations were
+        judged.
 
     Raises:
         ValueError: there is no row `against`.
     """
-    if against not in rows:
-        raise ValueError(f"against: expected one of {', '.join(rows)}, found {against!r}")
+    if against not in scored:
+        raise ValueError(f"against: expected one of {', '.join(scored)}, found {against!r}")
     ratings, conversations = turn_ratings(judged), judged["conversation_id"][:]
-    values = {
-        name: np.mean([metrics.spearman_per_session(run, ratings) for run in runs], axis=0)
-        for name, runs in rewards.items()
-    }
+    if len(set(conversations)) < CONVERSATIONS_NEEDED:
+        resamples = 0
+    rows: dict[str, dict[str, Any]] = {}
+    values = {}
+    for name, each in scored.items():
+        if isinstance(each, NotRun):
+            rows[name] = {"not_run": str(each)}
+            continue
+        runs, predicted, train_means, about = each
+        options = {"feedback": feedback, "feedback_threshold": threshold, "resamples": resamples}
+        rows[name] = evaluate_runs(judged, runs, predicted, train_means, **options) | about
+        values[name] = np.mean([metrics.spearman_per_session(rewards, ratings) for rewards in runs], axis=0)
     corrected = [name for name in values if name != against and not name.endswith(SHUFFLED)]
     level = 1 - (1 - metrics.LEVEL) / max(1, len(corrected))
     for name in values:
@@ -164,6 +186,7 @@ def add_differences(
             row["corrected"] = metrics.paired_bootstrap(*pair, resamples=resamples, level=level)
         if math.isnan(row["difference"].estimate):
             row["missing"]["difference"] = row["missing"].get(HEADLINE, "no session where both have a figure")
+    return rows
 
 
 def among_shuffled(judged: Dataset, runs: Sequence[Run], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,20 +283,6 @@ def join_parts(data: str, tables: Sequence[str], notes: Sequence[str], corpus: s
     return "\n".join([data, "", *tables, *(f"{note}\n" for note in notes)])
 
 
-def records(rows: Figures, runs: Runs) -> list[dict[str, Any]]:
-    """List a JSON object per row: its figures, with settings, folds, fingerprints of the data and versions."""
-    result = []
-    for name, row in rows.items():
-        record = {"row": name, "run": "not_run" not in row, **row}
-        if record["run"]:
-            abouts = [run.about for run in runs[name]]
-            record |= {key: abouts[0][key] for key in ("settings", "folds", "data")}
-            versions = [about["versions"] for about in abouts]
-            record["versions"] = [each for index, each in enumerate(versions) if each not in versions[:index]]
-        result.append(as_json(record))
-    return result
-
-
 def write_comparison(
     folder: str | Path,
     design: Design,
@@ -296,23 +305,24 @@ def write_comparison(
     """
     rows = compare(design, runs, against=against, feedback=feedback, resamples=resamples)
     text = markdown(design, rows, against=against, corpus=corpus)
-    write_files(Path(folder) / "comparison", text, rows, records(rows, runs))
+    write_files(Path(folder) / "comparison", text, rows)
     return text
 
 
-def write_files(stem: Path, text: str, rows: Figures, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write the records (`.json`), a forest plot (`.png`) and the text (`.md`).
+def write_files(stem: Path, text: str, rows: Figures) -> None:
+    """Write a JSON object per row (`.json`), a forest plot (`.png`) and the text (`.md`).
 
     Args:
         stem: of the files.
         text: in Markdown.
         rows: figures by row.
-        records: one per row.
     """
-    write_text(stem.with_suffix(".json"), json.dumps(as_json(records), indent=1, allow_nan=False) + "\n")
-    within = {name: row[HEADLINE] for name, row in rows.items() if "not_run" not in row}
+    run = {name: row for name, row in rows.items() if "not_run" not in row}
+    records = as_json([{"row": name, "run": name in run, **row} for name, row in rows.items()])
+    write_text(stem.with_suffix(".json"), json.dumps(records, indent=1, allow_nan=False) + "\n")
     with atomic_path(stem.with_suffix(".png")) as partial:
-        plot_comparison(within, partial, label="Within-session Spearman with the turn ratings")
+        intervals = {name: row[HEADLINE] for name, row in run.items()}
+        plot_comparison(intervals, partial, label="Within-session Spearman with the turn ratings")
     write_text(stem.with_suffix(".md"), text)
 
 
