@@ -1,4 +1,4 @@
-"""Metrics of turn rewards over sessions, with intervals over conversations. numpy only.
+"""Metrics of turn rewards over sessions, with intervals over conversations.
 
 Rewards, ratings and feedback are lists with one 1-D array per session, one value per assistant turn. NaN means missing
 and is left out, on either side. A metric that is a mean over sessions has a `*_per_session` form, whose NaN marks the
