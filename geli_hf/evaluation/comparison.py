@@ -11,14 +11,16 @@ import numpy as np
 from datasets import Dataset
 
 from ..affect.sentiment import vader
-from ..metrics.intervals import MISSING, mean_of_known
+from ..metrics.intervals import mean_of_known
 from ..metrics.metrics import bootstrap, paired_bootstrap
+from ..metrics.table import aligned_table, format_figure
 from ..metrics.texts import distinct_ngrams, self_repetition, words
 from ..metrics.win_rates import length_controlled_win_rate
 from ..sessions import Message
 
 if TYPE_CHECKING:
     from ..models.geli_reward.modeling_geli import GeliRewardModel
+    from .policies import Sampling
 
 OWN_REWARD = "its own reward model"
 TRUTH = "true turn values"
@@ -49,9 +51,8 @@ class PolicyComparison:
         dialogues: messages before each reply.
         before, after: the replies.
         conversation_ids: of the dialogues.
-        true: whether the judge knows the truth.
-        judge: name of the judge. Default, where `true` is false: the reward model that the policy was trained with,
-            whose judgement of that policy proves nothing.
+        judge: name of the judge. Default: the reward model that the policy was trained with, whose judgement of that
+            policy proves nothing.
         verdicts: of a judge that compares the two replies, by question: 1 where the one after is better, 0 where it
             is worse, .5 for a tie; NaN where the judge gave no answer. Default: by the values.
     """
@@ -60,8 +61,7 @@ class PolicyComparison:
     before: Sequence[JudgedReply]
     after: Sequence[JudgedReply]
     conversation_ids: Sequence[str]
-    true: bool
-    judge: str = ""
+    judge: str = OWN_REWARD
     verdicts: Mapping[str, Sequence[float]] | None = None
 
     @property
@@ -102,7 +102,7 @@ class PolicyComparison:
         sentiment = [_sentiment(side) for side in (self.after, self.before)]
         verdicts = {question: bootstrap(verdict, ids) for question, verdict in (self.verdicts or {}).items()}
         return {
-            "judge": self.judge or (TRUTH if self.true else OWN_REWARD),
+            "judge": self.judge,
             "before": before,
             "after": after,
             "win_rate": bootstrap(self.wins, ids),
@@ -137,11 +137,7 @@ def compare_policies(
     judge: Callable[[Dialogues, list[str]], list[JudgedReply]],
     *,
     true: bool,
-    replies: int,
-    context_messages: int = 8,
-    max_new_tokens: int = 64,
-    temperature: float = 1.0,
-    seed: int = 0,
+    sampling: Sampling,
     **model_kwargs,
 ) -> PolicyComparison:
     """Sample replies of two policies to the same held-out dialogues and judge them.
@@ -151,18 +147,15 @@ def compare_policies(
         sessions: that neither has learned from.
         judge: maps dialogues, of full length, and a reply to each to the judged replies.
         true: whether the judge knows the truth.
-        replies: number of dialogues, drawn by `seed`; all of them if there are fewer.
-        context_messages: messages of a dialogue that a policy reads.
-        max_new_tokens, temperature, seed: see `sample_replies`.
+        sampling: number of dialogues, and how replies are sampled.
         model_kwargs: see `load_policy`.
     """
-    from .policies import HeldOutDialogues, Sampling, open_policy  # loads TRL, which the table of a card does not need
+    from .policies import HeldOutDialogues, open_policy  # loads TRL, which the table of a card does not need
 
-    sampling = Sampling(replies, context_messages, max_new_tokens, temperature, seed)
     asked = HeldOutDialogues(sessions, sampling)
     sampled = [asked.sample(*open_policy(policy, **model_kwargs)) for policy in (before, after)]
     sides = [judge(asked.dialogues, [reply.text for reply in side]) for side in sampled]
-    return PolicyComparison(asked.dialogues, *sides, asked.conversation_ids, true)
+    return PolicyComparison(asked.dialogues, *sides, asked.conversation_ids, TRUTH if true else OWN_REWARD)
 
 
 def judge_by_reward(
@@ -186,17 +179,17 @@ def judge_by_reward(
 
 def policy_table(figures: Mapping[str, Any]) -> str:
     """Format the figures of a `PolicyComparison` as a Markdown table with two sentences."""
-    table = ["| | value of a reply | recognised | words | distinct |", "| --- | ---: | ---: | ---: | ---: |"]
-    for side in ("before", "after"):
-        row = figures[side]
-        known = MISSING if row["recognised"] is None else f"{row['recognised']:.1%}"
-        table.append(f"| {side} alignment | {row['value']} | {known} | {row['words']:.1f} | {row['distinct']:.1%} |")
+    columns = {"value": "value of a reply", "recognised": "recognised", "words": "words", "distinct": "distinct"}
+    sides = [
+        [f"{side} alignment", *(format_figure(figures[side][key]) for key in columns)] for side in ("before", "after")
+    ]
+    table = aligned_table(["", *columns.values()], sides)
     difference = f"Difference: **{figures['difference']}**; length after / before: {figures['length_ratio']:.2f}."
     wins = (
         f"The reply after is the better one in **{figures['win_rate']}** of the dialogues (a tie is half), at equal "
         f"length in {figures['length_controlled_win_rate']}."
     )
-    return "\n".join([*table, "", difference, wins])
+    return f"{table}\n\n{difference}\n{wins}"
 
 
 def _sentiment(replies: Sequence[JudgedReply]) -> list[float] | None:

@@ -128,10 +128,11 @@ def evaluate_policies(
     *,
     reward: GeliRewardModel | None = None,
     sampling: Sampling = Sampling(),
-    validation_share: float = 0.5,
     **model_kwargs,
 ) -> PolicyEvaluation:
     """Sample replies of policies to the same held-out dialogues, and compare each with the base.
+
+    One of several is chosen by its win rate on half of the conversations.
 
     Args:
         base: folder or name of the policy that the others were made from.
@@ -140,7 +141,6 @@ def evaluate_policies(
         judge: see `geli_hf.evaluation.judges`.
         reward: the reward model that the policies were trained for, shown beside the judge.
         sampling: how replies are sampled.
-        validation_share: share of the conversations on which one of several is chosen, by its win rate.
         model_kwargs: see `load_policy`.
 
     Raises:
@@ -150,8 +150,8 @@ def evaluate_policies(
     for name in (base, *aligned):
         check_policy(name)
     several = len(aligned) > 1
-    shares = {"validation": validation_share, "test": 1 - validation_share}
-    parts = split_sessions(sessions, shares, seed=sampling.seed) if several else {"test": sessions}
+    halves = {"validation": 0.5, "test": 0.5}
+    parts = split_sessions(sessions, halves, seed=sampling.seed) if several else {"test": sessions}
     asked = {part: HeldOutDialogues(rows, sampling) for part, rows in parts.items()}
     base_model, base_tokenizer = open_policy(base, **model_kwargs)
     base_replies = {part: dialogues.sample(base_model, base_tokenizer) for part, dialogues in asked.items()}
@@ -167,7 +167,7 @@ def evaluate_policies(
         comparison, by_reward = judge.compare(dialogues.dialogues, *texts, dialogues.conversation_ids), None
         if reward is not None:
             sides = [judge_by_reward(reward, dialogues.dialogues, side) for side in texts]
-            by_reward = PolicyComparison(dialogues.dialogues, *sides, dialogues.conversation_ids, true=False)
+            by_reward = PolicyComparison(dialogues.dialogues, *sides, dialogues.conversation_ids)
         notes = judge.notes(dialogues.sessions, comparison)
         return EvaluatedPolicy(name, comparison, divergence, by_reward, notes)
 
