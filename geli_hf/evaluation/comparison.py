@@ -77,12 +77,6 @@ class PolicyComparison:
         wins = np.where(same, 0.5, (1 + np.sign(after - before)) / 2)
         return np.where(np.isnan(after - before), np.nan, wins)
 
-    @property
-    def mean_win(self) -> float:
-        """Win rate without its interval; -1 where nothing was judged, which is worse than any."""
-        rate = mean_of_known(self.wins)
-        return -1.0 if np.isnan(rate) else rate
-
     def figures(self) -> dict[str, Any]:
         """Compute the figures of both sides and their differences, with 95 % intervals over conversations.
 

@@ -37,7 +37,7 @@ def policy_markdown(evaluation: PolicyEvaluation, sampling: Sampling, warnings: 
         warnings: for the top of the report.
     """
     chosen = evaluation.chosen
-    figures, comparison = chosen.figures(), chosen.comparison
+    figures, comparison = chosen.figures, chosen.comparison
     conversations = len(set(comparison.conversation_ids))
     divergence = "No KL divergence: the two policies choose between different tokens."
     if figures["kl"] is not None:
@@ -76,29 +76,27 @@ def write_policy_evaluation(folder: str | Path, evaluation: PolicyEvaluation, te
         evaluation: see `evaluate_policies`.
         text: from `policy_markdown`.
     """
-    folder, chosen = Path(folder), evaluation.chosen
-    figures, comparison = chosen.figures(), chosen.comparison
-    candidates = {candidate.name: candidate.figures() for candidate in evaluation.candidates}
+    folder, chosen, comparison = Path(folder), evaluation.chosen, evaluation.chosen.comparison
+    candidates = {candidate.name: candidate.figures for candidate in evaluation.candidates}
     record = {
         "base": evaluation.base,
         "chosen": chosen.name,
-        "test": figures | {"dialogues": len(comparison.dialogues), "notes": list(chosen.notes)},
+        "test": {**chosen.figures, "dialogues": len(comparison.dialogues), "notes": chosen.notes},
         "validation": candidates,
         "kl_estimator": ESTIMATOR,
     }
     write_text(folder / "policies.json", json.dumps(as_json(record), indent=1, allow_nan=False) + "\n")
-    if candidates and all(row["kl"] is not None for row in candidates.values()):
-        judged = {name: (row["kl"].estimate, row["win_rate"]) for name, row in candidates.items()}
-        by_reward = {
-            name: (row["kl"].estimate, row["reward"]["win_rate"]) for name, row in candidates.items() if row["reward"]
-        }
+    if diverged := [row for row in candidates.values() if row["kl"] is not None]:
+        judged = [(row["kl"].estimate, row["win_rate"]) for row in diverged]
+        by_reward = [(row["kl"].estimate, row["reward"]["win_rate"]) for row in diverged if row["reward"]]
         with atomic_path(folder / "over_optimisation.png") as partial:
             plot_over_optimisation(judged, by_reward, partial)
     lines = []
-    replies = zip(comparison.conversation_ids, comparison.before, comparison.after, comparison.wins)
-    for conversation, *sides, win in replies:
-        shown = {side: {"text": reply.text, "value": reply.value} for side, reply in zip(("before", "after"), sides)}
-        row = {"conversation_id": conversation, **shown, "win": win}
+    for conversation, *sides, win in zip(
+        comparison.conversation_ids, comparison.before, comparison.after, comparison.wins
+    ):
+        before, after = ({"text": reply.text, "value": reply.value} for reply in sides)
+        row = {"conversation_id": conversation, "before": before, "after": after, "win": win}
         lines.append(json.dumps(as_json(row), ensure_ascii=False) + "\n")
     write_text(folder / "replies.jsonl", "".join(lines))
     write_text(folder / "policies.md", text)
@@ -109,11 +107,11 @@ def _choice(evaluation: PolicyEvaluation) -> list[str]:
     keys = ("win_rate", "length_controlled_win_rate", "difference", "kl", "length_ratio")
     rows, by_reward = [], {}
     for candidate in evaluation.candidates:
-        figures, reward = candidate.figures(), None
-        if figures["reward"]:
-            reward = figures["reward"]["win_rate"]
-            by_reward[candidate.name] = figures["reward"]["difference"].estimate
-        rows.append([candidate.name, *map(format_figure, [*(figures[key] for key in keys), reward])])
+        figures, reward = candidate.figures, candidate.figures["reward"] or {}
+        if reward:
+            by_reward[candidate.name] = reward["difference"].estimate
+        rows.append([candidate.name, *(format_figure(figures[key]) for key in keys)])
+        rows[-1].append(format_figure(reward.get("win_rate")))
     titles = ["", "win rate", "at equal length", "gain in value", "KL", "length ratio", "win rate by the reward"]
     conversations = evaluation.candidates[0].comparison.conversation_ids
     text = (

@@ -70,8 +70,6 @@ def write_report(
     if comparison:
         before, after = ([reply.value for reply in side] for side in (comparison.before, comparison.after))
         values["policy"] = {"conversation_id": list(comparison.conversation_ids), "before": before, "after": after}
-        plots.plot_replies(before, after, folder / "replies.png", judge=policy["judge"])
-        pictures["replies.png"] = f"Value of the policy's replies, judged by {policy['judge']}"
     write_text(folder / "values.json", json.dumps(as_json(values)))
     write_text(folder / "summary.txt", _summary(folder, rows, policy))
     parts = [

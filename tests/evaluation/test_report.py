@@ -81,7 +81,7 @@ def shown(interval: dict) -> str:
     return f"{interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
-PICTURES = {"session.png", "rewards_against_truth.png", "methods.png", "replies.png"}
+PICTURES = {"session.png", "rewards_against_truth.png", "methods.png"}
 
 
 def test_the_folder_holds_figures_texts_and_pictures(written):
