@@ -72,6 +72,15 @@ def write_report(
         values["policy"] = {"conversation_id": list(comparison.conversation_ids), "before": before, "after": after}
     write_text(folder / "values.json", json.dumps(as_json(values)))
     write_text(folder / "summary.txt", _summary(folder, rows, policy))
+    policy_parts = []
+    if comparison:
+        policy_parts = [
+            "## The policy",
+            f"Replies to {len(comparison.dialogues)} held-out dialogues, judged by {policy['judge']}.",
+            policy_table(policy),
+            "Some of them, drawn at random:",
+            *example_replies(comparison, EXAMPLES),
+        ]
     parts = [
         f"# {folder.name}: one rating in, a reward for every turn out",
         ", ".join(f"{count} sessions to {part}" for part, count in sizes.items()) + ".",
@@ -79,7 +88,7 @@ def write_report(
         markdown_table(rows),
         f"Intervals are 95 % bootstrap intervals over conversations. {WITHIN_SESSIONS} The row *next-turn sentiment* "
         "sees the listener's reaction, which the reward of a policy may not.",
-        *(_policy_section(policy, comparison) if comparison else []),
+        *policy_parts,
         "## Pictures",
         *(f"{title}:\n\n![{title}]({name})" for name, title in pictures.items()),
     ]
@@ -115,16 +124,6 @@ def example_replies(comparison: PolicyComparison, count: int) -> list[str]:
             lines.append(f"> **{title}{value}:** {_one_line(reply.text)}")
         examples.append("  \n".join(lines))
     return examples
-
-
-def _policy_section(policy: Mapping[str, Any], comparison: PolicyComparison) -> list[str]:
-    return [
-        "## The policy",
-        f"Replies to {len(comparison.dialogues)} held-out dialogues, judged by {policy['judge']}.",
-        policy_table(policy),
-        "Some of them, drawn at random:",
-        *example_replies(comparison, EXAMPLES),
-    ]
 
 
 def _one_line(text: str) -> str:

@@ -76,10 +76,8 @@ def _score(sessions: Dataset, name: str) -> Scored:
     model = open_model(name)
     sees_reaction = not isinstance(model, GeliRewardModel)
     rows = list(tqdm(model.iter_scores(sessions), desc=f"Scoring by {name}", unit="session", total=len(sessions)))
-    signals = {key: signal for key, signal in model.signals.items() if signal.beta} if sees_reaction else {}
-    missing = [key for key in signals if key not in feedback_names(sessions)]
     mean = float((model.model if sees_reaction else model).config.score_mean)
-    about = {"name": name, "sees_reaction": sees_reaction, "signals_missing": missing, "train_mean": mean}
+    about = {"name": name, "sees_reaction": sees_reaction, "train_mean": mean}
     rewards = [np.array(row["turn_rewards"]) for row in rows]
     return Scored([rewards], [[row["score"] for row in rows]], [mean], {"model": about})
 
@@ -131,8 +129,4 @@ def _notes(sessions: Dataset, rows: Figures) -> list[str]:
     ]
     if signals := feedback_names(sessions):
         notes.append(f"The local difference is that of feedback `{signals[0]}`, positive above its mean here.")
-    for name, model in models.items():
-        if absent := model["signals_missing"]:
-            which = ", ".join(f"`{signal}`" for signal in absent)
-            notes.append(f"These sessions lack feedback {which}, which *{name}* reads where it is there.")
     return notes

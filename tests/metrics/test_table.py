@@ -70,7 +70,7 @@ def test_missing_columns_give_missing_figures_with_a_reason(sessions):
 
 
 def test_predict_the_mean_stands_at_the_floor(sessions):
-    train_mean = baselines.mean_score([2.0, 4.5])
+    train_mean = 3.25
     row = evaluate_rewards(sessions, [np.zeros(6)] * 30, [train_mean] * 30, train_mean, resamples=50)
     assert row["global_loss"].estimate == pytest.approx(row["global_loss_floor"])
     assert row["within_session_spearman"].estimate == row["session_spearman"].estimate == 0

@@ -15,7 +15,15 @@ from ...cache import atomic_path
 from ...metrics import metrics
 from ...metrics.intervals import UNKNOWN, mean_of_known
 from ...metrics.plots import plot_comparison
-from ...metrics.table import COLUMNS, as_json, evaluate_runs, markdown_table, turn_ratings
+from ...metrics.table import (
+    COLUMNS,
+    aligned_table,
+    as_json,
+    evaluate_runs,
+    format_figure,
+    markdown_table,
+    turn_ratings,
+)
 from ...sessions import assistant_turns, feedback_names
 from ..report import CONVERSATIONS_NEEDED, WITHIN_SESSIONS, write_text
 from .folds import Design
@@ -230,9 +238,8 @@ def markdown(design: Design, rows: Figures, *, against: str, corpus: str = "") -
     tables = two_tables(rows, COLUMNS | {"difference": f"minus {against}", "seconds": "Seconds"})
     shuffled = {name.removesuffix(SHUFFLED): row["shuffled"] for name, row in rows.items() if "shuffled" in row}
     if shuffled := {name: row for name, row in shuffled.items() if not math.isnan(row["mean"])}:
-        why = {"true": "not run with the scores as they are", "p": "not run with the scores as they are"}
-        why["deviation"] = "of a single fit there is none"
-        tables.append(markdown_table({name: row | {"missing": why} for name, row in shuffled.items()}, columns=THIRD))
+        cells = [[name, *(format_figure(row[key]) for key in THIRD)] for name, row in shuffled.items()]
+        tables.append(aligned_table(["", *THIRD.values()], cells) + "\n")
     how = f"learned from {len(design.train)} others" if design.folds is None else f"{design.folds} folds, out of fold"
     seeds = {seed for row in rows.values() for seed in row.get("seeds", [])}
     data = f"{describe_sessions(design.judged, how)} Means over {len(seeds)} seed{'s' * (len(seeds) != 1)}."
@@ -264,7 +271,7 @@ def interval_note(judged: Dataset, rows: Figures, against: str) -> str:
     conversations = len(set(judged["conversation_id"]))
     if conversations < CONVERSATIONS_NEEDED:
         return f"No intervals: {conversations} conversations were judged, fewer than {CONVERSATIONS_NEEDED}."
-    corrected = {name: row["corrected"] for name, row in rows.items() if "corrected" in row}
+    corrected = {name: row["corrected"] for name, row in rows.items() if "not_run" not in row}
     corrected = {name: interval for name, interval in corrected.items() if not math.isnan(interval.estimate)}
     text = "In brackets 95 % bootstrap intervals over conversations."
     if corrected:

@@ -37,8 +37,6 @@ def out_of_fold(sessions: Dataset, folds: int, seed: int) -> list[Fold]:
     """
     _, conversation = np.unique(np.asarray(sessions["conversation_id"][:]), return_inverse=True)
     count = conversation.max(initial=-1) + 1
-    if count < 2:
-        raise ValueError(f"folds: found {count} conversation, expected two or more, or a test set of its own")
     if not 2 <= folds <= count:
         raise ValueError(f"folds: expected 2 to {count}, the number of conversations, found {folds}")
     fold = np.empty(count, int)

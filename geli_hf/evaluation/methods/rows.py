@@ -16,7 +16,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PrinterCallback, set_seed
 
-from ...metrics.baselines import TURN_BASELINES, mean_score, mode_score
+from ...metrics.baselines import TURN_BASELINES, mode_score
 from ...metrics.table import turn_ratings
 from ...models.features import score_cached
 from ...models.geli_reward.modeling_geli import HEADS, GeliRewardModel
@@ -69,7 +69,7 @@ class Row:
 
 def trivial_rows() -> dict[str, Row]:
     """List the baselines, which need no backbone."""
-    rows = {"predict the mean": partial(_constant, mean_score), "predict the mode": partial(_constant, mode_score)}
+    rows = {"predict the mean": partial(_constant, np.mean), "predict the mode": partial(_constant, mode_score)}
     rows |= {name: partial(_baseline, baseline) for name, baseline in TURN_BASELINES.items()}
     return {name: Row(fit) for name, fit in rows.items()}
 
