@@ -24,8 +24,8 @@ def add_parser(commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, out: TextIO) -> None:
-    from ..evaluation.methods.comparison import write_files
-    from ..evaluation.rewards import MEAN, evaluate_models, labels, markdown, run_models
+    from ..evaluation.methods.comparison import compare_scored, write_files
+    from ..evaluation.rewards import MEAN, labels, markdown, run_models
     from ..metrics.baselines import TURN_BASELINES
 
     output = report_folder(arguments.output)
@@ -36,8 +36,7 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     if against not in rows:
         raise ValueError(f"--against: expected one of {'; '.join(rows)}, found {against!r}")
     sessions = load_corpus(arguments)
-    runs = run_models(sessions, models)
-    figures = evaluate_models(sessions, runs, against=against)
+    figures = compare_scored(sessions, sessions, run_models(sessions, models), against=against)
     text = markdown(sessions, figures, against=against, corpus=arguments.sessions)
     out.write(text)
     if output is not None:

@@ -4,16 +4,7 @@ import argparse
 from dataclasses import fields
 from typing import TextIO
 
-from .common import (
-    SESSIONS,
-    add_backend,
-    add_corpus,
-    backend_of,
-    count,
-    load_corpus,
-    model_name,
-    report_folder,
-)
+from .common import SESSIONS, add_backend, add_corpus, backend_of, count, load_corpus, model_name, report_folder
 
 
 def add_parser(commands) -> None:

@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 OWN_REWARD = "its own reward model"
 TRUTH = "true turn values"
 Dialogues = Sequence[Sequence[Message]]
+# Figures of each side -> title.
+SIDES = {
+    "value": "value of a reply",
+    "recognised": "recognised",
+    "words": "words",
+    "empty": "empty",
+    "distinct": "different replies",
+    "distinct_1": "distinct-1",
+    "distinct_2": "distinct-2",
+    "repetition": "self-repetition",
+    "sentiment": "sentiment (VADER)",
+}
 
 
 @dataclass(frozen=True)
@@ -172,18 +184,19 @@ def judge_by_reward(
 
 
 def policy_table(figures: Mapping[str, Any]) -> str:
-    """Format the figures of a `PolicyComparison` as a Markdown table with two sentences."""
-    columns = {"value": "value of a reply", "recognised": "recognised", "words": "words", "distinct": "distinct"}
-    sides = [
-        [f"{side} alignment", *(format_figure(figures[side][key]) for key in columns)] for side in ("before", "after")
-    ]
-    table = aligned_table(["", *columns.values()], sides)
-    difference = f"Difference: **{figures['difference']}**; length after / before: {figures['length_ratio']:.2f}."
-    wins = (
-        f"The reply after is the better one in **{figures['win_rate']}** of the dialogues (a tie is half), at equal "
-        f"length in {figures['length_controlled_win_rate']}."
+    """Format the figures of a `PolicyComparison`, or an `EvaluatedPolicy`, as a Markdown table and a sentence."""
+    before, after = figures["before"], figures["after"]
+    difference = {"value": figures["difference"], "sentiment": figures["sentiment"]}
+    rows = [[title, before[key], after[key], difference.get(key, "")] for key, title in SIDES.items()]
+    if reward := figures.get("reward"):
+        rows.insert(1, ["reward that was trained for", *(reward[key] for key in ("before", "after", "difference"))])
+    rows.append(["length after / before", "", "", figures["length_ratio"]])
+    table = aligned_table(["", "before", "after", "difference"], [list(map(format_figure, row)) for row in rows])
+    return (
+        f"{table}\n\nThe reply after is the better one in **{figures['win_rate']}** of the dialogues (a tie counts "
+        f"half), at equal length, by logistic regression on the log length ratio, in "
+        f"{figures['length_controlled_win_rate']}."
     )
-    return f"{table}\n\n{difference}\n{wins}"
 
 
 def _sentiment(replies: Sequence[JudgedReply]) -> list[float] | None:

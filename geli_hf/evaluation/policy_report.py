@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..cache import atomic_path
 from ..metrics.plots import plot_over_optimisation
 from ..metrics.table import aligned_table, as_json, format_figure
+from .comparison import policy_table
 from .divergence import ESTIMATOR
 from .policies import PolicyEvaluation, Sampling
 from .report import CONVERSATIONS_NEEDED, example_replies, write_text
 
 EXAMPLES = 8
-SIDES = {
-    "value": "value of a reply",
-    "recognised": "recognised",
-    "words": "words",
-    "empty": "empty",
-    "distinct": "different replies",
-    "distinct_1": "distinct-1",
-    "distinct_2": "distinct-2",
-    "repetition": "self-repetition",
-    "sentiment": "sentiment (VADER)",
-}
 
 
 def policy_markdown(evaluation: PolicyEvaluation, sampling: Sampling, warnings: Sequence[str] = ()) -> str:
@@ -53,9 +42,7 @@ def policy_markdown(evaluation: PolicyEvaluation, sampling: Sampling, warnings: 
         f"Replies to {len(comparison.dialogues)} held-out dialogues of {conversations} conversations, sampled at "
         f"temperature {sampling.temperature:g} and at most {sampling.max_new_tokens} tokens long, judged by "
         f"**{figures['judge']}**.",
-        f"Win rate of {_short(chosen.name)}: **{figures['win_rate']}** (a tie counts half). At equal length, by "
-        f"logistic regression on the log length ratio: {figures['length_controlled_win_rate']}.",
-        _table(evaluation.base, chosen.name, figures),
+        policy_table(figures),
         divergence,
         *([aligned_table(["", "win rate"], verdicts)] if verdicts else []),
         *chosen.notes,
@@ -121,20 +108,3 @@ def _choice(evaluation: PolicyEvaluation) -> list[str]:
     if by_reward:
         text += f" The reward that was trained for would have chosen {max(by_reward, key=by_reward.get)}."
     return ["## The choice", aligned_table(titles, rows), text, "## The chosen one"]
-
-
-def _table(base: str, name: str, figures: Mapping[str, Any]) -> str:
-    before, after = figures["before"], figures["after"]
-    difference = {"value": figures["difference"], "sentiment": figures["sentiment"]}
-    rows = [[title, before[key], after[key], difference.get(key, "")] for key, title in SIDES.items()]
-    if reward := figures["reward"]:
-        rows.insert(1, ["reward that was trained for", *(reward[key] for key in ("before", "after", "difference"))])
-    rows.append(["length after / before", "", "", figures["length_ratio"]])
-    return aligned_table(
-        ["", _short(base), _short(name), "difference"], [list(map(format_figure, row)) for row in rows]
-    )
-
-
-def _short(name: str) -> str:
-    """The end of a path, for the title of a column; the heading holds all of it."""
-    return Path(name).name or name

@@ -6,28 +6,17 @@ Nothing is learned here, so nothing is out of fold: the figures are too good on 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from ..metrics import metrics
 from ..metrics.baselines import TURN_BASELINES
 from ..metrics.table import COLUMNS
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..models.loading import is_attribution, open_model
 from ..sessions import assistant_turns, feedback_names
-from .methods.comparison import (
-    Figures,
-    Scored,
-    compare_scored,
-    describe_sessions,
-    interval_note,
-    join_parts,
-    mean_signal,
-    two_tables,
-)
+from .methods.comparison import Figures, Scored, describe_sessions, interval_note, join_parts, two_tables
 from .methods.rows import NotRun
 from .report import WITHIN_SESSIONS
 
@@ -82,31 +71,12 @@ def _score(sessions: Dataset, name: str) -> Scored:
     return Scored([rewards], [[row["score"] for row in rows]], [mean], {"model": about})
 
 
-def evaluate_models(
-    sessions: Dataset, scored: Mapping[str, Scored | NotRun], *, against: str, resamples: int = metrics.RESAMPLES
-) -> dict[str, dict[str, Any]]:
-    """Compute the figures of every row, see `compare_scored`; a model's row also describes it, under `model`.
-
-    Args:
-        sessions: Session rows.
-        scored: from `run_models`.
-        against: the row that all are compared with, session by session.
-        resamples: of the bootstrap.
-
-    Raises:
-        ValueError: there is no row `against`.
-    """
-    signal = next(iter(feedback_names(sessions)), None)
-    threshold = mean_signal(sessions, signal)
-    return compare_scored(sessions, scored, against=against, feedback=signal, threshold=threshold, resamples=resamples)
-
-
 def markdown(sessions: Dataset, rows: Figures, *, against: str, corpus: str = "") -> str:
     """Write the tables of an evaluation in Markdown, with notes.
 
     Args:
         sessions: Session rows.
-        rows: from `evaluate_models`.
+        rows: from `compare_scored`.
         against: the row that all are compared with.
         corpus: name of the corpus, for the notes on it.
     """

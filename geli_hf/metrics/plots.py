@@ -17,21 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from ..plotting import (
-    BLUE,
-    DPI,
-    GREY,
-    INK,
-    LIGHT,
-    MINUS,
-    RED,
-    draw_reason,
-    fonts,
-    new_figure,
-    printable,
-    save,
-    style,
-)
+from ..plotting import BLUE, DPI, GREY, INK, LIGHT, MINUS, RED, draw_reason, fonts, new_figure, printable, save, style
 from ..sessions import Session
 from .intervals import Interval
 from .ranks import PerTurn

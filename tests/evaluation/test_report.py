@@ -141,11 +141,12 @@ def test_the_table_of_the_report_has_the_figures_of_the_metrics(written, metrics
 
 def test_the_policy_in_the_report_has_the_figures_of_the_metrics(written, metrics):
     report, policy = (written / "report.md").read_text(), metrics["policy"]
-    for title, side in (("before alignment", policy["before"]), ("after alignment", policy["after"])):
-        cells = [title, shown(side["value"]), *(f"{side[key]:.3f}" for key in ("recognised", "words", "distinct"))]
-        assert f"| {' | '.join(cells)} |" in re.sub(" +", " ", report)
-    assert f"Difference: **{shown(policy['difference'])}**" in report
-    assert f"length after / before: {policy['length_ratio']:.2f}." in report
+    cells, sides = re.sub(" +", " ", report), (policy["before"], policy["after"])
+    values = [shown(figure) for figure in (*(side["value"] for side in sides), policy["difference"])]
+    assert f"| value of a reply | {' | '.join(values)} |" in cells
+    for title, key in (("recognised", "recognised"), ("words", "words"), ("different replies", "distinct")):
+        assert f"| {title} | {sides[0][key]:.3f} | {sides[1][key]:.3f} | |" in cells
+    assert f"| length after / before | | | {policy['length_ratio']:.3f} |" in cells
     assert "Replies to 6 held-out dialogues, judged by true turn values." in report
 
 
@@ -175,7 +176,7 @@ def test_the_summary_has_the_figures_of_the_metrics(written, metrics):
     line = next(line for line in summary.splitlines() if THIS_MODEL in line)
     for cell in (shown(mine["within_session_spearman"]), shown(mine["global_loss"])):
         assert f" {cell} |" in line
-    assert f"Difference: **{shown(policy['difference'])}**" in summary
+    assert f" {shown(policy['difference'])} |" in summary
     assert f"geli score sample --model {written}/reward_model --format table" in summary
 
 

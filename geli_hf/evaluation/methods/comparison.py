@@ -12,18 +12,9 @@ import numpy as np
 from datasets import Dataset
 
 from ...cache import atomic_path
-from ...metrics import metrics
+from ...metrics import metrics, table
 from ...metrics.intervals import UNKNOWN, mean_of_known
 from ...metrics.plots import plot_comparison
-from ...metrics.table import (
-    COLUMNS,
-    aligned_table,
-    as_json,
-    evaluate_runs,
-    format_figure,
-    markdown_table,
-    turn_ratings,
-)
 from ...sessions import assistant_turns, feedback_names
 from ..report import CONVERSATIONS_NEEDED, WITHIN_SESSIONS, write_text
 from .folds import Design
@@ -110,14 +101,12 @@ def compare(
     Raises:
         ValueError: there is no row `against`.
     """
-    judged = design.judged
-    feedback = feedback or next(iter(feedback_names(judged)), None)
-    threshold = mean_signal(design.train, feedback)
     scored = {name: each if isinstance(each, NotRun) else _scored(design, each) for name, each in runs.items()}
-    rows = compare_scored(judged, scored, against=against, feedback=feedback, threshold=threshold, resamples=resamples)
+    options = {"against": against, "feedback": feedback, "resamples": resamples}
+    rows = compare_scored(design.judged, design.train, scored, **options)
     for name, row in rows.items():
         if name.endswith(SHUFFLED) and "not_run" not in row:
-            row["shuffled"] = among_shuffled(judged, runs[name], rows.get(name.removesuffix(SHUFFLED), {}))
+            row["shuffled"] = among_shuffled(design.judged, runs[name], rows.get(name.removesuffix(SHUFFLED), {}))
     return rows
 
 
@@ -136,22 +125,19 @@ def _scored(design: Design, runs: Sequence[Run]) -> Scored:
 
 def compare_scored(
     judged: Dataset,
+    train: Dataset,
     scored: Mapping[str, Scored | NotRun],
     *,
     against: str,
-    feedback: str | None,
-    threshold: float,
-    resamples: int,
+    feedback: str | None = None,
+    resamples: int = metrics.RESAMPLES,
 ) -> dict[str, dict[str, Any]]:
     """Compute the figures of every row from its rewards.
 
     Args:
-        judged: Session rows.
+        judged, train: Session rows.
         scored: by row.
-        against: the row that all are compared with, session by session.
-        feedback: signal of the local difference.
-        threshold: feedback above it is positive.
-        resamples: of the bootstrap.
+        against, feedback, resamples: see `compare`.
 
     Returns:
         By row, the figures of `evaluate_runs`, `difference` (of the within-session Spearman), `corrected` (the same,
@@ -164,9 +150,11 @@ def compare_scored(
     """
     if against not in scored:
         raise ValueError(f"against: expected one of {', '.join(scored)}, found {against!r}")
-    ratings, conversations = turn_ratings(judged), judged["conversation_id"][:]
+    ratings, conversations = table.turn_ratings(judged), judged["conversation_id"][:]
     if len(set(conversations)) < CONVERSATIONS_NEEDED:
         resamples = 0
+    feedback = feedback or next(iter(feedback_names(judged)), None)
+    options = {"feedback": feedback, "feedback_threshold": mean_signal(train, feedback), "resamples": resamples}
     rows: dict[str, dict[str, Any]] = {}
     values = {}
     for name, each in scored.items():
@@ -174,8 +162,7 @@ def compare_scored(
             rows[name] = {"not_run": str(each)}
             continue
         runs, predicted, train_means, about = each
-        options = {"feedback": feedback, "feedback_threshold": threshold, "resamples": resamples}
-        rows[name] = evaluate_runs(judged, runs, predicted, train_means, **options) | about
+        rows[name] = table.evaluate_runs(judged, runs, predicted, train_means, **options) | about
         values[name] = np.mean([metrics.spearman_per_session(rewards, ratings) for rewards in runs], axis=0)
     corrected = [name for name in values if name != against and not name.endswith(SHUFFLED)]
     level = 1 - (1 - metrics.LEVEL) / max(1, len(corrected))
@@ -214,7 +201,7 @@ def among_shuffled(judged: Dataset, runs: Sequence[Run], row: Mapping[str, Any])
         `true`, the figure of the row; `each`, those of the fits; their `mean`, `deviation` and number, `fits`; `p`.
     """
     true = row[HEADLINE].estimate if HEADLINE in row else math.nan
-    fits = np.array([metrics.within_session_spearman(run.turn_rewards, turn_ratings(judged)) for run in runs])
+    fits = np.array([metrics.within_session_spearman(run.turn_rewards, table.turn_ratings(judged)) for run in runs])
     known = not (math.isnan(true) or np.isnan(fits).any())
     return {
         "true": true,
@@ -235,11 +222,11 @@ def markdown(design: Design, rows: Figures, *, against: str, corpus: str = "") -
         against: the row that all are compared with.
         corpus: name of the corpus, for the notes on it.
     """
-    tables = two_tables(rows, COLUMNS | {"difference": f"minus {against}", "seconds": "Seconds"})
+    tables = two_tables(rows, table.COLUMNS | {"difference": f"minus {against}", "seconds": "Seconds"})
     shuffled = {name.removesuffix(SHUFFLED): row["shuffled"] for name, row in rows.items() if "shuffled" in row}
     if shuffled := {name: row for name, row in shuffled.items() if not math.isnan(row["mean"])}:
-        cells = [[name, *(format_figure(row[key]) for key in THIRD)] for name, row in shuffled.items()]
-        tables.append(aligned_table(["", *THIRD.values()], cells) + "\n")
+        cells = [[name, *(table.format_figure(row[key]) for key in THIRD)] for name, row in shuffled.items()]
+        tables.append(table.aligned_table(["", *THIRD.values()], cells) + "\n")
     how = f"learned from {len(design.train)} others" if design.folds is None else f"{design.folds} folds, out of fold"
     seeds = {seed for row in rows.values() for seed in row.get("seeds", [])}
     data = f"{describe_sessions(design.judged, how)} Means over {len(seeds)} seed{'s' * (len(seeds) != 1)}."
@@ -251,7 +238,7 @@ def two_tables(rows: Figures, titles: Mapping[str, str]) -> list[str]:
     """Format the main figures of all rows and the others of those that were run, as far as they have titles."""
     run = {name: row for name, row in rows.items() if "not_run" not in row}
     return [
-        markdown_table(shown, columns={key: titles[key] for key in keys if key in titles})
+        table.markdown_table(shown, columns={key: titles[key] for key in keys if key in titles})
         for shown, keys in ((rows, FIRST), (run, SECOND))
     ]
 
@@ -259,7 +246,7 @@ def two_tables(rows: Figures, titles: Mapping[str, str]) -> list[str]:
 def describe_sessions(sessions: Dataset, how: str) -> str:
     """Describe judged sessions in a sentence: sessions, conversations, rated turns, and `how` they were used."""
     turns = sum(len(assistant_turns(messages)) for messages in sessions["messages"])
-    rated = int(np.isfinite(np.concatenate([np.zeros(0), *turn_ratings(sessions)])).sum())
+    rated = int(np.isfinite(np.concatenate([np.zeros(0), *table.turn_ratings(sessions)])).sum())
     return (
         f"{len(sessions)} sessions of {len(set(sessions['conversation_id']))} conversations, {how}; "
         f"{rated} of {turns} turns have a rating."
@@ -325,7 +312,7 @@ def write_files(stem: Path, text: str, rows: Figures) -> None:
         rows: figures by row.
     """
     run = {name: row for name, row in rows.items() if "not_run" not in row}
-    records = as_json([{"row": name, "run": name in run, **row} for name, row in rows.items()])
+    records = table.as_json([{"row": name, "run": name in run, **row} for name, row in rows.items()])
     write_text(stem.with_suffix(".json"), json.dumps(records, indent=1, allow_nan=False) + "\n")
     with atomic_path(stem.with_suffix(".png")) as partial:
         intervals = {name: row[HEADLINE] for name, row in run.items()}
