@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
 from ..plotting import BLUE, DPI, GREY, INK, LIGHT, MINUS, RED, draw_reason, fonts, new_figure, printable, save, style
-from ..sessions import Session
+from ..sessions import Session, assistant_turns
 from .intervals import Interval
 from .ranks import PerTurn
 
@@ -47,14 +47,12 @@ def plot_session(
         ValueError: there is not one reward per assistant turn.
     """
     messages = session["messages"][:max_messages]
-    known = np.asarray(turn_rewards, float)
-    turns = sum(message["role"] == "assistant" for message in session["messages"])
-    if len(known) != turns:
-        raise ValueError(f"turn_rewards: expected one per assistant turn, {turns}, found {len(known)}")
-    shown = known[: sum(message["role"] == "assistant" for message in messages)]
+    turns = len(assistant_turns(session["messages"]))
+    if len(turn_rewards) != turns:
+        raise ValueError(f"turn_rewards: expected one per assistant turn, {turns}, found {len(turn_rewards)}")
+    shown = np.asarray(turn_rewards, float)[: len(assistant_turns(messages))]
     quantiles = np.asarray(quantiles if quantiles is not None else (), float)
-    finite = shown[np.isfinite(shown)]
-    limit = np.abs(finite).max(initial=0)
+    limit = np.abs(shown).max(initial=0)
     if len(quantiles):
         limit = max(limit, *np.abs(np.quantile(quantiles, [0.01, 0.99])))
     limit = limit or 1.0
@@ -95,9 +93,6 @@ def plot_session(
         if not assistant:
             continue
         reward = next(rewards)
-        if not np.isfinite(reward):
-            write(bar_middle + bar_half + 0.15, middle, "no reward", color=GREY)
-            continue
         length = reward / limit * bar_half
         colour = colormaps["RdBu"](0.5 + 0.42 * reward / limit)
         axes.barh(middle, length, left=bar_middle, height=0.15, color=colour, edgecolor=GREY, linewidth=0.4)

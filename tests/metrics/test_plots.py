@@ -46,14 +46,14 @@ def texts(figure):
 
 @pytest.mark.filterwarnings("error")  # a glyph that no font has is no reason to warn
 def test_a_session_reads_as_a_dialogue_with_a_bar_per_turn(picture):
-    figure = plot_session(SESSION, [0.4, -1.2, np.nan], picture)
+    figure = plot_session(SESSION, [0.4, -1.2, 0.2], picture)
     assert_drawn(picture)
     words = texts(figure)
-    assert {"Session s1", "score 4", "User", "Assistant", "+0.40", "−1.20", "no reward"} <= set(words)
+    assert {"Session s1", "score 4", "User", "Assistant", "+0.40", "−1.20", "+0.20"} <= set(words)
     assert any(text.startswith(r"It cost $5 \frac{ and then $6, _really_") for text in words)
     assert any(text.endswith("…") for text in words)  # the thousand words
 
-    positive, negative = (bar.get_facecolor() for bar in figure.axes[0].patches)
+    positive, negative, _ = (bar.get_facecolor() for bar in figure.axes[0].patches)
     assert positive[2] > positive[0]  # blue
     assert negative[0] > negative[2]  # red
     widths = [bar.get_width() for bar in figure.axes[0].patches]
