@@ -119,5 +119,5 @@ class Encoded:
         }
 
     def select(self, sessions: np.ndarray) -> Features:
-        """Select the features of some sessions by their indices."""
+        """Select the features of the sessions with these indices, (sessions,)."""
         return {name: cache.select(sessions) for name, cache in self.features.items()}
