@@ -120,11 +120,8 @@ def main(argv: list[str]) -> None:
     state.print("\nStage card: both on held-out dialogues", flush=True)
     if state.is_main_process and not is_finished(output / "metrics.json"):
         judge = partial(judge_by_reward, turn_reward.model)
-        sampling = Sampling(
-            data.replies, data.context_messages, args.max_completion_length, args.temperature, run.seed
-        )
-        policies, how = (before, output / "policy"), {"true": False, "sampling": sampling}
-        comparison = compare_policies(*policies, parts["eval"], judge, **how, **loading)
+        asked = Sampling(data.replies, data.context_messages, args.max_completion_length, args.temperature, run.seed)
+        comparison = compare_policies(before, output / "policy", parts["eval"], judge, sampling=asked, **loading)
         figures = comparison.figures() | final_kl(output / "policy_history.json")
         command, sizes = ["python", "examples/align_policy.py", *argv], {"sessions": len(parts["train"])}
         facts = describe_run(command, settings, corpus=data.corpus, seconds=time.monotonic() - begun, **sizes)

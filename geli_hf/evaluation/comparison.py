@@ -142,7 +142,7 @@ def compare_policies(
     sessions: Dataset,
     judge: Callable[[Dialogues, list[str]], list[JudgedReply]],
     *,
-    true: bool,
+    true: bool = False,
     sampling: Sampling,
     **model_kwargs,
 ) -> PolicyComparison:
@@ -152,7 +152,7 @@ def compare_policies(
         before, after: folders or names of the policies.
         sessions: that neither has learned from.
         judge: maps dialogues, of full length, and a reply to each to the judged replies.
-        true: whether the judge knows the truth.
+        true: whether the judge knows the truth; it is else the reward that a policy was trained with.
         sampling: number of dialogues, and how replies are sampled.
         model_kwargs: see `load_policy`.
     """
