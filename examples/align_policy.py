@@ -36,6 +36,7 @@ from geli_hf.alignment.pipeline import KlSettings, RewardSettings, align_once, f
 from geli_hf.cache import atomic_path
 from geli_hf.data.parts import load_corpus
 from geli_hf.evaluation.comparison import compare_policies, judge_by_reward, policy_table
+from geli_hf.evaluation.policies import Sampling
 from geli_hf.hub.callbacks import ModelCardCallback
 from geli_hf.hub.run_cards import describe_run, write_alignment_card
 from geli_hf.metrics.table import as_json
@@ -119,9 +120,8 @@ def main(argv: list[str]) -> None:
     state.print("\nStage card: both on held-out dialogues", flush=True)
     if state.is_main_process and not is_finished(output / "metrics.json"):
         judge = partial(judge_by_reward, turn_reward.model)
-        asked = {"replies": data.replies, "context_messages": data.context_messages, "seed": run.seed}
-        asked |= {"max_new_tokens": args.max_completion_length, "temperature": args.temperature}
-        comparison = compare_policies(before, output / "policy", parts["eval"], judge, true=False, **asked, **loading)
+        asked = Sampling(data.replies, data.context_messages, args.max_completion_length, args.temperature, run.seed)
+        comparison = compare_policies(before, output / "policy", parts["eval"], judge, sampling=asked, **loading)
         figures = comparison.figures() | final_kl(output / "policy_history.json")
         command, sizes = ["python", "examples/align_policy.py", *argv], {"sessions": len(parts["train"])}
         facts = describe_run(command, settings, corpus=data.corpus, seconds=time.monotonic() - begun, **sizes)

@@ -27,6 +27,7 @@ from geli_hf.alignment.pipeline import TRAINERS, PolicySettings, train_policy
 from geli_hf.data.parts import DataSettings, load_parts
 from geli_hf.evaluation.comparison import PolicyComparison, compare_policies, judge_by_reward
 from geli_hf.evaluation.judges.judge import judge_by_truth
+from geli_hf.evaluation.policies import Sampling
 from geli_hf.evaluation.report import write_report
 from geli_hf.evaluation.run import evaluate_run, is_evaluated, load_run_model
 from geli_hf.hub.callbacks import ModelCardCallback
@@ -118,11 +119,7 @@ def compare(
         test,
         judge_by_truth if true else partial(judge_by_reward, reward_model),
         true=true,
-        replies=policy.replies,
-        context_messages=policy.context_messages,
-        max_new_tokens=policy.max_new_tokens,
-        temperature=policy.temperature,
-        seed=seed,
+        sampling=Sampling(policy.replies, policy.context_messages, policy.max_new_tokens, policy.temperature, seed),
     )
 
 

@@ -228,7 +228,7 @@ class Recipe:
         policy, steps = str(self.output / "policy"), {name: int(name.rpartition("-")[2]) for name in checkpoints}
         rows = {}
         for name in checkpoints:
-            rows[name] = evaluate_policies(policy, [name], sessions, TruthJudge(), **how).chosen.figures()
+            rows[name] = evaluate_policies(policy, [name], sessions, TruthJudge(), **how).chosen.figures
         sound = [name for name, row in rows.items() if row["after"]["recognised"] >= row["before"]["recognised"]]
         best = max(sound or checkpoints, key=lambda name: rows[name]["win_rate"].estimate)
         figures = {"chosen": steps[best], "replies": sampling.replies}

@@ -40,9 +40,12 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..affect.session import session_of_recording
     from ..cache import atomic_path
     from ..data.rows import write_jsonl
+    from ..models.geli_reward.text_geli import valid_unicode
 
     videos = [Path(name) for name in arguments.videos]
-    names = _session_names(videos)
+    names = [valid_unicode(video.stem) for video in videos]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"VIDEO: {twice[0]!r} is named twice")
     scores = _read_scores(arguments.scores) if arguments.scores else {}
     if unknown := sorted(set(scores) - set(names)):
         raise ValueError(f"--scores: no video is called {unknown[0]!r}; there are {', '.join(names[:10])}")
@@ -128,15 +131,6 @@ def _find_transcripts(videos: Sequence[Path], paths: Sequence[Path]) -> list[Pat
 
 def _error_text(error: Exception, path: Path) -> str:
     return str(error) if str(path) in str(error) else f"{path}: {type(error).__name__}: {error}"
-
-
-def _session_names(videos: Sequence[Path]) -> list[str]:
-    from ..models.geli_reward.text_geli import valid_unicode
-
-    names = [valid_unicode(video.stem) for video in videos]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"VIDEO: {twice[0]!r} is named twice")
-    return names
 
 
 def _read_scores(path: str) -> dict[str, float]:

@@ -87,16 +87,6 @@ def model_name(name: str) -> str:
     return name.rstrip("/") or name
 
 
-def check_share(value: float, argument: str) -> None:
-    """Check that a share leaves something on both sides.
-
-    Raises:
-        ValueError: it does not.
-    """
-    if not 0 < value < 1:
-        raise ValueError(f"{argument}: expected a share between 0 and 1, found {value:g}")
-
-
 def new_folder(name: str) -> Path:
     """Return the folder of `--output` for a new model.
 

@@ -1,7 +1,6 @@
 """`geli evaluate`: models beside baselines, on sessions whose turns were rated."""
 
 import argparse
-from collections.abc import Mapping
 from typing import TextIO
 
 from .common import SESSIONS, add_corpus, load_corpus, model_name, report_folder
@@ -25,28 +24,20 @@ def add_parser(commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, out: TextIO) -> None:
-    from ..evaluation.rewards import evaluate_models, labels, markdown, run_models, write_evaluation
+    from ..evaluation.methods.comparison import compare_scored, write_files
+    from ..evaluation.rewards import MEAN, labels, markdown, run_models
+    from ..metrics.baselines import TURN_BASELINES
 
     output = report_folder(arguments.output)
     models = labels(list(map(model_name, arguments.model)))
-    against = _reference_row(arguments.against, models)
+    against = model_name(arguments.against or arguments.model[0])
+    against = next((row for row, model in models.items() if model == against), against)
+    rows = (*models, MEAN, *TURN_BASELINES)
+    if against not in rows:
+        raise ValueError(f"--against: expected one of {'; '.join(rows)}, found {against!r}")
     sessions = load_corpus(arguments)
-    runs = run_models(sessions, models)
-    rows = evaluate_models(sessions, runs, against=against)
-    text = markdown(sessions, rows, against=against, corpus=arguments.sessions)
+    figures = compare_scored(sessions, sessions, run_models(sessions, models), against=against)
+    text = markdown(sessions, figures, against=against, corpus=arguments.sessions)
     out.write(text)
     if output is not None:
-        write_evaluation(output, rows, text)
-
-
-def _reference_row(name: str | None, models: Mapping[str, str]) -> str:
-    """Find the row of a name; `models` has the folder or name of the model of each row."""
-    from ..evaluation.rewards import MEAN
-    from ..metrics.baselines import TURN_BASELINES
-
-    if name is None:
-        return next(iter(models))
-    rows = {model: row for row, model in models.items()} | {row: row for row in (*models, MEAN, *TURN_BASELINES)}
-    if model_name(name) not in rows:
-        raise ValueError(f"--against: expected one of {'; '.join(rows)}, found {name!r}")
-    return rows[model_name(name)]
+        write_files(output / "evaluation", text, figures)

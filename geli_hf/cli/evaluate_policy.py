@@ -4,17 +4,7 @@ import argparse
 from dataclasses import fields
 from typing import TextIO
 
-from .common import (
-    SESSIONS,
-    add_backend,
-    add_corpus,
-    backend_of,
-    check_share,
-    count,
-    load_corpus,
-    model_name,
-    report_folder,
-)
+from .common import SESSIONS, add_backend, add_corpus, backend_of, count, load_corpus, model_name, report_folder
 
 
 def add_parser(commands) -> None:
@@ -23,7 +13,7 @@ def add_parser(commands) -> None:
         help="measure what a policy gained by alignment, by a judge that is not its reward",
         description="Let a policy before and after alignment answer the same held-out dialogues, and a judge say "
         "which replies are better. Of several aligned policies, such as the checkpoints of a run, the judge chooses "
-        "one on a part of the conversations, and the report is on the rest.",
+        "one on half of the conversations, and the report is on the rest.",
     )
     add = parser.add_argument
     add("base", metavar="BASE", help="policy before alignment: a folder, or a name on the Hub")
@@ -32,7 +22,6 @@ def add_parser(commands) -> None:
     add_corpus(parser)
     add("--judge", help="truth (of the sample, and its default), a folder of `geli train-judge`, or llm")
     add("--reward", metavar="MODEL", help="the reward model of the policy's training, to show beside the judge")
-    add("--validation-share", type=float, default=0.5, help="of the conversations, to choose on (default: 0.5)")
     add("--replies", type=count, default=400, help="dialogues that each policy answers (default: 400)")
     add("--context-messages", type=count, default=6, help="messages in the prompt of a policy (default: 6)")
     add("--max-new-tokens", type=count, default=64, help="longest reply, in tokens (default: 64)")
@@ -58,7 +47,6 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     aligned = list(map(model_name, arguments.aligned))
     if len(set(aligned)) < len(aligned):
         raise ValueError("ALIGNED: a policy is named twice")
-    check_share(arguments.validation_share, "--validation-share")
     sessions = load_corpus(arguments)
     judge = _open_judge(arguments, sessions)
     reward, warnings = None, []
@@ -79,7 +67,6 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
         judge,
         reward=reward,
         sampling=sampling,
-        validation_share=arguments.validation_share,
     )
     text = policy_markdown(evaluation, sampling, warnings)
     out.write(text)

@@ -47,12 +47,11 @@ def _score(arguments: argparse.Namespace, sessions: Iterator[dict]):
     """Open a reward model, or an attribution, and score sessions with it."""
     from ..models.loading import is_attribution, open_model
 
-    name, explains = arguments.model, is_attribution(arguments.model)
-    if explains and not arguments.with_reactions:
-        raise ValueError(f"--model: {name} is an attribution, which explains recorded sessions; add --with-reactions")
-    if arguments.with_reactions and not explains:
-        raise ValueError(f"--with-reactions: {name} is a reward model, which sees no reaction; leave the option out")
-    model = open_model(name)
+    explains = is_attribution(arguments.model)
+    if explains != arguments.with_reactions:
+        kind = "an attribution, which needs" if explains else "a reward model, which takes no"
+        raise ValueError(f"--model: {arguments.model} is {kind} --with-reactions")
+    model = open_model(arguments.model)
     return model.model if explains else model, model.iter_scores(sessions, batch_size=arguments.batch_size)
 
 

@@ -11,18 +11,32 @@ import numpy as np
 from datasets import Dataset
 
 from ..affect.sentiment import vader
-from ..metrics.intervals import MISSING, mean_of_known
+from ..metrics.intervals import mean_of_known
 from ..metrics.metrics import bootstrap, paired_bootstrap
+from ..metrics.table import aligned_table, format_figure
 from ..metrics.texts import distinct_ngrams, self_repetition, words
 from ..metrics.win_rates import length_controlled_win_rate
 from ..sessions import Message
 
 if TYPE_CHECKING:
     from ..models.geli_reward.modeling_geli import GeliRewardModel
+    from .policies import Sampling
 
 OWN_REWARD = "its own reward model"
 TRUTH = "true turn values"
 Dialogues = Sequence[Sequence[Message]]
+# Figures of each side -> title.
+SIDES = {
+    "value": "value of a reply",
+    "recognised": "recognised",
+    "words": "words",
+    "empty": "empty",
+    "distinct": "different replies",
+    "distinct_1": "distinct-1",
+    "distinct_2": "distinct-2",
+    "repetition": "self-repetition",
+    "sentiment": "sentiment (VADER)",
+}
 
 
 @dataclass(frozen=True)
@@ -49,9 +63,8 @@ class PolicyComparison:
         dialogues: messages before each reply.
         before, after: the replies.
         conversation_ids: of the dialogues.
-        true: whether the judge knows the truth.
-        judge: name of the judge. Default, where `true` is false: the reward model that the policy was trained with,
-            whose judgement of that policy proves nothing.
+        judge: name of the judge. Default: the reward model that the policy was trained with, whose judgement of that
+            policy proves nothing.
         verdicts: of a judge that compares the two replies, by question: 1 where the one after is better, 0 where it
             is worse, .5 for a tie; NaN where the judge gave no answer. Default: by the values.
     """
@@ -60,8 +73,7 @@ class PolicyComparison:
     before: Sequence[JudgedReply]
     after: Sequence[JudgedReply]
     conversation_ids: Sequence[str]
-    true: bool
-    judge: str = ""
+    judge: str = OWN_REWARD
     verdicts: Mapping[str, Sequence[float]] | None = None
 
     @property
@@ -76,12 +88,6 @@ class PolicyComparison:
         same = np.array([a.text == b.text for a, b in zip(self.after, self.before)])
         wins = np.where(same, 0.5, (1 + np.sign(after - before)) / 2)
         return np.where(np.isnan(after - before), np.nan, wins)
-
-    @property
-    def mean_win(self) -> float:
-        """Win rate without its interval; -1 where nothing was judged, which is worse than any."""
-        rate = mean_of_known(self.wins)
-        return -1.0 if np.isnan(rate) else rate
 
     def figures(self) -> dict[str, Any]:
         """Compute the figures of both sides and their differences, with 95 % intervals over conversations.
@@ -102,7 +108,7 @@ class PolicyComparison:
         sentiment = [_sentiment(side) for side in (self.after, self.before)]
         verdicts = {question: bootstrap(verdict, ids) for question, verdict in (self.verdicts or {}).items()}
         return {
-            "judge": self.judge or (TRUTH if self.true else OWN_REWARD),
+            "judge": self.judge,
             "before": before,
             "after": after,
             "win_rate": bootstrap(self.wins, ids),
@@ -136,12 +142,8 @@ def compare_policies(
     sessions: Dataset,
     judge: Callable[[Dialogues, list[str]], list[JudgedReply]],
     *,
-    true: bool,
-    replies: int,
-    context_messages: int = 8,
-    max_new_tokens: int = 64,
-    temperature: float = 1.0,
-    seed: int = 0,
+    true: bool = False,
+    sampling: Sampling,
     **model_kwargs,
 ) -> PolicyComparison:
     """Sample replies of two policies to the same held-out dialogues and judge them.
@@ -150,19 +152,16 @@ def compare_policies(
         before, after: folders or names of the policies.
         sessions: that neither has learned from.
         judge: maps dialogues, of full length, and a reply to each to the judged replies.
-        true: whether the judge knows the truth.
-        replies: number of dialogues, drawn by `seed`; all of them if there are fewer.
-        context_messages: messages of a dialogue that a policy reads.
-        max_new_tokens, temperature, seed: see `sample_replies`.
+        true: whether the judge knows the truth; it is else the reward that a policy was trained with.
+        sampling: number of dialogues, and how replies are sampled.
         model_kwargs: see `load_policy`.
     """
-    from .policies import HeldOutDialogues, Sampling, open_policy  # loads TRL, which the table of a card does not need
+    from .policies import HeldOutDialogues, open_policy  # loads TRL, which the table of a card does not need
 
-    sampling = Sampling(replies, context_messages, max_new_tokens, temperature, seed)
     asked = HeldOutDialogues(sessions, sampling)
     sampled = [asked.sample(*open_policy(policy, **model_kwargs)) for policy in (before, after)]
     sides = [judge(asked.dialogues, [reply.text for reply in side]) for side in sampled]
-    return PolicyComparison(asked.dialogues, *sides, asked.conversation_ids, true)
+    return PolicyComparison(asked.dialogues, *sides, asked.conversation_ids, TRUTH if true else OWN_REWARD)
 
 
 def judge_by_reward(
@@ -185,18 +184,19 @@ def judge_by_reward(
 
 
 def policy_table(figures: Mapping[str, Any]) -> str:
-    """Format the figures of a `PolicyComparison` as a Markdown table with two sentences."""
-    table = ["| | value of a reply | recognised | words | distinct |", "| --- | ---: | ---: | ---: | ---: |"]
-    for side in ("before", "after"):
-        row = figures[side]
-        known = MISSING if row["recognised"] is None else f"{row['recognised']:.1%}"
-        table.append(f"| {side} alignment | {row['value']} | {known} | {row['words']:.1f} | {row['distinct']:.1%} |")
-    difference = f"Difference: **{figures['difference']}**; length after / before: {figures['length_ratio']:.2f}."
-    wins = (
-        f"The reply after is the better one in **{figures['win_rate']}** of the dialogues (a tie is half), at equal "
-        f"length in {figures['length_controlled_win_rate']}."
+    """Format the figures of a `PolicyComparison`, or an `EvaluatedPolicy`, as a Markdown table and a sentence."""
+    before, after = figures["before"], figures["after"]
+    difference = {"value": figures["difference"], "sentiment": figures["sentiment"]}
+    rows = [[title, before[key], after[key], difference.get(key, "")] for key, title in SIDES.items()]
+    if reward := figures.get("reward"):
+        rows.insert(1, ["reward that was trained for", *(reward[key] for key in ("before", "after", "difference"))])
+    rows.append(["length after / before", "", "", figures["length_ratio"]])
+    table = aligned_table(["", "before", "after", "difference"], [list(map(format_figure, row)) for row in rows])
+    return (
+        f"{table}\n\nThe reply after is the better one in **{figures['win_rate']}** of the dialogues (a tie counts "
+        f"half), at equal length, by logistic regression on the log length ratio, in "
+        f"{figures['length_controlled_win_rate']}."
     )
-    return "\n".join([*table, "", difference, wins])
 
 
 def _sentiment(replies: Sequence[JudgedReply]) -> list[float] | None:

@@ -7,7 +7,7 @@ the same dialogues looks better than it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,33 +47,16 @@ class EvaluatedPolicy:
     Args:
         name: folder or name of the policy.
         comparison: with the base, by the judge.
-        divergence: (replies,), nats from the base; None where the two choose between different tokens.
-        by_reward: the comparison by the reward that the policy was trained for; None without that reward.
+        figures: those of `PolicyComparison.figures`; `kl`, nats from the base (Interval), None where the two choose
+            between different tokens; and `reward`: `before`, `after`, `difference` and `win_rate` by the reward that
+            the policy was trained for (Intervals), None without that reward.
         notes: on the judge.
     """
 
     name: str
     comparison: PolicyComparison
-    divergence: np.ndarray | None
-    by_reward: PolicyComparison | None
+    figures: Mapping[str, Any]
     notes: Sequence[str]
-
-    def figures(self) -> dict[str, Any]:
-        """Compute all figures.
-
-        Returns:
-            Those of `PolicyComparison.figures`, `kl` (Interval, or None), and `reward`: `before`, `after`,
-            `difference` and `win_rate` by the reward (Intervals), or None.
-        """
-        figures = self.comparison.figures()
-        kl, reward = None, None
-        if self.divergence is not None:
-            kl = bootstrap(self.divergence, self.comparison.conversation_ids)
-        if self.by_reward is not None:
-            reward = self.by_reward.figures()
-            sides = {side: reward[side]["value"] for side in ("before", "after")}
-            reward = sides | {key: reward[key] for key in ("difference", "win_rate")}
-        return figures | {"kl": kl, "reward": reward}
 
 
 @dataclass(frozen=True)
@@ -128,10 +111,11 @@ def evaluate_policies(
     *,
     reward: GeliRewardModel | None = None,
     sampling: Sampling = Sampling(),
-    validation_share: float = 0.5,
     **model_kwargs,
 ) -> PolicyEvaluation:
     """Sample replies of policies to the same held-out dialogues, and compare each with the base.
+
+    One of several is chosen by its win rate on half of the conversations.
 
     Args:
         base: folder or name of the policy that the others were made from.
@@ -140,7 +124,6 @@ def evaluate_policies(
         judge: see `geli_hf.evaluation.judges`.
         reward: the reward model that the policies were trained for, shown beside the judge.
         sampling: how replies are sampled.
-        validation_share: share of the conversations on which one of several is chosen, by its win rate.
         model_kwargs: see `load_policy`.
 
     Raises:
@@ -150,8 +133,8 @@ def evaluate_policies(
     for name in (base, *aligned):
         check_policy(name)
     several = len(aligned) > 1
-    shares = {"validation": validation_share, "test": 1 - validation_share}
-    parts = split_sessions(sessions, shares, seed=sampling.seed) if several else {"test": sessions}
+    halves = {"validation": 0.5, "test": 0.5}
+    parts = split_sessions(sessions, halves, seed=sampling.seed) if several else {"test": sessions}
     asked = {part: HeldOutDialogues(rows, sampling) for part, rows in parts.items()}
     base_model, base_tokenizer = open_policy(base, **model_kwargs)
     base_replies = {part: dialogues.sample(base_model, base_tokenizer) for part, dialogues in asked.items()}
@@ -160,20 +143,24 @@ def evaluate_policies(
         dialogues = asked[part]
         model, tokenizer = open_policy(name, **model_kwargs)
         replies = dialogues.sample(model, tokenizer)
-        divergence = None
+        kl, by_reward = None, None
         if same_tokens(model, tokenizer, base_model, base_tokenizer):
             divergence = reply_divergence(model, base_model, replies, temperature=sampling.temperature, progress=True)
+            kl = bootstrap(divergence, dialogues.conversation_ids)
         texts = [[reply.text for reply in side] for side in (base_replies[part], replies)]
-        comparison, by_reward = judge.compare(dialogues.dialogues, *texts, dialogues.conversation_ids), None
+        comparison = judge.compare(dialogues.dialogues, *texts, dialogues.conversation_ids)
         if reward is not None:
             sides = [judge_by_reward(reward, dialogues.dialogues, side) for side in texts]
-            by_reward = PolicyComparison(dialogues.dialogues, *sides, dialogues.conversation_ids, true=False)
-        notes = judge.notes(dialogues.sessions, comparison)
-        return EvaluatedPolicy(name, comparison, divergence, by_reward, notes)
+            judged = PolicyComparison(dialogues.dialogues, *sides, dialogues.conversation_ids).figures()
+            by_reward = {side: judged[side]["value"] for side in ("before", "after")}
+            by_reward |= {key: judged[key] for key in ("difference", "win_rate")}
+        figures = comparison.figures() | {"kl": kl, "reward": by_reward}
+        return EvaluatedPolicy(name, comparison, figures, judge.notes(dialogues.sessions, comparison))
 
     candidates = [evaluate(name, "validation") for name in aligned] if several else []
-    best = max(candidates, key=lambda each: each.comparison.mean_win).name if several else aligned[0]
-    return PolicyEvaluation(base, candidates, evaluate(best, "test"))
+    # Where nothing was judged, the rate is NaN, which is worse than any.
+    best = max(candidates, key=lambda each: np.nan_to_num(each.figures["win_rate"].estimate, nan=-1), default=None)
+    return PolicyEvaluation(base, candidates, evaluate(best.name if best else aligned[0], "test"))
 
 
 def open_policy(name: str | Path, **model_kwargs) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..cache import atomic_path
 from ..metrics.plots import plot_over_optimisation
 from ..metrics.table import aligned_table, as_json, format_figure
+from .comparison import policy_table
 from .divergence import ESTIMATOR
 from .policies import PolicyEvaluation, Sampling
 from .report import CONVERSATIONS_NEEDED, example_replies, write_text
 
 EXAMPLES = 8
-SIDES = {
-    "value": "value of a reply",
-    "recognised": "recognised",
-    "words": "words",
-    "empty": "empty",
-    "distinct": "different replies",
-    "distinct_1": "distinct-1",
-    "distinct_2": "distinct-2",
-    "repetition": "self-repetition",
-    "sentiment": "sentiment (VADER)",
-}
 
 
 def policy_markdown(evaluation: PolicyEvaluation, sampling: Sampling, warnings: Sequence[str] = ()) -> str:
@@ -37,7 +26,7 @@ def policy_markdown(evaluation: PolicyEvaluation, sampling: Sampling, warnings: 
         warnings: for the top of the report.
     """
     chosen = evaluation.chosen
-    figures, comparison = chosen.figures(), chosen.comparison
+    figures, comparison = chosen.figures, chosen.comparison
     conversations = len(set(comparison.conversation_ids))
     divergence = "No KL divergence: the two policies choose between different tokens."
     if figures["kl"] is not None:
@@ -53,9 +42,7 @@ def policy_markdown(evaluation: PolicyEvaluation, sampling: Sampling, warnings: 
         f"Replies to {len(comparison.dialogues)} held-out dialogues of {conversations} conversations, sampled at "
         f"temperature {sampling.temperature:g} and at most {sampling.max_new_tokens} tokens long, judged by "
         f"**{figures['judge']}**.",
-        f"Win rate of {_short(chosen.name)}: **{figures['win_rate']}** (a tie counts half). At equal length, by "
-        f"logistic regression on the log length ratio: {figures['length_controlled_win_rate']}.",
-        _table(evaluation.base, chosen.name, figures),
+        policy_table(figures),
         divergence,
         *([aligned_table(["", "win rate"], verdicts)] if verdicts else []),
         *chosen.notes,
@@ -76,29 +63,27 @@ def write_policy_evaluation(folder: str | Path, evaluation: PolicyEvaluation, te
         evaluation: see `evaluate_policies`.
         text: from `policy_markdown`.
     """
-    folder, chosen = Path(folder), evaluation.chosen
-    figures, comparison = chosen.figures(), chosen.comparison
-    candidates = {candidate.name: candidate.figures() for candidate in evaluation.candidates}
+    folder, chosen, comparison = Path(folder), evaluation.chosen, evaluation.chosen.comparison
+    candidates = {candidate.name: candidate.figures for candidate in evaluation.candidates}
     record = {
         "base": evaluation.base,
         "chosen": chosen.name,
-        "test": figures | {"dialogues": len(comparison.dialogues), "notes": list(chosen.notes)},
+        "test": {**chosen.figures, "dialogues": len(comparison.dialogues), "notes": chosen.notes},
         "validation": candidates,
         "kl_estimator": ESTIMATOR,
     }
     write_text(folder / "policies.json", json.dumps(as_json(record), indent=1, allow_nan=False) + "\n")
-    if candidates and all(row["kl"] is not None for row in candidates.values()):
-        judged = {name: (row["kl"].estimate, row["win_rate"]) for name, row in candidates.items()}
-        by_reward = {
-            name: (row["kl"].estimate, row["reward"]["win_rate"]) for name, row in candidates.items() if row["reward"]
-        }
+    if diverged := [row for row in candidates.values() if row["kl"] is not None]:
+        judged = [(row["kl"].estimate, row["win_rate"]) for row in diverged]
+        by_reward = [(row["kl"].estimate, row["reward"]["win_rate"]) for row in diverged if row["reward"]]
         with atomic_path(folder / "over_optimisation.png") as partial:
             plot_over_optimisation(judged, by_reward, partial)
     lines = []
-    replies = zip(comparison.conversation_ids, comparison.before, comparison.after, comparison.wins)
-    for conversation, *sides, win in replies:
-        shown = {side: {"text": reply.text, "value": reply.value} for side, reply in zip(("before", "after"), sides)}
-        row = {"conversation_id": conversation, **shown, "win": win}
+    for conversation, *sides, win in zip(
+        comparison.conversation_ids, comparison.before, comparison.after, comparison.wins
+    ):
+        before, after = ({"text": reply.text, "value": reply.value} for reply in sides)
+        row = {"conversation_id": conversation, "before": before, "after": after, "win": win}
         lines.append(json.dumps(as_json(row), ensure_ascii=False) + "\n")
     write_text(folder / "replies.jsonl", "".join(lines))
     write_text(folder / "policies.md", text)
@@ -109,11 +94,11 @@ def _choice(evaluation: PolicyEvaluation) -> list[str]:
     keys = ("win_rate", "length_controlled_win_rate", "difference", "kl", "length_ratio")
     rows, by_reward = [], {}
     for candidate in evaluation.candidates:
-        figures, reward = candidate.figures(), None
-        if figures["reward"]:
-            reward = figures["reward"]["win_rate"]
-            by_reward[candidate.name] = figures["reward"]["difference"].estimate
-        rows.append([candidate.name, *map(format_figure, [*(figures[key] for key in keys), reward])])
+        figures, reward = candidate.figures, candidate.figures["reward"] or {}
+        if reward:
+            by_reward[candidate.name] = reward["difference"].estimate
+        rows.append([candidate.name, *(format_figure(figures[key]) for key in keys)])
+        rows[-1].append(format_figure(reward.get("win_rate")))
     titles = ["", "win rate", "at equal length", "gain in value", "KL", "length ratio", "win rate by the reward"]
     conversations = evaluation.candidates[0].comparison.conversation_ids
     text = (
@@ -123,20 +108,3 @@ def _choice(evaluation: PolicyEvaluation) -> list[str]:
     if by_reward:
         text += f" The reward that was trained for would have chosen {max(by_reward, key=by_reward.get)}."
     return ["## The choice", aligned_table(titles, rows), text, "## The chosen one"]
-
-
-def _table(base: str, name: str, figures: Mapping[str, Any]) -> str:
-    before, after = figures["before"], figures["after"]
-    difference = {"value": figures["difference"], "sentiment": figures["sentiment"]}
-    rows = [[title, before[key], after[key], difference.get(key, "")] for key, title in SIDES.items()]
-    if reward := figures["reward"]:
-        rows.insert(1, ["reward that was trained for", *(reward[key] for key in ("before", "after", "difference"))])
-    rows.append(["length after / before", "", "", figures["length_ratio"]])
-    return aligned_table(
-        ["", _short(base), _short(name), "difference"], [list(map(format_figure, row)) for row in rows]
-    )
-
-
-def _short(name: str) -> str:
-    """The end of a path, for the title of a column; the heading holds all of it."""
-    return Path(name).name or name

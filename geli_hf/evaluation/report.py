@@ -70,10 +70,17 @@ def write_report(
     if comparison:
         before, after = ([reply.value for reply in side] for side in (comparison.before, comparison.after))
         values["policy"] = {"conversation_id": list(comparison.conversation_ids), "before": before, "after": after}
-        plots.plot_replies(before, after, folder / "replies.png", judge=policy["judge"])
-        pictures["replies.png"] = f"Value of the policy's replies, judged by {policy['judge']}"
     write_text(folder / "values.json", json.dumps(as_json(values)))
     write_text(folder / "summary.txt", _summary(folder, rows, policy))
+    policy_parts = []
+    if comparison:
+        policy_parts = [
+            "## The policy",
+            f"Replies to {len(comparison.dialogues)} held-out dialogues, judged by {policy['judge']}.",
+            policy_table(policy),
+            "Some of them, drawn at random:",
+            *example_replies(comparison, EXAMPLES),
+        ]
     parts = [
         f"# {folder.name}: one rating in, a reward for every turn out",
         ", ".join(f"{count} sessions to {part}" for part, count in sizes.items()) + ".",
@@ -81,7 +88,7 @@ def write_report(
         markdown_table(rows),
         f"Intervals are 95 % bootstrap intervals over conversations. {WITHIN_SESSIONS} The row *next-turn sentiment* "
         "sees the listener's reaction, which the reward of a policy may not.",
-        *(_policy_section(policy, comparison) if comparison else []),
+        *policy_parts,
         "## Pictures",
         *(f"{title}:\n\n![{title}]({name})" for name, title in pictures.items()),
     ]
@@ -117,16 +124,6 @@ def example_replies(comparison: PolicyComparison, count: int) -> list[str]:
             lines.append(f"> **{title}{value}:** {_one_line(reply.text)}")
         examples.append("  \n".join(lines))
     return examples
-
-
-def _policy_section(policy: Mapping[str, Any], comparison: PolicyComparison) -> list[str]:
-    return [
-        "## The policy",
-        f"Replies to {len(comparison.dialogues)} held-out dialogues, judged by {policy['judge']}.",
-        policy_table(policy),
-        "Some of them, drawn at random:",
-        *example_replies(comparison, EXAMPLES),
-    ]
 
 
 def _one_line(text: str) -> str:

@@ -6,50 +6,21 @@ Nothing is learned here, so nothing is out of fold: the figures are too good on 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from ..metrics import metrics
 from ..metrics.baselines import TURN_BASELINES
-from ..metrics.table import COLUMNS, evaluate_rewards
+from ..metrics.table import COLUMNS
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..models.loading import is_attribution, open_model
 from ..sessions import assistant_turns, feedback_names
-from .methods.comparison import (
-    Figures,
-    add_differences,
-    describe_sessions,
-    enough_resamples,
-    interval_note,
-    join_parts,
-    mean_signal,
-    two_tables,
-    write_files,
-)
+from .methods.comparison import Figures, Scored, describe_sessions, interval_note, join_parts, two_tables
 from .methods.rows import NotRun
 from .report import WITHIN_SESSIONS
 
 MEAN = "predict the mean"
-
-
-class Scored(NamedTuple):
-    """Rewards of the judged sessions by a model or baseline.
-
-    Args:
-        rewards: one array (turns,) per session.
-        predicted: (sessions,), in units of the score; None from a method that predicts none.
-        train_mean: mean of the scores that the model learned from; of a baseline, that of the first model.
-        model: for a model, its `name`, whether it `sees_reaction`, and its `signals_missing` from the sessions.
-    """
-
-    rewards: Sequence[np.ndarray]
-    predicted: np.ndarray | None
-    train_mean: float
-    model: dict[str, Any] | None = None
 
 
 def labels(models: Sequence[str]) -> dict[str, str]:
@@ -75,16 +46,17 @@ def run_models(sessions: Dataset, rows: Mapping[str, str]) -> dict[str, Scored |
         rows: from `labels`.
     """
     scored: dict[str, Scored | NotRun] = {row: _score(sessions, model) for row, model in rows.items()}
-    mean = next(iter(scored.values())).train_mean
+    [mean] = next(iter(scored.values())).train_means
     nothing = [np.zeros(len(assistant_turns(messages))) for messages in sessions["messages"]]
-    scored[MEAN] = Scored(nothing, np.full(len(sessions), mean), mean)
+    scored[MEAN] = Scored([nothing], [np.full(len(sessions), mean)], [mean], {})
     for name, baseline in TURN_BASELINES.items():
         try:
-            scored[name] = Scored(baseline(sessions), None, mean)
+            rewards = baseline(sessions)
         except ImportError as error:
             scored[name] = NotRun(str(error))
             continue
-        if np.isnan(np.concatenate(scored[name].rewards)).all():
+        scored[name] = Scored([rewards], None, [mean], {})
+        if np.isnan(np.concatenate(rewards)).all():
             scored[name] = NotRun("the sessions have nothing that it reads")
     return scored
 
@@ -93,44 +65,10 @@ def _score(sessions: Dataset, name: str) -> Scored:
     model = open_model(name)
     sees_reaction = not isinstance(model, GeliRewardModel)
     rows = list(tqdm(model.iter_scores(sessions), desc=f"Scoring by {name}", unit="session", total=len(sessions)))
-    signals = {key: signal for key, signal in model.signals.items() if signal.beta} if sees_reaction else {}
-    missing = [key for key in signals if key not in feedback_names(sessions)]
-    return Scored(
-        [np.array(row["turn_rewards"]) for row in rows],
-        np.array([row["score"] for row in rows]),
-        float((model.model if sees_reaction else model).config.score_mean),
-        {"name": name, "sees_reaction": sees_reaction, "signals_missing": missing},
-    )
-
-
-def evaluate_models(
-    sessions: Dataset, scored: Mapping[str, Scored | NotRun], *, against: str, resamples: int = metrics.RESAMPLES
-) -> dict[str, dict[str, Any]]:
-    """Compute the figures of every row as `compare` does; a model's row also describes it, under `model`.
-
-    Args:
-        sessions: Session rows.
-        scored: from `run_models`.
-        against: the row that all are compared with, session by session.
-        resamples: of the bootstrap.
-
-    Raises:
-        ValueError: there is no row `against`.
-    """
-    resamples = enough_resamples(sessions, resamples)
-    signal = next(iter(feedback_names(sessions)), None)
-    options = {"feedback": signal, "feedback_threshold": mean_signal(sessions, signal), "resamples": resamples}
-    rows: dict[str, dict[str, Any]] = {}
-    for name, each in scored.items():
-        if isinstance(each, NotRun):
-            rows[name] = {"not_run": str(each)}
-            continue
-        rows[name] = evaluate_rewards(sessions, each.rewards, each.predicted, each.train_mean, **options)
-        if each.model:
-            rows[name]["model"] = {**each.model, "train_mean": each.train_mean}
-    rewards = {name: [each.rewards] for name, each in scored.items() if not isinstance(each, NotRun)}
-    add_differences(rows, sessions, rewards, against, resamples)
-    return rows
+    mean = float((model.model if sees_reaction else model).config.score_mean)
+    about = {"name": name, "sees_reaction": sees_reaction, "train_mean": mean}
+    rewards = [np.array(row["turn_rewards"]) for row in rows]
+    return Scored([rewards], [[row["score"] for row in rows]], [mean], {"model": about})
 
 
 def markdown(sessions: Dataset, rows: Figures, *, against: str, corpus: str = "") -> str:
@@ -138,7 +76,7 @@ def markdown(sessions: Dataset, rows: Figures, *, against: str, corpus: str = ""
 
     Args:
         sessions: Session rows.
-        rows: from `evaluate_models`.
+        rows: from `compare_scored`.
         against: the row that all are compared with.
         corpus: name of the corpus, for the notes on it.
     """
@@ -146,18 +84,6 @@ def markdown(sessions: Dataset, rows: Figures, *, against: str, corpus: str = ""
     data = describe_sessions(sessions, f"{scored} of them with a score")
     tables = two_tables(rows, COLUMNS | {"difference": f"minus {against}"})
     return join_parts(data, tables, [interval_note(sessions, rows, against), *_notes(sessions, rows)], corpus)
-
-
-def write_evaluation(folder: str | Path, rows: Figures, text: str) -> None:
-    """Write `evaluation.json`, `evaluation.png` (a forest plot) and `evaluation.md` into the folder.
-
-    Args:
-        folder: to write into.
-        rows: from `evaluate_models`.
-        text: from `markdown`.
-    """
-    records = [{"row": name, "run": "not_run" not in row, **row} for name, row in rows.items()]
-    write_files(Path(folder) / "evaluation", text, rows, records)
 
 
 def _notes(sessions: Dataset, rows: Figures) -> list[str]:
@@ -173,8 +99,4 @@ def _notes(sessions: Dataset, rows: Figures) -> list[str]:
     ]
     if signals := feedback_names(sessions):
         notes.append(f"The local difference is that of feedback `{signals[0]}`, positive above its mean here.")
-    for name, model in models.items():
-        if absent := model["signals_missing"]:
-            which = ", ".join(f"`{signal}`" for signal in absent)
-            notes.append(f"These sessions lack feedback {which}, which *{name}* reads where it is there.")
     return notes

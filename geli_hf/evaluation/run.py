@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from datasets import Dataset
 from transformers.utils import logging
 
 from ..metrics import TURN_BASELINES, evaluate_rewards
@@ -101,14 +100,9 @@ def evaluate_run(
             rewards[name] = baseline(test)
         except ImportError as error:
             logger.warning(f"not evaluated: {error}")
-    return rewards, _figures(parts["train"], test, args.li, rewards, predicted)
-
-
-def _figures(train: Dataset, test: Dataset, signal: str, rewards: Rewards, predicted: dict) -> dict[str, dict]:
-    threshold = {}
-    if signal in feedback_names(test):
-        threshold = {"feedback": signal, "feedback_threshold": mean_signal(train, signal)}
-    mean = float(np.mean(train["score"]))
-    return {
+    mean, threshold = float(np.mean(parts["train"]["score"])), {}
+    if args.li in feedback_names(test):
+        threshold = {"feedback": args.li, "feedback_threshold": mean_signal(parts["train"], args.li)}
+    return rewards, {
         name: evaluate_rewards(test, each, predicted.get(name), mean, **threshold) for name, each in rewards.items()
     }

@@ -42,14 +42,9 @@ def next_turn_sentiment(sessions: Iterable[Session]) -> list[np.ndarray]:
     return [np.array(sentiment(session["messages"])) for session in sessions]
 
 
-def mean_score(scores: Sequence[float]) -> float:
-    """Compute the mean of the training scores, (sessions,), NaN left out: the best constant in squared error."""
-    return float(np.mean(_known(scores)))
-
-
 def mode_score(scores: Sequence[float]) -> float:
-    """Find the most frequent training score of (sessions,), NaN left out; the lowest of several."""
-    values, counts = np.unique(_known(scores), return_counts=True)
+    """Find the most frequent training score of (sessions,); the lowest of several."""
+    values, counts = np.unique(scores, return_counts=True)
     return float(values[counts.argmax()])
 
 
@@ -63,11 +58,3 @@ TURN_BASELINES = {
 
 def _turns(session: Session) -> list[str]:
     return [session["messages"][turn]["content"] for turn in assistant_turns(session["messages"])]
-
-
-def _known(scores: Sequence[float]) -> np.ndarray:
-    scores = np.asarray(scores, float)
-    scores = scores[~np.isnan(scores)]
-    if not len(scores):
-        raise ValueError("scores: expected at least one training session with a score, found none")
-    return scores

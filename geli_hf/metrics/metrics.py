@@ -1,4 +1,4 @@
-"""Metrics of turn rewards over sessions, with intervals over conversations. numpy only.
+"""Metrics of turn rewards over sessions, with intervals over conversations.
 
 Rewards, ratings and feedback are lists with one 1-D array per session, one value per assistant turn. NaN means missing
 and is left out, on either side. A metric that is a mean over sessions has a `*_per_session` form, whose NaN marks the
@@ -87,11 +87,16 @@ def squared_error_per_session(predicted: Sequence[float], scores: Sequence[float
     Returns:
         (sessions,), in squared units of the score; NaN where one of the two is missing.
 
+    Raises:
+        ValueError: the two have different shapes.
+
     Example:
         >>> squared_error_per_session([2.0, 3.0], [1.0, 3.0])
         array([1., 0.])
     """
-    x, y, _ = _score_pairs(predicted, scores)
+    x, y = np.asarray(predicted, float), np.asarray(scores, float)
+    if x.shape != y.shape:  # one number would be compared with all scores
+        raise ValueError(f"predicted, scores: expected one of each per session, found shapes {x.shape} and {y.shape}")
     return (x - y) ** 2
 
 
@@ -174,17 +179,11 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], conversation_ids: S
         conversation_ids: (sessions,).
         options: `resamples`, `seed` and `level` of `bootstrap`.
 
-    Raises:
-        ValueError: the two have different lengths.
-
     Example:
         >>> paired_bootstrap([2.0, 3.0], [1.0, 2.0], ["a", "b"])
         Interval(estimate=1.0, low=1.0, high=1.0)
     """
-    first, second = np.asarray(a, float), np.asarray(b, float)
-    if first.shape != second.shape:
-        raise ValueError(f"a, b: expected values for the same sessions, found {len(first)} and {len(second)}")
-    return bootstrap(first - second, conversation_ids, **options)
+    return bootstrap(np.subtract(a, b), conversation_ids, **options)
 
 
 def session_spearman_interval(
@@ -205,11 +204,11 @@ def session_spearman_interval(
         scores, conversation_ids: (sessions,).
         resamples, seed: of the bootstrap.
     """
-    runs = [_score_pairs(run, scores) for run in np.atleast_2d(np.asarray(predicted, float))]
-    known = np.logical_and.reduce([known for *_, known in runs])
+    runs, y = np.atleast_2d(np.asarray(predicted, float)), np.asarray(scores, float)
+    known = ~np.isnan(runs + y).any(0)
 
     def mean_over_runs(weights: np.ndarray) -> np.ndarray:
-        return np.mean([weighted_spearman(x[known], y[known], weights) for x, y, _ in runs], axis=0)
+        return np.mean([weighted_spearman(x[known], y[known], weights) for x in runs], axis=0)
 
     return bootstrap_statistic(mean_over_runs, conversation_ids, known, resamples=resamples, seed=seed)
 
@@ -260,13 +259,6 @@ def _difference_of_sums(sums: np.ndarray, in_deviations: bool) -> np.ndarray:
     mean = _divide(positive_sum + other_sum, positive + other)
     variance = _divide(squares, positive + other) - mean**2
     return _divide(difference, np.sqrt(np.maximum(variance, 0)))
-
-
-def _score_pairs(predicted: Sequence[float], scores: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x, y = np.asarray(predicted, float), np.asarray(scores, float)
-    if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"predicted, scores: expected one of each per session, found shapes {x.shape} and {y.shape}")
-    return x, y, ~(np.isnan(x) | np.isnan(y))
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures for a report: a session's rewards turn by turn, rewards against the truth, training, methods, replies.
+"""Pictures for a report: a session's rewards turn by turn, rewards against the truth, training, methods.
 
 Every function writes a PNG and returns the `matplotlib.figure.Figure`. Nothing here touches pyplot, which keeps global
 state and needs a display, so a server can draw in threads.
@@ -17,22 +17,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from ..plotting import (
-    BLUE,
-    DPI,
-    GREY,
-    INK,
-    LIGHT,
-    MINUS,
-    RED,
-    draw_reason,
-    fonts,
-    new_figure,
-    printable,
-    save,
-    style,
-)
-from ..sessions import Session
+from ..plotting import BLUE, DPI, GREY, INK, LIGHT, MINUS, RED, draw_reason, fonts, new_figure, printable, save, style
+from ..sessions import Session, assistant_turns
 from .intervals import Interval
 from .ranks import PerTurn
 
@@ -61,14 +47,12 @@ def plot_session(
         ValueError: there is not one reward per assistant turn.
     """
     messages = session["messages"][:max_messages]
-    known = np.asarray(turn_rewards, float)
-    turns = sum(message["role"] == "assistant" for message in session["messages"])
-    if len(known) != turns:
-        raise ValueError(f"turn_rewards: expected one per assistant turn, {turns}, found {len(known)}")
-    shown = known[: sum(message["role"] == "assistant" for message in messages)]
+    turns = len(assistant_turns(session["messages"]))
+    if len(turn_rewards) != turns:
+        raise ValueError(f"turn_rewards: expected one per assistant turn, {turns}, found {len(turn_rewards)}")
+    shown = np.asarray(turn_rewards, float)[: len(assistant_turns(messages))]
     quantiles = np.asarray(quantiles if quantiles is not None else (), float)
-    finite = shown[np.isfinite(shown)]
-    limit = np.abs(finite).max(initial=0)
+    limit = np.abs(shown).max(initial=0)
     if len(quantiles):
         limit = max(limit, *np.abs(np.quantile(quantiles, [0.01, 0.99])))
     limit = limit or 1.0
@@ -109,9 +93,6 @@ def plot_session(
         if not assistant:
             continue
         reward = next(rewards)
-        if not np.isfinite(reward):
-            write(bar_middle + bar_half + 0.15, middle, "no reward", color=GREY)
-            continue
         length = reward / limit * bar_half
         colour = colormaps["RdBu"](0.5 + 0.42 * reward / limit)
         axes.barh(middle, length, left=bar_middle, height=0.15, color=colour, edgecolor=GREY, linewidth=0.4)
@@ -212,37 +193,8 @@ def plot_comparison(
     return save(figure, path)
 
 
-def plot_replies(
-    before: Sequence[float], after: Sequence[float], path: str | Path, judge: str = "true turn values"
-) -> Figure:
-    """Draw the distribution of the value of a policy's replies before and after alignment, with both means.
-
-    Args:
-        before, after: (replies,), in the judge's units.
-        path: of the PNG.
-        judge: for the title.
-    """
-    figure, axes = new_figure(7, 4.2)
-    title = f"The policy's replies, judged by {judge}"
-    axes.set(title=title, xlabel="value of a reply", ylabel="share of replies (%)")
-    sides = [np.asarray(values, float) for values in (before, after)]
-    sides = [values[np.isfinite(values)] for values in sides]
-    if not all(map(len, sides)):
-        return save(draw_reason(figure, axes, "no replies"), path)
-    labels = [
-        f"{name}: mean {side.mean():.2f}, {len(side)} replies"
-        for name, side in zip(("before (SFT)", "after (aligned)"), sides)
-    ]
-    weights = [np.full(len(side), 100 / len(side)) for side in sides]
-    axes.hist(sides, bins=15, weights=weights, color=(GREY, BLUE), label=labels)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    return save(figure, path)
-
-
 def plot_over_optimisation(
-    judged: Mapping[str, tuple[float, Interval]],
-    rewarded: Mapping[str, tuple[float, Interval]],
-    path: str | Path,
+    judged: Sequence[tuple[float, Interval]], rewarded: Sequence[tuple[float, Interval]], path: str | Path
 ) -> Figure:
     """Draw win rates over the base, by a judge and by the reward that was trained for, over the KL from the base.
 
@@ -250,7 +202,7 @@ def plot_over_optimisation(
     and Hilton, "Scaling Laws for Reward Model Overoptimization", ICML 2023, arXiv 2210.10760).
 
     Args:
-        judged, rewarded: checkpoint -> KL in nats per reply, and its win rate with interval. `rewarded` may be empty.
+        judged, rewarded: KL in nats per reply and win rate of each checkpoint. `rewarded` may be empty.
         path: of the PNG.
     """
     figure, axes = new_figure(7.4, 4.6)
@@ -261,14 +213,14 @@ def plot_over_optimisation(
         (judged, BLUE, "o", "by the judge"),
         (rewarded, RED, "^", "by the reward that was trained for"),
     ):
-        at = sorted((kl, interval) for kl, interval in points.values() if np.isfinite([kl, interval.estimate]).all())
-        if not at:
+        at = np.array(sorted([(kl, *rate) for kl, rate in points if np.isfinite([kl, rate.estimate]).all()]))
+        if not len(at):
             continue
-        x, y = [0.0, *(kl for kl, _ in at)], [0.5, *(each.estimate for _, each in at)]
-        axes.plot(x, y, color=colour, linewidth=1, alpha=0.6)
-        reach = [[each.estimate - each.low for _, each in at], [each.high - each.estimate for _, each in at]]
+        kl, estimate, low, high = at.T
+        axes.plot([0, *kl], [0.5, *estimate], color=colour, linewidth=1, alpha=0.6)
+        reach = np.nan_to_num([estimate - low, high - estimate])
         style = {"color": colour, "capsize": 3, "markersize": 5, "label": f"{label}, 95 % interval"}
-        axes.errorbar(x[1:], y[1:], np.nan_to_num(reach), fmt=marker, **style)
+        axes.errorbar(kl, estimate, reach, fmt=marker, **style)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return save(figure, path)
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 PerTurn = Sequence[Sequence[float] | np.ndarray]  # one array (turns,) per session
 
@@ -18,8 +19,6 @@ def flatten_turns(rewards: PerTurn, truth: PerTurn, name: str) -> tuple[np.ndarr
     """
     if len(rewards) != len(truth):
         raise ValueError(f"rewards, {name}: expected the same sessions, found {len(rewards)} and {len(truth)}")
-    if not len(rewards):
-        return np.zeros(0, int), np.zeros(0), np.zeros(0)
     rewards = [np.asarray(values, float) for values in rewards]
     truth = [np.asarray(values, float) for values in truth]
     for index, (x, y) in enumerate(zip(rewards, truth)):
@@ -28,8 +27,8 @@ def flatten_turns(rewards: PerTurn, truth: PerTurn, name: str) -> tuple[np.ndarr
                 f"session {index}: expected one reward and one value of {name} per assistant turn, "
                 f"found shapes {x.shape} and {y.shape}"
             )
-    session = np.repeat(np.arange(len(rewards)), [len(values) for values in rewards])
-    x, y = np.concatenate(rewards), np.concatenate(truth)
+    session = np.repeat(np.arange(len(rewards)), np.array([len(values) for values in rewards], int))
+    x, y = (np.concatenate([np.zeros(0), *side]) for side in (rewards, truth))
     known = ~(np.isnan(x) | np.isnan(y))
     return session[known], x[known], y[known]
 
@@ -42,16 +41,8 @@ def turns_by_session(rewards: PerTurn, ratings: PerTurn) -> list[tuple[np.ndarra
 
 
 def ranks_within(group: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Compute mean ranks within each group, up to a constant of the group: (items,) and (items,) to (items,)."""
-    if not len(values):
-        return np.zeros(0)
-    order = np.lexsort((values, group))
-    new = np.r_[True, (np.diff(group[order]) != 0) | (np.diff(values[order]) != 0)]
-    tie = np.cumsum(new) - 1
-    start = np.r_[np.flatnonzero(new), len(values)]
-    ranks = np.empty(len(values))
-    ranks[order] = ((start[:-1] + start[1:] - 1) / 2)[tie]
-    return ranks
+    """Compute ranks within each group, of ties their mean: (items,) and (items,) to (items,)."""
+    return pd.Series(values).groupby(group).rank().to_numpy()
 
 
 def centre_within(group: np.ndarray, values: np.ndarray, groups: int) -> np.ndarray:
@@ -62,8 +53,6 @@ def centre_within(group: np.ndarray, values: np.ndarray, groups: int) -> np.ndar
 
 def weighted_spearman(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Compute Spearman's correlation of x and y, (items,), where item i occurs `weights[:, i]` times: (resamples,)."""
-    if not len(x):
-        return np.full(len(weights), np.nan)
     x, y = _weighted_ranks(x, weights), _weighted_ranks(y, weights)
     total = weights.sum(1, keepdims=True)
     x = x - (weights * x).sum(1, keepdims=True) / total

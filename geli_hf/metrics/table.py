@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
-from ..sessions import Session, assistant_turns
+from ..sessions import assistant_turns, feedback_names
 from . import metrics
 from .baselines import log_length, position
 from .intervals import MISSING, Interval, mean_of_known
@@ -27,17 +27,10 @@ COLUMNS = {
     "local_difference_sd": "Local difference (SD)",
 }
 NOT_RUN = "*not run*"
-WITHIN = (
-    "within_session_spearman",
-    "within_session_auc",
-    "within_session_kendall",
-    "spearman_given_length",
-    "spearman_given_position",
-)
 
 
 def evaluate_rewards(
-    sessions: Dataset | Sequence[Session],
+    sessions: Dataset,
     turn_rewards: metrics.PerTurn,
     predicted_scores: Sequence[float] | None,
     train_mean: float | Sequence[float],
@@ -46,7 +39,7 @@ def evaluate_rewards(
     """Compute all metrics of one method, with 95 % intervals over conversations.
 
     Args:
-        sessions: held-out Session rows; `turn_rating`, `feedback` and scores may be absent.
+        sessions: held-out Session rows; `turn_rating` and `feedback` may be absent.
         turn_rewards: one array (turns,) per session, one reward per assistant turn.
         predicted_scores: (sessions,), in units of the score. None for a method that predicts none: it then has no
             global loss, and its session Spearman is that of its mean reward.
@@ -66,7 +59,7 @@ def evaluate_rewards(
 
 
 def evaluate_runs(
-    sessions: Dataset | Sequence[Session],
+    sessions: Dataset,
     runs: Sequence[metrics.PerTurn],
     predicted_scores: Sequence[Sequence[float]] | None,
     train_means: Sequence[float | Sequence[float]],
@@ -88,36 +81,49 @@ def evaluate_runs(
         resamples, seed: of the bootstrap.
 
     Returns:
-        `Interval`s under each key of `WITHIN`, session_spearman, global_loss, local_difference and
-        local_difference_sd; a float under global_loss_floor; `sessions`, their number; and `missing`, the reason for
-        each figure that is NaN.
+        `Interval`s under local_difference and the keys of `COLUMNS`, but a float under global_loss_floor; `sessions`,
+        their number; and `missing`, the reason for each figure that is NaN.
 
     Raises:
         ValueError: rewards or scores are not those of the sessions, or no session carries the feedback.
     """
-    conversations = _column(sessions, "conversation_id")
-    scores = np.asarray(_column(sessions, "score"), float)
+    conversations, scores = sessions["conversation_id"][:], np.asarray(sessions["score"][:], float)
+    ratings, messages = turn_ratings(sessions), sessions.select_columns("messages")
+    length, place = log_length(messages), position(messages)
     draw = {"resamples": resamples, "seed": seed}
     row: dict[str, Any] = {"sessions": len(scores)}
-    rated = any(np.isfinite(np.asarray(values, float)).any() for values in turn_ratings(sessions))
+    values = {
+        "within_session_spearman": [metrics.spearman_per_session(run, ratings) for run in runs],
+        "within_session_auc": [metrics.auc_per_session(run, ratings) for run in runs],
+        "within_session_kendall": [kendall_per_session(run, ratings) for run in runs],
+        "spearman_given_length": [partial_spearman_per_session(run, ratings, length) for run in runs],
+        "spearman_given_position": [partial_spearman_per_session(run, ratings, place) for run in runs],
+    }
+    rated = np.isfinite(np.concatenate([np.zeros(0), *ratings])).any()
     why = "no session with two turns of different turn_rating" if rated else "no turn has a turn_rating"
-    missing = dict.fromkeys(WITHIN, why)
+    missing = dict.fromkeys(values, why)
 
-    values = values_per_session(sessions, runs, predicted_scores)
-    for key in (*WITHIN, "global_loss"):
-        row[key] = metrics.bootstrap(values[key], conversations, **draw)
+    missing["global_loss"] = "no session with a score and a prediction"
+    if predicted_scores is None:
+        missing["global_loss"] = "predicts no session score"
+        predicted_scores = [[mean_of_known(turns) for turns in rewards] for rewards in runs]
+        values["global_loss"] = [np.full(len(scores), np.nan)]
+    else:
+        values["global_loss"] = [metrics.squared_error_per_session(run, scores) for run in predicted_scores]
+    for key, per_run in values.items():
+        row[key] = metrics.bootstrap(np.mean(per_run, axis=0), conversations, **draw)
     row["global_loss_floor"] = float(np.mean([metrics.global_loss_floor(scores, mean) for mean in train_means]))
     missing["global_loss_floor"] = "no session with a score, or no mean of training scores"
-    if predicted_scores is None:
-        predicted_scores = [[mean_of_known(turns) for turns in rewards] for rewards in runs]
-        missing["global_loss"] = "predicts no session score"
-    else:
-        missing["global_loss"] = "no session with a score and a prediction"
     row["session_spearman"] = metrics.session_spearman_interval(predicted_scores, scores, conversations, **draw)
     rewarded = np.isfinite(np.asarray(predicted_scores, float)).any()
     missing["session_spearman"] = "no two sessions with different scores" if rewarded else "no session with a reward"
 
-    name, signal = _signal(sessions, feedback)
+    names = feedback_names(sessions)
+    if feedback and feedback not in names:
+        raise ValueError(f"feedback: expected one of {', '.join(names) or 'none at all'}, found {feedback!r}")
+    name = feedback or next(iter(names), None)
+    unobserved = [np.full(len(turns), np.nan) for turns in length]
+    signal = [row[name] for row in sessions["feedback"]] if name else unobserved
     for key, in_deviations in (("local_difference", False), ("local_difference_sd", True)):
         options = {"threshold": feedback_threshold, "in_deviations": in_deviations, **draw}
         row[key] = metrics.local_difference_interval(runs, signal, conversations, **options)
@@ -129,40 +135,12 @@ def evaluate_runs(
     return row
 
 
-def values_per_session(
-    sessions: Dataset | Sequence[Session],
-    runs: Sequence[metrics.PerTurn],
-    predicted_scores: Sequence[Sequence[float]] | None,
-) -> dict[str, np.ndarray]:
-    """Compute the figures that are means over sessions, session by session, for paired differences.
-
-    Args:
-        sessions, runs, predicted_scores: see `evaluate_runs`.
-
-    Returns:
-        (sessions,) under each key of `WITHIN` and "global_loss", means over the runs; NaN where undefined.
-    """
-    ratings = turn_ratings(sessions)
-    messages = [{"messages": each} for each in _column(sessions, "messages")]
-    length, place = log_length(messages), position(messages)
-    values = {
-        "within_session_spearman": [metrics.spearman_per_session(run, ratings) for run in runs],
-        "within_session_auc": [metrics.auc_per_session(run, ratings) for run in runs],
-        "within_session_kendall": [kendall_per_session(run, ratings) for run in runs],
-        "spearman_given_length": [partial_spearman_per_session(run, ratings, length) for run in runs],
-        "spearman_given_position": [partial_spearman_per_session(run, ratings, place) for run in runs],
-    }
-    scores = np.asarray(_column(sessions, "score"), float)
-    predicted = [np.full(len(scores), np.nan)] if predicted_scores is None else predicted_scores
-    values["global_loss"] = [metrics.squared_error_per_session(run, scores) for run in predicted]
-    return {key: np.mean(per_run, axis=0) for key, per_run in values.items()}
-
-
-def turn_ratings(sessions: Dataset | Sequence[Session]) -> list[Sequence[float]]:
+def turn_ratings(sessions: Dataset) -> list[Sequence[float]]:
     """List the turn ratings of every session, NaN where there are none."""
+    ratings = sessions["turn_rating"] if "turn_rating" in sessions.column_names else [None] * len(sessions)
     return [
-        np.full(len(assistant_turns(messages)), np.nan) if ratings is None else ratings
-        for messages, ratings in zip(_column(sessions, "messages"), _column(sessions, "turn_rating"))
+        np.full(len(assistant_turns(messages)), np.nan) if of_session is None else of_session
+        for messages, of_session in zip(sessions["messages"], ratings)
     ]
 
 
@@ -226,26 +204,6 @@ def as_json(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _column(sessions: Dataset | Iterable[Session], name: str) -> list[Any]:
-    if isinstance(sessions, Dataset):
-        return sessions[name][:] if name in sessions.column_names else [None] * len(sessions)
-    return [session.get(name) for session in sessions]
-
-
-def _signal(sessions: Dataset | Sequence[Session], feedback: str | None) -> tuple[str | None, list[Any]]:
-    """Name and values of a signal, NaN where a session has none. Default: the first signal that there is."""
-    signals = [signal or {} for signal in _column(sessions, "feedback")]
-    names = dict.fromkeys(name for signal in signals for name in signal)
-    if feedback and feedback not in names:
-        raise ValueError(f"feedback: expected one of {', '.join(sorted(names)) or 'none at all'}, found {feedback!r}")
-    name = feedback or next(iter(names), None)
-    values = []
-    for signal, messages in zip(signals, _column(sessions, "messages")):
-        observed = signal.get(name)
-        values.append(np.full(len(assistant_turns(messages)), np.nan) if observed is None else observed)
-    return name, values
 
 
 def _estimate(value: Interval | float) -> float:

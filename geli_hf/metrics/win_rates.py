@@ -43,16 +43,11 @@ def length_controlled_win_rate(
     Returns:
         From 0 to 1, with its interval.
 
-    Raises:
-        ValueError: wins and ratios are not of the same pairs.
-
     Example:
         >>> length_controlled_win_rate([1, 1, 0], [0.0, 0.0, 0.0], ["a", "b", "c"]).estimate
         0.658...
     """
     wins, ratio = np.asarray(wins, float), np.asarray(log_length_ratio, float)
-    if wins.shape != ratio.shape:
-        raise ValueError(f"wins, log_length_ratio: expected one of each per pair, found {len(wins)} and {len(ratio)}")
     known = ~(np.isnan(wins) | np.isnan(ratio))
     wins, ratio = wins[known], ratio[known]
     unit = (ratio.std() if len(ratio) else 0.0) or 1.0

@@ -51,7 +51,7 @@ def folder(policy_folder, sessions, reward_model, tmp_path_factory) -> Path:
         judge.score.out.weight.mul_(-1)
         judge.config.score_mean, judge.config.score_std = 3.0, 2.0
         judge.save_pretrained(folder / "judge")
-    JudgeReport(5, 20, True, 0.1, conversations=[]).save(folder / "judge")
+    JudgeReport(5, 20, 0.1, conversations=[]).save(folder / "judge")
     write_jsonl(sessions, folder / "held_out.jsonl")
     return folder
 
@@ -230,7 +230,6 @@ JUDGED = (*HELD_OUT, "--judge", "judge")
         (["base", "near", "near/", *JUDGED], "ALIGNED: "),
         (["base", "reward", *JUDGED], "reward: expected a causal language model"),
         (["base", "nowhere/at/all", *JUDGED], "there is no such folder"),
-        (["base", "near", *JUDGED, "--validation-share", "1"], "--validation-share: "),
         (["base", "near", "--sessions", "opened.jsonl", "--judge", "judge"], "answers something"),
         (["base", "near", "--sessions", "sample", "--options", '{"speed": 1}'], "--options: "),
     ],

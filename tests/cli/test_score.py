@@ -288,7 +288,7 @@ def test_a_table_shows_the_parts_of_each_turn(geli, file, attribution, explainer
 
 def test_the_model_has_to_fit_the_option(problem, file, checkpoint, explainer):
     path = file(*REACTIONS)
-    assert "--with-reactions: " in problem("score", path, "--model", checkpoint, "--with-reactions")
+    assert f"--model: {checkpoint} is a reward" in problem("score", path, "--model", checkpoint, "--with-reactions")
     assert f"--model: {explainer} is an attribution" in problem("score", path, "--model", explainer)
 
 
@@ -361,10 +361,6 @@ def test_a_failing_process_explains_itself(file):
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith(f"geli score: {path}, line 1: no JSON")
-
-
-def test_a_file_takes_no_data_dir(problem, file, checkpoint):
-    assert "--data-dir: " in problem("score", file(SESSIONS[0]), "--model", checkpoint, "--data-dir", "somewhere")
 
 
 def test_help_imports_nothing_heavy():

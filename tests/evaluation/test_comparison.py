@@ -21,7 +21,7 @@ AFTER = [
 
 
 def compare(before=BEFORE, after=AFTER, conversation_ids=("a", "a", "b", "c"), **options) -> PolicyComparison:
-    return PolicyComparison([ASKED] * len(before), before, after, conversation_ids, **{"true": True} | options)
+    return PolicyComparison([ASKED] * len(before), before, after, conversation_ids, **options)
 
 
 def test_figures_of_both_sides():
@@ -65,9 +65,8 @@ def test_wins_by_value():
 
 
 def test_the_judge_is_named():
-    assert compare(true=True).figures()["judge"] == "true turn values"
-    assert compare(true=False).figures()["judge"] == "its own reward model"
-    assert compare(true=False, judge="Ann").figures()["judge"] == "Ann"
+    assert compare().figures()["judge"] == "its own reward model"
+    assert compare(judge="Ann").figures()["judge"] == "Ann"
 
 
 def test_equal_texts_are_a_tie():

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.stats import spearmanr
 from tiny import reward_model, talk
 
-from geli_hf.evaluation.comparison import JudgedReply, PolicyComparison
+from geli_hf.evaluation.comparison import TRUTH, JudgedReply, PolicyComparison
 from geli_hf.evaluation.report import THIS_MODEL, write_report
 from geli_hf.metrics import evaluate_rewards
 from geli_hf.metrics.table import COLUMNS
@@ -49,7 +49,7 @@ def comparison():
     before = [JudgedReply(REPLIES[index % 4], 0.1 * index, recognised=index != 3) for index in range(6)]
     after = [JudgedReply(REPLIES[index], 0.1 * index + 0.25 * (index % 2)) for index in range(6)]
     heard = [[{"role": "user", "content": f"This is message {index}."}] for index in range(6)]
-    return PolicyComparison(heard, before, after, list("aabbcc"), true=True)
+    return PolicyComparison(heard, before, after, list("aabbcc"), TRUTH)
 
 
 def rows_of(test, rewards) -> dict:
@@ -81,7 +81,7 @@ def shown(interval: dict) -> str:
     return f"{interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
-PICTURES = {"session.png", "rewards_against_truth.png", "methods.png", "replies.png"}
+PICTURES = {"session.png", "rewards_against_truth.png", "methods.png"}
 
 
 def test_the_folder_holds_figures_texts_and_pictures(written):
@@ -141,11 +141,12 @@ def test_the_table_of_the_report_has_the_figures_of_the_metrics(written, metrics
 
 def test_the_policy_in_the_report_has_the_figures_of_the_metrics(written, metrics):
     report, policy = (written / "report.md").read_text(), metrics["policy"]
-    for title, side in (("before alignment", policy["before"]), ("after alignment", policy["after"])):
-        share, distinct = f"{side['recognised']:.1%}", f"{side['distinct']:.1%}"
-        assert f"| {title} | {shown(side['value'])} | {share} | {side['words']:.1f} | {distinct} |" in report
-    assert f"Difference: **{shown(policy['difference'])}**" in report
-    assert f"length after / before: {policy['length_ratio']:.2f}." in report
+    cells, sides = re.sub(" +", " ", report), (policy["before"], policy["after"])
+    values = [shown(figure) for figure in (*(side["value"] for side in sides), policy["difference"])]
+    assert f"| value of a reply | {' | '.join(values)} |" in cells
+    for title, key in (("recognised", "recognised"), ("words", "words"), ("different replies", "distinct")):
+        assert f"| {title} | {sides[0][key]:.3f} | {sides[1][key]:.3f} | |" in cells
+    assert f"| length after / before | | | {policy['length_ratio']:.3f} |" in cells
     assert "Replies to 6 held-out dialogues, judged by true turn values." in report
 
 
@@ -175,7 +176,7 @@ def test_the_summary_has_the_figures_of_the_metrics(written, metrics):
     line = next(line for line in summary.splitlines() if THIS_MODEL in line)
     for cell in (shown(mine["within_session_spearman"]), shown(mine["global_loss"])):
         assert f" {cell} |" in line
-    assert f"Difference: **{shown(policy['difference'])}**" in summary
+    assert f" {shown(policy['difference'])} |" in summary
     assert f"geli score sample --model {written}/reward_model --format table" in summary
 
 
@@ -200,7 +201,7 @@ def test_without_truth_history_and_policy(held_out, rewards, tmp_path):
 def test_a_reply_of_several_lines_stays_in_its_quotation(held_out, rewards, comparison, tmp_path):
     long = [JudgedReply("Well.\n\n# Really\n\nNo.", 0.5)] * 6
     heard = [[{"role": "user", "content": "One.\n\nTwo."}]] * 6
-    spoken = PolicyComparison(heard, comparison.before, long, list("aabbcc"), true=False)
+    spoken = PolicyComparison(heard, comparison.before, long, list("aabbcc"))
     rows = rows_of(held_out, rewards)
     write_report(tmp_path, SETTINGS, SIZES, held_out, reward_model("bert"), rewards, rows, spoken)
     report = (tmp_path / "report.md").read_text()

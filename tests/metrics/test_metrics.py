@@ -166,8 +166,6 @@ def test_paired_differences():
     difference = paired_bootstrap(better, hard, ids)  # what the sessions share cancels
     assert difference == pytest.approx((0.1, 0.1, 0.1))
     assert paired_bootstrap([NAN, 1.0], [0.0, 0.5], ["a", "b"]).estimate == 0.5
-    with pytest.raises(ValueError, match="a, b"):
-        paired_bootstrap([1, 2], [1, 2, 3], ["a", "b"])
 
 
 def test_interval_of_the_session_spearman_and_the_local_difference():
@@ -195,8 +193,6 @@ def test_mismatched_sessions_are_named():
         metrics.auc_per_session([[1, 2]], [[1, 2], [1, 2]])
     with pytest.raises(ValueError, match="conversation_ids"):
         bootstrap([1.0, 2.0], ["a"])
-    with pytest.raises(ValueError, match="predicted, scores"):
-        metrics.global_loss([1.0], [1.0, 2.0])
 
 
 def test_metrics_without_sessions_are_nan():

@@ -11,7 +11,6 @@ from geli_hf.metrics.plots import (
     plot_alignment,
     plot_comparison,
     plot_over_optimisation,
-    plot_replies,
     plot_rewards_against_truth,
     plot_session,
 )
@@ -47,14 +46,14 @@ def texts(figure):
 
 @pytest.mark.filterwarnings("error")  # a glyph that no font has is no reason to warn
 def test_a_session_reads_as_a_dialogue_with_a_bar_per_turn(picture):
-    figure = plot_session(SESSION, [0.4, -1.2, np.nan], picture)
+    figure = plot_session(SESSION, [0.4, -1.2, 0.2], picture)
     assert_drawn(picture)
     words = texts(figure)
-    assert {"Session s1", "score 4", "User", "Assistant", "+0.40", "−1.20", "no reward"} <= set(words)
+    assert {"Session s1", "score 4", "User", "Assistant", "+0.40", "−1.20", "+0.20"} <= set(words)
     assert any(text.startswith(r"It cost $5 \frac{ and then $6, _really_") for text in words)
     assert any(text.endswith("…") for text in words)  # the thousand words
 
-    positive, negative = (bar.get_facecolor() for bar in figure.axes[0].patches)
+    positive, negative, _ = (bar.get_facecolor() for bar in figure.axes[0].patches)
     assert positive[2] > positive[0]  # blue
     assert negative[0] > negative[2]  # red
     widths = [bar.get_width() for bar in figure.axes[0].patches]
@@ -130,24 +129,13 @@ def test_comparison_colours_rows_that_differ_from_the_reference(picture):
     assert [line.get_xdata().tolist() for line in drawn[::2]] == [[0.2, 0.4], [-0.3, -0.1], [-0.1, 0.3]]
 
 
-def test_replies_before_and_after(picture):
-    before, after = [0.0, 0.0, 1.0, np.nan], [1.0, 1.0, 1.0, 0.0]
-    figure = plot_replies(before, after, picture)
-    assert_drawn(picture)
-    assert {"before (SFT): mean 0.33, 3 replies", "after (aligned): mean 0.75, 4 replies"} <= set(texts(figure))
-    heights = [bar.get_height() for bar in figure.axes[0].patches]
-    assert sum(heights) == pytest.approx(200)  # per cent, twice
-    plot_replies([0.5], [0.5], picture)
-    assert "no replies" in texts(plot_replies([], [1.0], picture))
-
-
 def test_over_optimisation_shows_both_rates_over_the_divergence(picture):
-    judged = {
-        "runs/a/checkpoint-20": (3.0, Interval(0.6, 0.5, 0.7)),
-        "runs/a/checkpoint-10": (1.0, Interval(0.55, 0.45, 0.65)),
-        "runs/a/checkpoint-30": (8.0, Interval(np.nan, np.nan, np.nan)),
-    }
-    rewarded = {name: (kl, Interval(0.5 + kl / 20, np.nan, np.nan)) for name, (kl, _) in judged.items()}
+    judged = [
+        (3.0, Interval(0.6, 0.5, 0.7)),
+        (1.0, Interval(0.55, 0.45, 0.65)),
+        (8.0, Interval(np.nan, np.nan, np.nan)),
+    ]
+    rewarded = [(kl, Interval(0.5 + kl / 20, np.nan, np.nan)) for kl, _ in judged]
     figure = plot_over_optimisation(judged, rewarded, picture)
     assert_drawn(picture)
     curves = {line.get_color(): line.get_xydata().tolist() for line in figure.axes[0].lines if line.get_alpha()}
@@ -155,4 +143,4 @@ def test_over_optimisation_shows_both_rates_over_the_divergence(picture):
     assert by_judge == [[0, 0.5], [1, 0.55], [3, 0.6]]  # from the base on, in the order of the KL
     assert [x for x, _ in by_reward] == [0, 1, 3, 8]
     assert {"base", "KL from the base (nats per reply)"} <= set(texts(figure))
-    assert not any("reward" in text for text in texts(plot_over_optimisation(judged, {}, picture)))
+    assert not any("reward" in text for text in texts(plot_over_optimisation(judged, [], picture)))

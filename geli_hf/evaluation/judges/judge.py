@@ -28,7 +28,7 @@ class TruthJudge:
 
     def compare(self, dialogues, before, after, conversation_ids) -> PolicyComparison:
         sides = [judge_by_truth(dialogues, replies) for replies in (before, after)]
-        return PolicyComparison(dialogues, *sides, conversation_ids, true=True)
+        return PolicyComparison(dialogues, *sides, conversation_ids, self.name)
 
     def notes(self, dialogues, comparison) -> list[str]:
         return []
@@ -64,7 +64,7 @@ class RatingJudge:
 
     def compare(self, dialogues, before, after, conversation_ids) -> PolicyComparison:
         sides = [judge_by_reward(self.model, dialogues, replies, rating=True) for replies in (before, after)]
-        return PolicyComparison(dialogues, *sides, conversation_ids, true=False, judge=self.name)
+        return PolicyComparison(dialogues, *sides, conversation_ids, self.name)
 
     def notes(self, dialogues, comparison) -> list[str]:
         if self.report is None:

@@ -107,7 +107,7 @@ class LlmJudge:
                 bar.update()
         sides = [[JudgedReply(text, math.nan, None) for text in replies] for replies in (before, after)]
         verdicts = dict(zip(self.criteria, wins.T))
-        return PolicyComparison(dialogues, *sides, conversation_ids, true=False, judge=self.name, verdicts=verdicts)
+        return PolicyComparison(dialogues, *sides, conversation_ids, self.name, verdicts)
 
     def notes(self, dialogues: Dialogues, comparison: PolicyComparison) -> list[str]:
         """List sentences on the last comparison."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,8 @@ class JudgeReport:
 
     Args:
         sessions, turns: numbers of those that it learned from; turns without a rating don't count.
-        length_free: the length of a turn was held fixed.
         explained: share of the ratings' variance within sessions that the likelihood ascribes to the words.
-        held_out: number of sessions that it was measured on; 0 if it was not.
+        held_out: number of sessions that it was measured on; 0 before `measure_judge`.
         spearman, given_length: its within-session Spearman with their ratings, and the same with the length of the
             turn held fixed.
         length_spearman: that of the length of the turn, for comparison.
@@ -53,7 +52,6 @@ class JudgeReport:
 
     sessions: int
     turns: int
-    length_free: bool
     explained: float
     held_out: int = 0
     spearman: Interval = UNKNOWN
@@ -78,7 +76,8 @@ class JudgeReport:
             return None
         if file is None:
             return None
-        record: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
+        saved = json.loads(Path(file).read_text(encoding="utf-8"))
+        record: dict[str, Any] = {each.name: saved[each.name] for each in fields(cls)}
         for name in ("spearman", "given_length", "length_spearman"):
             record[name] = Interval(*(np.nan if number is None else number for number in record[name]))
         return cls(**record)
@@ -91,13 +90,11 @@ def describe(report: JudgeReport, pairs: int = PAIRS) -> str:
         report: on the judge.
         pairs: number of pairs of replies that are compared.
     """
-    how = "with the length of a turn held fixed" if report.length_free else "length and all"
-    text = f"a judge that learned from {report.turns} rated turns of {report.sessions} sessions, {how}.\n"
-    if not report.held_out:
-        return text + "How well it agrees with people was not measured."
-    text += (
-        f"Within-session Spearman with the ratings of {report.held_out} held-out sessions: {report.spearman}; with "
-        f"the length held fixed {report.given_length}. The length of a turn alone has {report.length_spearman}.\n"
+    text = (
+        f"a judge that learned from {report.turns} rated turns of {report.sessions} sessions, with the length of a "
+        f"turn held fixed.\nWithin-session Spearman with the ratings of {report.held_out} held-out sessions: "
+        f"{report.spearman}; with the length held fixed {report.given_length}. The length of a turn alone has "
+        f"{report.length_spearman}.\n"
     )
     wanted = detectable_win_rate(pairs)
     truth = true_win_rate(wanted, report.spearman.estimate)
@@ -115,13 +112,7 @@ def conversation_digest(messages: Sequence[Message]) -> str:
     return hashlib.blake2b(words.encode(), digest_size=8).hexdigest()
 
 
-def fit_judge(
-    model: GeliRewardModel,
-    sessions: Dataset,
-    *,
-    length_free: bool = True,
-    features: TurnFeatureCache | None = None,
-) -> JudgeReport:
+def fit_judge(model: GeliRewardModel, sessions: Dataset, *, features: TurnFeatureCache | None = None) -> JudgeReport:
     """Fit a judge to the `turn_rating` of sessions in closed form. With z a turn's features and n its number of words,
 
         rating_t = u_s + b log n_t + w z_t + e_t
@@ -135,7 +126,6 @@ def fit_judge(
         model: with a linear head, as `GeliRewardModel.from_backbone()` makes it. Its backbone stays as it is; head and
             configuration are changed in place. Its predicted score is the mean rating of a session's turns.
         sessions: with `turn_rating`. A reward model whose policy is judged must not have learned from them.
-        length_free: False leaves b log n out, so the judge uses the length in so far as the words show it.
         features: of the sessions, (turns, hidden). Default: see [`cached_turn_features`].
 
     Raises:
@@ -157,13 +147,12 @@ def fit_judge(
     mean, deviation = cache.mean_and_std()
     inside = words[rated] - words[rated].mean(0)  # keeps the sums small
     inside = np.stack([centre_within(session, column, len(sessions)) for column in inside.T], 1)
-    if length_free:
-        length = np.concatenate(log_length({"messages": messages} for messages in sessions["messages"]))[rated]
-        length = centre_within(session, length, len(sessions))
-        power = length @ length
-        if power > 1e-9:
-            target = target - length * (length @ target / power)
-            inside = inside - np.outer(length, length @ inside / power)
+    length = np.concatenate(log_length(sessions.select_columns("messages")))[rated]
+    length = centre_within(session, length, len(sessions))
+    power = length @ length
+    if power > 1e-9:
+        target = target - length * (length @ target / power)
+        inside = inside - np.outer(length, length @ inside / power)
     ridge = fit_ridge(inside, target, deviation)
 
     config.score_mean, config.score_std = float(rating[rated].mean()), float(rating[rated].std())
@@ -172,7 +161,7 @@ def fit_judge(
     config.residual_std = None
     config.reward_quantiles = np.quantile((words - mean) @ weight, np.linspace(0, 1, 101)).round(6).tolist()
     digests = sorted({conversation_digest(messages) for messages in sessions["messages"]})
-    return JudgeReport(len(sessions), int(rated.sum()), length_free, ridge.explained, conversations=digests)
+    return JudgeReport(len(sessions), int(rated.sum()), ridge.explained, conversations=digests)
 
 
 def measure_judge(judge: GeliRewardModel, sessions: Dataset, report: JudgeReport) -> None:
@@ -191,7 +180,7 @@ def measure_judge(judge: GeliRewardModel, sessions: Dataset, report: JudgeReport
         raise SessionError(f"held-out sessions: the judge has learned from {seen} of {len(sessions)}; give others")
     rewards = [row["turn_rewards"] for row in score_cached(judge, sessions)]
     ratings, conversations = turn_ratings(sessions), sessions["conversation_id"][:]
-    length = log_length({"messages": messages} for messages in sessions["messages"])
+    length = log_length(sessions.select_columns("messages"))
     report.held_out = len(sessions)
     report.spearman = bootstrap(spearman_per_session(rewards, ratings), conversations)
     if np.isnan(report.spearman.estimate):

@@ -1,12 +1,10 @@
 from .comparison import by_row as by_row
 from .comparison import compare as compare
 from .comparison import markdown as markdown
-from .comparison import records as records
 from .comparison import write_comparison as write_comparison
 from .folds import Design as Design
 from .folds import Encoded as Encoded
 from .folds import Fold as Fold
-from .folds import FoldFeatures as FoldFeatures
 from .folds import out_of_fold as out_of_fold
 from .rows import NotRun as NotRun
 from .rows import Row as Row

@@ -6,16 +6,15 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
 
 from ...cache import atomic_path
-from ...metrics import metrics
+from ...metrics import metrics, table
 from ...metrics.intervals import UNKNOWN, mean_of_known
 from ...metrics.plots import plot_comparison
-from ...metrics.table import COLUMNS, as_json, evaluate_runs, markdown_table, turn_ratings
 from ...sessions import assistant_turns, feedback_names
 from ..report import CONVERSATIONS_NEEDED, WITHIN_SESSIONS, write_text
 from .folds import Design
@@ -61,6 +60,22 @@ def by_row(results: Iterable[tuple[str, int, Run | NotRun]]) -> dict[str, list[R
     return rows
 
 
+class Scored(NamedTuple):
+    """Rewards of the judged sessions by a method, in one run or in several.
+
+    Args:
+        runs: per run, one array (turns,) per session.
+        predicted: (runs, sessions), in units of the score; None from a method that predicts none.
+        train_means: per run, the mean score of the training sessions; or, out of fold, (sessions,).
+        about: more for the record of the method, by name.
+    """
+
+    runs: Sequence[metrics.PerTurn]
+    predicted: Sequence[Sequence[float]] | None
+    train_means: Sequence[float | Sequence[float]]
+    about: Mapping[str, Any]
+
+
 def compare(
     design: Design,
     runs: Runs,
@@ -80,73 +95,75 @@ def compare(
         resamples: of the bootstrap.
 
     Returns:
-        By row, the figures of `evaluate_runs`, and `difference` (of the within-session Spearman), `corrected` (the
-        same, with Bonferroni's correction for all rows but controls), `seconds` (mean over seeds) and `seeds`. Of a
-        control also `shuffled`, see `among_shuffled`. Of a row that was not run only the reason, as `not_run`. Without
-        intervals where fewer than `CONVERSATIONS_NEEDED` conversations were judged.
+        See `compare_scored`; with `seconds` (mean over seeds), `seeds`, `settings`, `folds`, `data` (fingerprints) and
+        `versions`. Of a control also `shuffled`, see `among_shuffled`.
 
     Raises:
         ValueError: there is no row `against`.
     """
-    judged, resamples = design.judged, enough_resamples(design.judged, resamples)
-    feedback = feedback or next(iter(feedback_names(judged)), None)
-    signal = {"feedback": feedback, "feedback_threshold": mean_signal(design.train, feedback)}
-    rows: dict[str, dict[str, Any]] = {}
-    rewards = {}
-    for name, of_row in runs.items():
-        if isinstance(of_row, NotRun):
-            rows[name] = {"not_run": str(of_row)}
-            continue
-        seeds = [run.about["seed"] for run in of_row]
-        means = [design.train_means(seed) for seed in seeds]
-        predicted = np.array([run.predicted_scores for run in of_row])
-        predicted = None if np.isnan(predicted).all() else predicted
-        rewards[name] = [run.turn_rewards for run in of_row]
-        row = rows[name] = evaluate_runs(judged, rewards[name], predicted, means, **signal, resamples=resamples)
-        row["seeds"] = sorted(set(seeds))
-        row["seconds"] = sum(run.seconds for run in of_row) / len(row["seeds"])
-        if name.endswith(SHUFFLED):
-            row["shuffled"] = among_shuffled(judged, of_row, rows.get(name.removesuffix(SHUFFLED), {}))
-    add_differences(rows, judged, rewards, against, resamples)
+    scored = {name: each if isinstance(each, NotRun) else _scored(design, each) for name, each in runs.items()}
+    options = {"against": against, "feedback": feedback, "resamples": resamples}
+    rows = compare_scored(design.judged, design.train, scored, **options)
+    for name, row in rows.items():
+        if name.endswith(SHUFFLED) and "not_run" not in row:
+            row["shuffled"] = among_shuffled(design.judged, runs[name], rows.get(name.removesuffix(SHUFFLED), {}))
     return rows
 
 
-def enough_resamples(judged: Dataset, resamples: int) -> int:
-    """Return the number of resamples: none, so no intervals, of fewer than `CONVERSATIONS_NEEDED` conversations.
+def _scored(design: Design, runs: Sequence[Run]) -> Scored:
+    predicted = np.array([run.predicted_scores for run in runs])
+    abouts = [run.about for run in runs]
+    versions = [about["versions"] for about in abouts]
+    means = [design.train_means(about["seed"]) for about in abouts]
+    seeds = sorted({about["seed"] for about in abouts})
+    about = {key: abouts[0][key] for key in ("settings", "folds", "data")}
+    about |= {"seeds": seeds, "seconds": sum(run.seconds for run in runs) / len(seeds)}
+    about["versions"] = [each for index, each in enumerate(versions) if each not in versions[:index]]
+    rewards = [run.turn_rewards for run in runs]
+    return Scored(rewards, None if np.isnan(predicted).all() else predicted, means, about)
 
-    Args:
-        judged: Session rows.
-        resamples: wanted.
-    """
-    return resamples if len(set(judged["conversation_id"])) >= CONVERSATIONS_NEEDED else 0
 
-
-def add_differences(
-    rows: Mapping[str, dict[str, Any]],
+def compare_scored(
     judged: Dataset,
-    rewards: Mapping[str, Sequence[metrics.PerTurn]],
+    train: Dataset,
+    scored: Mapping[str, Scored | NotRun],
+    *,
     against: str,
-    resamples: int,
-) -> None:
-    """Add `difference` and `corrected` to the figures of each row, see `compare`.
+    feedback: str | None = None,
+    resamples: int = metrics.RESAMPLES,
+) -> dict[str, dict[str, Any]]:
+    """Compute the figures of every row from its rewards.
 
     Args:
-        rows: figures by row, changed in place.
-        judged: Session rows.
-        rewards: the turn rewards of each run of the rows that were run.
-        against: the row that all are compared with.
-        resamples: of the bootstrap.
+        judged, train: Session rows.
+        scored: by row.
+        against, feedback, resamples: see `compare`.
+
+    Returns:
+        By row, the figures of `evaluate_runs`, `difference` (of the within-session Spearman), `corrected` (the same,
+        with Bonferroni's correction for all rows but controls), and what is said `about` it. Of a row that was not run
+        only the reason, as `not_run`. Without intervals where fewer than `CONVERSATIONS_NEEDED` conversations were
+        judged.
 
     Raises:
         ValueError: there is no row `against`.
     """
-    if against not in rows:
-        raise ValueError(f"against: expected one of {', '.join(rows)}, found {against!r}")
-    ratings, conversations = turn_ratings(judged), judged["conversation_id"][:]
-    values = {
-        name: np.mean([metrics.spearman_per_session(run, ratings) for run in runs], axis=0)
-        for name, runs in rewards.items()
-    }
+    if against not in scored:
+        raise ValueError(f"against: expected one of {', '.join(scored)}, found {against!r}")
+    ratings, conversations = table.turn_ratings(judged), judged["conversation_id"][:]
+    if len(set(conversations)) < CONVERSATIONS_NEEDED:
+        resamples = 0
+    feedback = feedback or next(iter(feedback_names(judged)), None)
+    options = {"feedback": feedback, "feedback_threshold": mean_signal(train, feedback), "resamples": resamples}
+    rows: dict[str, dict[str, Any]] = {}
+    values = {}
+    for name, each in scored.items():
+        if isinstance(each, NotRun):
+            rows[name] = {"not_run": str(each)}
+            continue
+        runs, predicted, train_means, about = each
+        rows[name] = table.evaluate_runs(judged, runs, predicted, train_means, **options) | about
+        values[name] = np.mean([metrics.spearman_per_session(rewards, ratings) for rewards in runs], axis=0)
     corrected = [name for name in values if name != against and not name.endswith(SHUFFLED)]
     level = 1 - (1 - metrics.LEVEL) / max(1, len(corrected))
     for name in values:
@@ -164,6 +181,7 @@ def add_differences(
             row["corrected"] = metrics.paired_bootstrap(*pair, resamples=resamples, level=level)
         if math.isnan(row["difference"].estimate):
             row["missing"]["difference"] = row["missing"].get(HEADLINE, "no session where both have a figure")
+    return rows
 
 
 def among_shuffled(judged: Dataset, runs: Sequence[Run], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +201,7 @@ def among_shuffled(judged: Dataset, runs: Sequence[Run], row: Mapping[str, Any])
         `true`, the figure of the row; `each`, those of the fits; their `mean`, `deviation` and number, `fits`; `p`.
     """
     true = row[HEADLINE].estimate if HEADLINE in row else math.nan
-    fits = np.array([metrics.within_session_spearman(run.turn_rewards, turn_ratings(judged)) for run in runs])
+    fits = np.array([metrics.within_session_spearman(run.turn_rewards, table.turn_ratings(judged)) for run in runs])
     known = not (math.isnan(true) or np.isnan(fits).any())
     return {
         "true": true,
@@ -204,12 +222,11 @@ def markdown(design: Design, rows: Figures, *, against: str, corpus: str = "") -
         against: the row that all are compared with.
         corpus: name of the corpus, for the notes on it.
     """
-    tables = two_tables(rows, COLUMNS | {"difference": f"minus {against}", "seconds": "Seconds"})
+    tables = two_tables(rows, table.COLUMNS | {"difference": f"minus {against}", "seconds": "Seconds"})
     shuffled = {name.removesuffix(SHUFFLED): row["shuffled"] for name, row in rows.items() if "shuffled" in row}
     if shuffled := {name: row for name, row in shuffled.items() if not math.isnan(row["mean"])}:
-        why = {"true": "not run with the scores as they are", "p": "not run with the scores as they are"}
-        why["deviation"] = "of a single fit there is none"
-        tables.append(markdown_table({name: row | {"missing": why} for name, row in shuffled.items()}, columns=THIRD))
+        cells = [[name, *(table.format_figure(row[key]) for key in THIRD)] for name, row in shuffled.items()]
+        tables.append(table.aligned_table(["", *THIRD.values()], cells) + "\n")
     how = f"learned from {len(design.train)} others" if design.folds is None else f"{design.folds} folds, out of fold"
     seeds = {seed for row in rows.values() for seed in row.get("seeds", [])}
     data = f"{describe_sessions(design.judged, how)} Means over {len(seeds)} seed{'s' * (len(seeds) != 1)}."
@@ -221,7 +238,7 @@ def two_tables(rows: Figures, titles: Mapping[str, str]) -> list[str]:
     """Format the main figures of all rows and the others of those that were run, as far as they have titles."""
     run = {name: row for name, row in rows.items() if "not_run" not in row}
     return [
-        markdown_table(shown, columns={key: titles[key] for key in keys if key in titles})
+        table.markdown_table(shown, columns={key: titles[key] for key in keys if key in titles})
         for shown, keys in ((rows, FIRST), (run, SECOND))
     ]
 
@@ -229,7 +246,7 @@ def two_tables(rows: Figures, titles: Mapping[str, str]) -> list[str]:
 def describe_sessions(sessions: Dataset, how: str) -> str:
     """Describe judged sessions in a sentence: sessions, conversations, rated turns, and `how` they were used."""
     turns = sum(len(assistant_turns(messages)) for messages in sessions["messages"])
-    rated = int(np.isfinite(np.concatenate([np.zeros(0), *turn_ratings(sessions)])).sum())
+    rated = int(np.isfinite(np.concatenate([np.zeros(0), *table.turn_ratings(sessions)])).sum())
     return (
         f"{len(sessions)} sessions of {len(set(sessions['conversation_id']))} conversations, {how}; "
         f"{rated} of {turns} turns have a rating."
@@ -241,7 +258,7 @@ def interval_note(judged: Dataset, rows: Figures, against: str) -> str:
     conversations = len(set(judged["conversation_id"]))
     if conversations < CONVERSATIONS_NEEDED:
         return f"No intervals: {conversations} conversations were judged, fewer than {CONVERSATIONS_NEEDED}."
-    corrected = {name: row["corrected"] for name, row in rows.items() if "corrected" in row}
+    corrected = {name: row["corrected"] for name, row in rows.items() if "not_run" not in row}
     corrected = {name: interval for name, interval in corrected.items() if not math.isnan(interval.estimate)}
     text = "In brackets 95 % bootstrap intervals over conversations."
     if corrected:
@@ -258,20 +275,6 @@ def join_parts(data: str, tables: Sequence[str], notes: Sequence[str], corpus: s
     """Join the description of the data, the tables and the notes, with that on the corpus last."""
     notes = [*notes, CORPUS_NOTES[corpus]] if corpus in CORPUS_NOTES else notes
     return "\n".join([data, "", *tables, *(f"{note}\n" for note in notes)])
-
-
-def records(rows: Figures, runs: Runs) -> list[dict[str, Any]]:
-    """List a JSON object per row: its figures, with settings, folds, fingerprints of the data and versions."""
-    result = []
-    for name, row in rows.items():
-        record = {"row": name, "run": "not_run" not in row, **row}
-        if record["run"]:
-            abouts = [run.about for run in runs[name]]
-            record |= {key: abouts[0][key] for key in ("settings", "folds", "data")}
-            versions = [about["versions"] for about in abouts]
-            record["versions"] = [each for index, each in enumerate(versions) if each not in versions[:index]]
-        result.append(as_json(record))
-    return result
 
 
 def write_comparison(
@@ -296,23 +299,24 @@ def write_comparison(
     """
     rows = compare(design, runs, against=against, feedback=feedback, resamples=resamples)
     text = markdown(design, rows, against=against, corpus=corpus)
-    write_files(Path(folder) / "comparison", text, rows, records(rows, runs))
+    write_files(Path(folder) / "comparison", text, rows)
     return text
 
 
-def write_files(stem: Path, text: str, rows: Figures, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write the records (`.json`), a forest plot (`.png`) and the text (`.md`).
+def write_files(stem: Path, text: str, rows: Figures) -> None:
+    """Write a JSON object per row (`.json`), a forest plot (`.png`) and the text (`.md`).
 
     Args:
         stem: of the files.
         text: in Markdown.
         rows: figures by row.
-        records: one per row.
     """
-    write_text(stem.with_suffix(".json"), json.dumps(as_json(records), indent=1, allow_nan=False) + "\n")
-    within = {name: row[HEADLINE] for name, row in rows.items() if "not_run" not in row}
+    run = {name: row for name, row in rows.items() if "not_run" not in row}
+    records = table.as_json([{"row": name, "run": name in run, **row} for name, row in rows.items()])
+    write_text(stem.with_suffix(".json"), json.dumps(records, indent=1, allow_nan=False) + "\n")
     with atomic_path(stem.with_suffix(".png")) as partial:
-        plot_comparison(within, partial, label="Within-session Spearman with the turn ratings")
+        intervals = {name: row[HEADLINE] for name, row in run.items()}
+        plot_comparison(intervals, partial, label="Within-session Spearman with the turn ratings")
     write_text(stem.with_suffix(".md"), text)
 
 

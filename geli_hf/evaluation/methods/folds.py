@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,8 @@ from datasets import Dataset
 from ...models.features import TurnFeatureCache, cached_turn_features, features_key
 from ...models.geli_reward.modeling_geli import GeliRewardModel
 from ...training import cached_reaction_features
+
+Features = dict[str, TurnFeatureCache]  # of the "turns" and of the "reactions" to them
 
 
 class Fold(NamedTuple):
@@ -36,8 +37,6 @@ def out_of_fold(sessions: Dataset, folds: int, seed: int) -> list[Fold]:
     """
     _, conversation = np.unique(np.asarray(sessions["conversation_id"][:]), return_inverse=True)
     count = conversation.max(initial=-1) + 1
-    if count < 2:
-        raise ValueError(f"folds: found {count} conversation, expected two or more, or a test set of its own")
     if not 2 <= folds <= count:
         raise ValueError(f"folds: expected 2 to {count}, the number of conversations, found {folds}")
     fold = np.empty(count, int)
@@ -96,9 +95,6 @@ class Encoded:
         model: holds the backbone.
         sessions: Session rows.
         cache_dir, dtype: see `cached_turn_features`.
-
-    Attributes:
-        seconds: time that encoding took.
     """
 
     def __init__(
@@ -109,7 +105,6 @@ class Encoded:
         dtype: torch.dtype = torch.float32,
     ):
         self.model, self.sessions, self.options = model, sessions, {"cache_dir": cache_dir, "dtype": dtype}
-        self.seconds = 0.0
 
     @cached_property
     def key(self) -> str:
@@ -117,30 +112,12 @@ class Encoded:
         return features_key(self.model, self.sessions, self.options["dtype"])
 
     @cached_property
-    def turns(self) -> TurnFeatureCache:
-        return self._encode(cached_turn_features)
+    def features(self) -> Features:
+        return {
+            "turns": cached_turn_features(self.model, self.sessions, **self.options),
+            "reactions": cached_reaction_features(self.model, self.sessions, **self.options),
+        }
 
-    @cached_property
-    def reactions(self) -> TurnFeatureCache:
-        return self._encode(cached_reaction_features)
-
-    def _encode(self, encode) -> TurnFeatureCache:
-        began = time.perf_counter()
-        features = encode(self.model, self.sessions, **self.options)
-        self.seconds += time.perf_counter() - began
-        return features
-
-
-class FoldFeatures:
-    """Features of the sessions of a fold, in its parts "train" and "test", selected from those of their corpora."""
-
-    def __init__(self, train: Encoded, test: Encoded, fold: Fold):
-        self._parts = {"train": (train, fold.train), "test": (test, fold.test)}
-
-    def turns(self, part: str) -> TurnFeatureCache:
-        corpus, sessions = self._parts[part]
-        return corpus.turns.select(sessions)
-
-    def with_reactions(self, part: str) -> dict[str, TurnFeatureCache]:
-        corpus, sessions = self._parts[part]
-        return {"turns": corpus.turns.select(sessions), "reactions": corpus.reactions.select(sessions)}
+    def select(self, sessions: np.ndarray) -> Features:
+        """Select the features of the sessions with these indices, (sessions,)."""
+        return {name: cache.select(sessions) for name, cache in self.features.items()}

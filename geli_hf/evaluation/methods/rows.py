@@ -16,16 +16,16 @@ import numpy as np
 from datasets import Dataset
 from transformers import PrinterCallback, set_seed
 
-from ...metrics.baselines import TURN_BASELINES, mean_score, mode_score
+from ...metrics.baselines import TURN_BASELINES, mode_score
 from ...metrics.table import turn_ratings
 from ...models.features import score_cached
 from ...models.geli_reward.modeling_geli import HEADS, GeliRewardModel
 from ...sessions import assistant_turns, feedback_names, session_features
 from ...training import GeliRewardArguments, GeliRewardTrainer, fit_hindsight
-from .folds import FoldFeatures
+from .folds import Features
 
 Rewards = tuple[list[np.ndarray], np.ndarray | None]
-Fit = Callable[[Dataset, Dataset, FoldFeatures, int], Rewards]
+Fit = Callable[[Dataset, Dataset, Mapping[str, Features], int], Rewards]
 
 # Signal from a language model (`geli_hf.llm`) -> name of the row that learns from it.
 LLM_ROWS = {"llm": "LLM-GELI", "llm_behaviour": "LLM-GELI, multimodal"}
@@ -55,8 +55,8 @@ class Row:
 
     Args:
         fit: `(train, test, features, seed) -> (turn_rewards, predicted_scores)`: one array (turns,) per test session,
-            and (sessions,) in units of the score, or None from a method that predicts none. Raises `NotRun` where it
-            lacks something.
+            and (sessions,) in units of the score, or None from a method that predicts none; `features` are those of
+            both parts, "train" and "test". Raises `NotRun` where it lacks something.
         settings: all that the fit depends on beside sessions, features and seed, as JSON. A kept run with other
             settings is computed anew.
         permutations: for a control, the number of fits per seed, each with permuted training scores; else 0.
@@ -69,7 +69,7 @@ class Row:
 
 def trivial_rows() -> dict[str, Row]:
     """List the baselines, which need no backbone."""
-    rows = {"predict the mean": partial(_constant, mean_score), "predict the mode": partial(_constant, mode_score)}
+    rows = {"predict the mean": partial(_constant, np.mean), "predict the mode": partial(_constant, mode_score)}
     rows |= {name: partial(_baseline, baseline) for name, baseline in TURN_BASELINES.items()}
     return {name: Row(fit) for name, fit in rows.items()}
 
@@ -94,23 +94,22 @@ def learned_rows(
     """
     head = {name: getattr(model.config, name) for name in HEAD_FIELDS}
 
-    def trained(signal: str | None = None, **changes: Any) -> Row:
+    def trained(**changes: Any) -> Row:
         wanted = {**(arguments or {}), **changes}
-        fit = partial(_fit, model, wanted)
-        return Row(partial(_needing, signal, fit) if signal else fit, {"training": wanted, "model": head})
+        return Row(partial(_fit, model, wanted), {"training": wanted, "model": head})
 
     signals = [name for name in signals if name not in LLM_ROWS]
-    rows = {f"LI alone ({name})": trained(name, li=name, li_weight=1.0) for name in signals}
+    rows = {f"LI alone ({name})": trained(li=name, li_weight=1.0) for name in signals}
     rows["IRCR"] = trained(ge="ircr", li_weight=0.0)
     rows["RUDDER"] = trained(ge="rudder", li_weight=0.0)
     for turns in RRD_TURNS:
         rows[f"RRD, {turns or 'all'} turns"] = trained(ge="rrd", rrd_turns=turns, li_weight=0.0)
     for name in signals:
         weight = {"li_weight": li_weights[name]} if name in (li_weights or {}) else {}
-        geli = trained(name, ge="rrd", rrd_turns=None, li=name, **weight)
+        geli = trained(ge="rrd", rrd_turns=None, li=name, **weight)
         rows |= _with_control(f"GELI ({name})", geli, trained_permutations if name == signals[0] else 0)
     for name, title in LLM_ROWS.items():
-        rows[title] = trained(name, li=name, li_weight=1.0)
+        rows[title] = trained(li=name, li_weight=1.0)
     for name, seeing in ((HINDSIGHT, False), (ATTRIBUTION, True)):
         closed = Row(partial(_hindsight, model, signals, seeing), {"signals": signals, "model": head})
         rows |= _with_control(name, closed, permutations)
@@ -137,53 +136,36 @@ def _baseline(baseline: Callable, train: Dataset, test: Dataset, features, seed:
         raise NotRun(str(error)) from error
 
 
-def _fit(
-    base: GeliRewardModel,
-    arguments: dict,
-    train: Dataset,
-    test: Dataset,
-    features: FoldFeatures,
-    seed: int,
-) -> Rewards:
+def _fit(base: GeliRewardModel, arguments: dict, train: Dataset, test: Dataset, features, seed: int) -> Rewards:
     """Train a new head, and reward the test turns with it."""
+    signal = arguments.get("li")
+    if signal and signal not in feedback_names(train):
+        raise NotRun(f"the sessions have no feedback {signal!r}")
     set_seed(seed)
     model = with_new_head(base, "rudder" if arguments.get("ge") == "rudder" else base.config.head)
     with tempfile.TemporaryDirectory() as folder:
         wanted = arguments | QUIET | {"output_dir": folder, "seed": seed}
-        trainer = GeliRewardTrainer(
-            model, GeliRewardArguments(**wanted), train, features={"train": features.turns("train")}
-        )
+        at_hand = {"train": features["train"]["turns"]}
+        trainer = GeliRewardTrainer(model, GeliRewardArguments(**wanted), train, features=at_hand)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     return _scored(model, test, features)
 
 
-def _needing(signal: str, fit: Fit, train: Dataset, test: Dataset, features: FoldFeatures, seed: int) -> Rewards:
-    if signal not in feedback_names(train):
-        raise NotRun(f"the sessions have no feedback {signal!r}")
-    return fit(train, test, features, seed)
-
-
 def _hindsight(
-    base: GeliRewardModel,
-    signals: Sequence[str],
-    seeing: bool,
-    train: Dataset,
-    test: Dataset,
-    features: FoldFeatures,
-    seed: int,
+    base: GeliRewardModel, signals: Sequence[str], seeing: bool, train: Dataset, test: Dataset, features, seed: int
 ) -> Rewards:
     """Reward by the forward student; if `seeing`, by its teacher, which also sees reactions and signals."""
     if base.config.aggregation != "mean":
         raise NotRun(f"the model's aggregation is {base.config.aggregation!r}; the closed form is that of the mean")
-    model, at_hand = with_new_head(base, "linear"), features.with_reactions("train")
-    fitted = fit_hindsight(model, train, signals=signals, seed=seed, features=at_hand)
+    model = with_new_head(base, "linear")
+    fitted = fit_hindsight(model, train, signals=signals, seed=seed, features=features["train"])
     if seeing:
-        return _rewards(fitted.attribution.score_sessions(test, features=features.with_reactions("test")))
+        return _rewards(fitted.attribution.score_sessions(test, features=features["test"]))
     return _scored(fitted.reward_model, test, features)
 
 
-def _supervised(fit: Fit, train: Dataset, test: Dataset, features: FoldFeatures, seed: int) -> Rewards:
+def _supervised(fit: Fit, train: Dataset, test: Dataset, features, seed: int) -> Rewards:
     """Learn from the turn ratings, which the other rows never see: an upper bound for these features."""
     ratings = turn_ratings(train)
     if np.isnan(np.concatenate(ratings)).all():
@@ -203,8 +185,8 @@ def with_new_head(base: GeliRewardModel, head: str) -> GeliRewardModel:
     return model.to(base.device)
 
 
-def _scored(model: GeliRewardModel, test: Dataset, features: FoldFeatures) -> Rewards:
-    return _rewards(score_cached(model.eval(), test, features=features.turns("test")))
+def _scored(model: GeliRewardModel, test: Dataset, features: Mapping[str, Features]) -> Rewards:
+    return _rewards(score_cached(model.eval(), test, features=features["test"]["turns"]))
 
 
 def _rewards(rows: Sequence[Mapping[str, Any]]) -> Rewards:

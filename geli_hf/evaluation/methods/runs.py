@@ -20,7 +20,7 @@ from transformers.utils import logging
 from ... import __version__
 from ...cache import atomic_path
 from ...sessions import SessionError
-from .folds import Design, Encoded, FoldFeatures
+from .folds import Design, Encoded
 from .rows import NotRun, Row
 
 logger = logging.get_logger(__name__)
@@ -138,9 +138,10 @@ def run_row(
     predicted, seconds = np.full(judged, np.nan), 0.0
     for fold in design.of(seed):
         train, test = sessions.select(fold.train), design.judged.select(fold.test)
-        began, encoding = time.perf_counter(), _encoding_seconds(encoded)
-        turns, scores = row.fit(train, test, FoldFeatures(encoded["train"], encoded["judged"], fold), seed)
-        seconds += time.perf_counter() - began - (_encoding_seconds(encoded) - encoding)
+        features = {"train": encoded["train"].select(fold.train), "test": encoded["judged"].select(fold.test)}
+        began = time.perf_counter()
+        turns, scores = row.fit(train, test, features, seed)
+        seconds += time.perf_counter() - began
         for index, values in zip(fold.test, turns, strict=True):
             rewards[index] = np.asarray(values, float)
         if scores is not None:
@@ -160,7 +161,3 @@ def versions() -> dict[str, str]:
     """List the versions of Python and of the packages that the figures depend on."""
     own = {"python": platform.python_version(), "geli-hf": __version__}
     return own | {name: version(name) for name in PACKAGES}
-
-
-def _encoding_seconds(encoded: Mapping[str, Encoded]) -> float:
-    return sum(corpus.seconds for corpus in {*encoded.values()})

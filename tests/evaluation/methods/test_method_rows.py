@@ -11,7 +11,7 @@ from tiny import backbone
 from toy import toy_sessions, with_column
 
 from geli_hf import GeliRewardModel
-from geli_hf.evaluation.methods.folds import Design, Encoded, Fold, FoldFeatures
+from geli_hf.evaluation.methods.folds import Design, Encoded
 from geli_hf.evaluation.methods.rows import (
     ATTRIBUTION,
     HINDSIGHT,
@@ -46,10 +46,10 @@ def run(model, sessions, tmp_path_factory):
     cache_dir = tmp_path_factory.mktemp("features")
 
     def run(row, rows=sessions):
-        fold = Fold(np.arange(len(rows) - 20), np.arange(len(rows) - 20, len(rows)))
+        parts = {"train": np.arange(len(rows) - 20), "test": np.arange(len(rows) - 20, len(rows))}
         encoded = Encoded(model, rows, cache_dir=cache_dir)
-        train, test = rows.select(fold.train), rows.select(fold.test)
-        rewards, scores = row.fit(train, test, FoldFeatures(encoded, encoded, fold), 0)
+        train, test = (rows.select(part) for part in parts.values())
+        rewards, scores = row.fit(train, test, {name: encoded.select(part) for name, part in parts.items()}, 0)
         assert [len(each) for each in rewards] == [len(each) for each in test["turn_rating"]]
         return rewards, scores, test
 
@@ -178,8 +178,7 @@ def test_the_attribution_from_given_features(learned, run, sessions, model, tmp_
     )
     np.testing.assert_allclose(scores, [row["score"] for row in read], atol=1e-4)
     encoded = Encoded(model, test, cache_dir=tmp_path)
-    at_hand = {"turns": encoded.turns, "reactions": encoded.reactions}
-    for row, expected in zip(fit.attribution.score_sessions(test, batch_size=3, features=at_hand), read):
+    for row, expected in zip(fit.attribution.score_sessions(test, batch_size=3, features=encoded.features), read):
         for name, part in expected["parts"].items():
             assert row["parts"][name] == pytest.approx(part, abs=1e-4)
 
