@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 from accelerate.utils import extract_model_from_parallel
@@ -16,7 +15,6 @@ from ..models.geli_reward.modeling_geli import GeliRewardModel
 from .cards import (
     card_title,
     describe_origin,
-    hyperparameters,
     keep_from_peft,
     policy_card,
     read_own_card,
@@ -25,8 +23,13 @@ from .cards import (
 )
 
 METHODS = {"sft": SFTConfig, "grpo": GRPOConfig, "rloo": RLOOConfig}
-OF_RL = ("num_generations", "num_iterations", "max_completion_length", "temperature", "epsilon", "beta")
-OF_REWARD_MODELS = ("warmup_steps", "weight_decay", "bf16")
+# Arguments of a trainer that a card shows, where the trainer has them.
+HYPERPARAMETERS = (
+    *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("lr_scheduler_type", "warmup_steps", "weight_decay", "bf16", "seed"),
+    *("num_generations", "num_iterations", "max_completion_length", "temperature", "epsilon", "beta"),
+    *("ge", "rrd_turns", "rrd_replacement", "li", "li_weight", "li_slope", "standardise", "freeze_backbone"),
+)
 
 
 class ModelCardCallback(TrainerCallback):
@@ -82,36 +85,30 @@ def training_card(
         rows: number of training rows.
     """
     model, name = extract_model_from_parallel(model), args.hub_model_id or card_title(folder)
-    lora = model.peft_config[model.active_adapter] if isinstance(model, PeftModel) else None
-    base = model.get_base_model() if lora is not None else model
-    adapter = lora is not None and not (Path(folder) / "config.json").exists()
-    if isinstance(base, GeliRewardModel):
-        return _reward_card(name, args, state, base, rows, adapter)
-    settings = hyperparameters(args, OF_RL)
-    if lora is not None:
+    settings = {name: getattr(args, name) for name in HYPERPARAMETERS if hasattr(args, name)}
+    base, adapter = model, False
+    if isinstance(model, PeftModel):
+        base, adapter = model.get_base_model(), not (Path(folder) / "config.json").exists()
+        lora = model.peft_config[model.active_adapter]
         settings["lora"] = {name: getattr(lora, name, None) for name in ("r", "lora_alpha", "lora_dropout")}
+    made = describe_origin(settings=settings)
+    if isinstance(base, GeliRewardModel):
+        evaluation = next((entry for entry in reversed(state.log_history) if "eval_loss" in entry), {})
+        return reward_model_card(
+            name,
+            config=base.config,
+            adapter=adapter,
+            training_data=f"{rows} rated sessions. Their origin and licence are not told.",
+            row={key.removeprefix("eval_"): value for key, value in evaluation.items()},
+            held_out="the sessions of the trainer's `eval_dataset`, which may have chosen the checkpoint",
+            measured_on={"type": "sessions", "name": "sessions held out of training"},
+            made=made,
+        )
     return policy_card(
         name,
         base_model=base.config._name_or_path,
         adapter=adapter,
         method=next((name for name, config in METHODS.items() if isinstance(args, config)), None),
         training_data=f"{rows} rows. Their origin and licence are not told.",
-        made=describe_origin(settings=settings),
-    )
-
-
-def _reward_card(
-    name: str, args: TrainingArguments, state: TrainerState, model: GeliRewardModel, rows: int, adapter: bool
-) -> ModelCard:
-    own = {field.name for field in fields(args)} - {field.name for field in fields(TrainingArguments)}
-    evaluation = next((entry for entry in reversed(state.log_history) if "eval_loss" in entry), {})
-    return reward_model_card(
-        name,
-        config=model.config,
-        adapter=adapter,
-        training_data=f"{rows} rated sessions. Their origin and licence are not told.",
-        row={key.removeprefix("eval_"): value for key, value in evaluation.items()},
-        held_out="the sessions of the trainer's `eval_dataset`, which may have chosen the checkpoint",
-        measured_on={"type": "sessions", "name": "sessions held out of training"},
-        made=describe_origin(settings=hyperparameters(args, (*sorted(own), *OF_REWARD_MODELS))),
+        made=made,
     )

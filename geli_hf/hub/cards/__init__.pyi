@@ -3,7 +3,6 @@ from .base import Measured as Measured
 from .base import card_title as card_title
 from .base import corpus_licence as corpus_licence
 from .base import describe_origin as describe_origin
-from .base import hyperparameters as hyperparameters
 from .base import render_card as render_card
 from .dataset import dataset_card as dataset_card
 from .facial_affect import facial_affect_card as facial_affect_card

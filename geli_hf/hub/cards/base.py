@@ -34,11 +34,6 @@ SOURCES = {
     "esconv": "ESConv (Liu et al., ACL 2021), CC BY-NC 4.0.",
     "soda": "SODA (Kim et al., EMNLP 2023), CC BY 4.0, written by a language model.",
 }
-# Arguments of a trainer that every card shows.
-HYPERPARAMETERS = (
-    *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size"),
-    *("gradient_accumulation_steps", "lr_scheduler_type", "seed"),
-)
 VERSIONS = ("geli-hf", "torch", "transformers", "trl", "peft", "datasets")
 TOKEN = re.compile(r"\bhf_\w{3,}")
 _templates = Environment(
@@ -149,11 +144,6 @@ def describe_origin(
         "date": datetime.now(UTC).date().isoformat(),
         "minutes": None if seconds is None else round(seconds / 60, 1),
     }
-
-
-def hyperparameters(args: Any, more: Iterable[str] = ()) -> dict[str, Any]:
-    """Select the arguments of a trainer that a card shows: `HYPERPARAMETERS` and more, where it has them."""
-    return {name: getattr(args, name) for name in (*HYPERPARAMETERS, *more) if hasattr(args, name)}
 
 
 def corpus_licence(corpus: str) -> str:
