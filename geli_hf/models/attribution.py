@@ -118,15 +118,13 @@ class HindsightAttribution:
             sessions: any iterable of rows, such as a generator.
             batch_size: sessions that are encoded together.
         """
-        sessions, copies = tee(sessions)
-        scored = self.model.iter_scores(copies, batch_size=batch_size)
+        to_score, to_explain, to_encode = tee(sessions, 3)
+        scored = self.model.iter_scores(to_score, batch_size=batch_size)
+        yield from self._explain(zip(scored, to_explain, self._iter_answers(to_encode, batch_size)))
 
-        def batches() -> Iterator[tuple[dict, Session, np.ndarray]]:
-            while batch := list(islice(zip(scored, sessions), batch_size)):
-                answers = self._encode_answers([session["messages"] for _, session in batch])
-                yield from ((row, session, features) for (row, session), features in zip(batch, answers))
-
-        yield from self._explain(batches())
+    def _iter_answers(self, sessions: Iterator[Session], batch_size: int) -> Iterator[np.ndarray]:
+        while batch := list(islice(sessions, batch_size)):
+            yield from self._encode_answers([session["messages"] for session in batch])
 
     def _explain(self, rows: Iterable[tuple[dict, Session, np.ndarray]]) -> Iterator[dict]:
         """Add the parts of each turn to scored rows, given the features `(answers, hidden)` of each session."""

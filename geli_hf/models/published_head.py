@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
 from .geli_reward.modeling_geli import GeliRewardModel
 
@@ -86,21 +85,17 @@ def convert_head(path: str | os.PathLike, backbone: str = PUBLISHED_BACKBONE) ->
         OSError: there is no such file, or no such backbone.
     """
     head = read_published_head(path)
-    size = head.fc1["weight"].shape[1]
-    try:
-        found = getattr(AutoConfig.from_pretrained(backbone), "hidden_size", None)
-    except (OSError, ValueError) as error:
-        raise OSError(f"backbone: no model {backbone!r}: {error}") from None
-    if found != size:
-        raise ValueError(
-            f"backbone: the head in {path} reads hidden states of size {size}, those of {backbone} have size {found}; "
-            f"choose an encoder of that size, such as {PUBLISHED_BACKBONE} for 1024"
-        )
-    settings = PUBLISHED_MODEL | {"head_hidden_size": len(head.fc1["weight"]), "head_dropout": head.dropout}
+    width, size = head.fc1["weight"].shape
+    settings = PUBLISHED_MODEL | {"head_hidden_size": width, "head_dropout": head.dropout}
     # The published score is multiplied by ten, and not centred.
     model = GeliRewardModel.from_backbone(backbone, **settings, score_mean=0.0, score_std=0.1)
-    if model.config.causal:
-        raise ValueError(f"backbone: the head in {path} was trained on an encoder, but {backbone} is a decoder")
+    found = model.config.get_text_config().hidden_size
+    if model.config.causal or found != size:
+        raise ValueError(
+            f"backbone: the head in {path} reads hidden states of size {size} of an encoder; {backbone} is "
+            f"{'a decoder' if model.config.causal else 'an encoder'} of size {found}. Choose another, such as "
+            f"{PUBLISHED_BACKBONE} for 1024"
+        )
     model.score.dense.load_state_dict(head.fc1)
     model.score.out.load_state_dict(head.fc2)
     return model

@@ -28,16 +28,9 @@ def test_the_small_net_is_small():
     assert 250_000 < sum(weight.numel() for weight in model.parameters()) < 350_000
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"temperature": 0.0}, "temperature: expected a positive number, found 0.0"),
-        ({"log_prior_shift": [0.0]}, "log_prior_shift: expected one number for each of 8 labels, found 1"),
-    ],
-)
-def test_a_wrong_calibration_is_refused(changes, said):
-    with pytest.raises(ValueError, match=said):
-        FacialAffectConfig(**changes)
+def test_a_wrong_calibration_is_refused():
+    with pytest.raises(ValueError, match="temperature: expected a positive number"):
+        FacialAffectConfig(temperature=0.0)
 
 
 def test_logits_are_calibrated_and_the_loss_is_not():

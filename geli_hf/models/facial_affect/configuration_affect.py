@@ -67,11 +67,6 @@ class FacialAffectConfig(PreTrainedConfig):
         self.geli_hf_version = TOOLKIT_VERSION
         if not self.temperature > 0:
             raise ValueError(f"temperature: expected a positive number, found {self.temperature}")
-        if self.log_prior_shift is not None and len(self.log_prior_shift) != self.num_labels:
-            raise ValueError(
-                f"log_prior_shift: expected one number for each of {self.num_labels} labels, found "
-                f"{len(self.log_prior_shift)}"
-            )
 
 
 __all__ = ["FacialAffectConfig"]
