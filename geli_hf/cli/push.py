@@ -21,6 +21,7 @@ def add_parser(commands) -> None:
 
     model = kinds.add_parser("model", help="a reward model, attribution, face classifier, policy or adapter")
     model.add_argument("folder", metavar="FOLDER", help="as save_pretrained wrote it; its config names its kind")
+    model.add_argument("--base", metavar="OWNER/NAME", help="of an adapter: its base model on the Hub")
     model.set_defaults(run=_push_model)
 
     dataset = kinds.add_parser("dataset", help="Session rows, as Parquet")
@@ -52,10 +53,11 @@ def add_parser(commands) -> None:
 def _push_model(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..hub.folders import model_push
 
-    model = model_push(arguments.folder, **_options(arguments))
-    if model.card is None:
-        out.write(f"{arguments.folder} has no README.md: it goes without a card\n")
-    _push(model, arguments, out)
+    with tempfile.TemporaryDirectory(prefix="geli_push_") as folder:
+        model = model_push(arguments.folder, base=arguments.base, scratch=Path(folder), **_options(arguments))
+        if model.card is None:
+            out.write(f"{arguments.folder} has no README.md: it goes without a card\n")
+        _push(model, arguments, out)
 
 
 def _push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:

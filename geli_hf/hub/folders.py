@@ -1,6 +1,7 @@
 """Folders of models to push: their kind, the files that others need, and what is refused."""
 
 import json
+import re
 import zipfile
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from safetensors import SafetensorError, safe_open
 
 from ..models.facial_affect.configuration_affect import FacialAffectConfig
 from ..models.geli_reward.configuration_geli import GeliRewardConfig
-from .cards import for_repo, is_form, read_own_card, updated
+from .cards import for_repo, is_form, read_own_card, updated, with_base
 from .push import CARD, Push, read_card
 
 PACKAGE = Path(__file__).parents[1]
+ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZER = ("tokenizer_config.json",)
 # Folders of `models/` whose files travel with the weights.
 CODE = {"reward model": "geli_reward", "attribution": "geli_reward", "face classifier": "facial_affect"}
@@ -61,27 +63,38 @@ class ModelPush(Push):
             raise ValueError(f"--repo: {self.repo} holds another kind of model ({kind}), expected a {self.what}")
 
 
-def model_push(folder: str | Path, repo: str, **how) -> ModelPush:
+def model_push(
+    folder: str | Path, repo: str, *, base: str | None = None, scratch: Path | None = None, **how
+) -> ModelPush:
     """Make a push of a model's folder.
 
     Args:
         folder: of the model.
         repo: owner/name.
+        base: name on the Hub of an adapter's base model, in place of the one that its configuration has.
+        scratch: folder for the configuration that names it.
         how: arguments of `Push`, such as `private`.
 
     Raises:
-        OSError, ValueError: see `open_folder`; or the front matter of the card is not YAML.
+        OSError, ValueError: see `open_folder`; or the front matter of the card is not YAML, or the base is not
+            owner/name, or given for a model that is no adapter.
     """
-    kind, files = open_folder(folder)
+    kind, files = open_folder(folder, base=base)
     card = read_card(Path(folder)) and read_own_card(folder)
+    if base is not None:
+        config = json.loads(files[ADAPTER_CONFIG].read_text(encoding="utf-8"))
+        files[ADAPTER_CONFIG] = scratch / ADAPTER_CONFIG
+        files[ADAPTER_CONFIG].write_text(json.dumps(config | {"base_model_name_or_path": base}, indent=2), "utf-8")
+        card = card and with_base(card, str(config.get("base_model_name_or_path")), base)
     return ModelPush(repo=repo, what=kind, files=files, card=card and for_repo(card, repo), **how)
 
 
-def open_folder(folder: str | Path) -> tuple[str, dict[str, Path]]:
+def open_folder(folder: str | Path, *, base: str | None = None) -> tuple[str, dict[str, Path]]:
     """Check a model's folder, without loading weights or running code.
 
     Args:
         folder: written by a model's `save_pretrained`.
+        base: name on the Hub of an adapter's base model. Default: that of its configuration.
 
     Returns:
         "reward model", "attribution", "face classifier", "policy" or "adapter"; and the files to send by their path
@@ -112,7 +125,9 @@ def open_folder(folder: str | Path) -> tuple[str, dict[str, Path]]:
             except (SafetensorError, OSError) as error:
                 raise ValueError(f"{path}: not a whole safetensors file ({error}); save the model again") from None
     if kind == "adapter":
-        _check_base(folder, config)
+        _check_base(folder, config.get("base_model_name_or_path") if base is None else base)
+    elif base is not None:
+        raise ValueError(f"--base: {folder} is a {kind}, expected an adapter")
     return kind, files
 
 
@@ -168,10 +183,9 @@ def _weights(folder: Path, kind: str) -> set[str]:
     return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
 
 
-def _check_base(folder: Path, config: dict) -> None:
-    base = config.get("base_model_name_or_path")
-    if not base or Path(base).exists() or str(base).count("/") > 1 or str(base).startswith((".", "/")):
+def _check_base(folder: Path, base: str | None) -> None:
+    if not base or Path(base).exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", base):
         raise ValueError(
-            f"{folder / 'adapter_config.json'}: base_model_name_or_path is {base!r}, expected a name on the Hub. Push "
-            "the base model first and put its name there, or push the merged model"
+            f"{folder / ADAPTER_CONFIG}: the base model is {base!r}, expected a name on the Hub. Push the base model "
+            "first and name it with --base OWNER/NAME, or push the merged model"
         )

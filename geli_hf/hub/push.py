@@ -240,10 +240,13 @@ def _head(api: HfApi, push: Push, revision: str) -> str:
 
 
 def _edited_card(api: HfApi, push: Push, revision: str) -> str | None:
-    """The card on the Hub if its last commit is not by this package."""
+    """The card on the Hub if its last commit is not by this package, and not the first, with a card by the Hub."""
     where = {"repo_type": push.repo_type, "revision": revision}
     [entry] = api.get_paths_info(push.repo, [CARD], expand=True, **where)
-    if entry.last_commit is not None and entry.last_commit.title.startswith(TITLE):
+    last = entry.last_commit
+    if last is not None and last.title.startswith(TITLE):
+        return None
+    if last is not None and last.oid == api.list_repo_commits(push.repo, **where)[-1].commit_id:
         return None
     return Path(api.hf_hub_download(push.repo, CARD, **where)).read_text(encoding="utf-8")
 

@@ -333,9 +333,9 @@ def test_a_name_tells_two_rewards_apart(reward_model):
 @pytest.mark.parametrize(
     ("prompt", "completion", "problem"),
     [
-        ("How are you?", "Fine.", "prompt: "),
-        (HIKING[:1], said("Fine."), "prompt: "),
-        (HIKING, said("Fine.") + HIKING[1:] + said("Oh."), "completion: "),
+        ("How are you?", "Fine.", "prompt 0: "),
+        (HIKING[:1], said("Fine."), "prompt 0: "),
+        (HIKING, said("Fine.") + HIKING[1:] + said("Oh."), "completion 0: "),
     ],
 )
 def test_a_completion_that_is_not_the_next_turn_is_refused(reward, prompt, completion, problem):

@@ -145,12 +145,13 @@ def test_transcripts_and_scores_have_to_fit_the_videos(annotate, recordings):
         ("session_id,score\none,1e999\n", "scores.csv, line 2: .*'1e999'"),
         ("session_id,score\n,4\n", "scores.csv, line 2: .*session_id"),
         ("session_id,score\none,4\n\none,2\n", "scores.csv, line 4: 'one' is there twice"),
-        ("session_id,score\none,4,5\n", "scores.csv, line 2: expected 2 fields"),
         ("session_id\none\n", "scores.csv, line 1: .*no score"),
         ("", "scores.csv, line 1: .*columns session_id and score"),
     ):
         scores.write_text(text, encoding="utf-8")
         assert re.search(f"--scores: .*{problem}", annotate("one.mp4", scores=scores)[2])
+    scores.write_text("session_id,score\none,4,5\n", encoding="utf-8")
+    assert "scores.csv, line 2: expected 2 fields" in annotate("one.mp4", scores=scores)[2]
     assert "--plot: " in annotate("one.mp4", "two.mp4", plot=recordings / "all.png")[2]
     assert "'one' is named twice" in annotate("one.mp4", "one.mp4")[2].replace(f"{recordings}/", "")
 

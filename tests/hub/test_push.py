@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from clients import client
 from faces import affect_checkpoint
+from fresh import in_fresh_process
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import HTTPError
 from loopback_hub import cards
@@ -19,7 +21,7 @@ from tiny import reward_model, session
 
 import geli_hf
 from geli_hf import load_sessions
-from geli_hf.alignment import small_policy
+from geli_hf.alignment import shipped_policy, small_policy
 from geli_hf.data.rows import write_jsonl
 from geli_hf.hub import push as pushing
 from geli_hf.hub.folders import open_folder
@@ -246,10 +248,44 @@ def test_a_folder_that_is_incomplete_or_unsafe_is_refused(name, model, here, ref
 def test_an_adapter_to_a_folder_of_this_machine_is_refused(folders, tmp_path):
     adapter = Path(shutil.copytree(folders / "adapter", tmp_path / "adapter"))
     config = json.loads((adapter / "adapter_config.json").read_text())
-    for base in (str(folders / "policy"), "runs/mine/policy", None):
+    for base in (str(folders / "policy"), "runs/mine/policy", "policy", None):
         (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": base}))
-        with pytest.raises(ValueError, match="base_model_name_or_path"):
+        with pytest.raises(ValueError, match=r"the base model is .*--base OWNER/NAME"):
             open_folder(adapter)
+    with pytest.raises(ValueError, match=r"--base: .* is a policy"):
+        open_folder(folders / "policy", base="owner/policy")
+
+
+def load_adapter() -> dict:
+    """Load the adapter and say which weights it has in which dtype."""
+    from peft import AutoPeftModelForCausalLM, PeftModel
+    from transformers import AutoTokenizer
+
+    policy = AutoPeftModelForCausalLM.from_pretrained("owner/adapter")
+    base = policy.peft_config["default"].base_model_name_or_path
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "my dog ran away"}], add_generation_prompt=True, return_tensors="pt"
+    )["input_ids"]
+    return {"adapter": isinstance(policy, PeftModel), "base": base, "logits": policy(ids).logits[0, -1, :8].tolist()}
+
+
+def test_the_shipped_adapter_loads_where_the_package_is_not(here, push, tmp_path):
+    weights = Path(geli_hf.__file__).parent / "weights"
+    push("model", weights / "policy", "--repo", "owner/policy")
+    said = push("model", weights / "policy_adapter", "--repo", "owner/adapter", "--base", "owner/policy")
+    assert ": adapter, " in said
+    card = text(here, "owner/adapter")
+    assert "base_model: owner/policy" in card
+    assert "`policy`" not in card
+    loaded = in_fresh_process(load_adapter, tmp_path, client(here, tmp_path / "cache"), geli_hf=False)
+    assert (loaded["adapter"], loaded["base"]) == (True, "owner/policy")
+    policy, tokenizer = shipped_policy()
+    prompt = [{"role": "user", "content": "my dog ran away"}]
+    ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        expected = policy(ids).logits[0, -1, :8].tolist()
+    assert loaded["logits"] == pytest.approx(expected, rel=0.05, abs=0.1)  # in bfloat16
 
 
 @pytest.mark.parametrize("repo", ["reward", "a/b/c", "owner/-x", "owner/a b"])

@@ -113,6 +113,15 @@ def test_a_space_is_made_in_one_commit_with_its_environment(tiny, here, push, mo
     assert data.models == ["owner/reward"]
 
 
+def test_a_space_that_was_made_on_the_hub_gets_our_card(tiny, here, owner, push):
+    """The Hub writes one into every new Space."""
+    owner.create_repo("owner/tiny", repo_type="space", space_sdk="gradio")
+    assert "Check out the configuration reference" in card_of(here)
+    assert "--replace-card" not in push("space", tiny, "--repo", "owner/tiny")
+    assert "# Tiny" in card_of(here)
+    assert SpaceCard(card_of(here)).data.python_version is not None
+
+
 def test_again_it_is_brought_up_to_date(tiny, here, owner, push):
     push("space", tiny, "--repo", "owner/tiny", "--variable", "A=1", "--variable", "B=1")
     old = ["geli_hf/gone.py", "geli_hf-0.0.1.dist-info/METADATA", "notes.md"]

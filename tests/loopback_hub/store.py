@@ -12,6 +12,20 @@ from pathlib import Path
 
 # What goes by LFS whatever its size, as the attributes in every new repository say.
 LFS_SUFFIXES = "arrow bin gz h5 npy npz parquet pkl pt pth safetensors whl zip".split()  # noqa: SIM905
+# The Hub writes one into every new Space, with the newest version of the SDK.
+SPACE_README = """---
+title: {title}
+emoji: 📊
+colorFrom: purple
+colorTo: red
+sdk: {sdk}
+sdk_version: 4.44.1
+app_file: app.py
+pinned: false
+---
+
+Check out the configuration reference at https://huggingface.co/docs/hub/spaces-config-reference
+"""
 GIT_ATTRIBUTES = "".join(f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES).encode()
 LFS_SIZE = 10 * 2**20  # bytes; larger files are never regular ones
 
@@ -168,5 +182,8 @@ class Store:
             raise HubError(409, f"You already created this {type} repo: {id}")
         repo = self.repos[type, id] = Repo(type, id, **settings)
         files = {".gitattributes": self.file(GIT_ATTRIBUTES)}
+        if type == "space":
+            title = id.partition("/")[2].replace("-", " ").title()
+            files["README.md"] = self.file(SPACE_README.format(title=title, sdk=repo.sdk).encode())
         repo.add_commit("refs/heads/main", files, author=author, title="initial commit")
         return repo

@@ -15,3 +15,4 @@ from .update import read_metadata as read_metadata
 from .update import read_own_card as read_own_card
 from .update import save_card as save_card
 from .update import updated as updated
+from .update import with_base as with_base

@@ -110,6 +110,13 @@ def read_metadata(card: str) -> dict[str, Any]:
     return dict(data)
 
 
+def with_base(card: str, old: str, base: str) -> str:
+    """Put the name of the base model on the Hub into an adapter's card, in place of its name here."""
+    described = RepoCard(card.replace(f"`{old}`", f"`{base}`"), ignore_metadata_errors=True)
+    described.data.base_model = base
+    return str(described)
+
+
 def for_repo(card: str, repo_id: str) -> str:
     """Put the name of a repository in place of the folder's: in the title and in the code that loads it."""
     found = NAMED.search(card)

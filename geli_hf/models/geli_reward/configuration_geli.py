@@ -1,7 +1,7 @@
 """Configuration of the decomposed reward model.
 
-This file, `modeling_geli.py`, `pipeline_geli.py` and `text_geli.py` travel with every checkpoint: of the package, they
-import only each other.
+This file, `modeling_geli.py`, `pipeline_geli.py` and `text_geli.py` travel with every checkpoint: of the package,
+they import only each other.
 """
 
 from typing import Literal
