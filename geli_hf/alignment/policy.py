@@ -142,6 +142,8 @@ def _base_of_adapter(name_or_path: str | Path, where: dict[str, Any]) -> tuple[s
     if not is_adapter(name_or_path, **where):
         return name_or_path, where
     adapter = PeftConfig.from_pretrained(str(name_or_path), **where)
+    if adapter.base_model_name_or_path is None:
+        raise PolicyError(f"{name_or_path}: an adapter whose adapter_config.json names no base_model_name_or_path")
     return adapter.base_model_name_or_path, where | {"revision": adapter.revision}
 
 

@@ -8,7 +8,7 @@ from transformers.utils import cached_file
 from ..cache import offline_hint
 from .attribution import SIGNALS_FILE, HindsightAttribution
 from .geli_reward.configuration_geli import GeliRewardConfig
-from .geli_reward.modeling_geli import GeliRewardModel
+from .geli_reward.modeling_geli import GeliRewardModel, refuse_adapter
 
 
 def is_attribution(name: str, argument: str = "--model", **kwargs) -> bool:
@@ -23,6 +23,7 @@ def is_attribution(name: str, argument: str = "--model", **kwargs) -> bool:
         OSError: there is no such model, or it can't be reached.
         ValueError: it is another model.
     """
+    refuse_adapter(name)
     try:
         config, _ = GeliRewardConfig.get_config_dict(name, **kwargs)
     except (OSError, ValueError) as error:
@@ -30,21 +31,12 @@ def is_attribution(name: str, argument: str = "--model", **kwargs) -> bool:
         raise OSError(
             f"{argument}: no reward model {name!r}, neither as a folder nor on the Hub: {error}{hint}"
         ) from None
-    if not config.get("model_type") and _has_file(name, "adapter_config.json", **kwargs):
-        raise ValueError(
-            f"{argument}: {name} is an adapter; merge it into the reward model that it was trained on: "
-            f"PeftModel.from_pretrained(model, {name!r}).merge_and_unload().save_pretrained(folder)"
-        )
     if config.get("model_type") != GeliRewardConfig.model_type:
         raise ValueError(
             f"{argument}: {name} is no reward model of geli_hf (its type is {config.get('model_type')!r})"
         )
-    return _has_file(name, SIGNALS_FILE, **kwargs)
-
-
-def _has_file(name: str, file: str, **kwargs) -> bool:
     try:
-        return cached_file(name, file, **kwargs) is not None
+        return cached_file(name, SIGNALS_FILE, **kwargs) is not None
     except OSError:
         return False
 

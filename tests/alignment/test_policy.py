@@ -191,8 +191,9 @@ class TestAdapters:
         assert tokenizer.chat_template is not None
         assert len(generate_replies(model, tokenizer, [DIALOGUE], max_new_tokens=4)) == 1
 
-    def test_an_adapter_to_no_model_is_refused(self, adapter):
+    @pytest.mark.parametrize(("base", "message"), [("/gone", "/gone"), (None, "names no base_model_name_or_path")])
+    def test_an_adapter_to_no_model_is_refused(self, adapter, base, message):
         file = adapter[0] / "adapter_config.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "/gone"}))
-        with pytest.raises(PolicyError, match="/gone"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": base}))
+        with pytest.raises(PolicyError, match=message):
             load_policy(adapter[0])

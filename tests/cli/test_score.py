@@ -333,7 +333,10 @@ def test_an_adapter_is_to_be_merged(problem, file, tmp_path):
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     message = problem("score", file(*SESSIONS), "--model", f"{tmp_path}/adapter")
-    assert "adapter is an adapter; merge it" in message
+    assert f"{tmp_path}/adapter: found an adapter" in message
+    assert "merge_and_unload" in message
+    with pytest.raises(OSError, match="found an adapter"):
+        GeliRewardModel.from_pretrained(tmp_path / "adapter")
 
 
 def test_models_that_are_no_reward_model(problem, file, tmp_path):

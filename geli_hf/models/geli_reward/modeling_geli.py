@@ -250,9 +250,10 @@ class GeliRewardModel(PreTrainedModel):
         """Load a model, as every `PreTrainedModel` does, and its tokenizer.
 
         Raises:
-            OSError: there is no such model, or its weights are damaged.
+            OSError: there is no such model, its weights are damaged, or it is an adapter.
         """
         path = pretrained_model_name_or_path
+        refuse_adapter(path)
         names = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
         where = {name: kwargs[name] for name in names if kwargs.get(name)}
         try:
@@ -565,6 +566,19 @@ class GeliRewardModel(PreTrainedModel):
         options = {"add_special_tokens": False, "padding": True, "return_tensors": "pt", "verbose": False}
         encoded = self.tokenizer(texts, return_token_type_ids=False, **options)
         return dict(encoded.to(self.device))
+
+
+def refuse_adapter(folder) -> None:
+    """Check that a folder holds more than an adapter, which a trainer with a `peft_config` saves.
+
+    Raises:
+        OSError: it does not.
+    """
+    if (Path(folder) / "adapter_config.json").is_file() and not (Path(folder) / "config.json").is_file():
+        raise OSError(
+            f"{folder}: found an adapter, expected a reward model. Merge it into the one that it was trained on: "
+            f"PeftModel.from_pretrained(model, {str(folder)!r}).merge_and_unload().save_pretrained(new_folder)"
+        )
 
 
 def default_backbone() -> str:
