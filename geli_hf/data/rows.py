@@ -16,7 +16,7 @@ from huggingface_hub.errors import HTTPError
 from transformers.utils import logging
 
 from ..cache import atomic_path, offline_hint
-from ..models.geli_reward.text_geli import message_text
+from ..models.geli_reward.text_geli import message_text, valid_unicode
 from ..sessions import (
     OPTIONAL_COLUMNS,
     REQUIRED_COLUMNS,
@@ -93,7 +93,7 @@ def write_jsonl(sessions: Dataset | Iterable[Session], path: str | Path) -> Path
 
 def to_json_line(session: Session) -> str:
     """Write a Session row as one line of JSON, without the line break."""
-    return json.dumps(_nan_to_null(session), ensure_ascii=False, allow_nan=False)
+    return valid_unicode(json.dumps(_nan_to_null(session), ensure_ascii=False, allow_nan=False))
 
 
 def _nan_to_null(value: Any) -> Any:

@@ -116,7 +116,7 @@ class Conversation:
             turns, text = turns[:-1], f"{turns[-1].text} {text}"
         # Made here, so that no two conversations share the key of an initial state.
         key = self.key or secrets.token_urlsafe(18)
-        return conversation.change(key=key, turns=(*turns, Turn("user", text, at=now)))
+        return conversation.change(key=key, turns=(*turns, Turn("user", valid_unicode(text), at=now)))
 
     def add_reply(self, reply: Reply, now: float) -> Conversation:
         """Add the assistant's reply. Undo takes it back together with the message before it."""
@@ -147,7 +147,7 @@ class Conversation:
     def edit(self, index: int, text: str) -> Conversation:
         """Replace the text of a turn; the turns after it stay as they are."""
         old = self.turns[index]
-        turn = replace(old, text=text, source=PERSON if old.role == "assistant" else "", vote="")
+        turn = replace(old, text=valid_unicode(text), source=PERSON if old.role == "assistant" else "", vote="")
         return self.change(turns=(*self.turns[:index], turn, *self.turns[index + 1 :]), before=self.rewards)
 
     def drop_reply(self) -> Conversation:
@@ -170,7 +170,7 @@ class Conversation:
 
 def messages_of(turns: Sequence[Turn]) -> list[Message]:
     """Return the turns as messages of a Session row."""
-    return [{"role": turn.role, "content": valid_unicode(turn.text)} for turn in turns]
+    return [{"role": turn.role, "content": turn.text} for turn in turns]
 
 
 def session_id_of(key: str) -> str:

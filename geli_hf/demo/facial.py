@@ -11,6 +11,7 @@ import torch
 from ..models.attribution import HindsightAttribution
 from ..models.geli_reward.configuration_geli import GeliRewardConfig
 from ..models.geli_reward.modeling_geli import GeliRewardModel
+from ..models.geli_reward.text_geli import valid_unicode
 from ..sessions import Message, Session, assistant_turns
 from .camera import Watch
 from .conversation import Turn, messages_of, session_row
@@ -114,7 +115,7 @@ class LiveSession:
 
     def add(self, role: str, text: str, now: float) -> None:
         """Add a message. Roles alternate: another message of the last speaker extends the turn."""
-        text = " ".join(text.split())
+        text = " ".join(valid_unicode(text).split())
         if self.turns and self.turns[-1].role == role:
             self.turns[-1] = replace(self.turns[-1], text=f"{self.turns[-1].text} {text}")
         else:

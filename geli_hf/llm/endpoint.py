@@ -160,7 +160,7 @@ class Endpoint:
             content = choice.message.content
             return Answer(
                 self._clean("" if content is None else message_text(content)),
-                cut=choice.finish_reason == "length",
+                cut=choice.finish_reason in ("length", "max_tokens", "model_length"),
                 prompt_tokens=_count(usage, "prompt_tokens"),
                 answer_tokens=_count(usage, "completion_tokens"),
             )

@@ -104,6 +104,40 @@ def test_a_folder_is_read_by_split_or_whole(tmp_path):
     assert sorted(load(folder)["session_id"]) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("place", [".", "data"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_folder_as_the_hub_lays_it_out_is_read(tmp_path, place, suffix):
+    source = load(jsonl(tmp_path, FULL, BARE))
+    folder = tmp_path / "owner" / "talks"
+    (folder / place).mkdir(parents=True)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    write = {".jsonl": lambda path: write_jsonl(source, path), ".parquet": source.to_parquet}[suffix]
+    for split in ("train", "test"):
+        write(folder / place / f"{split}-00000-of-00001{suffix}")
+    assert load(folder)["session_id"][:] == load(folder, split="test")["session_id"][:] == ["a", "b"]
+
+
+def test_text_parts_are_joined_and_broken_characters_replaced(tmp_path):
+    parts = [{"type": "text", "text": "Hallo,"}, {"type": "text", "text": "du \ud83d"}]
+    rows = [{**BARE, "messages": [{"role": "user", "content": parts}, *MESSAGES[1:]]}]
+    rows.append({**BARE, "session_id": "\ud83d", "rater_id": "\ud83d\ude00"})
+    sessions = load(jsonl(tmp_path, *rows))
+    assert sessions[0]["messages"][0]["content"] == "Hallo,\ndu \ufffd"
+    assert (sessions[1]["session_id"], sessions[1]["rater_id"]) == ("\ufffd", "\U0001f600")
+
+
+def test_ids_that_are_whole_numbers_become_text(tmp_path):
+    rows = [{**BARE, "session_id": 1, "rater_id": 7}, {**BARE, "rater_id": "b"}, {**BARE, "session_id": "c"}]
+    sessions = load(jsonl(tmp_path, *rows))
+    assert sessions["session_id"][:] == ["1", "b", "c"]
+    assert sessions["rater_id"][:] == ["7", "b", ""]
+
+
+def test_a_row_with_half_an_emoji_is_written(tmp_path):
+    path = write_jsonl([BARE | {"session_id": "\ud83d"}], tmp_path / "rows.jsonl")
+    assert json.loads(path.read_text(encoding="utf-8"))["session_id"] == "\ufffd"
+
+
 def test_unknown_columns_are_left_out_and_mentioned(tmp_path, caplog):
     from transformers.utils import logging
 
@@ -138,7 +172,7 @@ def test_unknown_columns_are_left_out_and_mentioned(tmp_path, caplog):
         ({**BARE, "rater_id": 7.5}, "field 'rater_id': expected text"),
         ({**BARE, "score": 10**400}, "field 'score': expected a finite number"),
         ({**BARE, "feedback": {"smile": [1, 1e39]}}, "field 'feedback.smile': assistant turn 1: expected a finite"),
-        ({**BARE, "start": [1, -1.8e308]}, "field 'start': message 1: expected a finite"),
+        ({**BARE, "start": [0, -1e39, 2, 3]}, "field 'start': message 1: expected a finite"),
     ],
 )
 def test_a_line_that_breaks_the_schema_is_named_with_file_line_and_field(tmp_path, line, message):

@@ -117,3 +117,8 @@ def test_limits_of_a_conversation_and_of_a_visit():
     visit.stopped = True
     assert visit.begin() > first
     assert not visit.stopped
+
+
+def test_half_an_emoji_is_replaced_where_it_comes_in():
+    conversation = dialogue("hi \ud83d", "hello").edit(1, "ho \ud83d")
+    assert [turn.text for turn in conversation.turns] == ["hi �", "ho �"]

@@ -356,6 +356,11 @@ def test_a_fit_that_is_impossible_is_refused(sessions, cache):
         fit_hindsight(new_model(), with_column(sessions, "score", [5.0] * 120))
     with pytest.raises(SessionError, match="found 1 conversations with a score"):
         fit_hindsight(new_model(), sessions.select([0]))
+    with pytest.raises(SessionError, match=r"found 2 conversations with a score, expected at least 3, and about 200"):
+        fit_hindsight(new_model(), sessions.select([0, 1]))
+    assert len(fit_hindsight(new_model(), sessions.select([0, 1, 2]), cache_dir=cache).targets) == 3
+    with pytest.raises(SessionError, match="row 1, field 'score': expected finite numbers, found inf"):
+        fit_hindsight(new_model(), with_column(sessions, "score", [5.0, np.inf] + [4.0] * 118))
     with pytest.raises(ValueError, match="folds: expected at least 2"):
         fit_hindsight(new_model(), sessions, folds=1)
 

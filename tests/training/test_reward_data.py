@@ -67,6 +67,10 @@ def without_observations(sessions):
     return with_affect(sessions, [[NAN] * count for count in turns(sessions)])
 
 
+def with_one_infinite(sessions):
+    return with_affect(sessions, [[np.inf if row == 2 else 1.0] * count for row, count in enumerate(turns(sessions))])
+
+
 def without_some_scores(sessions):
     return with_column(
         sessions, "score", [NAN if row in (3, 7) else score for row, score in enumerate(sessions["score"])]
@@ -78,6 +82,7 @@ def without_some_scores(sessions):
     [
         (lambda sessions: with_column(sessions, "score", [4.0] * 24), {}, r"^train_dataset: all 24 scores are 4\.0"),
         (without_some_scores, {}, "^train_dataset: row 3 has no score"),
+        (with_one_infinite, {}, "^row 2, field 'feedback.affect': expected finite numbers, found inf"),
         (without_variation, {}, r"^train_dataset, feedback\.affect: no two"),
         (without_observations, {}, r"^train_dataset, feedback\.affect: no two"),
         (lambda sessions: sessions, {"li": "smile"}, r"^li: .* 'smile', they carry \['affect', 'noise'\]"),
