@@ -132,6 +132,12 @@ def test_no_other_content_becomes_text(door, content):
         door([*DIALOGUE[:2], {"role": "user", "content": content}, DIALOGUE[3]])
 
 
+@pytest.mark.parametrize("rows", [[DIALOGUE], DIALOGUE, [{"turns": DIALOGUE}]])
+def test_what_is_no_row_is_refused(rows):
+    with pytest.raises(ValueError, match="session 0: expected a row with `messages`"):
+        MODEL.score_sessions(rows)
+
+
 def test_what_a_policy_thinks_is_not_rewarded():
     def thinking(text):
         return f"I wonder what to say.</think>\n\n{text}"

@@ -9,7 +9,7 @@ states, to one feature vector per assistant turn, and by the head to turn reward
 
 import importlib.util
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -512,9 +512,15 @@ class GeliRewardModel(PreTrainedModel):
         Args:
             sessions: any iterable of rows, such as a generator or a streamed dataset.
             batch_size: sessions that are tokenized together.
+
+        Raises:
+            ValueError: one is no row with messages, or a message has another form, see [`tokenize`].
         """
         sessions, number, cropped = iter(sessions), 0, 0
         while rows := list(islice(sessions, batch_size)):
+            for index, row in enumerate(rows, number):
+                if not isinstance(row, Mapping) or "messages" not in row:
+                    raise ValueError(f"session {index}: expected a row with `messages`, found {row!r:.80}")
             with torch.inference_mode():
                 output = self(**self.tokenize([row["messages"] for row in rows], first=number))
                 scores = self.predict_score(output.turn_rewards, output.turn_mask)
