@@ -22,7 +22,7 @@ from fresh_process import peak_memory
 from geli_hf.affect import CascadeDetector, ImageAffect, VideoAffect
 
 SECONDS = 15
-MIB = 1024  # for a clip of two hours, the libraries and the classifier included
+MIB = 128  # that a clip of two hours may add to the libraries and the classifier, which a build of torch decides
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -126,7 +126,7 @@ def test_two_hours(benchmark, clip, tmp_path):
     benchmark.extra_info |= {"before_mib": before, "peak_mib": peak, "times_real_time": 7200 / seconds}
     print(f"\ntwo hours: {seconds:.0f} s, {7200 / seconds:.0f} x real time, {before:.0f} MiB, then {peak:.0f}")
     assert rows == 36_000
-    assert peak <= MIB
+    assert peak - before <= MIB
 
 
 if __name__ == "__main__":
