@@ -3,7 +3,7 @@
 import argparse
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -95,9 +95,14 @@ def _open_recordings(arguments: argparse.Namespace, videos: Mapping[str, Path], 
     from ..affect.transcripts import read_transcript
 
     recordings, problems = {}, []
-    paths = _find_transcripts(list(videos.values()), [Path(name) for name in arguments.transcript])
-    for path, (name, video) in zip(paths, videos.items()):
+    paths = [Path(name) for name in arguments.transcript]
+    listed = bool(paths) and not (len(paths) == 1 and paths[0].is_dir())
+    if listed and len(paths) != len(videos):
+        raise ValueError(f"--transcript: expected one for each of {len(videos)} videos, found {len(paths)}")
+    for number, (name, video) in enumerate(videos.items()):
+        path = video
         try:
+            path = paths[number] if listed else _find_transcript(video, paths[0] if paths else video.parent)
             transcript = read_transcript(path)
             listener_of(transcript, arguments.listener)
             recordings[name] = video, transcript
@@ -108,25 +113,17 @@ def _open_recordings(arguments: argparse.Namespace, videos: Mapping[str, Path], 
     return recordings, problems
 
 
-def _find_transcripts(videos: Sequence[Path], paths: Sequence[Path]) -> list[Path]:
-    """Find the transcript of each video: in the list, or by the video's name in a folder, or beside the video."""
+def _find_transcript(video: Path, folder: Path) -> Path:
+    """Find the transcript of a video in a folder, by the video's name."""
     from ..affect.transcripts import SUFFIXES
 
-    if paths and not (len(paths) == 1 and paths[0].is_dir()):
-        if len(paths) != len(videos):
-            raise ValueError(f"--transcript: expected one for each of {len(videos)} videos, found {len(paths)}")
-        return list(paths)
-    transcripts = []
-    for video in videos:
-        folder = paths[0] if paths else video.parent
-        found = [path for suffix in SUFFIXES if (path := folder / f"{video.stem}{suffix}").is_file()]
-        if len(found) != 1:
-            raise FileNotFoundError(
-                f"--transcript: expected one of {', '.join(video.stem + suffix for suffix in SUFFIXES)} in {folder}, "
-                f"found {' and '.join(path.name for path in found) or 'none'}"
-            )
-        transcripts += found
-    return transcripts
+    found = [path for suffix in SUFFIXES if (path := folder / f"{video.stem}{suffix}").is_file()]
+    if len(found) != 1:
+        raise FileNotFoundError(
+            f"--transcript: expected one of {', '.join(video.stem + suffix for suffix in SUFFIXES)} in {folder}, "
+            f"found {' and '.join(path.name for path in found) or 'none'}"
+        )
+    return found[0]
 
 
 def _error_text(error: Exception, path: Path) -> str:

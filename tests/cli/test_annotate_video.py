@@ -193,3 +193,10 @@ def test_a_broken_character_costs_nothing(annotate, recordings):
     _, rows, problem = annotate("one.mp4", "two.mp4")
     assert (len(rows), problem) == (2, "")
     assert rows[0]["messages"][0]["content"] == "I sing \ufffd"
+
+
+def test_a_recording_without_a_transcript_costs_nothing(annotate, recordings):
+    (recordings / "one.vtt").unlink()
+    _, rows, problem = annotate("one.mp4", "two.mp4")
+    assert [row["session_id"] for row in rows] == ["two"]
+    assert re.search(r"one\.mp4.*--transcript: expected one of one\.csv, .*found none", problem)
