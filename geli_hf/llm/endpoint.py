@@ -157,9 +157,8 @@ class Endpoint:
                 messages, model=self.model, response_format=response_format, extra_body=parameters
             )
             choice, usage = output.choices[0], output.usage
-            content = choice.message.content
             return Answer(
-                self._clean("" if content is None else message_text(content)),
+                self._clean(_text(choice.message.content)),
                 cut=choice.finish_reason in ("length", "max_tokens", "model_length"),
                 prompt_tokens=_count(usage, "prompt_tokens"),
                 answer_tokens=_count(usage, "completion_tokens"),
@@ -201,6 +200,14 @@ class Endpoint:
 
     def _clean(self, text: object) -> str:
         return str(text).replace(self._token, "***") if self._token else str(text)
+
+
+def _text(content: object) -> str:
+    """Return the text of an answer; "" where a server says none."""
+    try:
+        return "" if content is None else message_text(content)
+    except ValueError as error:
+        raise _Temporary(CallError("the endpoint's answer is no text", str(error))) from None
 
 
 def _count(usage: object, name: str) -> int | None:

@@ -257,6 +257,13 @@ def test_what_a_server_leaves_out_is_unknown(server, fields, counts):
     assert (answer.text, answer.cut, answer.prompt_tokens, answer.answer_tokens) == (ANSWER, False, *counts)
 
 
+def test_an_answer_that_is_no_text_fails_alone(server):
+    running = server(answer=lambda body: completion({"content": [{"type": "image_url"}]}))
+    with pytest.raises(CallError, match=r"the endpoint's answer is no text: .*'image_url'"):
+        ask(endpoint(running))
+    assert len(running.requests) == 3
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [
