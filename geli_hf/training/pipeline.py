@@ -124,7 +124,7 @@ def train_geli(
         The model and its trainer.
 
     Raises:
-        SettingsError: a setting can't have its value.
+        SettingsError: a setting can't have its value, or a first stage is wanted on standardised features.
     """
 
     def train(reward_model: GeliRewardModel, args: GeliRewardArguments) -> GeliRewardTrainer:
@@ -136,6 +136,11 @@ def train_geli(
     set_seed(args.seed)
     reward_model = _new_model(model)
     if model.li_stage is not None and args.li_weight > 0:
+        if args.standardise:
+            raise SettingsError(
+                "model.li_stage: its head reads features as they are, so the second stage can't standardise them; set "
+                "reward.standardise to false, as the paper preset does"
+            )
         first = Path(f"{args.output_dir}_li")
         if not (first / "model").exists():
             alone = {**reward, "li_weight": 1.0, "output_dir": str(first), **model.li_stage}

@@ -192,6 +192,10 @@ def test_a_folder_of_something_else_is_refused(config, script, tmp_path):
         (["--model.config", "{depth: 3}"], r"model: .*\['depth'\]"),
         (["--model.preset", "papers"], "model.preset: .*'papers'"),
         (["--model.li_stage", "{}"], "model.li_stage: "),
+        (
+            ["--model.preset", "paper", "--model.li_stage", "{}", "--reward.standardise", "true"],
+            "li_stage: .*reward.standardise",
+        ),
         (["--model.signals", "[smile]"], "model.preset: .*smile"),
         (["--model.config", "{head: mlp}"], "model.preset: .*'mlp'"),
         (["--stages", "[evaluate]"], "stages: .*reward_model"),
