@@ -18,6 +18,7 @@ from .cards.base import CARD
 from .cards.update import read_metadata
 
 TITLE = "geli push: "  # begins the title of this package's commits
+CREATION = "initial commit"  # the title of the commit with which the Hub makes a repository
 AGAIN = "The same command again sends only what the Hub does not have yet."
 LOST = "The connection was lost, and it may have been published: look at the Hub before you push again."
 HINTS = {
@@ -240,13 +241,14 @@ def _head(api: HfApi, push: Push, revision: str) -> str:
 
 
 def _edited_card(api: HfApi, push: Push, revision: str) -> str | None:
-    """The card on the Hub if its last commit is not by this package, and not the first, with a card by the Hub."""
+    """The card on the Hub if a person edited it: not if its last commit is by this package, or the first, by the Hub."""
     where = {"repo_type": push.repo_type, "revision": revision}
     [entry] = api.get_paths_info(push.repo, [CARD], expand=True, **where)
     last = entry.last_commit
     if last is not None and last.title.startswith(TITLE):
         return None
-    if last is not None and last.oid == api.list_repo_commits(push.repo, **where)[-1].commit_id:
+    first = api.list_repo_commits(push.repo, **where)[-1]
+    if last is not None and last.title == CREATION and last.oid == first.commit_id:
         return None
     return Path(api.hf_hub_download(push.repo, CARD, **where)).read_text(encoding="utf-8")
 
