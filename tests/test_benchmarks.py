@@ -10,7 +10,8 @@ from tiny import reward_model, session
 from geli_hf.models.features import cached_turn_features
 from geli_hf.sessions import assistant_turns
 
-reference = as_module(EXAMPLES.parent / "benchmarks" / "reference.py")
+BENCHMARKS = EXAMPLES.parent / "benchmarks"
+reference = as_module(BENCHMARKS / "reference.py")
 
 
 def prefixes(messages: list[dict]) -> list[list[dict]]:
@@ -38,3 +39,16 @@ def test_cached_features_are_those_of_the_published_way(name, tmp_path):
     [ours] = cached_turn_features(model, Dataset.from_list([row]), cache_dir=tmp_path)
     theirs = [reference.reference_features(model, prefix) for prefix in prefixes(row["messages"])]
     np.testing.assert_allclose(ours, np.stack(theirs), atol=1e-5)
+
+
+def test_a_video_is_read_as_by_a_loop_over_its_frames(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    benchmark = as_module(BENCHMARKS / "test_video.py")
+    pictures = map(benchmark.scene, benchmark.walk(50, 110.0))
+    clip = benchmark.write(tmp_path / "clip.mp4", pictures, options={"preset": "medium", "crf": "23"})
+    classifier, detector = benchmark.ImageAffect(), benchmark.CascadeDetector()
+    happy = benchmark.VideoAffect(classifier, detector, fps=5)(clip)["prob_face_happiness"]
+    theirs = [row[4] for row in benchmark.frame_by_frame(clip, 5, detector, classifier)]
+    assert len(happy) == 10
+    assert happy.notna().all()
+    assert happy.mean() == pytest.approx(np.mean(theirs), abs=0.05)
