@@ -27,7 +27,7 @@ NAMES = {
     "stop": ("stop", "end", "stop_time", "end_time"),
 }
 SUFFIXES = (".csv", ".json", ".srt", ".vtt")
-NO_TIME = {"", "na", "nan", "none", "null"}
+MISSING = {"", "na", "nan", "none", "null"}
 # A name before a colon in subtitles: "Ann:", "SPEAKER_00:", "Dr. O'Neil (off):".
 _NAME = re.compile(
     r"\s*(?:-\s*)?(?:>>\s*)?([^\W\d_][\w.'’()-]*(?: [\w.'’()-]+){0,2})\s*(?::(?:\s.*|$)|：.*)", re.DOTALL
@@ -140,7 +140,7 @@ def read_text(path: Path) -> str:
 def _time(value: Any, where: str) -> float:
     """Read a time in seconds; NaN if there is none."""
     text = str(value).strip()
-    if text.lower() in NO_TIME:
+    if text.lower() in MISSING:
         return math.nan
     if clock := _CLOCK.fullmatch(text):
         hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in clock.groups())

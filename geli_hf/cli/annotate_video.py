@@ -132,7 +132,7 @@ def _error_text(error: Exception, path: Path) -> str:
 
 def _read_scores(path: str) -> dict[str, float]:
     """Read the scores by session_id; NaN where the field is empty."""
-    from ..affect.transcripts import NO_TIME, read_csv, read_text
+    from ..affect.transcripts import MISSING, read_csv, read_text
     from ..sessions import is_number
 
     names, rows = read_csv(Path(path), read_text(Path(path)))
@@ -151,7 +151,7 @@ def _read_scores(path: str) -> dict[str, float]:
         if name in scores:
             raise ValueError(f"--scores: {where}: {name!r} is there twice; leave one of its scores out")
         try:
-            scores[name] = math.nan if text.lower() in NO_TIME else float(text)
+            scores[name] = math.nan if text.lower() in MISSING else float(text)
         except ValueError:
             scores[name] = math.inf
         if not is_number(scores[name]):
