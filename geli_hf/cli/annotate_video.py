@@ -102,6 +102,8 @@ def _open_recordings(arguments: argparse.Namespace, videos: Mapping[str, Path], 
     for number, (name, video) in enumerate(videos.items()):
         path = video
         try:
+            if not video.exists():
+                raise FileNotFoundError(f"{video}: there is no such file")
             path = paths[number] if listed else _find_transcript(video, paths[0] if paths else video.parent)
             transcript = read_transcript(path)
             listener_of(transcript, arguments.listener)

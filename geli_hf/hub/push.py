@@ -241,7 +241,7 @@ def _head(api: HfApi, push: Push, revision: str) -> str:
 
 
 def _edited_card(api: HfApi, push: Push, revision: str) -> str | None:
-    """The card on the Hub if a person edited it: not if its last commit is by this package, or the first, by the Hub."""
+    """The card on the Hub if a person edited it: its last commit is not by this package, nor the Hub's own first."""
     where = {"repo_type": push.repo_type, "revision": revision}
     [entry] = api.get_paths_info(push.repo, [CARD], expand=True, **where)
     last = entry.last_commit

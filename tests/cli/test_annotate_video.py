@@ -197,6 +197,7 @@ def test_a_broken_character_costs_nothing(annotate, recordings):
 
 def test_a_recording_without_a_transcript_costs_nothing(annotate, recordings):
     (recordings / "one.vtt").unlink()
-    _, rows, problem = annotate("one.mp4", "two.mp4")
+    _, rows, problem = annotate("one.mp4", "two.mp4", "three.mp4")
     assert [row["session_id"] for row in rows] == ["two"]
+    assert "three.mp4: there is no such file" in problem
     assert re.search(r"one\.mp4.*--transcript: expected one of one\.csv, .*found none", problem)
