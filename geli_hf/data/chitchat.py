@@ -1,0 +1,128 @@
+"""Chit-Chat: students type small talk with each other, and the talk is rated afterwards.
+
+Source: Myers, Etchart and Fulda, "Conversational Scaffolding: An Analogy-based Approach to Response Prioritization in
+Open-domain Dialogs", ICAART 2020; https://github.com/BYU-PCCL/chitchat-dataset; MIT licence.
+Files: `dataset.json`, which the package `chitchat-dataset` carries: an object with a conversation under each id.
+Sessions: two for each conversation, one for each speaker as the `assistant`; or of one of them, see `side`.
+Score: the mean of the ratings from 1 to 10 for witty, upbeat and interesting, or one of them. Who of the two rated is
+not recorded, so both sessions of a conversation have one score. All three are in `scores`.
+Feedback: none; `start` and `stop` tell when the first and the last line of each message was sent, in seconds, from
+which `geli_hf.affect.reactions` reads how fast the listener answered.
+Skipped: conversations without a rating, of other than two speakers, or shorter than `min_messages`; and those rated
+5, 5, 5, which is what a form says that nobody touched.
+"""
+
+import importlib.util
+import itertools
+import math
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..sessions import Session, Turn, merge_turns, session_features
+from .reading import Corpus, Skipped, find_files, read_json, session_of_turns
+
+PACKAGE = "chitchat_dataset"
+RATINGS = ("witty", "upbeat", "interesting")
+LOWEST, HIGHEST, UNTOUCHED = 1, 10, 5
+SIDES = ("both", "first", "second")
+
+
+def open_corpus(
+    data_dir: str | Path | None = None,
+    *,
+    score: str = "mean",
+    side: str = "both",
+    min_messages: int = 6,
+    untouched: bool = False,
+) -> Corpus:
+    """Open Chit-Chat.
+
+    Args:
+        data_dir: holds `dataset.json`; or is such a file. Default: that of the package `chitchat-dataset`.
+        score: "mean", "witty", "upbeat" or "interesting".
+        side: whose turns are rewarded: "both", "first" (the one who began to talk) or "second".
+        min_messages: least number of messages of a conversation, both speakers counted.
+        untouched: keep conversations that were rated 5, 5, 5.
+
+    Raises:
+        FileNotFoundError: it is not there, or the package is not installed.
+        SessionError: when the rows are read, the file holds no JSON object.
+        ValueError: an option can't have this value.
+    """
+    for name, value, allowed in (("score", score, ("mean", *RATINGS)), ("side", side, SIDES)):
+        if value not in allowed:
+            raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")
+    if min_messages < 2:
+        raise ValueError(f"min_messages: expected at least 2, one of each speaker, found {min_messages}")
+    files = find_files(_package_folder() if data_dir is None else data_dir, ["dataset.json"])
+    sides = (0, 1) if side == "both" else (SIDES.index(side) - 1,)
+
+    def rows() -> Iterator[Session | Skipped]:
+        for name, conversation in read_json(files[0], dict).items():
+            read = _read(conversation, min_messages, untouched)
+            for index in sides:
+                yield read if isinstance(read, Skipped) else _session(name, *read, index, score)
+
+    return Corpus(files, session_features(scores=RATINGS, times=True), rows, str(files[0]))
+
+
+def _package_folder() -> Path:
+    package = importlib.util.find_spec(PACKAGE)
+    if package is None:
+        raise FileNotFoundError(
+            "chitchat: found no package chitchat-dataset; pip install 'geli-hf[chitchat]', or name the folder of its "
+            "dataset.json as data_dir"
+        )
+    return Path(package.origin).parent
+
+
+def _read(conversation: Any, min_messages: int, untouched: bool) -> tuple[list[Turn], dict[str, float]] | Skipped:
+    """Return turns and ratings of a conversation."""
+    try:
+        blocks = conversation["messages"]
+        lines = [(line["sender"], line["text"], _seconds(line)) for block in blocks for line in block]
+        ratings = conversation.get("ratings")
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return Skipped("messages not in the published form (lists of text, sender and timestamp)")
+    if ratings is None:
+        return Skipped("no ratings")
+    if not isinstance(ratings, dict) or not all(_is_rating(ratings.get(name)) for name in RATINGS):
+        return Skipped(f"ratings other than {', '.join(RATINGS)} from {LOWEST} to {HIGHEST}")
+    if not untouched and all(ratings[name] == UNTOUCHED for name in RATINGS):
+        return Skipped(f"rated {UNTOUCHED}, {UNTOUCHED}, {UNTOUCHED}, as an untouched form is")
+    turns = merge_turns(lines)
+    speakers = {turn.speaker for turn in turns}
+    if len(speakers) != 2:
+        return Skipped(f"speakers: {len(speakers)}, not 2")
+    if len(turns) < min_messages:
+        return Skipped(f"fewer than {min_messages} messages")
+    times = [time for turn in turns for time in turn.rows]
+    if any(later < earlier for earlier, later in itertools.pairwise(times)):  # never true of an unknown time
+        return Skipped("times run backwards")
+    return turns, {name: float(ratings[name]) for name in RATINGS}
+
+
+def _session(name: str, turns: list[Turn], ratings: dict[str, float], index: int, score: str) -> Session:
+    first = turns[0].rows[0]
+    return session_of_turns(
+        name,
+        turns,
+        turns[index].speaker,
+        sum(ratings.values()) / len(ratings) if score == "mean" else ratings[score],
+        perspective=SIDES[index + 1],
+        scores=ratings,
+        start=[turn.rows[0] - first for turn in turns],
+        stop=[turn.rows[-1] - first for turn in turns],
+    )
+
+
+def _seconds(line: dict) -> float:
+    """Return the time of a line in seconds since 1970; NaN if it has none."""
+    timestamp = line.get("timestamp")
+    return math.nan if timestamp is None else datetime.fromisoformat(timestamp).timestamp()
+
+
+def _is_rating(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and LOWEST <= value <= HIGHEST
