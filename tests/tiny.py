@@ -35,7 +35,11 @@ from transformers import (
     RobertaTokenizer,
 )
 
+import geli_hf
 from geli_hf import GeliRewardModel
+
+# The code of every checkpoint of a reward model.
+TRAVELLING_FILES = {path.name for path in (Path(geli_hf.__file__).parent / "models/geli_reward").glob("*_geli.py")}
 
 WORDS = """
 i you we they it this what why when how really maybe never always yesterday today tomorrow walked talked found

@@ -22,7 +22,7 @@ from .geli_reward.modeling_geli import GeliRewardModel
 
 logger = logging.get_logger(__name__)
 
-READING_FIELDS = ("pooling", "layers", "causal", "context_messages", "max_length", "prefix_token_ids")
+READING_FIELDS = ("pooling", "layers", "causal", "context_messages", "interactions", "max_length", "prefix_token_ids")
 CONSTANT = 1e-6  # a deviation up to which a feature is constant but for rounding
 SESSIONS_AT_ONCE = 256  # in memory while a mean is computed
 
@@ -154,7 +154,7 @@ def score_cached(
 def _write(model: GeliRewardModel, sessions: Dataset, folder: Path, dtype: torch.dtype, batch_size: int) -> None:
     turns = [len(assistant_turns(messages)) for messages in sessions["messages"]]
     first = np.cumsum([0, *turns])
-    shape = (int(first[-1]), model.config.get_text_config().hidden_size)
+    shape = (int(first[-1]), model.config.feature_size)
     features = np.lib.format.open_memmap(folder / "features.npy", mode="w+", dtype=np.float32, shape=shape)
     training = model.training
     model.eval()  # dropout would be frozen into the cache

@@ -346,7 +346,7 @@ def cached_reaction_features(
     ]
     first = np.cumsum([0, *map(len, answers)])
     if not first[-1]:
-        return TurnFeatureCache(np.zeros((0, model.config.get_text_config().hidden_size), np.float32), first)
+        return TurnFeatureCache(np.zeros((0, model.config.feature_size), np.float32), first)
     texts = Dataset.from_dict({"messages": list(itertools.chain(*answers))})
     cache = cached_turn_features(model, texts, cache_dir=cache_dir, dtype=dtype, batch_size=256)
     return TurnFeatureCache(cache.features, first)

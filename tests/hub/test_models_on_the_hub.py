@@ -4,6 +4,7 @@ import pytest
 from clients import client
 from faces import astronaut
 from fresh import error_of, in_fresh_process
+from tiny import TRAVELLING_FILES
 
 from geli_hf import GeliRewardModel
 
@@ -21,7 +22,6 @@ DIALOGUES = [
     [{"role": ROLES[(i + first) % 2], "content": text} for i, text in enumerate(SAID[:length])]
     for length, first in ((6, 0), (7, 0), (3, 1))
 ]
-CODE = {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py", "text_geli.py"}
 
 
 def push(dialogues):
@@ -316,7 +316,7 @@ def test_a_model_is_pushed_with_all_it_takes_to_load_it(shared_hub, pushed):
     }
     always = {".gitattributes", "README.md"}
     tokenizer = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-    assert files["owner/reward"] == always | tokenizer | CODE | {"config.json", "model.safetensors"}
+    assert files["owner/reward"] == always | tokenizer | TRAVELLING_FILES | {"config.json", "model.safetensors"}
     assert files["org/private"] == files["owner/reward"]
     assert files["owner/attribution"] == files["owner/reward"] | {"hindsight.json", "hindsight.safetensors"}
     assert {"config.json", "model.safetensors", "preprocessor_config.json", "modeling_affect.py"} < files["owner/face"]

@@ -17,7 +17,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import HTTPError
 from loopback_hub import cards
 from peft import LoraConfig, get_peft_model
-from tiny import reward_model, session
+from tiny import TRAVELLING_FILES, reward_model, session
 
 import geli_hf
 from geli_hf import load_sessions
@@ -31,7 +31,7 @@ from geli_hf.models.loading import is_attribution, open_model
 
 TALK = [{"role": "user", "content": "i lost my dog"}, {"role": "assistant", "content": "how sad"}]
 REWARD = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-REWARD |= {"configuration_geli.py", "modeling_geli.py", "pipeline_geli.py", "text_geli.py"}
+REWARD |= TRAVELLING_FILES
 
 
 @pytest.fixture(scope="module")

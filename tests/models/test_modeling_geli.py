@@ -38,7 +38,9 @@ def token_ids(model: GeliRewardModel, messages: list[dict]) -> list[int]:
 
 def windows_of(model: GeliRewardModel, messages: list[dict], **options):
     """The inputs of the backbone that a dialogue is cut into."""
-    return model._windows(0, token_ids(model, messages), options.get("last_turn_only", False))
+    dialogue = model._split(0, token_ids(model, messages), options.get("last_turn_only", False))
+    windows, cropped = model._windows(dialogue, 0)
+    return windows, len(dialogue.turns), cropped
 
 
 @pytest.fixture
@@ -402,7 +404,7 @@ def test_turns_of_a_decoder_whose_windows_begin_alike_share_one():
     messages = talk(14, words=2)
     windows, turns, cropped = windows_of(reward_model("llama", context_messages=8), messages)
     # Turns are messages 1, 3, ..., 13; of these 1..7 begin at message 0, and 9, 11, 13 at 1, 3 and 5.
-    assert sorted(sorted(turn for _, turn, *_ in window.spans) for window in windows) == [[0, 1, 2, 3], [4], [5], [6]]
+    assert sorted(sorted(turn for turn, *_ in window.spans) for window in windows) == [[0, 1, 2, 3], [4], [5], [6]]
     assert turns == 7
     assert not cropped
     assert len(windows_of(reward_model("bert", context_messages=8), messages)[0]) == 7
@@ -449,7 +451,8 @@ def test_every_turn_of_a_decoder_sees_half_of_the_context_or_all_of_its_past(mes
     model = context_model("llama", None)
     ids = token_ids(model, talk(messages, seed=seed, words=words, first="assistant"))
     model.config.max_length = 80
-    windows, turns, cropped = model._windows(0, ids, False)
+    dialogue = model._split(0, ids, False)
+    (windows, cropped), turns = model._windows(dialogue, 0), len(dialogue.turns)
     prefix = len(model.config.prefix_token_ids)
     room = 80 - prefix
     opened = [n for n, token in enumerate(ids) if token == model.config.assistant_token_id]
@@ -457,7 +460,7 @@ def test_every_turn_of_a_decoder_sees_half_of_the_context_or_all_of_its_past(mes
     for window in windows:
         body = window.ids[prefix:]
         assert len(window.ids) <= 80
-        for _, turn, _, stop in window.spans:
+        for turn, _, stop in window.spans:
             assert turn not in read
             # The turn's own start within this window; `stop` is past its end token.
             start = stop - prefix - len(ids[opened[turn] : _end(model, ids, opened[turn])])
@@ -756,13 +759,15 @@ def test_the_travelling_files_import_only_each_other_and_hugging_face():
     """They are copied beside each checkpoint, and must load where nothing else is installed."""
     allowed = {
         "configuration_geli",
+        "heads_geli",
+        "interactions_geli",
         "pipeline_geli",
         "text_geli",
         "huggingface_hub",
         "torch",
         "transformers",
     }
-    for file in ("modeling_geli.py", "configuration_geli.py", "pipeline_geli.py", "text_geli.py"):
-        source = (Path(modeling_geli.__file__).parent / file).read_text()
+    for file in Path(modeling_geli.__file__).parent.glob("*_geli.py"):
+        source = file.read_text()
         found = set(re.findall(r"^\s*(?:from|import) \.?(\w+)", source, re.MULTILINE))
-        assert found <= allowed | sys.stdlib_module_names, file
+        assert found <= allowed | sys.stdlib_module_names, file.name

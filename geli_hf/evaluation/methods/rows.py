@@ -19,7 +19,8 @@ from transformers import PrinterCallback, set_seed
 from ...metrics.baselines import TURN_BASELINES, mode_score
 from ...metrics.table import turn_ratings
 from ...models.features import score_cached
-from ...models.geli_reward.modeling_geli import HEADS, GeliRewardModel
+from ...models.geli_reward.heads_geli import HEADS
+from ...models.geli_reward.modeling_geli import GeliRewardModel
 from ...sessions import assistant_turns, feedback_names, session_features
 from ...training import GeliRewardArguments, GeliRewardTrainer, fit_hindsight
 from .folds import Features

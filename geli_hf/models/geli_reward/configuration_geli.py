@@ -1,15 +1,16 @@
 """Configuration of the decomposed reward model.
 
-This file, `modeling_geli.py`, `pipeline_geli.py` and `text_geli.py` travel with every checkpoint: of the package,
-they import only each other.
+The files of this folder travel with every checkpoint: of the package, they import only each other.
 """
 
+from dataclasses import field
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+INTERACTION_COSINES = 5  # cosines with the messages before, and whether there are any
 TOOLKIT_VERSION = "0.1.0"  # of the geli_hf that writes this configuration
 
 
@@ -38,6 +39,11 @@ class GeliRewardConfig(PreTrainedConfig):
             True for a decoder, where one pass over a session yields every turn's reward.
         context_messages (`int`, *optional*):
             Number of messages before a turn that its reward depends on. `None`: as many as fit.
+        interactions (`bool`, *optional*, defaults to `False`):
+            Add to a turn's features how it fits the dialogue: with a and u the embeddings of the turn and of the
+            message before it, each encoded alone (mean of the last layer) and of length 1, `u * a`, `|u - a|`, and
+            the cosines of a with u, with the assistant's earlier messages and with the user's (the largest of each).
+            These look back to the beginning, whatever `context_messages` is.
         max_length (`int`, *optional*, defaults to 512):
             Longest input of the backbone, in tokens. Longer ones are cropped from the left by whole messages.
         user_token_id, assistant_token_id (`int`):
@@ -49,6 +55,13 @@ class GeliRewardConfig(PreTrainedConfig):
         score_mean, score_std (`float`):
             Mean and deviation of the training sessions' scores. The predicted score of a session is
             `score_mean + score_std * aggregate(turn rewards)`.
+        ratings (`dict[str, list[float]]`, *optional*):
+            Mean and deviation of each rating that has turn rewards of its own, beside those of the score; with the
+            `linear` head.
+        fit_hidden_size (`int`, *optional*, defaults to 0):
+            Width of the network that tells turns that don't fit their dialogue; 0 for none. Needs `interactions`.
+        fit_weight (`float`, *optional*, defaults to 0.0):
+            Loss of reward of a turn that certainly doesn't fit, in units of the standardised score.
         residual_std (`float`, *optional*):
             Deviation of a held-out session's score from its prediction, in units of the score.
         reward_quantiles (`list[float]`):
@@ -67,6 +80,7 @@ class GeliRewardConfig(PreTrainedConfig):
     layers: Literal["last", "all"] = "last"
     causal: bool = False
     context_messages: int | None = None
+    interactions: bool = False
     max_length: int = 512
     user_token_id: int | None = None
     assistant_token_id: int | None = None
@@ -74,6 +88,9 @@ class GeliRewardConfig(PreTrainedConfig):
     aggregation: Literal["mean", "sum"] = "mean"
     score_mean: float = 0.0
     score_std: float = 1.0
+    ratings: dict[str, list[float] | tuple[float, ...]] = field(default_factory=dict)
+    fit_hidden_size: int = 0
+    fit_weight: float = 0.0
     residual_std: float | None = None
     reward_quantiles: list[float] | tuple[float, ...] = ()
     initializer_range: float = 0.02
@@ -106,6 +123,16 @@ class GeliRewardConfig(PreTrainedConfig):
             raise ValueError(f"score_std: expected a positive deviation, found {self.score_std}")
         if self.context_messages is not None and self.context_messages < 0:
             raise ValueError(f"context_messages: expected 0 or more (or None for all), found {self.context_messages}")
+        if self.ratings and self.head != "linear":
+            raise ValueError(f"ratings: only the linear head has rewards of several ratings, found {self.head!r}")
+        if self.fit_hidden_size and not self.interactions:
+            raise ValueError("fit_hidden_size: expected interactions=True, from which the fit of a turn is told")
+
+    @property
+    def feature_size(self) -> int:
+        """Number of features of a turn."""
+        size = self.get_text_config().hidden_size
+        return 3 * size + INTERACTION_COSINES if self.interactions else size
 
 
 __all__ = ["GeliRewardConfig"]

@@ -1,28 +1,31 @@
 """The decomposed reward model: a reward for every turn of a dialogue.
 
-This file, `configuration_geli.py`, `pipeline_geli.py` and `text_geli.py` travel with every checkpoint: of the package,
-they import only each other.
+The files of this folder travel with every checkpoint: of the package, they import only each other.
 
 A batch goes from token ids to messages (found by their role tokens), to windows that fit the backbone, to hidden
-states, to one feature vector per assistant turn, and by the head to turn rewards.
+states, to one feature vector per assistant turn, and by the head to turn rewards. With `interactions` each message
+alone is a window too.
 """
 
 import importlib.util
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
+from torch.nn.functional import normalize, pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, initialization
 from transformers.utils import ModelOutput, logging
 
 from .configuration_geli import GeliRewardConfig
+from .heads_geli import HEADS, FitGuard, LinearHead, Standardise
+from .interactions_geli import interaction_features
 from .text_geli import plain_messages
 
 if TYPE_CHECKING:  # never true; transformers copies the files that a module imports relatively
@@ -59,6 +62,8 @@ class GeliRewardOutput(ModelOutput):
             Reward of the last assistant turn, in units of the standardised score.
         turn_rewards (`torch.FloatTensor` of shape `(batch, turns)`):
             Reward of every assistant turn; 0 where `turn_mask` is False.
+        rating_rewards (`torch.FloatTensor` of shape `(batch, turns, ratings)`, *optional*):
+            The same by each rating of the configuration, in its order and in units of the standardised rating.
         turn_mask (`torch.BoolTensor` of shape `(batch, turns)`):
             True where a turn exists.
         cropped (`torch.BoolTensor` of shape `(batch,)`, *optional*):
@@ -67,13 +72,14 @@ class GeliRewardOutput(ModelOutput):
 
     logits: torch.FloatTensor | None = None
     turn_rewards: torch.FloatTensor | None = None
+    rating_rewards: torch.FloatTensor | None = None
     turn_mask: torch.BoolTensor | None = None
     cropped: torch.BoolTensor | None = None
 
 
 @dataclass
 class TurnFeatures(ModelOutput):
-    """Features of the assistant turns `(batch, turns, hidden)`, their mask `(batch, turns)`, `cropped` `(batch,)`."""
+    """Features of the turns `(batch, turns, feature_size)`, their mask `(batch, turns)`, `cropped` `(batch,)`."""
 
     features: torch.FloatTensor | None = None
     mask: torch.BoolTensor | None = None
@@ -82,73 +88,20 @@ class TurnFeatures(ModelOutput):
 
 @dataclass
 class _Window:
-    """One input of the backbone, and the token spans to pool: (row, turn, first token, one past the last)."""
+    """One input of the backbone, and the token spans to pool: (place in result, first token, one past the last)."""
 
     ids: list[int]
-    spans: list[tuple[int, int, int, int]]
+    spans: list[tuple[int, int, int]]
 
 
-class _Standardise(nn.Module):
-    """Fixed shift and scale of the features, from the training turns: heads learn faster on features of unit size."""
+@dataclass
+class _Dialogue:
+    """Token ids of a dialogue, the first token of each message and one past the last, and the rewarded messages."""
 
-    def __init__(self, size: int):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("std", torch.ones(size))
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return (features - self.mean) / self.std
-
-
-class _Head(nn.Module):
-    def __init__(self, config: GeliRewardConfig):
-        super().__init__()
-        self.size = config.get_text_config().hidden_size
-        self.standardise = _Standardise(self.size)
-        self.dropout = nn.Dropout(config.head_dropout)
-
-
-class LinearHead(_Head):
-    """Linear head: r_t = w f_t + b."""
-
-    def __init__(self, config: GeliRewardConfig):
-        super().__init__(config)
-        self.out = nn.Linear(self.size, 1)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Compute rewards (batch, turns) of features (batch, turns, hidden)."""
-        return self.out(self.dropout(self.standardise(features))).squeeze(-1)
-
-
-class MlpHead(_Head):
-    """Head of GELI (arXiv 2403.11330), with dropout between its layers: r_t = tanh(w2 relu(W1 f_t + b1) + b2)."""
-
-    def __init__(self, config: GeliRewardConfig):
-        super().__init__(config)
-        self.dense = nn.Linear(self.size, config.head_hidden_size)
-        self.out = nn.Linear(config.head_hidden_size, 1)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Compute rewards (batch, turns) of features (batch, turns, hidden)."""
-        hidden = self.dropout(torch.relu(self.dense(self.standardise(features))))
-        return torch.tanh(self.out(hidden)).squeeze(-1)
-
-
-class RudderHead(_Head):
-    """Head of RUDDER: r_t = g_t - g_{t-1}, g_0 = 0, with g an LSTM that predicts the score from the turns so far."""
-
-    def __init__(self, config: GeliRewardConfig):
-        super().__init__(config)
-        self.lstm = nn.LSTM(self.size, config.head_hidden_size, batch_first=True)
-        self.out = nn.Linear(config.head_hidden_size, 1)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Compute rewards (batch, turns) of features (batch, turns, hidden)."""
-        hidden, _ = self.lstm(self.dropout(self.standardise(features)))
-        return torch.diff(self.out(hidden).squeeze(-1), dim=-1, prepend=features.new_zeros(len(features), 1))
-
-
-HEADS = {"linear": LinearHead, "mlp": MlpHead, "rudder": RudderHead}
+    ids: list[int]
+    starts: list[int]
+    assistant: list[bool]
+    turns: list[int]
 
 
 class GeliRewardModel(PreTrainedModel):
@@ -165,7 +118,7 @@ class GeliRewardModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
-    _keep_in_fp32_modules_strict = ["score"]  # noqa: RUF012
+    _keep_in_fp32_modules_strict = ["score", "fit"]  # noqa: RUF012
     _auto_class = "AutoModel"
 
     def __init__(self, config: GeliRewardConfig):
@@ -174,13 +127,14 @@ class GeliRewardModel(PreTrainedModel):
         # Of an encoder-decoder such as BART, the encoder alone is used, as in the paper.
         self.model = backbone.get_encoder() if config.text_config.is_encoder_decoder else backbone
         self.score = HEADS[config.head](config)
+        self.fit = FitGuard(config) if config.fit_hidden_size else None
         self.tokenizer = None  # its chat template writes the role tokens
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        if isinstance(module, _Standardise):
+        if isinstance(module, Standardise):
             initialization.zeros_(module.mean)
             initialization.ones_(module.std)
         elif isinstance(module, LinearHead):
@@ -250,6 +204,8 @@ class GeliRewardModel(PreTrainedModel):
         model.model = backbone
         model.score = HEADS[model.config.head](model.config)
         model.score.apply(model._init_weights)
+        if model.config.fit_hidden_size:
+            model.fit = FitGuard(model.config).apply(model._init_weights)
         model.tokenizer = tokenizer
         return model.eval()
 
@@ -320,7 +276,7 @@ class GeliRewardModel(PreTrainedModel):
         Args:
             input_ids: (batch, tokens), dialogues written by the tokenizer's chat template, padded on either side.
             attention_mask: (batch, tokens), 0 on padding.
-            turn_features: (batch, turns, hidden), results of [`encode_turns`] in place of `input_ids`.
+            turn_features: (batch, turns, feature_size), results of [`encode_turns`] in place of `input_ids`.
             turn_mask: (batch, turns), True where these have a turn.
             last_turn_only: reward the last assistant turn only (an encoder then runs one window per dialogue).
 
@@ -336,11 +292,19 @@ class GeliRewardModel(PreTrainedModel):
             turn_features, turn_mask, cropped = encoded.features, encoded.mask, encoded.cropped
         # Mixed precision is for the backbone: a head is cheap, and eight bits of a reward are not enough.
         with torch.autocast(turn_features.device.type, enabled=False):
-            rewards = self.score(turn_features.to(self._score_dtype))
-        rewards = torch.where(turn_mask, rewards, 0.0)
+            turn_features = turn_features.to(self._score_dtype)
+            several = bool(self.config.ratings)
+            rewards = self.score.by_rating(turn_features) if several else self.score(turn_features)[..., None]
+            if self.fit is not None:
+                rewards = rewards - self.fit(turn_features)[..., None]
+        rewards = torch.where(turn_mask[..., None], rewards, 0.0)
         last = turn_mask.sum(1, keepdim=True) - 1
         return GeliRewardOutput(
-            logits=rewards.gather(1, last), turn_rewards=rewards, turn_mask=turn_mask, cropped=cropped
+            logits=rewards[..., 0].gather(1, last),
+            turn_rewards=rewards[..., 0],
+            rating_rewards=rewards[..., 1:] if several else None,
+            turn_mask=turn_mask,
+            cropped=cropped,
         )
 
     @property
@@ -369,46 +333,62 @@ class GeliRewardModel(PreTrainedModel):
         """
         device = input_ids.device
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        rows = [ids[real] for ids, real in zip(input_ids.cpu(), mask.bool().cpu())]
+        rows = [ids[real].tolist() for ids, real in zip(input_ids.cpu(), mask.bool().cpu())]
         # RUDDER's LSTM needs all turns to reward the last one.
         last_turn_only = last_turn_only and self.config.head != "rudder"
-        windows, turns, cropped = [], [], []
-        for row, ids in enumerate(rows):
-            row_windows, row_turns, row_cropped = self._windows(row, ids.tolist(), last_turn_only)
+        dialogues = [self._split(row, ids, last_turn_only) for row, ids in enumerate(rows)]
+        counts = [len(dialogue.turns) for dialogue in dialogues]
+        turns = max(counts)
+        windows, cropped = [], []
+        for row, dialogue in enumerate(dialogues):
+            row_windows, row_cropped = self._windows(dialogue, row * turns)
             windows += row_windows
-            turns.append(row_turns)
             cropped.append(row_cropped)
-
-        features = self._read(windows, len(rows), max(turns), device)
-        mask = torch.arange(max(turns), device=device) < torch.tensor(turns, device=device)[:, None]
+        features = self._read(windows, len(rows) * turns, self.config.layers, device).unflatten(0, (len(rows), turns))
+        if self.config.interactions:
+            features = torch.cat([features, self._interactions(dialogues, turns, device)], -1)
+        mask = torch.arange(turns, device=device) < torch.tensor(counts, device=device)[:, None]
         return TurnFeatures(features=features, mask=mask, cropped=torch.tensor(cropped, device=device))
 
-    def _windows(self, row: int, ids: list[int], last_turn_only: bool) -> tuple[list[_Window], int, bool]:
-        """Cut one dialogue into inputs of the backbone that never exceed its context.
-
-        The window of a turn begins `context_messages` before it. Turns of a decoder whose windows begin with the same
-        message share one. Without that limit, others share one too: windows are laid from the right, so that the last
-        turn sees as much as fits, and every other turn sees the dialogue from its beginning, or half of what fits.
-        """
+    def _split(self, row: int, ids: list[int], last_turn_only: bool) -> _Dialogue:
+        """Find the messages of a dialogue by their role tokens."""
         config = self.config
         if ids[-1:] == ids[-2:-1]:  # a tokenizer that adds its special tokens, as in pipelines, ends the text again
             ids = ids[:-1]
         roles = (config.user_token_id, config.assistant_token_id)
         starts = [position for position, token in enumerate(ids) if token in roles] + [len(ids)]
-        answered = [m for m in range(len(starts) - 1) if ids[starts[m]] == config.assistant_token_id]
-        if not answered:
+        assistant = [ids[start] == config.assistant_token_id for start in starts[:-1]]
+        turns = [message for message, own in enumerate(assistant) if own]
+        if not turns:
             raise ValueError(
                 f"input_ids row {row}: no assistant turn found (no token {config.assistant_token_id}); "
                 "write dialogues with tokenizer.apply_chat_template(messages) of this model's tokenizer"
             )
-        turn_of = {message: turn for turn, message in enumerate(answered[-1:] if last_turn_only else answered)}
+        return _Dialogue(ids, starts, assistant, turns[-1:] if last_turn_only else turns)
+
+    def _windows(self, dialogue: _Dialogue, first: int) -> tuple[list[_Window], bool]:
+        """Cut one dialogue into inputs of the backbone that never exceed its context.
+
+        The window of a turn begins `context_messages` before it. Turns of a decoder whose windows begin with the same
+        message share one. Without that limit, others share one too: windows are laid from the right, so that the last
+        turn sees as much as fits, and every other turn sees the dialogue from its beginning, or half of what fits.
+
+        Args:
+            dialogue: its tokens.
+            first: place of its first turn in the result.
+
+        Returns:
+            The windows, and whether a turn was cropped.
+        """
+        config, ids, starts = self.config, dialogue.ids, dialogue.starts
+        place = {message: first + turn for turn, message in enumerate(dialogue.turns)}
         room = config.max_length - len(config.prefix_token_ids)
 
         def wanted(message: int) -> int:
             return 0 if config.context_messages is None else max(0, message - config.context_messages)
 
         windows, cropped = [], False
-        waiting = sorted(turn_of)
+        waiting = sorted(place)
         while waiting:
             end = waiting.pop()
             begin = min(bisect_left(starts, starts[end + 1] - room, lo=wanted(end)), end)
@@ -421,54 +401,78 @@ class GeliRewardModel(PreTrainedModel):
             if len(body) > room:  # one message longer than the context: its role token and its end
                 cropped = True
                 body = [body[0], *body[len(body) - room + 1 :]]
-            windows.append(self._window(row, body, starts, begin, targets, turn_of))
-        return windows, len(turn_of), cropped
+            windows.append(self._window(body, starts, begin, targets, place))
+        return windows, cropped
 
-    def _window(self, row, body, starts, begin, targets, turn_of) -> _Window:
+    def _window(self, body, starts, begin, targets, place) -> _Window:
         prefix = list(self.config.prefix_token_ids)
         spans = []
         for message in targets:
             stop = len(prefix) + min(starts[message + 1] - starts[begin], len(body))
             start = len(prefix) + starts[message] - starts[begin]
-            spans.append((row, turn_of[message], stop - 1 if self.config.pooling == "last" else start, stop))
+            spans.append((place[message], stop - 1 if self.config.pooling == "last" else start, stop))
         return _Window(prefix + body, spans)
 
-    def _read(self, windows: list[_Window], batch: int, turns: int, device: torch.device) -> torch.Tensor:
-        """Run the windows through the backbone, similar lengths together, and average each span's hidden states."""
+    def _interactions(self, dialogues: list[_Dialogue], turns: int, device: torch.device) -> torch.Tensor:
+        """Compute how each turn fits its dialogue: (batch, turns, features of `interaction_features`).
+
+        A message that stands in several dialogues is encoded once, without its role token.
+        """
+        prefix = list(self.config.prefix_token_ids)
+        room = self.config.max_length - len(prefix)
+        places: dict[tuple[int, ...], int] = {}
+        owners = []
+        for dialogue in dialogues:
+            spans = pairwise(dialogue.starts[: dialogue.turns[-1] + 2])
+            texts = [tuple(dialogue.ids[start + 1 : stop][-room:]) for start, stop in spans]
+            owners.append([places.setdefault(text, len(places)) for text in texts])
+        windows = [_Window([*prefix, *ids], [(place, 0, len(prefix) + len(ids))]) for ids, place in places.items()]
+        states = normalize(self._read(windows, len(places), "last", device), dim=-1)
+        rows = []
+        for dialogue, owned in zip(dialogues, owners):
+            features = interaction_features(states[owned], dialogue.assistant[: len(owned)], dialogue.turns)
+            rows.append(pad(features, (0, 0, 0, turns - len(features))))
+        return torch.stack(rows)
+
+    def _read(self, windows: list[_Window], places: int, layers: str, device: torch.device) -> torch.Tensor:
+        """Run the windows through the backbone, similar lengths together, and average each span's hidden states.
+
+        Returns:
+            (places, hidden); 0 where no span has its place.
+        """
         windows = sorted(windows, key=lambda window: len(window.ids))
         most = TOKENS_PER_PASS["cpu" if device.type == "cpu" else "accelerator"]
         # Allocated before the passes: a vector kept from each pass would fragment the memory that they free.
         hidden_size = self.config.get_text_config().hidden_size
-        features = torch.zeros(batch, turns, hidden_size, dtype=self._score_dtype, device=device)
+        features = torch.zeros(places, hidden_size, dtype=self._score_dtype, device=device)
         first = 0
         while first < len(windows):
             past = first + 1
             while past < len(windows) and len(windows[past].ids) * (past + 1 - first) <= most:
                 past += 1
             chunk, first = windows[first:past], past
-            hidden = self._hidden_states([window.ids for window in chunk], device)
-            tokens, owners, sizes, places = [], [], [], []
+            hidden = self._hidden_states([window.ids for window in chunk], layers, device)
+            tokens, owners, sizes, kept = [], [], [], []
             for index, window in enumerate(chunk):
-                for row, turn, start, stop in window.spans:
+                for place, start, stop in window.spans:
                     tokens += range(index * hidden.shape[1] + start, index * hidden.shape[1] + stop)
                     owners += [len(sizes)] * (stop - start)
                     sizes.append(stop - start)
-                    places.append((row, turn))
+                    kept.append(place)
             states = hidden.flatten(0, 1)[torch.tensor(tokens, device=device)].to(self._score_dtype)
             total = states.new_zeros(len(sizes), states.shape[-1])
             total = total.index_add(0, torch.tensor(owners, device=device), states)
-            rows, columns = torch.tensor(places, device=device).T
-            features[rows, columns] = total / torch.tensor(sizes, device=device)[:, None]
+            features[torch.tensor(kept, device=device)] = total / torch.tensor(sizes, device=device)[:, None]
         return features
 
-    def _hidden_states(self, windows: list[list[int]], device: torch.device) -> torch.Tensor:
+    def _hidden_states(self, windows: list[list[int]], layers: str, device: torch.device) -> torch.Tensor:
         pad = getattr(self.config.get_text_config(), "pad_token_id", None) or 0
         ids = [torch.tensor(window, device=device) for window in windows]
         mask = pad_sequence([torch.ones_like(window) for window in ids], batch_first=True)
         ids = pad_sequence(ids, batch_first=True, padding_value=pad)
         # Keys and values are for generation, and a large decoder's take much memory.
         options = {"use_cache": False} if self.config.causal else {}
-        if self.config.layers == "all":
+        if layers == "all":
             states = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **options).hidden_states
             return sum(state.float() for state in states[1:]) / (len(states) - 1)  # the first are the embeddings
         return self.model(input_ids=ids, attention_mask=mask, **options).last_hidden_state

@@ -1,0 +1,98 @@
+"""Heads of the decomposed reward model: from the features of turns to rewards. Travels with every checkpoint."""
+
+import torch
+from torch import nn
+
+from .configuration_geli import GeliRewardConfig
+
+
+class Standardise(nn.Module):
+    """Fixed shift and scale of the features, from the training turns: heads learn faster on features of unit size."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return (features - self.mean) / self.std
+
+
+class _Head(nn.Module):
+    def __init__(self, config: GeliRewardConfig):
+        super().__init__()
+        self.size = config.feature_size
+        self.standardise = Standardise(self.size)
+        self.dropout = nn.Dropout(config.head_dropout)
+
+
+class LinearHead(_Head):
+    """Linear head: r_t = w f_t + b, and one such function for each rating that is learned beside the score."""
+
+    def __init__(self, config: GeliRewardConfig):
+        super().__init__(config)
+        self.out = nn.Linear(self.size, 1 + len(config.ratings))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute rewards (batch, turns) of features (batch, turns, feature_size)."""
+        return self.by_rating(features)[..., 0]
+
+    def by_rating(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute rewards (batch, turns, 1 + ratings): those of the score, and those of each rating."""
+        return self.out(self.dropout(self.standardise(features)))
+
+
+class MlpHead(_Head):
+    """Head of GELI (arXiv 2403.11330), with dropout between its layers: r_t = tanh(w2 relu(W1 f_t + b1) + b2)."""
+
+    def __init__(self, config: GeliRewardConfig):
+        super().__init__(config)
+        self.dense = nn.Linear(self.size, config.head_hidden_size)
+        self.out = nn.Linear(config.head_hidden_size, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute rewards (batch, turns) of features (batch, turns, feature_size)."""
+        hidden = self.dropout(torch.relu(self.dense(self.standardise(features))))
+        return torch.tanh(self.out(hidden)).squeeze(-1)
+
+
+class RudderHead(_Head):
+    """Head of RUDDER: r_t = g_t - g_{t-1}, g_0 = 0, with g an LSTM that predicts the score from the turns so far."""
+
+    def __init__(self, config: GeliRewardConfig):
+        super().__init__(config)
+        self.lstm = nn.LSTM(self.size, config.head_hidden_size, batch_first=True)
+        self.out = nn.Linear(config.head_hidden_size, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute rewards (batch, turns) of features (batch, turns, feature_size)."""
+        hidden, _ = self.lstm(self.dropout(self.standardise(features)))
+        return torch.diff(self.out(hidden).squeeze(-1), dim=-1, prepend=features.new_zeros(len(features), 1))
+
+
+HEADS = {"linear": LinearHead, "mlp": MlpHead, "rudder": RudderHead}
+
+
+class FitGuard(nn.Module):
+    """Loss of reward of turns that don't fit their dialogue.
+
+    P_t = sigmoid(w2 relu(W1 f_t + b1) + b2), the probability that a turn was put in place of another, from the
+    features of interaction alone; the loss is `fit_weight` times P_t less its mean over the training turns, so that it
+    takes nothing from the predicted score.
+    """
+
+    def __init__(self, config: GeliRewardConfig):
+        super().__init__()
+        self.weight = config.fit_weight
+        self.standardise = Standardise(config.feature_size)
+        self.dense = nn.Linear(config.feature_size, config.fit_hidden_size)
+        self.out = nn.Linear(config.fit_hidden_size, 1)
+        self.register_buffer("level", torch.zeros(()))
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute the logit of P_t, (batch, turns), of features (batch, turns, feature_size)."""
+        return self.out(torch.relu(self.dense(self.standardise(features)))).squeeze(-1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute the loss of each turn, (batch, turns), in units of the standardised score."""
+        return self.weight * (torch.sigmoid(self.logits(features)) - self.level)
