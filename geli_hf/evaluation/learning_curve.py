@@ -17,11 +17,18 @@ import numpy as np
 from datasets import Dataset
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from ..cache import atomic_path
 from ..metrics.baselines import log_length
 from ..metrics.intervals import RESAMPLES, UNKNOWN, Interval, bootstrap_statistic
-from ..metrics.metrics import bootstrap, paired_bootstrap, session_spearman_interval, spearman_per_session
+from ..metrics.metrics import (
+    bootstrap,
+    paired_bootstrap,
+    session_spearman_interval,
+    spearman_per_session,
+    within_session_spearman,
+)
 from ..metrics.plots import plot_learning_curve
 from ..metrics.ranks import PerTurn, weighted_spearman
 from ..metrics.table import aligned_table, as_json, format_figure, turn_ratings
@@ -32,6 +39,8 @@ from ..training import fit_hindsight
 from .methods.folds import Encoded, Features, Fold, out_of_fold
 from .methods.rows import with_new_head
 from .report import CONVERSATIONS_NEEDED, write_text
+
+logger = logging.get_logger(__name__)
 
 PARTS = 4  # of the conversations; one is held out
 SMALLEST = 25  # sessions in a training set, at least
@@ -48,16 +57,16 @@ class CurveRow:
     Args:
         sessions, conversations: numbers that were learned from, as means over the draws.
         draws: number of training sets; one from which nothing can be learned is left out.
-        deviation: standard deviation of the session Spearman between draws; NaN with fewer than two.
         figures: `session_spearman`, of predicted with given scores; and `within_session_spearman`, of turn rewards
             with ratings of the turns, if the sessions have them.
+        deviations: standard deviation of each figure between draws; NaN with fewer than two.
     """
 
     sessions: float
     conversations: float
     draws: int
-    deviation: float
     figures: Figures
+    deviations: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -92,27 +101,25 @@ class LearningCurve:
         return " ".join(sentences)
 
     def __str__(self) -> str:
-        titles = ["Rated sessions", "Draws", *(TITLES[name] for name in self.gain), "Deviation of draws"]
-        lines = [
-            [f"{row.sessions:,.0f}", str(row.draws), *self._cells(row.figures), format_figure(row.deviation)]
-            for row in self.rows
-        ]
-        lines += [[name, "", *self._cells(figures), ""] for name, figures in self.baselines.items()]
+        titles, lines = ["Rated sessions", "Draws"], [[f"{row.sessions:,.0f}", str(row.draws)] for row in self.rows]
+        lines += [[name, ""] for name in self.baselines]
+        for name in self.gain:
+            titles += [TITLES[name], "Deviation"]
+            cells = [[str(row.figures[name]), format_figure(row.deviations[name])] for row in self.rows]
+            cells += [[str(figures.get(name, UNKNOWN)), ""] for figures in self.baselines.values()]
+            lines = [[*line, *cell] for line, cell in zip(lines, cells)]
         whole = self.rows[-1]
         brackets = f"No intervals: fewer than {CONVERSATIONS_NEEDED} conversations are held out."
         if self.held_out_conversations >= CONVERSATIONS_NEEDED:
             brackets = (
-                "In brackets 95 % bootstrap intervals over the held-out conversations; the deviation is that of the "
-                "session Spearman between draws of the training sessions."
+                "In brackets 95 % bootstrap intervals over the held-out conversations, for these training sets; the "
+                "deviation is that between draws of the training set."
             )
         return (
             f"Hindsight after learning from up to {whole.sessions:,.0f} sessions of {whole.conversations:,.0f} "
             f"conversations, on {self.held_out_sessions:,} sessions of {self.held_out_conversations:,} others.\n\n"
             f"{aligned_table(titles, lines)}\n\n{brackets}\n\n{self.advice}\n"
         )
-
-    def _cells(self, figures: Figures) -> list[str]:
-        return [str(figures.get(name, UNKNOWN)) for name in self.gain]
 
     def plot(self, path: str | Path) -> Figure:
         """Draw the figures with their intervals over the number of sessions, and the baselines as lines.
@@ -199,7 +206,7 @@ def learning_curve(
                 try:
                     fits[size].append(fit(learned, number))
                 except SessionError as error:  # the scores of a small set may be all the same
-                    bar.write(f"left out, {len(learned)} sessions: {error}")
+                    logger.warning(f"A training set of {len(learned)} sessions is left out: {error}")
                 bar.update()
     fits[len(train)] = [whole]
 
@@ -213,8 +220,8 @@ def learning_curve(
             sessions=float(np.mean([len(each.learned) for each in of_size])),
             conversations=float(np.mean([len(set(conversation[each.learned])) for each in of_size])),
             draws=len(of_size),
-            deviation=measure.deviation(of_size),
             figures=measure.figures([each.predicted for each in of_size], [each.rewards for each in of_size]),
+            deviations=measure.deviations(of_size),
         )
         for of_size in used
     ]
@@ -271,11 +278,16 @@ class _Measure:
             return {SESSION: over_sessions}
         return {WITHIN: bootstrap(self._within(rewards), self.conversations, **self.draw), SESSION: over_sessions}
 
-    def deviation(self, fits: Sequence[Fit]) -> float:
-        single = [
-            session_spearman_interval(fit.predicted, self.score, self.conversations, resamples=0) for fit in fits
-        ]
-        return float(np.std([each.estimate for each in single], ddof=1)) if len(fits) > 1 else np.nan
+    def deviations(self, fits: Sequence[Fit]) -> dict[str, float]:
+        """Compute the standard deviation of each figure between fits; NaN with fewer than two."""
+        values = {
+            WITHIN: [within_session_spearman(fit.rewards, self.ratings) for fit in fits],
+            SESSION: [
+                session_spearman_interval(fit.predicted, self.score, self.conversations, resamples=0).estimate
+                for fit in fits
+            ],
+        }
+        return {name: float(np.std(each, ddof=1)) if len(each) > 1 else np.nan for name, each in values.items()}
 
     def gain(self, before: Sequence[Fit], after: Sequence[Fit]) -> Figures:
         """Compute the difference of each figure, with conversations drawn for both sides together."""

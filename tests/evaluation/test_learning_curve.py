@@ -129,8 +129,10 @@ def test_rows_are_means_over_draws_of_fits_by_hand(curve, corpus):
         assert row.figures[SESSION].estimate == pytest.approx(over, abs=1e-6)
         assert row.figures[WITHIN].estimate == pytest.approx(within, abs=1e-6)
         assert row.figures[SESSION].low < over < row.figures[SESSION].high
-    assert curve.rows[0].deviation == pytest.approx(np.std([over for over, _ in figures[0]], ddof=1), abs=1e-6)
-    assert np.isnan(curve.rows[-1].deviation)
+        if len(each) > 1:
+            deviations = [row.deviations[SESSION], row.deviations[WITHIN]]
+            np.testing.assert_allclose(deviations, np.std(each, axis=0, ddof=1), atol=1e-6)
+    assert np.isnan(list(curve.rows[-1].deviations.values())).all()
     gained = np.mean(figures[2], axis=0) - np.mean(figures[1], axis=0)
     np.testing.assert_allclose([curve.gain[SESSION].estimate, curve.gain[WITHIN].estimate], gained, atol=1e-6)
 
@@ -279,7 +281,7 @@ def test_text_json_and_picture(curve, tmp_path):
     curve.write(tmp_path / "new")
     record = json.loads((tmp_path / "new" / "learning_curve.json").read_text(encoding="utf-8"))
     assert [row["sessions"] for row in record["rows"]] == [38, 76, 150]
-    assert record["rows"][-1]["deviation"] is None
+    assert record["rows"][-1]["deviations"] == {WITHIN: None, SESSION: None}
     assert record["gain"][WITHIN]["estimate"] == curve.gain[WITHIN].estimate
     assert record["advice"] == curve.advice
     assert Image.open(tmp_path / "new" / "learning_curve.png").size[0] > 500
