@@ -88,14 +88,22 @@ class LearningCurve:
 
     @property
     def advice(self) -> str:
-        """A sentence for each figure: the gain of the last row over the one before, and whether it may be chance."""
+        """A sentence for each figure: the gain of the last row over the one before, and whether it may be chance.
+
+        Ratings are said to help where the interval, over held-out sessions, is above 0, and the gain is more than
+        twice the deviation between draws of the smaller training set.
+        """
         before, after = self.rows[-2:]
         sentences = []
         for name, gain in self.gain.items():
             if np.isnan(gain.low):
                 end = f"which may be chance, with {self.held_out_conversations} conversations held out"
+            elif gain.low <= 0:
+                end = "which is no measurable gain"
+            elif gain.estimate > 2 * before.deviations[name]:
+                end = "so more ratings still help"
             else:
-                end = "so more ratings still help" if gain.low > 0 else "which is no measurable gain"
+                end = "so more ratings may help, but draws of the training set differ as much"
             learned = f"{after.sessions:,.0f} sessions instead of {before.sessions:,.0f}"
             sentences.append(f"{TITLES[name]}: {learned} added {gain}, {end}.")
         return " ".join(sentences)

@@ -265,10 +265,13 @@ def test_another_aggregation_is_an_error(corpus):
 
 
 def test_advice_follows_the_interval(curve):
-    def advice(*bounds: float) -> str:
-        return replace(curve, gain={SESSION: Interval(*bounds)}).advice
+    def advice(*bounds: float, deviation: float = 0.01) -> str:
+        before = replace(curve.rows[-2], deviations={SESSION: deviation})
+        return replace(curve, rows=[before, curve.rows[-1]], gain={SESSION: Interval(*bounds)}).advice
 
     assert "150 sessions instead of 76 added 0.040 [0.010, 0.070], so more" in advice(0.04, 0.01, 0.07)
+    assert "may help" in advice(0.04, 0.01, 0.07, deviation=0.021)
+    assert "may help" in advice(0.04, 0.01, 0.07, deviation=NAN)
     assert "no measurable gain" in advice(0.04, -0.01, 0.09)
     assert "no measurable gain" in advice(-0.04, -0.09, -0.01)
     assert "25 conversations" in advice(0.04, NAN, NAN)
