@@ -91,7 +91,7 @@ class LearningCurve:
         """A sentence for each figure: the gain of the last row over the one before, and whether it may be chance.
 
         Ratings are said to help where the interval, over held-out sessions, is above 0, and the gain is more than
-        twice the deviation between draws of the smaller training set.
+        twice the deviation between draws of the smaller training set. A baseline that agrees as well is named.
         """
         before, after = self.rows[-2:]
         sentences = []
@@ -106,6 +106,11 @@ class LearningCurve:
                 end = "so more ratings may help, but draws of the training set differ as much"
             learned = f"{after.sessions:,.0f} sessions instead of {before.sessions:,.0f}"
             sentences.append(f"{TITLES[name]}: {learned} added {gain}, {end}.")
+            reached = after.figures[name].estimate
+            for baseline, figures in self.baselines.items():
+                alone = figures.get(name, UNKNOWN).estimate
+                if abs(alone) >= reached:
+                    sentences.append(f"It is then {reached:.3f}, and that of the {baseline} alone {alone:.3f}.")
         return " ".join(sentences)
 
     def __str__(self) -> str:

@@ -277,6 +277,17 @@ def test_advice_follows_the_interval(curve):
     assert "25 conversations" in advice(0.04, NAN, NAN)
 
 
+def test_advice_names_a_baseline_that_is_as_good(curve):
+    def advice(estimate: float) -> str:
+        figures = {SESSION: Interval(estimate, NAN, NAN)}
+        return replace(curve, baselines={"number of messages": figures}).advice
+
+    reached = curve.rows[-1].figures[SESSION].estimate
+    assert "number of messages alone" in advice(reached)
+    assert "number of messages alone -0.999" in advice(-0.999)  # its sign is free to choose
+    assert "number of messages" not in advice(reached - 0.01) + advice(NAN)
+
+
 def test_text_json_and_picture(curve, tmp_path):
     text = str(curve)
     for words in ("| 38 ", "| 150 ", "| number of messages ", "Within-session Spearman", curve.advice):
