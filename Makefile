@@ -55,5 +55,5 @@ clean: ## remove the environment and what was trained
 	@test -n "$(PYTHON)" || { echo "geli_hf needs Python 3.11 or newer: install it, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,text,faces,demo,docs,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,text,chitchat,faces,demo,docs,dev]'
 	@touch .venv/ready

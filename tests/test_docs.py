@@ -102,6 +102,8 @@ def test_the_commands_of_a_page_run(page, quickstart, capsys, be_owner):
             command = command.replace("http://localhost:8000/v1", server.url)
             if "evaluate-policy" in command:
                 command += " --replies 8"
+            if "learning-curve" in command:
+                command += """ --options '{"conversations": 36}'"""
             words = shlex.split(command.partition(">")[0])[1:]
             main([name for word in words for name in (glob.glob(word) or [word])])
     printed = capsys.readouterr().out

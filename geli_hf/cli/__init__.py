@@ -3,9 +3,29 @@
 import argparse
 import sys
 
-from . import annotate_video, convert_head, decompose, evaluate, evaluate_policy, push, score, train_judge
+from . import (
+    annotate_video,
+    convert_head,
+    decompose,
+    evaluate,
+    evaluate_policy,
+    learning_curve,
+    push,
+    score,
+    train_judge,
+)
 
-COMMANDS = (score, convert_head, evaluate, train_judge, evaluate_policy, decompose, annotate_video, push)
+COMMANDS = (
+    score,
+    convert_head,
+    evaluate,
+    learning_curve,
+    train_judge,
+    evaluate_policy,
+    decompose,
+    annotate_video,
+    push,
+)
 
 
 def main(argv: list[str] | None = None) -> None:

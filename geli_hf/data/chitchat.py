@@ -6,10 +6,10 @@ Files: `dataset.json`, which the package `chitchat-dataset` carries: an object w
 Sessions: two for each conversation, one for each speaker as the `assistant`; or of one of them, see `side`.
 Score: the mean of the ratings from 1 to 10 for witty, upbeat and interesting, or one of them. Who of the two rated is
 not recorded, so both sessions of a conversation have one score. All three are in `scores`.
-Feedback: none; `start` and `stop` tell when the first and the last line of each message was sent, in seconds, from
-which `geli_hf.affect.reactions` reads how fast the listener answered.
-Skipped: conversations without a rating, of other than two speakers, or shorter than `min_messages`; and those rated
-5, 5, 5, which is what a form says that nobody touched.
+Feedback: none; `start` and `stop` tell when the first and the last line of each message was sent, in seconds since the
+first line with a time, from which `geli_hf.affect.reactions` reads how fast the listener answered; NaN without one.
+Skipped: conversations without a rating, of other than two speakers, shorter than `min_messages`, or whose times run
+backwards; and those rated 5, 5, 5, which is what a form says that nobody touched.
 """
 
 import importlib.util
@@ -61,7 +61,7 @@ def open_corpus(
 
     def rows() -> Iterator[Session | Skipped]:
         for name, conversation in read_json(files[0], dict).items():
-            read = _read(conversation, min_messages, untouched)
+            read = _read(conversation, min_messages, untouched) if name else Skipped("no id")
             for index in sides:
                 yield read if isinstance(read, Skipped) else _session(name, *read, index, score)
 
@@ -70,7 +70,7 @@ def open_corpus(
 
 def _package_folder() -> Path:
     package = importlib.util.find_spec(PACKAGE)
-    if package is None:
+    if package is None or package.origin is None:  # a folder of that name has no origin
         raise FileNotFoundError(
             "chitchat: found no package chitchat-dataset; pip install 'geli-hf[chitchat]', or name the folder of its "
             "dataset.json as data_dir"
@@ -81,11 +81,10 @@ def _package_folder() -> Path:
 def _read(conversation: Any, min_messages: int, untouched: bool) -> tuple[list[Turn], dict[str, float]] | Skipped:
     """Return turns and ratings of a conversation."""
     try:
-        blocks = conversation["messages"]
-        lines = [(line["sender"], line["text"], _seconds(line)) for block in blocks for line in block]
-        ratings = conversation.get("ratings")
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return Skipped("messages not in the published form (lists of text, sender and timestamp)")
+        lines = [_line(line) for block in conversation["messages"] for line in block]
+    except (KeyError, TypeError, ValueError):
+        return Skipped("messages not in the published form (lists of text, sender and timestamp with its zone)")
+    ratings = conversation.get("ratings")
     if ratings is None:
         return Skipped("no ratings")
     if not isinstance(ratings, dict) or not all(_is_rating(ratings.get(name)) for name in RATINGS):
@@ -98,14 +97,13 @@ def _read(conversation: Any, min_messages: int, untouched: bool) -> tuple[list[T
         return Skipped(f"speakers: {len(speakers)}, not 2")
     if len(turns) < min_messages:
         return Skipped(f"fewer than {min_messages} messages")
-    times = [time for turn in turns for time in turn.rows]
-    if any(later < earlier for earlier, later in itertools.pairwise(times)):  # never true of an unknown time
+    if any(later < earlier for earlier, later in itertools.pairwise(_times(turns))):
         return Skipped("times run backwards")
     return turns, {name: float(ratings[name]) for name in RATINGS}
 
 
 def _session(name: str, turns: list[Turn], ratings: dict[str, float], index: int, score: str) -> Session:
-    first = turns[0].rows[0]
+    first = next(_times(turns), math.nan)
     return session_of_turns(
         name,
         turns,
@@ -118,10 +116,26 @@ def _session(name: str, turns: list[Turn], ratings: dict[str, float], index: int
     )
 
 
-def _seconds(line: dict) -> float:
-    """Return the time of a line in seconds since 1970; NaN if it has none."""
-    timestamp = line.get("timestamp")
-    return math.nan if timestamp is None else datetime.fromisoformat(timestamp).timestamp()
+def _line(line: dict) -> tuple[str, str, float]:
+    """Return sender, text and time of a line, in seconds since 1970; NaN if it has none.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not in the published form.
+    """
+    sender, text, timestamp = line["sender"], line["text"], line.get("timestamp")
+    if not (isinstance(sender, str) and isinstance(text, str)):
+        raise TypeError(f"expected texts, found {sender!r:.80} and {text!r:.80}")
+    if timestamp is None:
+        return sender, text, math.nan
+    time = datetime.fromisoformat(timestamp)
+    if time.tzinfo is None:  # its seconds would depend on where they are read
+        raise ValueError(f"expected a time with its zone, found {timestamp!r}")
+    return sender, text, time.timestamp()
+
+
+def _times(turns: list[Turn]) -> Iterator[float]:
+    """Iterate over the times of all lines that have one."""
+    return (time for turn in turns for time in turn.rows if not math.isnan(time))
 
 
 def _is_rating(value: Any) -> bool:

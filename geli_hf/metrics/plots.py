@@ -225,6 +225,37 @@ def plot_over_optimisation(
     return save(figure, path)
 
 
+def plot_learning_curve(
+    sessions: Sequence[float],
+    curves: Mapping[str, Sequence[Interval]],
+    path: str | Path,
+    baselines: Mapping[str, Mapping[str, float]],
+) -> Figure:
+    """Draw figures with their intervals as bands over the number of sessions that were learned from.
+
+    Args:
+        sessions: (sizes,), rising.
+        curves: title of a figure -> (sizes,) intervals; two figures at most.
+        path: of the PNG.
+        baselines: name of a baseline -> title of a figure -> its value, a horizontal line; two baselines at most.
+    """
+    figure, axes = new_figure(7.4, 4.6)
+    axes.set(title="Agreement by the number of ratings", xlabel="rated sessions to learn from", xscale="log")
+    axes.set_ylabel("correlation on held-out sessions")
+    axes.set_xticks(sessions, [f"{size:,.0f}" for size in sessions])
+    axes.xaxis.minorticks_off()
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    for (title, intervals), colour in zip(curves.items(), (BLUE, RED)):
+        estimate, low, high = np.array(intervals, float).T
+        axes.plot(sessions, estimate, "o-", color=colour, markersize=5, label=f"{title}, 95 % interval")
+        axes.fill_between(sessions, low, high, color=colour, alpha=0.18, linewidth=0)
+        for (name, values), line in zip(baselines.items(), (":", "--")):
+            if title in values:
+                axes.axhline(values[title], color=colour, linewidth=1.2, linestyle=line, label=f"{title}: {name}")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return save(figure, path)
+
+
 def _wrap(text: str, pixels: float, renderer: Any, font: FontProperties) -> list[str]:
     """Wrap into lines no wider than `pixels` in this font, since characters differ in width across scripts."""
     text = printable(text)[: MAX_LINES * 110]

@@ -212,7 +212,9 @@ def fit_hindsight(
         student=student.explained,
     )
     if report.scored < SESSIONS_NEEDED:
-        logger.warning(f"{report.scored} sessions have a score; about {SESSIONS_NEEDED} are needed, see the report")
+        logger.warning_once(
+            f"{report.scored} sessions have a score; about {SESSIONS_NEEDED} are needed, see the report"
+        )
 
     model.config.score_mean, model.config.score_std = score_mean, score_std
     model.config.residual_std, model.config.reward_quantiles = None, []
