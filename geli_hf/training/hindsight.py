@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,11 +29,13 @@ from transformers.utils import logging
 from ..decomposition import RATIOS, Ridge, Trust, fit_ridge, fit_trust, fit_two_ridges, habit_share
 from ..models.attribution import HindsightAttribution, SignalTrust, as_dialogue, observed_means, reactions_to
 from ..models.features import TurnFeatureCache, cached_turn_features, score_cached
+from ..models.geli_reward.heads_geli import LinearHead
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..sessions import SessionError, check_numbers, feedback_names
 
 logger = logging.get_logger(__name__)
 
+TURNS_AT_ONCE = 4096  # that the guard reads
 SESSIONS_NEEDED = 200  # with fewer, the signal alone was better on real corpora
 
 
@@ -48,6 +50,7 @@ class HindsightReport:
         signals: trust by name.
         teacher, student: share of the variance that the likelihood ascribes to the features: of the sessions' scores
             less the trusted signals, and of the teacher's values.
+        ratings: number of sessions, teacher and student of each rating that was learned beside the score.
     """
 
     sessions: int
@@ -57,6 +60,7 @@ class HindsightReport:
     signals: dict[str, SignalTrust]
     teacher: float
     student: float
+    ratings: dict[str, tuple[int, float, float]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [
@@ -72,6 +76,10 @@ class HindsightReport:
             )
         lines.append(f"The teacher explains {self.teacher:.0%} of the scores, beyond the signals.")
         lines.append(f"The student, who sees no reaction, explains {self.student:.0%} of the teacher's values.")
+        for name, (sessions, teacher, student) in self.ratings.items():
+            lines.append(
+                f"{name}: {sessions} sessions; the teacher explains {teacher:.0%}, the student {student:.0%} of that."
+            )
         return "\n".join(lines)
 
 
@@ -151,6 +159,7 @@ def fit_hindsight(
     eval_sessions: Dataset | None = None,
     *,
     signals: Sequence[str] | None = None,
+    ratings: Sequence[str] = (),
     folds: int = 4,
     seed: int = 0,
     cache_dir: str | Path | None = None,
@@ -169,6 +178,8 @@ def fit_hindsight(
         sessions: to learn from.
         eval_sessions: held-out sessions, for the deviation of the residuals alone.
         signals: names in `feedback`. Default: all that the sessions carry.
+        ratings: names in `scores`, each of which gets turn rewards of its own beside those of the score, by a teacher
+            and a student of its own; see `GeliRewardModel.use_ratings`.
         folds: number of teachers for the student's targets, each blind to one part of the conversations.
         seed: of the folds.
         cache_dir, dtype: see [`cached_turn_features`].
@@ -179,8 +190,8 @@ def fit_hindsight(
         The reward model (which is `model`), its attribution, the report, and the targets of the student.
 
     Raises:
-        SessionError: fewer than three conversations with a score, or scores that are all the same, or no such signal,
-            or a number is infinite.
+        SessionError: fewer than three conversations with a score, or scores that are all the same, or no such signal
+            or rating, or a number is infinite.
         ValueError: another head or aggregation, or fewer than two folds.
     """
     if (found := (model.config.head, model.config.aggregation)) != ("linear", "mean"):
@@ -200,6 +211,13 @@ def fit_hindsight(
     data = prepare(sessions, (score - score_mean) / score_std, fold, names, features)
     teacher = fit_teacher(data, data.scored, RATIOS)
     student, targets = fit_student(data, teacher.ratio)
+    students, learned, units = [student], {}, {}
+    for name, values in _ratings(sessions, ratings).items():
+        units[name] = [float(np.nanmean(values)), float(np.nanstd(values))]
+        beside = data._replace(score=(values - units[name][0]) / units[name][1])
+        other_teacher = fit_teacher(beside, beside.scored, RATIOS)
+        students.append(fit_student(beside, other_teacher.ratio)[0])
+        learned[name] = int(beside.scored.sum()), other_teacher.ridge.explained, students[-1].explained
 
     trusted = _with_trust(data.scales, teacher.trust)
     report = HindsightReport(
@@ -210,6 +228,7 @@ def fit_hindsight(
         signals=trusted,
         teacher=teacher.ridge.explained,
         student=student.explained,
+        ratings=learned,
     )
     if report.scored < SESSIONS_NEEDED:
         logger.warning_once(
@@ -220,8 +239,13 @@ def fit_hindsight(
     model.config.residual_std, model.config.reward_quantiles = None, []
     attribution = _attribution(model, data, teacher, trusted)
     hidden = data.hidden
-    set_linear_head(model, data.center[:hidden], data.scale[:hidden], student.weight, student.intercept)
-    rewards = student(data.turns)
+    if list(model.config.ratings) != list(units):
+        model.config.ratings = units
+        model.score = LinearHead(model.config).to(model.device)
+    model.config.ratings = units
+    weights, intercepts = np.stack([each.weight for each in students]), np.array([each.intercept for each in students])
+    set_linear_head(model, data.center[:hidden], data.scale[:hidden], weights, intercepts)
+    rewards = student(data.turns) - _losses(model, data.turns)
     model.config.reward_quantiles = np.quantile(rewards, np.linspace(0, 1, 101)).round(6).tolist()
     if eval_sessions is not None:
         predicted = [row["score"] for row in score_cached(model, eval_sessions, cache_dir=cache_dir, dtype=dtype)]
@@ -437,6 +461,8 @@ def _attribution(
         words = words + signal.foreseen_beta * predictor.weight
         intercept += signal.foreseen_beta * predictor.intercept
     clone = deepcopy(model, {id(shared): shared for shared in (model.model, model.tokenizer)}).eval()
+    clone.config.ratings, clone.config.fit_hidden_size, clone.fit = {}, 0, None
+    clone.score = LinearHead(clone.config).to(model.device).eval()
     set_linear_head(clone, mean, data.scale[: data.hidden], words, intercept)
     return HindsightAttribution(clone, answer_mean, answers, signals)
 
@@ -446,20 +472,42 @@ def _session_means(values: np.ndarray, first: np.ndarray) -> np.ndarray:
     return np.stack([values[start:stop].mean(0, dtype=float) for start, stop in itertools.pairwise(first)])
 
 
+def _ratings(sessions: Dataset, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the sessions' ratings by name, (sessions,), after a check that each can be learned from."""
+    known = list(sessions.features.get("scores") or {})
+    if missing := [name for name in names if name not in known]:
+        raise SessionError(f"ratings: the sessions have no rating {missing[0]!r} in `scores`; they have {known}")
+    values = {name: np.array([scores[name] for scores in sessions["scores"]], float) for name in names}
+    for name, rated in values.items():
+        if np.isinf(rated).any() or len(np.unique(rated[~np.isnan(rated)])) < 2:
+            raise SessionError(f"scores.{name}: expected finite ratings that differ, or leave it out of `ratings`")
+    return values
+
+
+@torch.inference_mode()
+def _losses(model: GeliRewardModel, turns: np.ndarray) -> np.ndarray | float:
+    """Compute what the guard takes from the reward of each turn, (turns,)."""
+    if model.fit is None:
+        return 0.0
+    parts = (turns[first : first + TURNS_AT_ONCE] for first in range(0, len(turns), TURNS_AT_ONCE))
+    return np.concatenate([model.fit(torch.tensor(part, device=model.device)).cpu().numpy() for part in parts])
+
+
 @torch.no_grad()
 def set_linear_head(
-    model: GeliRewardModel, mean: np.ndarray, std: np.ndarray, weight: np.ndarray, intercept: float
+    model: GeliRewardModel, mean: np.ndarray, std: np.ndarray, weight: np.ndarray, intercept: float | np.ndarray
 ) -> None:
     """Make a linear head compute `weight f + intercept`, on features that it standardises first.
 
     Args:
         model: with a linear head.
         mean, std: (hidden,), of the features.
-        weight: (hidden,), for the features as they are.
-        intercept: the reward where all features are 0.
+        weight: (hidden,), for the features as they are; or (1 + ratings, hidden), of the score and of each rating.
+        intercept: the reward where all features are 0; or (1 + ratings,).
     """
     head = model.score
     head.standardise.mean.copy_(torch.from_numpy(mean))
     head.standardise.std.copy_(torch.from_numpy(std))
-    head.out.weight.copy_(torch.from_numpy(weight * std)[None])
-    head.out.bias.fill_(float(intercept + mean @ weight))
+    weight = np.atleast_2d(weight)
+    head.out.weight.copy_(torch.from_numpy(weight * std))
+    head.out.bias.copy_(torch.from_numpy(np.atleast_1d(intercept + weight @ mean)))

@@ -10,7 +10,6 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-INTERACTION_COSINES = 5  # cosines with the messages before, and whether there are any
 TOOLKIT_VERSION = "0.1.0"  # of the geli_hf that writes this configuration
 
 
@@ -40,10 +39,9 @@ class GeliRewardConfig(PreTrainedConfig):
         context_messages (`int`, *optional*):
             Number of messages before a turn that its reward depends on. `None`: as many as fit.
         interactions (`bool`, *optional*, defaults to `False`):
-            Add to a turn's features how it fits the dialogue: with a and u the embeddings of the turn and of the
-            message before it, each encoded alone (mean of the last layer) and of length 1, `u * a`, `|u - a|`, and
-            the cosines of a with u, with the assistant's earlier messages and with the user's (the largest of each).
-            These look back to the beginning, whatever `context_messages` is.
+            Let the head read how a turn fits the messages before it, by the embeddings of messages that are encoded
+            alone (mean of the last layer): see `interaction_features`. They look back to the beginning of the
+            dialogue, whatever `context_messages` is.
         max_length (`int`, *optional*, defaults to 512):
             Longest input of the backbone, in tokens. Longer ones are cropped from the left by whole messages.
         user_token_id, assistant_token_id (`int`):
@@ -59,7 +57,7 @@ class GeliRewardConfig(PreTrainedConfig):
             Mean and deviation of each rating that has turn rewards of its own, beside those of the score; with the
             `linear` head.
         fit_hidden_size (`int`, *optional*, defaults to 0):
-            Width of the network that tells turns that don't fit their dialogue; 0 for none. Needs `interactions`.
+            Width of the networks that tell turns that don't fit their dialogue, by these features; 0 for none.
         fit_weight (`float`, *optional*, defaults to 0.0):
             Loss of reward of a turn that certainly doesn't fit, in units of the standardised score.
         residual_std (`float`, *optional*):
@@ -125,14 +123,17 @@ class GeliRewardConfig(PreTrainedConfig):
             raise ValueError(f"context_messages: expected 0 or more (or None for all), found {self.context_messages}")
         if self.ratings and self.head != "linear":
             raise ValueError(f"ratings: only the linear head has rewards of several ratings, found {self.head!r}")
-        if self.fit_hidden_size and not self.interactions:
-            raise ValueError("fit_hidden_size: expected interactions=True, from which the fit of a turn is told")
 
     @property
     def feature_size(self) -> int:
-        """Number of features of a turn."""
+        """Number of features of a turn, those of its interactions among them if anything reads these."""
         size = self.get_text_config().hidden_size
-        return 3 * size + INTERACTION_COSINES if self.interactions else size
+        return 4 * size + 6 if self.interactions or self.fit_hidden_size else size
+
+    @property
+    def head_size(self) -> int:
+        """Number of features that the head reads, which are the first."""
+        return self.feature_size if self.interactions else self.get_text_config().hidden_size
 
 
 __all__ = ["GeliRewardConfig"]

@@ -21,7 +21,7 @@ class Standardise(nn.Module):
 class _Head(nn.Module):
     def __init__(self, config: GeliRewardConfig):
         super().__init__()
-        self.size = config.feature_size
+        self.size = config.head_size
         self.standardise = Standardise(self.size)
         self.dropout = nn.Dropout(config.head_dropout)
 
@@ -34,7 +34,7 @@ class LinearHead(_Head):
         self.out = nn.Linear(self.size, 1 + len(config.ratings))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Compute rewards (batch, turns) of features (batch, turns, feature_size)."""
+        """Compute rewards (batch, turns) of features (batch, turns, head_size)."""
         return self.by_rating(features)[..., 0]
 
     def by_rating(self, features: torch.Tensor) -> torch.Tensor:
@@ -51,7 +51,7 @@ class MlpHead(_Head):
         self.out = nn.Linear(config.head_hidden_size, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Compute rewards (batch, turns) of features (batch, turns, feature_size)."""
+        """Compute rewards (batch, turns) of features (batch, turns, head_size)."""
         hidden = self.dropout(torch.relu(self.dense(self.standardise(features))))
         return torch.tanh(self.out(hidden)).squeeze(-1)
 
@@ -65,7 +65,7 @@ class RudderHead(_Head):
         self.out = nn.Linear(config.head_hidden_size, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Compute rewards (batch, turns) of features (batch, turns, feature_size)."""
+        """Compute rewards (batch, turns) of features (batch, turns, head_size)."""
         hidden, _ = self.lstm(self.dropout(self.standardise(features)))
         return torch.diff(self.out(hidden).squeeze(-1), dim=-1, prepend=features.new_zeros(len(features), 1))
 
@@ -74,25 +74,35 @@ HEADS = {"linear": LinearHead, "mlp": MlpHead, "rudder": RudderHead}
 
 
 class FitGuard(nn.Module):
-    """Loss of reward of turns that don't fit their dialogue.
+    """Loss of reward of turns that don't fit their dialogue: `fit_weight` (P_t - mean of P over the training turns).
 
-    P_t = sigmoid(w2 relu(W1 f_t + b1) + b2), the probability that a turn was put in place of another, from the
-    features of interaction alone; the loss is `fit_weight` times P_t less its mean over the training turns, so that it
-    takes nothing from the predicted score.
+    P_t is the probability that turn t was put in place of another. Three networks look for one reason each, and a turn
+    fits if none of them objects, P_t = 1 - prod_k (1 - sigmoid(g_k(f_t))): `form` reads the features of the turn
+    itself, `answer` its products with the messages before, and `copy` the cosines that tell an echo or a repetition.
     """
 
     def __init__(self, config: GeliRewardConfig):
         super().__init__()
         self.weight = config.fit_weight
+        size, width = config.get_text_config().hidden_size, config.fit_hidden_size
+        self.spans = {"form": (0, size), "answer": (size, 4 * size + 1), "copy": (4 * size + 1, 4 * size + 6)}
         self.standardise = Standardise(config.feature_size)
-        self.dense = nn.Linear(config.feature_size, config.fit_hidden_size)
-        self.out = nn.Linear(config.fit_hidden_size, 1)
+        self.reasons = nn.ModuleDict(
+            {name: _network(stop - start, width) for name, (start, stop) in self.spans.items()}
+        )
         self.register_buffer("level", torch.zeros(()))
 
-    def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """Compute the logit of P_t, (batch, turns), of features (batch, turns, feature_size)."""
-        return self.out(torch.relu(self.dense(self.standardise(features)))).squeeze(-1)
+    def log_fit(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute log(1 - P_t), (batch, turns), of features (batch, turns, feature_size)."""
+        features = self.standardise(features)
+        logits = [self.reasons[name](features[..., start:stop]) for name, (start, stop) in self.spans.items()]
+        return nn.functional.logsigmoid(-torch.cat(logits, -1)).sum(-1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Compute the loss of each turn, (batch, turns), in units of the standardised score."""
-        return self.weight * (torch.sigmoid(self.logits(features)) - self.level)
+        return self.weight * (-torch.expm1(self.log_fit(features)) - self.level)
+
+
+def _network(size: int, width: int) -> nn.Sequential:
+    layers = nn.Dropout(0.1), nn.Linear(size, width), nn.ReLU(), nn.Dropout(0.5), nn.Linear(width, 1)
+    return nn.Sequential(*layers)

@@ -8,10 +8,16 @@ pairs (Conneau et al., EMNLP 2017, arXiv 1705.02364), and cosines tell an echo o
 from collections.abc import Sequence
 
 import torch
+from torch.nn.functional import normalize
+
+RECENT = 4  # messages before the last one that make the topic
 
 
 def interaction_features(states: torch.Tensor, assistant: Sequence[bool], turns: Sequence[int]) -> torch.Tensor:
     """Compute how turns fit the messages before them.
+
+    With a, u and c the embeddings of the turn, of the message before it, and of the topic, which is the mean of up to
+    four messages before u:
 
     Args:
         states: (messages, hidden), the embedding of each message of a dialogue, encoded alone, of length 1.
@@ -19,24 +25,22 @@ def interaction_features(states: torch.Tensor, assistant: Sequence[bool], turns:
         turns: indices of the assistant's messages that are wanted.
 
     Returns:
-        (turns, 2 hidden + 5): with a and u the embeddings of the turn and of the message before it, `u * a`,
-        `|u - a|`, the cosine of u and a, the largest cosines of a with the assistant's messages before and with the
-        user's before u, and 1 where there is u, and where there is an earlier message of the assistant. What has no
-        message to compare is 0.
+        (turns, 3 hidden + 6): `u * a`, `|u - a|`, `c * a`; the cosines of a with c and u, the largest of a with the
+        assistant's messages before, and with the user's before u; and 1 where there is u, and where the assistant
+        spoke before. What has no message to compare is 0.
     """
-    wanted = torch.tensor(turns, device=states.device)
+    wanted = torch.tensor(turns, device=states.device)[:, None]
     place = torch.arange(len(states), device=states.device)
     own = torch.tensor(assistant, device=states.device)
-    turn = states[wanted]
-    before = torch.where((wanted > 0)[:, None], states[(wanted - 1).clamp(min=0)], 0.0)
-    cosines = turn @ states.T
+    turn, cosines = states[wanted[:, 0]], states[wanted[:, 0]] @ states.T
+    before = (place == wanted - 1).to(states.dtype) @ states
+    topic = normalize(((place < wanted - 1) & (place >= wanted - 1 - RECENT)).to(states.dtype) @ states, dim=1)
+    spoken, heard = own & (place < wanted), ~own & (place < wanted - 1)
 
-    def largest(compared: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        some = compared.any(1)
-        return torch.where(some, cosines.masked_fill(~compared, -1.0).max(1).values, 0.0), some
+    def largest(compared: torch.Tensor) -> torch.Tensor:
+        return torch.where(compared.any(1), cosines.masked_fill(~compared, -1.0).max(1).values, 0.0)
 
-    repeated, spoken = largest(own & (place < wanted[:, None]))
-    answered_before, _ = largest(~own & (place < wanted[:, None] - 1))
-    numbers = ((before * turn).sum(1), repeated, answered_before, (wanted > 0).float(), spoken.float())
-    numbers = torch.stack([number.to(states.dtype) for number in numbers], 1)
-    return torch.cat([before * turn, (before - turn).abs() * (wanted > 0)[:, None], numbers], 1)
+    numbers = ((topic * turn).sum(1), (before * turn).sum(1), largest(spoken), largest(heard))
+    known = ((wanted[:, 0] > 0).to(states.dtype), spoken.any(1).to(states.dtype))
+    distance = (before - turn).abs() * known[0][:, None]
+    return torch.cat([before * turn, distance, topic * turn, torch.stack([*numbers, *known], 1)], 1)

@@ -87,7 +87,7 @@ class TurnFeatures(ModelOutput):
 
 
 @dataclass
-class _Window:
+class Window:
     """One input of the backbone, and the token spans to pool: (place in result, first token, one past the last)."""
 
     ids: list[int]
@@ -293,8 +293,8 @@ class GeliRewardModel(PreTrainedModel):
         # Mixed precision is for the backbone: a head is cheap, and eight bits of a reward are not enough.
         with torch.autocast(turn_features.device.type, enabled=False):
             turn_features = turn_features.to(self._score_dtype)
-            several = bool(self.config.ratings)
-            rewards = self.score.by_rating(turn_features) if several else self.score(turn_features)[..., None]
+            several, read = bool(self.config.ratings), turn_features[..., : self.config.head_size]
+            rewards = self.score.by_rating(read) if several else self.score(read)[..., None]
             if self.fit is not None:
                 rewards = rewards - self.fit(turn_features)[..., None]
         rewards = torch.where(turn_mask[..., None], rewards, 0.0)
@@ -345,7 +345,7 @@ class GeliRewardModel(PreTrainedModel):
             windows += row_windows
             cropped.append(row_cropped)
         features = self._read(windows, len(rows) * turns, self.config.layers, device).unflatten(0, (len(rows), turns))
-        if self.config.interactions:
+        if self.config.feature_size > features.shape[-1]:
             features = torch.cat([features, self._interactions(dialogues, turns, device)], -1)
         mask = torch.arange(turns, device=device) < torch.tensor(counts, device=device)[:, None]
         return TurnFeatures(features=features, mask=mask, cropped=torch.tensor(cropped, device=device))
@@ -366,7 +366,7 @@ class GeliRewardModel(PreTrainedModel):
             )
         return _Dialogue(ids, starts, assistant, turns[-1:] if last_turn_only else turns)
 
-    def _windows(self, dialogue: _Dialogue, first: int) -> tuple[list[_Window], bool]:
+    def _windows(self, dialogue: _Dialogue, first: int) -> tuple[list[Window], bool]:
         """Cut one dialogue into inputs of the backbone that never exceed its context.
 
         The window of a turn begins `context_messages` before it. Turns of a decoder whose windows begin with the same
@@ -404,14 +404,14 @@ class GeliRewardModel(PreTrainedModel):
             windows.append(self._window(body, starts, begin, targets, place))
         return windows, cropped
 
-    def _window(self, body, starts, begin, targets, place) -> _Window:
+    def _window(self, body, starts, begin, targets, place) -> Window:
         prefix = list(self.config.prefix_token_ids)
         spans = []
         for message in targets:
             stop = len(prefix) + min(starts[message + 1] - starts[begin], len(body))
             start = len(prefix) + starts[message] - starts[begin]
             spans.append((place[message], stop - 1 if self.config.pooling == "last" else start, stop))
-        return _Window(prefix + body, spans)
+        return Window(prefix + body, spans)
 
     def _interactions(self, dialogues: list[_Dialogue], turns: int, device: torch.device) -> torch.Tensor:
         """Compute how each turn fits its dialogue: (batch, turns, features of `interaction_features`).
@@ -426,7 +426,7 @@ class GeliRewardModel(PreTrainedModel):
             spans = pairwise(dialogue.starts[: dialogue.turns[-1] + 2])
             texts = [tuple(dialogue.ids[start + 1 : stop][-room:]) for start, stop in spans]
             owners.append([places.setdefault(text, len(places)) for text in texts])
-        windows = [_Window([*prefix, *ids], [(place, 0, len(prefix) + len(ids))]) for ids, place in places.items()]
+        windows = [Window([*prefix, *ids], [(place, 0, len(prefix) + len(ids))]) for ids, place in places.items()]
         states = normalize(self._read(windows, len(places), "last", device), dim=-1)
         rows = []
         for dialogue, owned in zip(dialogues, owners):
@@ -434,7 +434,7 @@ class GeliRewardModel(PreTrainedModel):
             rows.append(pad(features, (0, 0, 0, turns - len(features))))
         return torch.stack(rows)
 
-    def _read(self, windows: list[_Window], places: int, layers: str, device: torch.device) -> torch.Tensor:
+    def _read(self, windows: list[Window], places: int, layers: str, device: torch.device) -> torch.Tensor:
         """Run the windows through the backbone, similar lengths together, and average each span's hidden states.
 
         Returns:
@@ -509,7 +509,8 @@ class GeliRewardModel(PreTrainedModel):
         Returns:
             One dict per session: `turn_rewards` (list of floats, in units of the standardised score), `score` (the
             predicted session score, in the units of the ratings), and `cropped` (true if the session was longer than
-            the context, so that some turn was rewarded without the beginning).
+            the context, so that some turn was rewarded without the beginning). A model that has learned several
+            ratings adds `ratings`: by name, `turn_rewards` and `score` as above.
 
         Raises:
             ValueError: a message has another form, see [`tokenize`].
@@ -537,14 +538,53 @@ class GeliRewardModel(PreTrainedModel):
                 output = self(**self.tokenize([row["messages"] for row in rows], first=number))
                 scores = self.predict_score(output.turn_rewards, output.turn_mask)
             rewards = [row[mask].tolist() for row, mask in zip(output.turn_rewards, output.turn_mask)]
-            for turn_rewards, score, crop in zip(rewards, scores.tolist(), output.cropped.tolist()):
-                yield {"turn_rewards": turn_rewards, "score": score, "cropped": crop}
+            beside = self._by_rating(output)
+            for turn_rewards, score, crop, ratings in zip(rewards, scores.tolist(), output.cropped.tolist(), beside):
+                yield {"turn_rewards": turn_rewards, "score": score, "cropped": crop} | ratings
             number, cropped = number + len(rows), cropped + int(output.cropped.sum())
         if cropped:
             logger.warning(
                 f"{cropped} of {number} sessions are longer than the model's context of {self.config.max_length} "
                 "tokens: some turns were rewarded without the beginning."
             )
+
+    def _by_rating(self, output: GeliRewardOutput) -> list[dict]:
+        """Return `ratings` of each session; nothing where the model has learned one score alone."""
+        found: list[dict] = [{} for _ in output.turn_mask]
+        for place, (name, (mean, std)) in enumerate(self.config.ratings.items()):
+            for row, (values, mask) in enumerate(zip(output.rating_rewards[..., place], output.turn_mask)):
+                rewards = values[mask].tolist()
+                score = mean + std * sum(rewards) / (len(rewards) if self.config.aggregation == "mean" else 1)
+                found[row].setdefault("ratings", {})[name] = {"turn_rewards": rewards, "score": score}
+        return found
+
+    @torch.no_grad()
+    def use_ratings(self, weights: Mapping[str, float]) -> None:
+        """Reward turns by a weighted sum of the ratings that the model has learned side by side.
+
+        With means m_k and deviations s_k of the ratings, a session's score becomes sum_k w_k (rating k), and the
+        reward of a turn sum_k w_k s_k r_kt / sum_k |w_k| s_k. What the model's own score gave is replaced.
+
+        Args:
+            weights: by name of the rating, such as `{"witty": 1.0}`.
+
+        Raises:
+            ValueError: the model has no such rating, or all weights are 0.
+        """
+        ratings = self.config.ratings
+        if unknown := [name for name in weights if name not in ratings]:
+            raise ValueError(f"weights: the model has no rating {unknown[0]!r}; it has {', '.join(ratings) or 'none'}")
+        scales = {name: weight * ratings[name][1] for name, weight in weights.items()}
+        total = sum(map(abs, scales.values()))
+        if not total > 0:
+            raise ValueError(f"weights: expected one other than 0, found {dict(weights)}")
+        shares = [scales.get(name, 0.0) / total for name in ratings]
+        out = self.score.out
+        for parameter in (out.weight, out.bias):
+            mix = torch.tensor(shares, dtype=parameter.dtype, device=parameter.device)
+            parameter[0] = torch.tensordot(mix, parameter[1:], 1)
+        self.config.score_mean = sum(weight * ratings[name][0] for name, weight in weights.items())
+        self.config.score_std, self.config.residual_std, self.config.reward_quantiles = total, None, []
 
     def predict_score(self, turn_rewards: torch.Tensor, turn_mask: torch.Tensor) -> torch.Tensor:
         """Predict session scores in the units of the ratings.
