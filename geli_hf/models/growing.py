@@ -23,13 +23,13 @@ ROLES = re.compile(f"(?={re.escape(USER_TOKEN)}|{re.escape(ASSISTANT_TOKEN)})")
 class GrowingScorer:
     """Score a dialogue after each of its turns, edits and undos, and read with the backbone only what is new.
 
-    It keeps the features of each window of an encoder, and of a decoder the keys and values of a dialogue and the
-    features of its turns. Where they are found again, rewards equal those of the model but for rounding. Turns that
-    don't fit a decoder's context of all messages (`context_messages=None`) are read anew every time, since then all
-    windows move. Threads may share a scorer; they score one after the other.
+    Rewards equal those of the model but for rounding. Of an encoder the features of each window are kept, of a decoder
+    the keys and values of a dialogue and the features of its turns. A dialogue that is longer than the context of a
+    decoder with `context_messages=None` is read anew each time, since all its windows move.
 
-    What is kept depends on the model's weights, device and precision: call `clear` after a change. It holds the
-    dialogues' words as token ids, in memory alone, until others take their place.
+    What is kept depends on the model's weights, device and precision: call `clear` after a change. It is kept in
+    memory alone, the words as token ids, until newer ones take its place. Threads that share a scorer score one after
+    the other.
 
     Args:
         model: the reward model, in eval mode.
@@ -70,7 +70,7 @@ class GrowingScorer:
             ValueError: a message has another form, none is the assistant's, or the model is in training mode.
         """
         if self.model.training:
-            raise ValueError("model: found training mode, expected eval mode; call model.eval() and scorer.clear()")
+            raise ValueError("model: expected eval mode, found training mode; call model.eval(), and clear() if it was trained")
         with self._lock:
             ids = torch.tensor([self._tokenize(messages)], device=self.model.device)
             encoded = self.model.encode_turns(ids, read=self._read)
@@ -86,7 +86,8 @@ class GrowingScorer:
 
     def _tokenize(self, messages: list[Message]) -> list[int]:
         """Tokenize message by message, which gives the same tokens, since a special token opens each."""
-        text = self.model.tokenizer.apply_chat_template(plain_messages(messages, "dialogue"), tokenize=False)
+        dialogues = [plain_messages(messages, "dialogue")]
+        [text] = self.model.tokenizer.apply_chat_template(dialogues, tokenize=False)
         return [token for part in ROLES.split(text) if part for token in self._tokens(part)]
 
     def _read(self, windows: list[Window], places: int, layers: str, device: torch.device) -> torch.Tensor:
