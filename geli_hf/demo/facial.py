@@ -6,12 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
-
 from ..models.attribution import HindsightAttribution
 from ..models.geli_reward.configuration_geli import GeliRewardConfig
-from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..models.geli_reward.text_geli import valid_unicode
+from ..models.growing import GrowingScorer
 from ..sessions import Message, Session, assistant_turns
 from .camera import Watch
 from .conversation import Turn, messages_of, session_row
@@ -42,19 +40,16 @@ class Decomposition:
     parts: Mapping[str, float] = field(default_factory=dict)
 
 
-def decompose(model: GeliRewardModel, messages: Sequence[Message]) -> Decomposition:
+def decompose(scorer: GrowingScorer, messages: Sequence[Message]) -> Decomposition:
     """Decompose the rating that the words of a session predict.
 
     With the rewards r_t of T turns, the rating's mean m and deviation s, the prediction is m + s/T sum_t r_t where the
     model's `aggregation` is `mean`, and m + s sum_t r_t where it is `sum`: so a turn contributes s r_t / T, or s r_t.
     """
-    turns = len(assistant_turns(messages))
-    rewards: list[float] = []
-    if turns:
-        with torch.inference_mode():
-            rewards = model.score_messages([list(messages)], last_turn_only=False)[0, :turns].tolist()
-    percentiles = [model.percentile(reward) for reward in rewards]
-    return _decomposition(model.config, rewards, percentiles, mean=model.config.aggregation == "mean")
+    rewards = scorer(list(messages)) if assistant_turns(messages) else []
+    percentiles = [scorer.model.percentile(reward) for reward in rewards]
+    config = scorer.model.config
+    return _decomposition(config, rewards, percentiles, mean=config.aggregation == "mean")
 
 
 def explain(attribution: HindsightAttribution, session: Session) -> Decomposition:

@@ -18,6 +18,7 @@ from ..affect.session import listener_of
 from ..data.rows import to_json_line
 from ..models.attribution import HindsightAttribution
 from ..models.geli_reward.modeling_geli import GeliRewardModel
+from ..models.growing import GrowingScorer
 from ..sessions import Session, assistant_turns
 from . import facial_html
 from .camera import REACTION_SECONDS, FaceReader, read_frame
@@ -45,7 +46,8 @@ class FacialEvents:
         self, model: GeliRewardModel, faces: FaceReader, limits: Limits, attribution: HindsightAttribution | None
     ):
         self.model, self.faces, self.limits, self.attribution = model, faces, limits, attribution
-        self._decompose = on_gpu(lambda messages: decompose(model, messages))
+        scorer = GrowingScorer(model)
+        self._decompose = on_gpu(lambda messages: decompose(scorer, messages))
         self._explain = on_gpu(lambda row: explain(attribution, row))
 
     # Live

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..alignment.dialogue import context_window, cut_reply
 from ..alignment.policy import is_adapter, load_policy
 from ..models.geli_reward.modeling_geli import GeliRewardModel
+from ..models.growing import GrowingScorer
 from ..sessions import Message
 from .conversation import ALIGNED, BASE
 
@@ -95,11 +97,13 @@ class Models:
         """Sample a reply of the policy `source`, see `Policy.stream`."""
         yield from self.policies[source].stream(messages, **options)
 
-    @torch.inference_mode()
+    @cached_property
+    def _scorer(self) -> GrowingScorer:
+        return GrowingScorer(self.reward)
+
     def score(self, messages: list[Message]) -> list[float]:
         """Compute a reward for every turn of the assistant, in units of the standardised rating."""
-        rewards = self.reward.score_messages([messages], last_turn_only=False)[0].tolist()
-        return [value for value in rewards if not math.isnan(value)]
+        return self._scorer(messages)
 
     def rating(self, rewards: Sequence[float]) -> float:
         """Predict the rating from the rewards of a session's turns, in the units of the ratings."""

@@ -17,6 +17,7 @@ from geli_hf.affect.emotions import FACE_COLUMNS
 from geli_hf.affect.video import COLUMNS
 from geli_hf.demo import facial_html
 from geli_hf.demo.facial import SCRIPT, Decomposition, LiveSession, decompose, explain
+from geli_hf.models.growing import GrowingScorer
 from geli_hf.sessions import validate_session
 
 TALK = [
@@ -47,13 +48,14 @@ def see(session: LiveSession, smiles: dict[float, float]) -> LiveSession:
 @pytest.mark.parametrize("aggregation", ["mean", "sum"])
 def test_contributions_add_up_to_the_prediction(model, aggregation, monkeypatch):
     monkeypatch.setattr(model.config, "aggregation", aggregation)
-    steps = decompose(model, TALK)
+    scorer = GrowingScorer(model)
+    steps = decompose(scorer, TALK)
     [expected] = model.score_sessions([{"messages": TALK}])
     assert steps.rewards == pytest.approx(expected["turn_rewards"])
     assert steps.base + sum(steps.contributions) == pytest.approx(expected["score"], abs=1e-5)
     assert steps.rating == pytest.approx(expected["score"], abs=1e-5)
     assert steps.deviation == 1.2
-    empty = decompose(model, TALK[1:2])
+    empty = decompose(scorer, TALK[1:2])
     assert (empty.rewards, empty.rating, empty.base) == ((), 6.0, 6.0)
 
 
@@ -90,7 +92,7 @@ def test_in_hindsight_a_smile_adds_to_its_turn_alone_and_no_face_adds_nothing(at
 
 
 def test_the_page_tells_steps_of_the_words_from_steps_with_hindsight(attribution, model):
-    words = facial_html.rating_steps(decompose(model, session_with()["messages"]), [0.0, 1.0])
+    words = facial_html.rating_steps(decompose(GrowingScorer(model), session_with()["messages"]), [0.0, 1.0])
     hindsight = facial_html.rating_steps(explain(attribution, session_with(0.0, 1.0)), [0.0, 1.0])
     assert "With hindsight" not in words
     assert "With hindsight" in hindsight

@@ -9,7 +9,7 @@ alone is a window too.
 
 import importlib.util
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import islice, pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from torch.nn.functional import normalize, pad
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, initialization
+from transformers import AutoConfig, AutoModel, AutoTokenizer, DynamicCache, PreTrainedModel, initialization
 from transformers.utils import ModelOutput, logging
 
 from .configuration_geli import GeliRewardConfig
@@ -88,7 +88,7 @@ class TurnFeatures(ModelOutput):
 
 @dataclass
 class Window:
-    """One input of the backbone, and the token spans to pool: (place in result, first token, one past the last)."""
+    """Input of the backbone, and the token spans to pool: (place in result, first token, one past the last)."""
 
     ids: list[int]
     spans: list[tuple[int, int, int]]
@@ -317,6 +317,7 @@ class GeliRewardModel(PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         *,
         last_turn_only: bool = False,
+        read: Callable[[list[Window], int, str, torch.device], torch.Tensor] | None = None,
     ) -> TurnFeatures:
         """Compute the backbone's features of every assistant turn in its context.
 
@@ -324,6 +325,7 @@ class GeliRewardModel(PreTrainedModel):
             input_ids: (batch, tokens), dialogues written by the tokenizer's chat template, padded on either side.
             attention_mask: (batch, tokens), 0 on padding.
             last_turn_only: encode the last assistant turn only.
+            read: called in place of [`read_windows`], such as by `geli_hf.models.growing`.
 
         Returns:
             Features (batch, turns, hidden), their mask, and which dialogues were cropped.
@@ -331,7 +333,7 @@ class GeliRewardModel(PreTrainedModel):
         Raises:
             ValueError: a row holds no assistant turn, that is, it was not written by the tokenizer's chat template.
         """
-        device = input_ids.device
+        device, read = input_ids.device, read or self.read_windows
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         rows = [ids[real].tolist() for ids, real in zip(input_ids.cpu(), mask.bool().cpu())]
         # RUDDER's LSTM needs all turns to reward the last one.
@@ -344,9 +346,9 @@ class GeliRewardModel(PreTrainedModel):
             row_windows, row_cropped = self._windows(dialogue, row * turns)
             windows += row_windows
             cropped.append(row_cropped)
-        features = self._read(windows, len(rows) * turns, self.config.layers, device).unflatten(0, (len(rows), turns))
+        features = read(windows, len(rows) * turns, self.config.layers, device).unflatten(0, (len(rows), turns))
         if self.config.feature_size > features.shape[-1]:
-            features = torch.cat([features, self._interactions(dialogues, turns, device)], -1)
+            features = torch.cat([features, self._interactions(dialogues, turns, device, read)], -1)
         mask = torch.arange(turns, device=device) < torch.tensor(counts, device=device)[:, None]
         return TurnFeatures(features=features, mask=mask, cropped=torch.tensor(cropped, device=device))
 
@@ -413,7 +415,7 @@ class GeliRewardModel(PreTrainedModel):
             spans.append((place[message], stop - 1 if self.config.pooling == "last" else start, stop))
         return Window(prefix + body, spans)
 
-    def _interactions(self, dialogues: list[_Dialogue], turns: int, device: torch.device) -> torch.Tensor:
+    def _interactions(self, dialogues: list[_Dialogue], turns: int, device, read) -> torch.Tensor:
         """Compute how each turn fits its dialogue: (batch, turns, features of `interaction_features`).
 
         A message that stands in several dialogues is encoded once, without its role token.
@@ -427,15 +429,21 @@ class GeliRewardModel(PreTrainedModel):
             texts = [tuple(dialogue.ids[start + 1 : stop][-room:]) for start, stop in spans]
             owners.append([places.setdefault(text, len(places)) for text in texts])
         windows = [Window([*prefix, *ids], [(place, 0, len(prefix) + len(ids))]) for ids, place in places.items()]
-        states = normalize(self._read(windows, len(places), "last", device), dim=-1)
+        states = normalize(read(windows, len(places), "last", device), dim=-1)
         rows = []
         for dialogue, owned in zip(dialogues, owners):
             features = interaction_features(states[owned], dialogue.assistant[: len(owned)], dialogue.turns)
             rows.append(pad(features, (0, 0, 0, turns - len(features))))
         return torch.stack(rows)
 
-    def _read(self, windows: list[Window], places: int, layers: str, device: torch.device) -> torch.Tensor:
+    def read_windows(self, windows: list[Window], places: int, layers: str, device: torch.device) -> torch.Tensor:
         """Run the windows through the backbone, similar lengths together, and average each span's hidden states.
+
+        Args:
+            windows: inputs of the backbone, with the spans that are wanted.
+            places: rows of the result.
+            layers: "last" or "all", see [`GeliRewardConfig`].
+            device: of the result.
 
         Returns:
             (places, hidden); 0 where no span has its place.
@@ -451,7 +459,7 @@ class GeliRewardModel(PreTrainedModel):
             while past < len(windows) and len(windows[past].ids) * (past + 1 - first) <= most:
                 past += 1
             chunk, first = windows[first:past], past
-            hidden = self._hidden_states([window.ids for window in chunk], layers, device)
+            hidden = self.hidden_states([window.ids for window in chunk], layers, device)
             tokens, owners, sizes, kept = [], [], [], []
             for index, window in enumerate(chunk):
                 for place, start, stop in window.spans:
@@ -465,13 +473,29 @@ class GeliRewardModel(PreTrainedModel):
             features[torch.tensor(kept, device=device)] = total / torch.tensor(sizes, device=device)[:, None]
         return features
 
-    def _hidden_states(self, windows: list[list[int]], layers: str, device: torch.device) -> torch.Tensor:
-        pad = getattr(self.config.get_text_config(), "pad_token_id", None) or 0
+    def hidden_states(
+        self, windows: list[list[int]], layers: str, device: torch.device, past: DynamicCache | None = None
+    ) -> torch.Tensor:
+        """Compute hidden states of token ids by the backbone.
+
+        Args:
+            windows: token ids of each input.
+            layers: "last", or "all" for their mean.
+            device: of the backbone.
+            past: keys and values of the tokens before, for a decoder and one input; those of `windows` are added.
+
+        Returns:
+            (windows, longest, hidden), padded on the right.
+        """
         ids = [torch.tensor(window, device=device) for window in windows]
         mask = pad_sequence([torch.ones_like(window) for window in ids], batch_first=True)
-        ids = pad_sequence(ids, batch_first=True, padding_value=pad)
-        # Keys and values are for generation, and a large decoder's take much memory.
-        options = {"use_cache": False} if self.config.causal else {}
+        padding = getattr(self.config.get_text_config(), "pad_token_id", None) or 0
+        ids = pad_sequence(ids, batch_first=True, padding_value=padding)
+        # Keys and values take much memory in a large decoder.
+        options = {"use_cache": past is not None} if self.config.causal else {}
+        if past is not None:
+            options["past_key_values"] = past
+            mask = pad(mask, (past.get_seq_length(), 0), value=1)
         if layers == "all":
             states = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **options).hidden_states
             return sum(state.float() for state in states[1:]) / (len(states) - 1)  # the first are the embeddings
