@@ -28,7 +28,7 @@ from transformers.utils import logging
 
 from ..decomposition import RATIOS, Ridge, Trust, fit_ridge, fit_trust, fit_two_ridges, habit_share
 from ..models.attribution import HindsightAttribution, SignalTrust, as_dialogue, observed_means, reactions_to
-from ..models.features import TurnFeatureCache, cached_turn_features, score_cached
+from ..models.features import CONSTANT, TurnFeatureCache, cached_turn_features, score_cached
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..sessions import SessionError, check_numbers, feedback_names
 
@@ -400,7 +400,9 @@ def _scores_and_folds(sessions: Dataset, folds: int, seed: int) -> tuple[np.ndar
 def _scale_of(values: np.ndarray, first: np.ndarray, sessions: Dataset) -> SignalTrust:
     """Estimate the scale and the habit of a signal."""
     known = values[~np.isnan(values)]
-    mean, std = (float(known.mean()), float(known.std()) or 1.0) if len(known) else (0.0, 1.0)
+    mean, std = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
+    if std <= CONSTANT * np.abs(known).max(initial=0):  # a constant, but for rounding
+        std = 1.0
     raters = sessions["rater_id"][:] if "rater_id" in sessions.column_names else [""] * len(sessions)
     habit = habit_share(observed_means(values, first), np.array([rater or "" for rater in raters]))
     return SignalTrust(mean, std, slope=0.0, t=0.0, beta=0.0, observed=len(known) / max(1, len(values)), habit=habit)
