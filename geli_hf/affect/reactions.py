@@ -38,8 +38,7 @@ def _any_of(*words: str, marks: str | None = None) -> re.Pattern[str]:
 _GOOD = "good|great|nice|excellent|awesome|amazing|perfect|brilliant|fantastic|wonderful|cool|helpful"
 _IT, _YOU_ARE = r"(?:this|that|it)(?:'s| is| was)", r"(?:you're|you are|ur|u r)"
 _SO = "(?:so |very |really |just |super |too )?"
-# Not after "no", "not" and "n't"
-_UNDENIED = r"(?<!\bno )(?<!\bnot )(?<!n't )"
+_UNDENIED = r"(?<!\bno )(?<!\bnot )(?<!n't )(?<!\bnot a )(?<!n't a )"
 
 LAUGHTER = _any_of(
     r"[abmw]{0,3}(?:h+a+){2,}h*|(?:h+e+){2,}h*",  # haha, ahaha, mwahahah, hehe
