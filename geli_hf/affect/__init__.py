@@ -1,4 +1,4 @@
-"""The listener's reactions, faces in video and the sentiment of words, as one number per turn.
+"""The listener's reactions, faces in video, words and times, as one number per turn.
 
 Names are imported when they are first used: readers of corpora need no packages for video.
 """

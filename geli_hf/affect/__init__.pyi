@@ -5,6 +5,10 @@ from .deepface import DeepFaceAffect as DeepFaceAffect
 from .detect import CascadeDetector as CascadeDetector
 from .detect import YuNetDetector as YuNetDetector
 from .emotions import EMOTIONS as EMOTIONS
+from .reactions import REACTIONS as REACTIONS
+from .reactions import add_reactions as add_reactions
+from .reactions import event_values as event_values
+from .reactions import reactions_of as reactions_of
 from .sentiment import NextTurnSentiment as NextTurnSentiment
 from .session import session_of_recording as session_of_recording
 from .transcripts import Transcript as Transcript

@@ -8,6 +8,7 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 
+from ..affect.reactions import add_reactions
 from ..sessions import split_sessions
 from . import load_sessions, read_report
 
@@ -22,6 +23,8 @@ class DataSettings:
         test_options: those that differ for a test set of its own.
         eval_share: share of the conversations to choose the checkpoint on.
         test_share: share to evaluate on, without `test_options`.
+        reactions: signals of the listener's words and times to add, see [`add_reactions`]: true for all that the
+            corpus can carry, or their names.
     """
 
     corpus: str = "sample"
@@ -29,6 +32,7 @@ class DataSettings:
     test_options: dict | None = None
     eval_share: float = 0.15
     test_share: float = 0.2
+    reactions: bool | str | list[str] = False
 
 
 def load_corpus(
@@ -68,11 +72,20 @@ def load_parts(data: DataSettings, data_dir: str | Path | None = None, *, seed: 
         seed: of the split.
 
     Raises:
-        TypeError, ValueError: see [`load_corpus`]; or the shares are none.
+        ImportError: see [`add_reactions`].
+        TypeError, ValueError: see [`load_corpus`] and [`add_reactions`]; or the shares are none.
     """
-    sessions = load_corpus(data.corpus, data.options, data_dir)
+
+    def load(options: Mapping[str, Any]) -> Dataset:
+        sessions = load_corpus(data.corpus, options, data_dir)
+        if not data.reactions:
+            return sessions
+        with PartialState().main_process_first():
+            return add_reactions(sessions, None if data.reactions is True else data.reactions)
+
+    sessions = load(data.options)
     if data.test_options is None:
         shares = {"train": 1 - data.eval_share - data.test_share, "eval": data.eval_share, "test": data.test_share}
         return split_sessions(sessions, shares, seed=seed)
     parts = split_sessions(sessions, {"train": 1 - data.eval_share, "eval": data.eval_share}, seed=seed)
-    return parts | {"test": load_corpus(data.corpus, data.options | data.test_options, data_dir)}
+    return parts | {"test": load(data.options | data.test_options)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 RETURNS_NEEDED = 30  # further sessions of listeners; with fewer the share could be anything
+LEAST_SPREAD = 1e-6  # of a standardised signal between sessions: signals are stored in float32, and less is rounding
 HABIT_LIMIT = 0.9  # a part of a session's mean is always the session's own
 
 
@@ -57,7 +58,7 @@ def fit_trust(score: np.ndarray, signals: np.ndarray) -> Trust:
         return Trust(slope, t, slope.copy())
     r, x = r - r.mean(), x - x.mean(0)
     spread = np.sqrt((x**2).mean(0))
-    varies = spread > 1e-9
+    varies = spread > LEAST_SPREAD
     unit = x[:, varies] / spread[varies]
     freedom = len(r) - 1 - unit.shape[1]
     if freedom < 1 or not varies.any():

@@ -22,7 +22,7 @@ from .geli_reward.modeling_geli import GeliRewardModel
 
 logger = logging.get_logger(__name__)
 
-READING_FIELDS = ("pooling", "layers", "causal", "context_messages", "interactions", "max_length", "prefix_token_ids")
+READING_FIELDS = ("pooling", "layers", "causal", "context_messages", "feature_size", "max_length", "prefix_token_ids")
 CONSTANT = 1e-6  # a deviation up to which a feature is constant but for rounding
 SESSIONS_AT_ONCE = 256  # in memory while a mean is computed
 
@@ -56,6 +56,12 @@ class TurnFeatureCache:
         selected = copy.copy(self)
         selected.spans = self.spans[np.asarray(rows, int)]
         return selected
+
+    def narrow(self, size: int) -> "TurnFeatureCache":
+        """Return the first `size` features of all turns, without a copy."""
+        narrowed = copy.copy(self)
+        narrowed.features = self.features[:, :size]
+        return narrowed
 
     @property
     def lengths(self) -> np.ndarray:

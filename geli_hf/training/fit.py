@@ -120,7 +120,7 @@ def train_fit(
     eval_sessions: Dataset,
     *,
     turns: int = 40_000,
-    epochs: int = 6,
+    steps: int = 3_000,
     learning_rate: float = 1e-3,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
@@ -132,7 +132,7 @@ def train_fit(
         sessions: to learn from; scores are not needed.
         eval_sessions: of other conversations, for the report.
         turns: real turns to learn from, at most.
-        epochs, learning_rate: of AdamW.
+        steps, learning_rate: of AdamW, with batches of 256 turns.
         seed: of the draws, of the first weights and of the order.
         dtype: see `cached_turn_features`.
 
@@ -154,13 +154,13 @@ def train_fit(
         guard.standardise.std.copy_(features.std(0).clamp(min=1e-6))
         guard.train()
         optimizer = torch.optim.AdamW(guard.parameters(), lr=learning_rate)
-        for _ in tqdm(range(epochs), desc="Teaching fit", unit="epoch"):
-            for batch in torch.randperm(len(features)).split(BATCH):
-                log_fit = guard.log_fit(features[batch].to(model.device)).clamp(max=-1e-6)
-                loss = -torch.where(made[batch].to(model.device), torch.log1p(-log_fit.exp()), log_fit).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+        for _ in tqdm(range(steps), desc="Teaching fit", unit="step"):
+            batch = torch.randint(len(features), (BATCH,))
+            log_fit = guard.log_fit(features[batch].to(model.device)).clamp(max=-1e-6)
+            loss = -torch.where(made[batch].to(model.device), torch.log1p(-log_fit.exp()), log_fit).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
     guard.eval()
     with torch.inference_mode():
         guard.level.copy_(-torch.expm1(guard.log_fit(real.to(model.device))).mean())

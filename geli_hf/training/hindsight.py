@@ -28,7 +28,7 @@ from transformers.utils import logging
 
 from ..decomposition import RATIOS, Ridge, Trust, fit_ridge, fit_trust, fit_two_ridges, habit_share
 from ..models.attribution import HindsightAttribution, SignalTrust, as_dialogue, observed_means, reactions_to
-from ..models.features import TurnFeatureCache, cached_turn_features, score_cached
+from ..models.features import CONSTANT, TurnFeatureCache, cached_turn_features, score_cached
 from ..models.geli_reward.heads_geli import LinearHead
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..sessions import SessionError, check_numbers, feedback_names
@@ -202,13 +202,15 @@ def fit_hindsight(
     check_numbers(sessions, names)
     score, fold = _scores_and_folds(sessions, folds, seed)
     score_mean, score_std = float(np.nanmean(score)), float(np.nanstd(score))
+    explaining = _without_guard(model)  # which has nothing to say about an answer
     if features is None:
         features = {
             "turns": cached_turn_features(model, sessions, cache_dir=cache_dir, dtype=dtype),
-            "reactions": cached_reaction_features(model, sessions, cache_dir=cache_dir, dtype=dtype),
+            "reactions": cached_reaction_features(explaining, sessions, cache_dir=cache_dir, dtype=dtype),
         }
+    read = {name: cache.narrow(model.config.head_size) for name, cache in features.items()}
 
-    data = prepare(sessions, (score - score_mean) / score_std, fold, names, features)
+    data = prepare(sessions, (score - score_mean) / score_std, fold, names, read)
     teacher = fit_teacher(data, data.scored, RATIOS)
     student, targets = fit_student(data, teacher.ratio)
     students, learned, units = [student], {}, {}
@@ -235,9 +237,10 @@ def fit_hindsight(
             f"{report.scored} sessions have a score; about {SESSIONS_NEEDED} are needed, see the report"
         )
 
-    model.config.score_mean, model.config.score_std = score_mean, score_std
-    model.config.residual_std, model.config.reward_quantiles = None, []
-    attribution = _attribution(model, data, teacher, trusted)
+    for config in (model.config, explaining.config):
+        config.score_mean, config.score_std = score_mean, score_std
+        config.residual_std, config.reward_quantiles = None, []
+    attribution = _attribution(explaining, data, teacher, trusted)
     hidden = data.hidden
     if list(model.config.ratings) != list(units):
         model.config.ratings = units
@@ -245,7 +248,7 @@ def fit_hindsight(
     model.config.ratings = units
     weights, intercepts = np.stack([each.weight for each in students]), np.array([each.intercept for each in students])
     set_linear_head(model, data.center[:hidden], data.scale[:hidden], weights, intercepts)
-    rewards = student(data.turns) - _losses(model, data.turns)
+    rewards = student(data.turns) - _losses(model, features["turns"].all())
     model.config.reward_quantiles = np.quantile(rewards, np.linspace(0, 1, 101)).round(6).tolist()
     if eval_sessions is not None:
         predicted = [row["score"] for row in score_cached(model, eval_sessions, cache_dir=cache_dir, dtype=dtype)]
@@ -426,7 +429,9 @@ def _scores_and_folds(sessions: Dataset, folds: int, seed: int) -> tuple[np.ndar
 def _scale_of(values: np.ndarray, first: np.ndarray, sessions: Dataset) -> SignalTrust:
     """Estimate the scale and the habit of a signal."""
     known = values[~np.isnan(values)]
-    mean, std = (float(known.mean()), float(known.std()) or 1.0) if len(known) else (0.0, 1.0)
+    mean, std = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
+    if std <= CONSTANT * np.abs(known).max(initial=0):  # a constant, but for rounding
+        std = 1.0
     raters = sessions["rater_id"][:] if "rater_id" in sessions.column_names else [""] * len(sessions)
     habit = habit_share(observed_means(values, first), np.array([rater or "" for rater in raters]))
     return SignalTrust(mean, std, slope=0.0, t=0.0, beta=0.0, observed=len(known) / max(1, len(values)), habit=habit)
@@ -460,11 +465,16 @@ def _attribution(
     for signal, predictor in zip(signals.values(), data.predictors):
         words = words + signal.foreseen_beta * predictor.weight
         intercept += signal.foreseen_beta * predictor.intercept
+    set_linear_head(model, mean, data.scale[: data.hidden], words, intercept)
+    return HindsightAttribution(model, answer_mean, answers, signals)
+
+
+def _without_guard(model: GeliRewardModel) -> GeliRewardModel:
+    """Make a model of the same backbone and tokenizer, with a head of its own for one score, and no guard."""
     clone = deepcopy(model, {id(shared): shared for shared in (model.model, model.tokenizer)}).eval()
     clone.config.ratings, clone.config.fit_hidden_size, clone.fit = {}, 0, None
     clone.score = LinearHead(clone.config).to(model.device).eval()
-    set_linear_head(clone, mean, data.scale[: data.hidden], words, intercept)
-    return HindsightAttribution(clone, answer_mean, answers, signals)
+    return clone
 
 
 def _session_means(values: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -63,6 +63,14 @@ def test_a_signal_that_never_changes_is_not_trusted_and_disturbs_no_other():
     assert fit_trust(score, np.zeros((50, 0))).beta.shape == (0,)
 
 
+def test_what_differs_by_the_rounding_of_float32_only_is_not_trusted():
+    for seed in range(20):  # of a signal that is centred in each session
+        score, signals = drawn(50, [0.5], seed=seed)
+        rounding = np.random.default_rng(seed).normal(size=50) * np.finfo(np.float32).eps / 4
+        found = fit_trust(score, np.c_[signals, rounding])
+        assert found.beta == pytest.approx([fit_trust(score, signals).beta[0], 0])
+
+
 def test_wrong_shapes_and_nan_are_refused():
     with pytest.raises(ValueError, match=r"found shapes \(3,\) and \(3,\)"):
         fit_trust(np.zeros(3), np.zeros(3))

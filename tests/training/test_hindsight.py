@@ -324,6 +324,16 @@ def test_a_signal_that_was_never_observed_is_reported(sessions, cache):
     assert "affect: t = " in str(fit.report)
 
 
+@pytest.mark.parametrize("value", [0.1, 1e-9 / 3, -1e6 / 3])
+def test_a_signal_that_never_changes_is_not_trusted_for_where_it_was_seen(sessions, cache, value):
+    """Rounding must not make a signal of a constant, and of where it is missing."""
+    draw = np.random.default_rng(0)
+    seen = [{"noise": [value if draw.random() < 0.5 else NAN for _ in row["noise"]]} for row in sessions["feedback"]]
+    doubles = sessions.remove_columns("feedback").add_column("feedback", seen)  # in float64
+    signal = fit_hindsight(new_model(), doubles, cache_dir=cache).report.signals["noise"]
+    assert (signal.std, signal.t, signal.beta, signal.foreseen_beta) == (1, 0, 0, 0)
+
+
 def test_fewer_conversations_than_folds_and_few_sessions_warn(cache, caplog):
     logging.getLogger("geli_hf").propagate = True
     with caplog.at_level("WARNING"):
