@@ -23,6 +23,8 @@ from geli_hf.affect import add_reactions
 from geli_hf.data.chitchat import RATINGS
 from geli_hf.training.fit import train_fit
 
+# `leaving` tells little more than how long a talk was, see docs/data.md.
+SIGNALS = ("reply_delay", "answer_length", "laughter", "thanks", "complaint", "question", "asked_again", "sentiment")
 PARTS = {"train": 0.7, "eval": 0.1, "test": 0.2}
 FIT_WEIGHT = 1.0
 
@@ -45,19 +47,23 @@ def read(arguments: argparse.Namespace) -> dict[str, Dataset]:
     if arguments.conversations:
         ids = np.random.default_rng(arguments.seed).permutation(ids)[: arguments.conversations]
     sessions = sessions.select(np.flatnonzero(np.isin(sessions["conversation_id"], ids)))
-    return split_sessions(add_reactions(sessions), PARTS, seed=arguments.seed)
+    return split_sessions(add_reactions(sessions, SIGNALS), PARTS, seed=arguments.seed)
 
 
 def train(arguments: argparse.Namespace, parts: dict[str, Dataset]) -> GeliRewardModel:
     # Where a CPU has no instructions for bfloat16, it is many times slower than float32.
-    native = torch.cuda.is_available() or any(on for name, on in torch.cpu.get_capabilities().items() if "bf16" in name)
+    native = torch.cuda.is_available() or any(
+        on for name, on in torch.cpu.get_capabilities().items() if "bf16" in name
+    )
     dtype = torch.bfloat16 if native else torch.float32
     model = GeliRewardModel.from_backbone(context_messages=1, fit_hidden_size=64, fit_weight=FIT_WEIGHT)
     taught, seen = ([parts[name].select_columns(["conversation_id", "messages"])] for name in ("train", "eval"))
     if arguments.topical_chat:
         others = load_sessions("topical_chat", data_dir=arguments.topical_chat, split=["valid_freq", "valid_rare"])
         taught.append(others.select_columns(["conversation_id", "messages"]))
-    fit = train_fit(model, concatenate_datasets(taught), seen[0], turns=arguments.fit_turns, seed=arguments.seed, dtype=dtype)
+    fit = train_fit(
+        model, concatenate_datasets(taught), seen[0], turns=arguments.fit_turns, seed=arguments.seed, dtype=dtype
+    )
     print(fit, flush=True)
     hindsight = fit_hindsight(model, parts["train"], parts["eval"], ratings=RATINGS, seed=arguments.seed, dtype=dtype)
     print(hindsight.report, flush=True)

@@ -71,7 +71,12 @@ def cost(score, messages) -> int:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [(name, options) for name in ALL for options in SETTINGS if name in ("bert", "llama") or options == "interactions"],
+    [
+        (name, options)
+        for name in ALL
+        for options in SETTINGS
+        if name in ("bert", "llama") or options == "interactions"
+    ],
 )
 def test_rewards_equal_the_whole_computation_after_every_message(name, options):
     """All contexts but Llama's overflow on the way."""

@@ -4,16 +4,21 @@ A small head over a large public backbone need not carry the backbone: the folde
 weights. `save_pretrained` and a push write the whole model.
 """
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedConfig
 
 HEAD_FILE, BACKBONE_FILE = "head.safetensors", "backbone.json"
+BACKBONE_PREFIX = "model."
 # What `from_backbone` reads from the backbone; the rest of a configuration is the head's.
-FROM_BACKBONE = {"text_config", "causal", "user_token_id", "assistant_token_id", "prefix_token_ids"}
+OF_BACKBONE = {"text_config", "causal", "user_token_id", "assistant_token_id", "prefix_token_ids"}
 
 
 def weights_digest(module: torch.nn.Module) -> str:
@@ -29,14 +34,13 @@ def save_head(model, folder: str | Path, backbone: str) -> None:
     """Save a reward model without its backbone.
 
     Args:
-        model: a `GeliRewardModel` whose backbone is frozen and in float32.
+        model: a `GeliRewardModel` whose backbone is as `from_backbone` loads it, in float32.
         folder: gets `config.json`, `head.safetensors` and `backbone.json`.
-        backbone: the name of the backbone on the Hub.
+        backbone: name of the backbone on the Hub.
     """
     folder = Path(folder)
     model.config.save_pretrained(folder)
-    # Heads of a name on the Hub are small, and half of the precision of float32 would move no reward visibly.
-    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("model.")}
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(BACKBONE_PREFIX)}
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / HEAD_FILE)
     named = {"backbone": backbone, "digest": weights_digest(model.model)}
     (folder / BACKBONE_FILE).write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
@@ -47,14 +51,14 @@ def is_head(folder: str | Path) -> bool:
     return (Path(folder) / BACKBONE_FILE).is_file()
 
 
-def join_head(cls, folder: str | Path, default_backbone: tuple[str, str], **kwargs):
-    """Load a head with its backbone.
+def join_head(model_class, folder: str | Path, find_backbone: Callable[[str], str], dtype=None):
+    """Load a head, and join it with its backbone.
 
     Args:
-        cls: `GeliRewardModel`.
+        model_class: `GeliRewardModel`.
         folder: of `save_head`.
-        default_backbone: name of the default backbone on the Hub, and where it is found here.
-        kwargs: of `from_backbone`.
+        find_backbone: gives name or path of the backbone of this name.
+        dtype: of the backbone, once it is checked.
 
     Raises:
         OSError: the backbone can't be found, its weights are others, or the head is damaged.
@@ -62,20 +66,28 @@ def join_head(cls, folder: str | Path, default_backbone: tuple[str, str], **kwar
     folder = Path(folder)
     try:
         named = json.loads((folder / BACKBONE_FILE).read_text(encoding="utf-8"))
-        config = cls.config_class.from_pretrained(folder)
-        weights = load_file(folder / HEAD_FILE)
         name, digest = named["backbone"], named["digest"]
-    except Exception as error:
-        if isinstance(error, FileNotFoundError | ValueError | KeyError) or type(error).__name__ == "SafetensorError":
-            raise OSError(f"{folder}: the head is damaged ({error}); fetch it again") from error
-        raise
-    own = {key: value for key, value in config.to_diff_dict().items() if key in cls.config_class.__annotations__}
-    own = {key: value for key, value in own.items() if key not in FROM_BACKBONE}
-    model = cls.from_backbone(default_backbone[1] if name == default_backbone[0] else name, **own | kwargs)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        weights = load_file(folder / HEAD_FILE)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise OSError(f"{folder}: the head is damaged ({type(error).__name__}: {error}); fetch it again") from error
+    fields = {field.name for field in dataclasses.fields(model_class.config_class)} - OF_BACKBONE
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    own = {name: value for name, value in config.items() if name in fields - inherited}
+    model = model_class.from_backbone(find_backbone(name), **own)
     if (found := weights_digest(model.model)) != digest:
         raise OSError(
-            f"{folder}: the head was learned on the backbone {name} with the digest {digest}, found {found}. Fetch "
-            "the backbone as it was, or learn a head anew"
+            f"{folder}: the head was learned on a backbone {name} with the digest {digest}, found one with {found}. "
+            "Fetch that backbone, or learn a head anew"
         )
-    model.load_state_dict(weights, strict=False)
-    return model
+    try:
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise OSError(f"{folder}: the head does not fit its configuration ({error}); fetch it again") from error
+    if unexpected or any(not name.startswith(BACKBONE_PREFIX) for name in missing):
+        raise OSError(
+            f"{folder}: the head lacks weights, or has others: {[*missing[:1], *unexpected[:1]]}; fetch it again"
+        )
+    if dtype is not None:
+        model.model.to(dtype)
+    return model.eval()

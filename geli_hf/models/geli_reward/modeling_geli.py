@@ -26,6 +26,7 @@ from transformers.utils import ModelOutput, logging
 from .configuration_geli import GeliRewardConfig
 from .heads_geli import HEADS, FitGuard, LinearHead, Standardise
 from .interactions_geli import interaction_features
+from .joined_geli import is_head, join_head
 from .text_geli import plain_messages
 
 if TYPE_CHECKING:  # never true; transformers copies the files that a module imports relatively
@@ -211,12 +212,16 @@ class GeliRewardModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """Load a model, as every `PreTrainedModel` does, and its tokenizer.
+        """Load a model, as every `PreTrainedModel` does, and its tokenizer; or a head, joined with its backbone.
 
         Raises:
             OSError: there is no such model, its weights are damaged, or it is an adapter.
         """
         path = pretrained_model_name_or_path
+        if is_head(path):
+            return join_head(
+                cls, path, lambda name: default_backbone() if name == DEFAULT_BACKBONE else name, kwargs.get("dtype")
+            )
         refuse_adapter(path)
         names = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
         where = {name: kwargs[name] for name in names if kwargs.get(name)}
