@@ -28,12 +28,13 @@ class GrowingScorer:
     decoder with `context_messages=None` is read anew each time, since all its windows move.
 
     What is kept depends on the model's weights, device and precision: call `clear` after a change. It is kept in
-    memory alone, the words as token ids, until newer ones take its place. Threads that share a scorer score one after
-    the other.
+    memory alone, the words as text and as token ids, until newer ones take its place. Threads that share a scorer
+    score one after the other.
 
     Args:
         model: the reward model, in eval mode.
-        sessions: most dialogues whose keys and values are kept; only a decoder has them.
+        sessions: most dialogues whose keys and values are kept; only a decoder has them, and those of a large one take
+            much memory.
         windows: most features that are kept, a vector for each turn (and, with `interactions`, for each message);
             also the most messages whose token ids are.
 
@@ -70,7 +71,9 @@ class GrowingScorer:
             ValueError: a message has another form, none is the assistant's, or the model is in training mode.
         """
         if self.model.training:
-            raise ValueError("model: expected eval mode, found training mode; call model.eval(), and clear() if it was trained")
+            raise ValueError(
+                "model: expected eval mode, found training mode; call model.eval(), and clear() if it was trained"
+            )
         with self._lock:
             ids = torch.tensor([self._tokenize(messages)], device=self.model.device)
             encoded = self.model.encode_turns(ids, read=self._read)
@@ -102,9 +105,7 @@ class GrowingScorer:
             # One window is all of a decoder's dialogue, unless that does not fit.
             read = self._read_on if self._continues and len(windows) == 1 else self.model.read_windows
             features = read(unread, places, layers, device)
-            self._features |= {
-                keys[place]: features[place].clone() for window in unread for place, *_ in window.spans
-            }
+            self._features |= {keys[place]: features[place].clone() for window in unread for place, *_ in window.spans}
         for key in keys.values():
             self._features.move_to_end(key)
         features = torch.stack([self._features[keys[place]] for place in range(places)])
