@@ -28,12 +28,13 @@ class GrowingScorer:
     decoder with `context_messages=None` is read anew each time, since all its windows move.
 
     What is kept depends on the model's weights, device and precision: call `clear` after a change. It is kept in
-    memory alone, the words as token ids, until newer ones take its place. Threads that share a scorer score one after
-    the other.
+    memory alone, the words as text and as token ids, until newer ones take its place. Threads that share a scorer
+    score one after the other.
 
     Args:
         model: the reward model, in eval mode.
-        sessions: most dialogues whose keys and values are kept; only a decoder has them.
+        sessions: most dialogues whose keys and values are kept; only a decoder has them, and those of a large one take
+            much memory.
         windows: most features that are kept, a vector for each turn (and, with `interactions`, for each message);
             also the most messages whose token ids are.
 
