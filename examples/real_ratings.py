@@ -4,13 +4,12 @@
     make real FULL=1                               all of them
     python examples/real_ratings.py --help
 
-People typed small talk, and rated the whole of it: witty, upbeat, interesting. Hindsight learns from these ratings, and
-from reactions that need no camera, what each turn contributed; made turns teach what ratings of real talk can't, which
-answers don't fit. The run leaves the reward model and `report.md`, with pictures, in its folder.
+People typed small talk, and rated the whole of it: witty, upbeat, interesting. Hindsight learns from these ratings,
+and from reactions that need no camera, what each turn contributed; made turns teach what ratings of real talk can't,
+which answers don't fit. The run leaves the reward model and `report.md`, with pictures, in its folder.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np

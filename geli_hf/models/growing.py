@@ -76,7 +76,7 @@ class GrowingScorer:
             )
         with self._lock:
             ids = torch.tensor([self._tokenize(messages)], device=self.model.device)
-            encoded = self.model.encode_turns(ids, read=self._read)
+            encoded = self.model.encode_turns(ids, read=self.read)
             output = self.model(turn_features=encoded.features, turn_mask=encoded.mask)
         return output.turn_rewards[0].tolist()
 
@@ -93,8 +93,11 @@ class GrowingScorer:
         [text] = self.model.tokenizer.apply_chat_template(dialogues, tokenize=False)
         return [token for part in ROLES.split(text) if part for token in self._tokens(part)]
 
-    def _read(self, windows: list[Window], places: int, layers: str, device: torch.device) -> torch.Tensor:
-        """Look the spans of the windows up, and read the windows of those that are not there."""
+    def read(self, windows: list[Window], places: int, layers: str, device: torch.device) -> torch.Tensor:
+        """Look the spans of the windows up, and read the windows of those that are not there.
+
+        For `model.encode_turns(..., read=scorer.read)`; see `model.read_windows`. Threads must not share it.
+        """
         keys = {place: key for window in windows for place, key in self._keys(window, layers)}
         unread = [
             replace(window, spans=[span for span in window.spans if keys[span[0]] not in self._features])
@@ -108,7 +111,9 @@ class GrowingScorer:
             self._features |= {keys[place]: features[place].clone() for window in unread for place, *_ in window.spans}
         for key in keys.values():
             self._features.move_to_end(key)
-        features = torch.stack([self._features[keys[place]] for place in range(places)])
+        kept = torch.stack([self._features[key] for key in keys.values()])
+        features = kept.new_zeros(places, kept.shape[-1])
+        features[list(keys)] = kept
         while len(self._features) > self.windows:
             self._features.popitem(last=False)
         return features

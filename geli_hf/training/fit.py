@@ -18,7 +18,8 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from ..models.geli_reward.modeling_geli import GeliRewardModel, Window
+from ..models.geli_reward.modeling_geli import GeliRewardModel
+from ..models.growing import GrowingScorer
 from ..sessions import Message, SessionError, assistant_turns
 
 CONTEXT = 12  # messages before a made turn
@@ -27,6 +28,7 @@ KINDS = {"other": 4, "salad": 2, "echo": 1, "repeat": 1}
 SALAD_WORDS = 4  # least words of a turn that can be shuffled
 BATCH = 256  # turns of a step
 DIALOGUES = 64  # encoded together
+WINDOWS = 500_000  # whose features are kept meanwhile
 
 
 class Turn(NamedTuple):
@@ -143,7 +145,7 @@ def train_fit(
     if model.fit is None:
         raise ValueError("model: found no guard; make it with interactions=True and fit_hidden_size=64")
     taught, held_out = made_turns(sessions, turns, seed), made_turns(eval_sessions, max(1, turns // 10), seed + 1)
-    memory = WindowMemory(model)
+    memory = GrowingScorer(model, windows=WINDOWS)  # a message of many dialogues is read once
     features, seen = (_encode(model, part, memory, dtype) for part in (taught, held_out))
     made = torch.tensor([turn.kind != "real" for turn in taught])
     guard, real = model.fit, features[~made]
@@ -170,37 +172,8 @@ def train_fit(
     return FitReport(int((~made).sum()), auc)
 
 
-class WindowMemory:
-    """Features of the windows that a backbone has read, so that a message of many dialogues is read once.
-
-    Args:
-        model: its backbone reads.
-    """
-
-    def __init__(self, model: GeliRewardModel):
-        self.model = model
-        self.features: dict[tuple, torch.Tensor] = {}
-
-    def read(self, windows: Sequence[Window], places: int, layers: str, device: torch.device) -> torch.Tensor:
-        """Return what `model.read_windows` returns."""
-        keys = {place: (*window.ids, start, stop, layers) for window in windows for place, start, stop in window.spans}
-        unread = {
-            tuple(window.ids): window
-            for window in windows
-            if any(keys[place] not in self.features for place, *_ in window.spans)
-        }
-        if unread:
-            features = self.model.read_windows(list(unread.values()), places, layers, device).cpu()
-            for window in unread.values():
-                self.features |= {keys[place]: features[place].clone() for place, *_ in window.spans}
-        rows = torch.zeros(places, self.model.config.get_text_config().hidden_size)
-        for place, key in keys.items():
-            rows[place] = self.features[key]
-        return rows.to(device)
-
-
 @torch.inference_mode()
-def _encode(model: GeliRewardModel, turns: Sequence[Turn], memory: WindowMemory, dtype: torch.dtype) -> torch.Tensor:
+def _encode(model: GeliRewardModel, turns: Sequence[Turn], memory: GrowingScorer, dtype: torch.dtype) -> torch.Tensor:
     """Compute the features of the last turn of each dialogue, (turns, feature_size)."""
     features = torch.zeros(len(turns), model.config.feature_size)
     for first in tqdm(range(0, len(turns), DIALOGUES), desc="Encoding made turns", unit="batch"):
