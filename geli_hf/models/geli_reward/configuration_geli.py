@@ -121,6 +121,11 @@ class GeliRewardConfig(PreTrainedConfig):
             raise ValueError(f"score_std: expected a positive deviation, found {self.score_std}")
         if self.context_messages is not None and self.context_messages < 0:
             raise ValueError(f"context_messages: expected 0 or more (or None for all), found {self.context_messages}")
+        for name, scale in self.ratings.items():
+            if len(scale) != 2 or not scale[1] > 0:
+                raise ValueError(f"ratings.{name}: expected a mean and a positive deviation, found {list(scale)}")
+        if self.fit_hidden_size < 0:
+            raise ValueError(f"fit_hidden_size: expected 0 or more, found {self.fit_hidden_size}")
         if self.ratings and self.head != "linear":
             raise ValueError(f"ratings: only the linear head has rewards of several ratings, found {self.head!r}")
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn.functional import normalize, pad
 from torch.nn.utils.rnn import pad_sequence
@@ -141,6 +142,11 @@ class GeliRewardModel(PreTrainedModel):
         elif isinstance(module, LinearHead):
             initialization.zeros_(module.out.weight)  # before training, all rewards are equal
             initialization.zeros_(module.out.bias)
+        elif isinstance(module, FitGuard):
+            for network in module.reasons.values():  # before it is taught, no turn loses by it
+                initialization.zeros_(network[-1].weight)
+                initialization.zeros_(network[-1].bias)
+            initialization.constant_(module.level, 1 - 0.5 ** len(module.reasons))
 
     # ---------------------------------------------------------------- making, saving
 
@@ -219,17 +225,14 @@ class GeliRewardModel(PreTrainedModel):
         """
         path = pretrained_model_name_or_path
         if is_head(path):
-            return join_head(
-                cls, path, lambda name: default_backbone() if name == DEFAULT_BACKBONE else name, kwargs.get("dtype")
-            )
+            dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
+            return join_head(cls, path, lambda name: default_backbone() if name == DEFAULT_BACKBONE else name, dtype)
         refuse_adapter(path)
         names = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
         where = {name: kwargs[name] for name in names if kwargs.get(name)}
         try:
             loaded = super().from_pretrained(path, *args, **kwargs)
-        except Exception as error:
-            if type(error).__name__ != "SafetensorError":  # by its name: this file travels and imports little
-                raise
+        except SafetensorError as error:
             raise OSError(f"{path}: weights are damaged ({error}); fetch or save the model again") from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.tokenizer = _load_tokenizer(path, model.config, **where)
@@ -436,9 +439,10 @@ class GeliRewardModel(PreTrainedModel):
         windows = [Window([*prefix, *ids], [(place, 0, len(prefix) + len(ids))]) for ids, place in places.items()]
         states = normalize(read(windows, len(places), "last", device), dim=-1)
         rows = []
-        for dialogue, owned in zip(dialogues, owners):
-            features = interaction_features(states[owned], dialogue.assistant[: len(owned)], dialogue.turns)
-            rows.append(pad(features, (0, 0, 0, turns - len(features))))
+        with torch.autocast(device.type, enabled=False):  # eight bits don't tell an echo from a similar answer
+            for dialogue, owned in zip(dialogues, owners):
+                features = interaction_features(states[owned], dialogue.assistant[: len(owned)], dialogue.turns)
+                rows.append(pad(features, (0, 0, 0, turns - len(features))))
         return torch.stack(rows)
 
     def read_windows(self, windows: list[Window], places: int, layers: str, device: torch.device) -> torch.Tensor:
@@ -592,21 +596,22 @@ class GeliRewardModel(PreTrainedModel):
         """Reward turns by a weighted sum of the ratings that the model has learned side by side.
 
         With means m_k and deviations s_k of the ratings, a session's score becomes sum_k w_k (rating k), and the
-        reward of a turn sum_k w_k s_k r_kt / sum_k |w_k| s_k. What the model's own score gave is replaced.
+        reward of a turn sum_k w_k s_k r_kt / sum_k |w_k| s_k. What the model's own score gave is replaced. The loss by
+        a guard stays as it is, so with a negative weight the score is that sum less more of it.
 
         Args:
             weights: by name of the rating, such as `{"witty": 1.0}`.
 
         Raises:
-            ValueError: the model has no such rating, or all weights are 0.
+            ValueError: the model has no such rating, or all weights are 0, or one is not finite.
         """
         ratings = self.config.ratings
         if unknown := [name for name in weights if name not in ratings]:
             raise ValueError(f"weights: the model has no rating {unknown[0]!r}; it has {', '.join(ratings) or 'none'}")
         scales = {name: weight * ratings[name][1] for name, weight in weights.items()}
         total = sum(map(abs, scales.values()))
-        if not total > 0:
-            raise ValueError(f"weights: expected one other than 0, found {dict(weights)}")
+        if not 0 < total < float("inf"):
+            raise ValueError(f"weights: expected finite ones, and one other than 0, found {dict(weights)}")
         shares = [scales.get(name, 0.0) / total for name in ratings]
         out = self.score.out
         for parameter in (out.weight, out.bias):
