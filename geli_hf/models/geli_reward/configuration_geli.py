@@ -55,7 +55,7 @@ class GeliRewardConfig(PreTrainedConfig):
             `score_mean + score_std * aggregate(turn rewards)`.
         ratings (`dict[str, list[float]]`, *optional*):
             Mean and deviation of each rating that has turn rewards of its own, beside those of the score; with the
-            `linear` head.
+            `linear` head, whose outputs are in the order of the names.
         fit_hidden_size (`int`, *optional*, defaults to 0):
             Width of the networks that tell turns that don't fit their dialogue, by these features; 0 for none.
         fit_weight (`float`, *optional*, defaults to 0.0):
@@ -121,6 +121,7 @@ class GeliRewardConfig(PreTrainedConfig):
             raise ValueError(f"score_std: expected a positive deviation, found {self.score_std}")
         if self.context_messages is not None and self.context_messages < 0:
             raise ValueError(f"context_messages: expected 0 or more (or None for all), found {self.context_messages}")
+        self.ratings = dict(sorted(self.ratings.items()))  # as a file of a configuration has them
         for name, scale in self.ratings.items():
             if len(scale) != 2 or not scale[1] > 0:
                 raise ValueError(f"ratings.{name}: expected a mean and a positive deviation, found {list(scale)}")
