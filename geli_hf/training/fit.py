@@ -68,14 +68,17 @@ def made_turns(sessions: Dataset, count: int, seed: int = 0) -> list[Turn]:
         seed: of the draws.
 
     Raises:
-        SessionError: there are fewer than two conversations.
+        SessionError: fewer than two conversations have a turn, or no turn answers a message.
     """
     draw = random.Random(seed)
     talks, conversations = sessions["messages"][:], sessions["conversation_id"][:]
-    if len(set(conversations)) < 2:
-        raise SessionError("sessions: fit is taught by turns of other conversations; expected two or more, found one")
-    places = [(row, turn) for row, messages in enumerate(talks) for turn in assistant_turns(messages) if turn]
     others = [(row, turn) for row, messages in enumerate(talks) for turn in assistant_turns(messages)]
+    places = [(row, turn) for row, turn in others if turn]
+    if (found := len({conversations[row] for row, _ in others})) < 2 or not places:
+        raise SessionError(
+            "sessions: fit is taught by turns of other conversations; expected two or more that have turns of the "
+            f"assistant, and a message before one, found {found} and {len(places)} such turns"
+        )
     turns: list[Turn] = []
 
     def other(row: int, turn: int) -> str:
@@ -130,7 +133,7 @@ def train_fit(
     """Teach a model's guard to tell made turns from real ones, by cross-entropy. Backbone and head stay.
 
     Args:
-        model: with `interactions` and `fit_hidden_size`. Its guard is changed in place.
+        model: with `fit_hidden_size`. Its guard is changed in place.
         sessions: to learn from; scores are not needed.
         eval_sessions: of other conversations, for the report.
         turns: real turns to learn from, at most.
@@ -140,18 +143,23 @@ def train_fit(
 
     Raises:
         ValueError: the model has no guard.
-        SessionError: there are fewer than two conversations.
+        SessionError: see `made_turns`.
     """
     if model.fit is None:
-        raise ValueError("model: found no guard; make it with interactions=True and fit_hidden_size=64")
+        raise ValueError("model: found no guard; make it with fit_hidden_size=64 and a fit_weight")
     taught, held_out = made_turns(sessions, turns, seed), made_turns(eval_sessions, max(1, turns // 10), seed + 1)
+    training = model.training
+    model.eval()  # without dropout
     memory = GrowingScorer(model, windows=WINDOWS)  # a message of many dialogues is read once
     features, seen = (_encode(model, part, memory, dtype) for part in (taught, held_out))
+    model.train(training)
     made = torch.tensor([turn.kind != "real" for turn in taught])
     guard, real = model.fit, features[~made]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        guard.apply(lambda module: module.reset_parameters() if isinstance(module, torch.nn.Linear) else None)
+        guard.requires_grad_(True).apply(
+            lambda module: module.reset_parameters() if isinstance(module, torch.nn.Linear) else None
+        )
         guard.standardise.mean.copy_(features.mean(0))
         guard.standardise.std.copy_(features.std(0).clamp(min=1e-6))
         guard.train()
@@ -163,11 +171,13 @@ def train_fit(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+    optimizer.zero_grad()
     guard.eval()
     with torch.inference_mode():
         guard.level.copy_(-torch.expm1(guard.log_fit(real.to(model.device))).mean())
         scores = guard.log_fit(seen.to(model.device)).cpu().numpy()
     kinds = np.array([turn.kind for turn in held_out])
+    guard.train(training)
     auc = {kind: _auc(scores[kinds == "real"], scores[kinds == kind]) for kind in KINDS if kind in kinds}
     return FitReport(int((~made).sum()), auc)
 
