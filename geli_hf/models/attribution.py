@@ -106,7 +106,8 @@ class HindsightAttribution:
         if features is None:
             return list(self.iter_scores(sessions, batch_size=batch_size))
         scored = score_cached(self.model, sessions, features=features["turns"])
-        answers = (features["reactions"][index] for index in range(len(sessions)))
+        reactions = features["reactions"].narrow(len(self.reaction_mean))  # without what a guard reads
+        answers = (reactions[index] for index in range(len(sessions)))
         return list(self._explain(zip(scored, sessions, answers)))
 
     def iter_scores(self, sessions: Iterable[Session], *, batch_size: int = 32) -> Iterator[dict]:

@@ -201,6 +201,7 @@ def fit_hindsight(
     names = _signal_names(sessions, signals)
     check_numbers(sessions, names)
     score, fold = _scores_and_folds(sessions, folds, seed)
+    rated = _ratings(sessions, ratings, fold)
     score_mean, score_std = float(np.nanmean(score)), float(np.nanstd(score))
     explaining = _without_guard(model)  # which has nothing to say about an answer
     if features is None:
@@ -214,7 +215,7 @@ def fit_hindsight(
     teacher = fit_teacher(data, data.scored, RATIOS)
     student, targets = fit_student(data, teacher.ratio)
     students, learned, units = [student], {}, {}
-    for name, values in _ratings(sessions, ratings).items():
+    for name, values in rated.items():
         units[name] = [float(np.nanmean(values)), float(np.nanstd(values))]
         beside = data._replace(score=(values - units[name][0]) / units[name][1])
         other_teacher = fit_teacher(beside, beside.scored, RATIOS)
@@ -244,7 +245,7 @@ def fit_hindsight(
     hidden = data.hidden
     if list(model.config.ratings) != list(units):
         model.config.ratings = units
-        model.score = LinearHead(model.config).to(model.device)
+        model.score = LinearHead(model.config).to(model.device).train(model.training)
     model.config.ratings = units
     weights, intercepts = np.stack([each.weight for each in students]), np.array([each.intercept for each in students])
     set_linear_head(model, data.center[:hidden], data.scale[:hidden], weights, intercepts)
@@ -482,15 +483,22 @@ def _session_means(values: np.ndarray, first: np.ndarray) -> np.ndarray:
     return np.stack([values[start:stop].mean(0, dtype=float) for start, stop in itertools.pairwise(first)])
 
 
-def _ratings(sessions: Dataset, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _ratings(sessions: Dataset, names: Sequence[str], fold: np.ndarray) -> dict[str, np.ndarray]:
     """Return the sessions' ratings by name, (sessions,), after a check that each can be learned from."""
     known = list(sessions.features.get("scores") or {})
     if missing := [name for name in names if name not in known]:
         raise SessionError(f"ratings: the sessions have no rating {missing[0]!r} in `scores`; they have {known}")
-    values = {name: np.array([scores[name] for scores in sessions["scores"]], float) for name in names}
+    # In the order that a configuration has them in.
+    values = {name: np.array([scores[name] for scores in sessions["scores"]], float) for name in sorted(names)}
     for name, rated in values.items():
         if np.isinf(rated).any() or len(np.unique(rated[~np.isnan(rated)])) < 2:
             raise SessionError(f"scores.{name}: expected finite ratings that differ, or leave it out of `ratings`")
+        observed = ~np.isnan(rated)
+        if min((observed & (fold != left_out)).sum() for left_out in np.unique(fold)) < 2:
+            raise SessionError(
+                f"scores.{name}: found {observed.sum()} sessions with this rating, too few for teachers that are "
+                "blind to a part of them; leave it out of `ratings`"
+            )
     return values
 
 
