@@ -7,7 +7,6 @@ weights. `save_pretrained` and a push write the whole model.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -51,13 +50,13 @@ def is_head(folder: str | Path) -> bool:
     return (Path(folder) / BACKBONE_FILE).is_file()
 
 
-def join_head(model_class, folder: str | Path, find_backbone: Callable[[str], str], dtype=None):
+def join_head(model_class, folder: str | Path, default: str, dtype=None):
     """Load a head, and join it with its backbone.
 
     Args:
         model_class: `GeliRewardModel`.
         folder: of `save_head`.
-        find_backbone: gives name or path of the backbone of this name.
+        default: name of the backbone that `from_backbone` finds by itself, be it in a package.
         dtype: of the backbone, once it is checked.
 
     Raises:
@@ -74,7 +73,7 @@ def join_head(model_class, folder: str | Path, find_backbone: Callable[[str], st
     fields = {field.name for field in dataclasses.fields(model_class.config_class)} - OF_BACKBONE
     inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
     own = {name: value for name, value in config.items() if name in fields - inherited}
-    model = model_class.from_backbone(find_backbone(name), **own)
+    model = model_class.from_backbone(None if name == default else name, **own)
     if (found := weights_digest(model.model)) != digest:
         raise OSError(
             f"{folder}: the head was learned on a backbone {name} with the digest {digest}, found one with {found}. "

@@ -219,9 +219,7 @@ class GeliRewardModel(PreTrainedModel):
         """
         path = pretrained_model_name_or_path
         if is_head(path):
-            return join_head(
-                cls, path, lambda name: default_backbone() if name == DEFAULT_BACKBONE else name, kwargs.get("dtype")
-            )
+            return join_head(cls, path, DEFAULT_BACKBONE, kwargs.get("dtype"))
         refuse_adapter(path)
         names = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
         where = {name: kwargs[name] for name in names if kwargs.get(name)}
@@ -567,7 +565,7 @@ class GeliRewardModel(PreTrainedModel):
                 output = self(**self.tokenize([row["messages"] for row in rows], first=number))
                 scores = self.predict_score(output.turn_rewards, output.turn_mask)
             rewards = [row[mask].tolist() for row, mask in zip(output.turn_rewards, output.turn_mask)]
-            beside = self._by_rating(output)
+            beside = self.by_rating(output)
             for turn_rewards, score, crop, ratings in zip(rewards, scores.tolist(), output.cropped.tolist(), beside):
                 yield {"turn_rewards": turn_rewards, "score": score, "cropped": crop} | ratings
             number, cropped = number + len(rows), cropped + int(output.cropped.sum())
@@ -577,8 +575,8 @@ class GeliRewardModel(PreTrainedModel):
                 "tokens: some turns were rewarded without the beginning."
             )
 
-    def _by_rating(self, output: GeliRewardOutput) -> list[dict]:
-        """Return `ratings` of each session; nothing where the model has learned one score alone."""
+    def by_rating(self, output: GeliRewardOutput) -> list[dict]:
+        """Return for each session a dict with `ratings`, see [`score_sessions`]; empty without several ratings."""
         found: list[dict] = [{} for _ in output.turn_mask]
         for place, (name, (mean, std)) in enumerate(self.config.ratings.items()):
             for row, (values, mask) in enumerate(zip(output.rating_rewards[..., place], output.turn_mask)):
