@@ -37,7 +37,7 @@ wheel: .venv/ready ## build the wheel, and try it in fresh environments of every
 demo: .venv/ready ## chat with the policy in a browser, and see what each turn is worth
 	$(BIN)/python spaces/chat/app.py
 
-sample-sessions: .venv/ready ## score sessions of the sample corpus and draw them in the terminal
+sample-sessions: .venv/ready ## score typed small talk and draw it in the terminal
 	$(BIN)/python examples/score.py
 
 sample-figures: .venv/ready ## the figures in docs/methods.md: three seeds of every method on the sample corpus

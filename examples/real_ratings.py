@@ -10,6 +10,8 @@ which answers don't fit. The run leaves the reward model and `report.md`, with p
 """
 
 import argparse
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +26,9 @@ from geli_hf.evaluation.contrast import contrast_figures, load_contrast
 from geli_hf.evaluation.learning_curve import learning_curve
 from geli_hf.evaluation.methods.folds import Encoded
 from geli_hf.evaluation.report import telling_sessions, write_text
-from geli_hf.metrics.metrics import session_spearman_interval
+from geli_hf.metrics.metrics import Interval, session_spearman_interval
 from geli_hf.metrics.plots import plot_session
-from geli_hf.metrics.table import aligned_table
+from geli_hf.metrics.table import aligned_table, as_json
 from geli_hf.models.features import score_cached
 from geli_hf.training.fit import train_fit
 
@@ -74,13 +76,22 @@ def main(argv: list[str] | None = None) -> None:
     curve.write(output)
     shown = telling_sessions([row["turn_rewards"] for row in scored])[0]
     plot_session(test[shown], scored[shown]["turn_rewards"], output / "session.png", model.config.reward_quantiles)
+    agreed = agreement(test, scored, arguments.seed)
+    contrast = contrast_figures(model.score_messages, load_contrast(CONTRAST), seed=arguments.seed)
+    sizes = {name: len(part) for name, part in parts.items()}
+    figures = {"sessions": sizes, "agreement": agreed, "contrast": contrast.to_dict(), "fit": asdict(learned)}
+    write_text(output / "figures.json", json.dumps(as_json(figures), indent=1) + "\n")
     report = [
-        f"# A reward for every turn, from {len(parts['train']):,} rated sessions\n",
-        agreement(test, scored, arguments.seed),
+        f"# A reward for every turn, from {sizes['train']:,} rated sessions\n",
+        f"On {len(test):,} sessions that were not learned from:\n\n"
+        + aligned_table(
+            ["Predicted and given score", "Spearman"], [[name, str(value)] for name, value in agreed.items()]
+        )
+        + "\n",
         "## A session that was not learned from\n\n![Its turns with their rewards](session.png)\n",
         "## The turns that cost the most\n\n" + costly_turns(test, scored),
         "## Kindness and nonsense\n\nHow often a fitting answer gets more than a foil:\n",
-        f"{contrast_figures(model.score_messages, load_contrast(CONTRAST), seed=arguments.seed)}\n\n{learned}\n",
+        f"{contrast}\n\n{learned}\n",
         f"## How many ratings are needed\n\n![The learning curve](learning_curve.png)\n\n{curve}",
         f"## What was learned from\n\n```\n{hindsight.report}\n```\n",
     ]
@@ -109,20 +120,17 @@ def teach_fit(model: GeliRewardModel, parts: dict[str, Dataset], arguments: argp
     return train_fit(model, concatenate_datasets(taught), parts["eval"].select_columns(columns), **options)
 
 
-def agreement(test: Dataset, scored: list[dict], seed: int) -> str:
-    """Tabulate how predicted scores agree with the ratings of held-out sessions."""
-
-    def row(name: str, predicted: list[float], given: list[float]) -> list[str]:
-        return [name, str(session_spearman_interval(predicted, given, test["conversation_id"][:], seed=seed))]
-
-    score = test["score"][:]
-    rows = [row("reward model: mean of the three ratings", [session["score"] for session in scored], score)]
-    rows.append(row("number of messages alone", [len(messages) for messages in test["messages"]], score))
+def agreement(test: Dataset, scored: list[dict], seed: int) -> dict[str, Interval]:
+    """Correlate predicted scores with the ratings of held-out sessions, and a trivial one."""
+    pairs = {
+        "reward model, mean of the ratings": ([session["score"] for session in scored], test["score"][:]),
+        "number of messages alone": ([len(messages) for messages in test["messages"]], test["score"][:]),
+    }
     for rating in RATINGS:
         predicted = [session["ratings"][rating]["score"] for session in scored]
-        rows.append(row(f"reward model: {rating}", predicted, [scores[rating] for scores in test["scores"]]))
-    table = aligned_table(["Predicted and given score", "Spearman's correlation"], rows)
-    return f"{len(test):,} held-out sessions of {len(set(test['conversation_id']))} conversations:\n\n{table}\n"
+        pairs[f"reward model, {rating}"] = predicted, [scores[rating] for scores in test["scores"]]
+    ids = test["conversation_id"][:]
+    return {name: session_spearman_interval(*pair, ids, seed=seed) for name, pair in pairs.items()}
 
 
 def costly_turns(test: Dataset, scored: list[dict]) -> str:
