@@ -54,49 +54,45 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse(argv)
-    set_seed(arguments.seed)
+    seed, output = arguments.seed, arguments.output_dir
+    set_seed(seed)
     sessions = read(arguments)
-    parts = split_sessions(sessions, PARTS, seed=arguments.seed)
+    parts = split_sessions(sessions, PARTS, seed=seed)
     model = GeliRewardModel.from_backbone(context_messages=1, fit_hidden_size=64, fit_weight=FIT_WEIGHT)
     # Where a CPU has no instructions for bfloat16, it is many times slower than float32.
-    native = torch.cuda.is_available() or any(
-        has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name
-    )
-    dtype = torch.bfloat16 if native else torch.float32
-    learned = teach_fit(model, parts, arguments, dtype)
+    native = any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
+    dtype = torch.bfloat16 if native or torch.cuda.is_available() else torch.float32
+    fit = teach_fit(model, parts, arguments, dtype)
     encoded = Encoded(model, sessions, dtype=dtype)
     features = {name: encoded.select(np.array(part["row"])) for name, part in parts.items()}
-    hindsight = fit_hindsight(
-        model, parts["train"], parts["eval"], ratings=RATINGS, seed=arguments.seed, features=features["train"]
-    )
-    output = arguments.output_dir
+    hindsight = fit_hindsight(model, parts["train"], ratings=RATINGS, seed=seed, features=features["train"])
+    scored = {name: score_cached(model, parts[name], features=features[name]["turns"]) for name in ("eval", "test")}
+    residuals = np.array(parts["eval"]["score"]) - [session["score"] for session in scored["eval"]]
+    model.config.residual_std = float(residuals.std())
     model.save_pretrained(output / "reward_model")
-    test, scored = parts["test"], score_cached(model, parts["test"], features=features["test"]["turns"])
-    curve = learning_curve(model, sessions, seed=arguments.seed, features=encoded.features)
+
+    test, scored = parts["test"], scored["test"]
+    agreed = agreement(test, scored, seed)
+    contrast = contrast_figures(model.score_messages, load_contrast(CONTRAST), seed=seed)
+    curve = learning_curve(model, sessions, seed=seed, features=encoded.features)
     curve.write(output)
-    shown = telling_sessions([row["turn_rewards"] for row in scored])[0]
+    shown = telling_sessions([session["turn_rewards"] for session in scored])[0]
     plot_session(test[shown], scored[shown]["turn_rewards"], output / "session.png", model.config.reward_quantiles)
-    agreed = agreement(test, scored, arguments.seed)
-    contrast = contrast_figures(model.score_messages, load_contrast(CONTRAST), seed=arguments.seed)
     sizes = {name: len(part) for name, part in parts.items()}
-    figures = {"sessions": sizes, "agreement": agreed, "contrast": contrast.to_dict(), "fit": asdict(learned)}
+    figures = {"sessions": sizes, "agreement": agreed, "contrast": contrast.to_dict(), "fit": asdict(fit)}
     write_text(output / "figures.json", json.dumps(as_json(figures), indent=1) + "\n")
-    report = [
-        f"# A reward for every turn, from {sizes['train']:,} rated sessions\n",
-        f"On {len(test):,} sessions that were not learned from:\n\n"
-        + aligned_table(
-            ["Predicted and given score", "Spearman"], [[name, str(value)] for name, value in agreed.items()]
-        )
-        + "\n",
-        "## A session that was not learned from\n\n![Its turns with their rewards](session.png)\n",
-        "## The turns that cost the most\n\n" + costly_turns(test, scored),
-        "## Kindness and nonsense\n\nHow often a fitting answer gets more than a foil:\n",
-        f"{contrast}\n\n{learned}\n",
-        f"## How many ratings are needed\n\n![The learning curve](learning_curve.png)\n\n{curve}",
-        f"## What was learned from\n\n```\n{hindsight.report}\n```\n",
-    ]
-    write_text(output / "report.md", "\n".join(report))
-    print("\n".join([*report[1:2], *report[4:6], curve.advice, f"\nThe report: {output / 'report.md'}"]))
+    rows = [[name, str(value)] for name, value in agreed.items()]
+    report = {
+        f"A reward for every turn, from {sizes['train']:,} rated sessions": "",
+        f"{len(test):,} sessions that were not learned from": aligned_table(["Predicted and given", "Spearman"], rows),
+        "One of them": "![Its turns with their rewards](session.png)",
+        "The turns that cost the most": costly_turns(test, scored),
+        "How often a fitting answer gets more than a foil": f"{contrast}\n\n{fit}",
+        "How many ratings are needed": f"![The learning curve](learning_curve.png)\n\n{curve}",
+        "What was learned from": f"```\n{hindsight.report}\n```",
+    }
+    write_text(output / "report.md", "\n".join(f"## {title}\n\n{text}\n" for title, text in report.items()))
+    print("\n\n".join([*list(report.values())[1:5:3], curve.advice, f"The report: {output / 'report.md'}"]))
 
 
 def read(arguments: argparse.Namespace) -> Dataset:
@@ -136,20 +132,13 @@ def agreement(test: Dataset, scored: list[dict], seed: int) -> dict[str, Interva
 def costly_turns(test: Dataset, scored: list[dict]) -> str:
     """List the turns with the lowest rewards, each after the message that it answers."""
     turns = []
-    for session, row in zip(test, scored):
-        places = [place for place, message in enumerate(session["messages"]) if message["role"] == "assistant"]
-        turns += [(reward, session["messages"], place) for reward, place in zip(row["turn_rewards"], places) if place]
-    lowest = sorted(turns, key=lambda turn: turn[0])[:COSTLY]
-    return (
-        aligned_table(
-            ["Reward", "After", "The turn"],
-            [
-                [f"{reward:+.2f}", *(one_line(messages[at]["content"]) for at in (place - 1, place))]
-                for reward, messages, place in lowest
-            ],
-        )
-        + "\n"
-    )
+    for messages, session in zip(test["messages"], scored):
+        places = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+        for place, reward in zip(places, session["turn_rewards"]):
+            turns += [(reward, messages[place - 1]["content"], messages[place]["content"])] if place else []
+    lowest = sorted(turns)[:COSTLY]
+    rows = [[f"{reward:+.2f}", one_line(before), one_line(turn)] for reward, before, turn in lowest]
+    return aligned_table(["Reward", "After", "The turn"], rows)
 
 
 def one_line(text: str, longest: int = 90) -> str:
