@@ -106,8 +106,7 @@ class HindsightAttribution:
         if features is None:
             return list(self.iter_scores(sessions, batch_size=batch_size))
         scored = score_cached(self.model, sessions, features=features["turns"])
-        reactions = features["reactions"].narrow(len(self.reaction_mean))  # without what a guard reads
-        answers = (reactions[index] for index in range(len(sessions)))
+        answers = (features["reactions"][index] for index in range(len(sessions)))
         return list(self._explain(zip(scored, sessions, answers)))
 
     def iter_scores(self, sessions: Iterable[Session], *, batch_size: int = 32) -> Iterator[dict]:

@@ -203,11 +203,10 @@ def fit_hindsight(
     score, fold = _scores_and_folds(sessions, folds, seed)
     rated = _ratings(sessions, ratings, fold)
     score_mean, score_std = float(np.nanmean(score)), float(np.nanstd(score))
-    explaining = _without_guard(model)  # which has nothing to say about an answer
     if features is None:
         features = {
             "turns": cached_turn_features(model, sessions, cache_dir=cache_dir, dtype=dtype),
-            "reactions": cached_reaction_features(explaining, sessions, cache_dir=cache_dir, dtype=dtype),
+            "reactions": cached_reaction_features(model, sessions, cache_dir=cache_dir, dtype=dtype),
         }
     read = {name: cache.narrow(model.config.head_size) for name, cache in features.items()}
 
@@ -238,10 +237,9 @@ def fit_hindsight(
             f"{report.scored} sessions have a score; about {SESSIONS_NEEDED} are needed, see the report"
         )
 
-    for config in (model.config, explaining.config):
-        config.score_mean, config.score_std = score_mean, score_std
-        config.residual_std, config.reward_quantiles = None, []
-    attribution = _attribution(explaining, data, teacher, trusted)
+    model.config.score_mean, model.config.score_std = score_mean, score_std
+    model.config.residual_std, model.config.reward_quantiles = None, []
+    attribution = _attribution(_without_guard(model), data, teacher, trusted)
     hidden = data.hidden
     if list(model.config.ratings) != list(units):
         model.config.ratings = units
@@ -363,10 +361,10 @@ def cached_reaction_features(
     cache_dir: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> TurnFeatureCache:
-    """Encode each of the user's answers on its own: item `i` is `(answered turns of session i, hidden)`.
+    """Encode each of the user's answers on its own: item `i` is `(answered turns of session i, head_size)`.
 
     Args:
-        model: its backbone encodes.
+        model: its backbone encodes; a guard has nothing to say of an answer.
         sessions: Session rows; only `messages` is read.
         cache_dir, dtype: see [`cached_turn_features`].
     """
@@ -376,9 +374,9 @@ def cached_reaction_features(
     ]
     first = np.cumsum([0, *map(len, answers)])
     if not first[-1]:
-        return TurnFeatureCache(np.zeros((0, model.config.feature_size), np.float32), first)
+        return TurnFeatureCache(np.zeros((0, model.config.head_size), np.float32), first)
     texts = Dataset.from_dict({"messages": list(itertools.chain(*answers))})
-    cache = cached_turn_features(model, texts, cache_dir=cache_dir, dtype=dtype, batch_size=256)
+    cache = cached_turn_features(_without_guard(model), texts, cache_dir=cache_dir, dtype=dtype, batch_size=256)
     return TurnFeatureCache(cache.features, first)
 
 

@@ -7,7 +7,6 @@ weights. `save_pretrained` and a push write the whole model.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -60,13 +59,13 @@ def _holds_weights(folder: Path) -> bool:
     return any(folder.glob("model*.safetensors"))
 
 
-def join_head(model_class, folder: str | Path, find_backbone: Callable[[str], str], dtype=None):
+def join_head(model_class, folder: str | Path, default: str, dtype=None):
     """Load a head, and join it with its backbone.
 
     Args:
         model_class: `GeliRewardModel`.
         folder: of `save_head`.
-        find_backbone: gives name or path of the backbone of this name.
+        default: name of the backbone that `from_backbone` finds by itself, be it in a package.
         dtype: of the backbone, once it is checked; a type of torch or its name. Default: float32.
 
     Raises:
@@ -86,7 +85,7 @@ def join_head(model_class, folder: str | Path, find_backbone: Callable[[str], st
     fields = {field.name for field in dataclasses.fields(config_class)} - inherited - OF_BACKBONE
     own = {field: getattr(config, field) for field in fields}
     try:
-        model = model_class.from_backbone(find_backbone(name), **own)
+        model = model_class.from_backbone(None if name == default else name, **own)
     except OSError as error:
         raise OSError(f"{folder}: the head needs the backbone {name}, which can't be loaded: {error}") from error
     if (found := weights_digest(model.model)) != digest:

@@ -225,8 +225,7 @@ class GeliRewardModel(PreTrainedModel):
         """
         path = pretrained_model_name_or_path
         if is_head(path):
-            dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
-            return join_head(cls, path, lambda name: default_backbone() if name == DEFAULT_BACKBONE else name, dtype)
+            return join_head(cls, path, DEFAULT_BACKBONE, kwargs.get("dtype", kwargs.get("torch_dtype")))
         refuse_adapter(path)
         names = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
         where = {name: kwargs[name] for name in names if kwargs.get(name)}
@@ -571,7 +570,7 @@ class GeliRewardModel(PreTrainedModel):
                 output = self(**self.tokenize([row["messages"] for row in rows], first=number))
                 scores = self.predict_score(output.turn_rewards, output.turn_mask)
             rewards = [row[mask].tolist() for row, mask in zip(output.turn_rewards, output.turn_mask)]
-            beside = self._by_rating(output)
+            beside = self.by_rating(output)
             for turn_rewards, score, crop, ratings in zip(rewards, scores.tolist(), output.cropped.tolist(), beside):
                 yield {"turn_rewards": turn_rewards, "score": score, "cropped": crop} | ratings
             number, cropped = number + len(rows), cropped + int(output.cropped.sum())
@@ -581,8 +580,8 @@ class GeliRewardModel(PreTrainedModel):
                 "tokens: some turns were rewarded without the beginning."
             )
 
-    def _by_rating(self, output: GeliRewardOutput) -> list[dict]:
-        """Return `ratings` of each session; nothing where the model has learned one score alone."""
+    def by_rating(self, output: GeliRewardOutput) -> list[dict]:
+        """Return for each session a dict with `ratings`, see [`score_sessions`]; empty without several ratings."""
         found: list[dict] = [{} for _ in output.turn_mask]
         for place, (name, (mean, std)) in enumerate(self.config.ratings.items()):
             for row, (values, mask) in enumerate(zip(output.rating_rewards[..., place], output.turn_mask)):
