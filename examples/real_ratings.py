@@ -35,7 +35,6 @@ from geli_hf.training.fit import train_fit
 # `leaving` tells little more than how long a talk was, see docs/data.md.
 SIGNALS = ("reply_delay", "answer_length", "laughter", "thanks", "complaint", "question", "asked_again", "sentiment")
 PARTS = {"train": 0.7, "eval": 0.1, "test": 0.2}
-FIT_WEIGHT = 1.0  # of a turn that doesn't fit, in deviations of the score
 CONTRAST = Path(__file__).parents[1] / "results" / "contrast" / "dialogues.jsonl"
 COSTLY = 10  # turns in the report
 
@@ -58,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     set_seed(seed)
     sessions = read(arguments)
     parts = split_sessions(sessions, PARTS, seed=seed)
-    model = GeliRewardModel.from_backbone(context_messages=1, fit_hidden_size=64, fit_weight=FIT_WEIGHT)
+    model = GeliRewardModel.from_backbone(context_messages=1, fit_hidden_size=64)
     # Where a CPU has no instructions for bfloat16, it is many times slower than float32.
     native = any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
     dtype = torch.bfloat16 if native or torch.cuda.is_available() else torch.float32

@@ -151,7 +151,7 @@ def score_cached(
         vectors = torch.from_numpy(cache[index])[None].to(model.device)
         mask = torch.ones(vectors.shape[:2], dtype=torch.bool, device=model.device)
         output = model(turn_features=vectors, turn_mask=mask)
-        score = model.predict_score(output.turn_rewards, output.turn_mask).item()
+        score = model.predict_score(output.turn_rewards, output.turn_mask, output.losses).item()
         [beside] = model.by_rating(output)
         scored.append({"turn_rewards": output.turn_rewards[0].tolist(), "score": score} | beside)
     return scored

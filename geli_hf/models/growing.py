@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ..sessions import Message
-from .geli_reward.modeling_geli import ASSISTANT_TOKEN, USER_TOKEN, GeliRewardModel, Window
+from .geli_reward.modeling_geli import ASSISTANT_TOKEN, USER_TOKEN, GeliRewardModel, GeliRewardOutput, Window
 from .geli_reward.text_geli import plain_messages
 
 ROLES = re.compile(f"(?={re.escape(USER_TOKEN)}|{re.escape(ASSISTANT_TOKEN)})")
@@ -57,7 +57,6 @@ class GrowingScorer:
         self._continues = model.config.causal and model.config.context_messages is None and _can_be_cut(model)
         self._lock = Lock()
 
-    @torch.inference_mode()
     def __call__(self, messages: list[Message]) -> list[float]:
         """Reward every assistant turn of a dialogue, as `model.score_messages(..., last_turn_only=False)` does.
 
@@ -70,6 +69,16 @@ class GrowingScorer:
         Raises:
             ValueError: a message has another form, none is the assistant's, or the model is in training mode.
         """
+        return self.output(messages).turn_rewards[0].tolist()
+
+    def predict_score(self, messages: list[Message]) -> float:
+        """Predict the score of a dialogue, in the units of the ratings. Arguments and errors are as of a call."""
+        output = self.output(messages)
+        return self.model.predict_score(output.turn_rewards, output.turn_mask, output.losses).item()
+
+    @torch.inference_mode()
+    def output(self, messages: list[Message]) -> GeliRewardOutput:
+        """Return the model's output for one dialogue. Arguments and errors are as of a call."""
         if self.model.training:
             raise ValueError(
                 "model: expected eval mode, found training mode; call model.eval(), and clear() if it was trained"
@@ -77,8 +86,7 @@ class GrowingScorer:
         with self._lock:
             ids = torch.tensor([self._tokenize(messages)], device=self.model.device)
             encoded = self.model.encode_turns(ids, read=self.read)
-            output = self.model(turn_features=encoded.features, turn_mask=encoded.mask)
-        return output.turn_rewards[0].tolist()
+            return self.model(turn_features=encoded.features, turn_mask=encoded.mask)
 
     def clear(self) -> None:
         """Forget all that was read, as after a change of the model's weights, device or precision."""

@@ -247,7 +247,10 @@ def fit_hindsight(
     model.config.ratings = units
     weights, intercepts = np.stack([each.weight for each in students]), np.array([each.intercept for each in students])
     set_linear_head(model, data.center[:hidden], data.scale[:hidden], weights, intercepts)
-    rewards = student(data.turns) - _losses(model, features["turns"].all())
+    rewards = student(data.turns)
+    if model.config.fit_hidden_size and not model.config.fit_weight:
+        model.config.fit_weight = float(np.ptp(rewards))
+    rewards = rewards - _losses(model, features["turns"].all())
     model.config.reward_quantiles = np.quantile(rewards, np.linspace(0, 1, 101)).round(6).tolist()
     if eval_sessions is not None:
         predicted = [row["score"] for row in score_cached(model, eval_sessions, cache_dir=cache_dir, dtype=dtype)]

@@ -126,10 +126,13 @@ def test_each_rating_has_rewards_and_a_score(aggregation, options):
     with torch.no_grad():
         turns = model.encode_turns(**model.tokenize([row["messages"] for row in sessions]))
         z = model.score.standardise(turns.features[..., :HIDDEN]).double().numpy()
-        loss = model.fit(turns.features).numpy() if options else 0.0
-    expected = z @ weight.T + bias - np.asarray(loss)[..., None]
-    for row, mask, values in zip(model.score_sessions(sessions), turns.mask.numpy(), expected):
-        np.testing.assert_allclose(row["turn_rewards"], values[mask, 0], atol=1e-4)
+        loss = model.fit(turns.features).numpy() if options else np.zeros(z.shape[:2])
+    expected = z @ weight.T + bias
+    for row, mask, values, lost in zip(model.score_sessions(sessions), turns.mask.numpy(), expected, loss):
+        np.testing.assert_allclose(row["turn_rewards"], (values[:, 0] - lost)[mask], atol=1e-4)
+        # What the guard takes is no part of a rating.
+        whole = model.config.score_mean + model.config.score_std * getattr(values[mask, 0], aggregation)()
+        assert row["score"] == pytest.approx(whole, abs=1e-3)
         assert list(row["ratings"]) == sorted(RATINGS)
         for place, (name, (mean, std)) in enumerate(sorted(RATINGS.items()), 1):
             rewards = values[mask, place]
@@ -180,7 +183,7 @@ def test_a_guard_takes_from_a_weighted_sum_what_it_takes_from_the_score():
         loss = model.fit(turns)[0].numpy()
     model.use_ratings({"boring": -1.0})  # a turn that doesn't fit loses, though it may be less boring
     [less] = model.score_sessions(sessions)
-    bored = np.array(before["ratings"]["boring"]["turn_rewards"]) + loss
+    bored = np.array(before["ratings"]["boring"]["turn_rewards"])
     np.testing.assert_allclose(less["turn_rewards"], -bored - loss, atol=1e-4)
 
 
@@ -289,4 +292,5 @@ def test_it_loads_where_the_package_is_not(tmp_path):
         assert row["turn_rewards"] == pytest.approx(expected["turn_rewards"], abs=1e-4)
         for name in RATINGS:
             assert row["ratings"][name]["score"] == pytest.approx(expected["ratings"][name]["score"], abs=1e-3)
-    assert mixed == pytest.approx([row["ratings"]["warm"]["turn_rewards"][-1] for row in rows], abs=1e-4)
+    model.use_ratings({"warm": 1.0})
+    assert mixed == pytest.approx(model.score_messages(dialogues).tolist(), abs=1e-4)

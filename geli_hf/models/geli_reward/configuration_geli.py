@@ -59,7 +59,9 @@ class GeliRewardConfig(PreTrainedConfig):
         fit_hidden_size (`int`, *optional*, defaults to 0):
             Width of the networks that tell turns that don't fit their dialogue, by these features; 0 for none.
         fit_weight (`float`, *optional*, defaults to 0.0):
-            Loss of reward of a turn that certainly doesn't fit, in units of the standardised score.
+            Loss of reward of a turn that certainly doesn't fit, in units of the standardised score. `fit_hindsight`
+            puts the range of the training turns' rewards in the place of 0, so that no such turn gets more than one
+            that fits.
         residual_std (`float`, *optional*):
             Deviation of a held-out session's score from its prediction, in units of the score.
         reward_quantiles (`list[float]`):

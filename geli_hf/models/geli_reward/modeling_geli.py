@@ -64,6 +64,8 @@ class GeliRewardOutput(ModelOutput):
             Reward of the last assistant turn, in units of the standardised score.
         turn_rewards (`torch.FloatTensor` of shape `(batch, turns)`):
             Reward of every assistant turn; 0 where `turn_mask` is False.
+        losses (`torch.FloatTensor` of shape `(batch, turns)`, *optional*):
+            What the guard has taken from these rewards, where the model has one. It is no part of a rating.
         rating_rewards (`torch.FloatTensor` of shape `(batch, turns, ratings)`, *optional*):
             The same by each rating of the configuration, in its order and in units of the standardised rating.
         turn_mask (`torch.BoolTensor` of shape `(batch, turns)`):
@@ -74,6 +76,7 @@ class GeliRewardOutput(ModelOutput):
 
     logits: torch.FloatTensor | None = None
     turn_rewards: torch.FloatTensor | None = None
+    losses: torch.FloatTensor | None = None
     rating_rewards: torch.FloatTensor | None = None
     turn_mask: torch.BoolTensor | None = None
     cropped: torch.BoolTensor | None = None
@@ -302,13 +305,14 @@ class GeliRewardModel(PreTrainedModel):
             turn_features = turn_features.to(self._score_dtype)
             several, read = bool(self.config.ratings), turn_features[..., : self.config.head_size]
             rewards = self.score.by_rating(read) if several else self.score(read)[..., None]
-            if self.fit is not None:
-                rewards = rewards - self.fit(turn_features)[..., None]
-        rewards = torch.where(turn_mask[..., None], rewards, 0.0)
+            losses = torch.zeros_like(rewards[..., 0]) if self.fit is None else self.fit(turn_features)
+        rewards, losses = torch.where(turn_mask[..., None], rewards, 0.0), torch.where(turn_mask, losses, 0.0)
+        turn_rewards = rewards[..., 0] - losses
         last = turn_mask.sum(1, keepdim=True) - 1
         return GeliRewardOutput(
-            logits=rewards[..., 0].gather(1, last),
-            turn_rewards=rewards[..., 0],
+            logits=turn_rewards.gather(1, last),
+            turn_rewards=turn_rewards,
+            losses=None if self.fit is None else losses,
             rating_rewards=rewards[..., 1:] if several else None,
             turn_mask=turn_mask,
             cropped=cropped,
@@ -568,7 +572,7 @@ class GeliRewardModel(PreTrainedModel):
                     raise ValueError(f"session {index}: expected a row with `messages`, found {row!r:.80}")
             with torch.inference_mode():
                 output = self(**self.tokenize([row["messages"] for row in rows], first=number))
-                scores = self.predict_score(output.turn_rewards, output.turn_mask)
+                scores = self.predict_score(output.turn_rewards, output.turn_mask, output.losses)
             rewards = [row[mask].tolist() for row, mask in zip(output.turn_rewards, output.turn_mask)]
             beside = self.by_rating(output)
             for turn_rewards, score, crop, ratings in zip(rewards, scores.tolist(), output.cropped.tolist(), beside):
@@ -595,8 +599,8 @@ class GeliRewardModel(PreTrainedModel):
         """Reward turns by a weighted sum of the ratings that the model has learned side by side.
 
         With means m_k and deviations s_k of the ratings, a session's score becomes sum_k w_k (rating k), and the
-        reward of a turn sum_k w_k s_k r_kt / sum_k |w_k| s_k. What the model's own score gave is replaced. The loss by
-        a guard stays as it is, so with a negative weight the score is that sum less more of it.
+        reward of a turn sum_k w_k s_k r_kt / sum_k |w_k| s_k. What the model's own score gave is replaced. What a
+        guard takes from a reward stays as it is.
 
         Args:
             weights: by name of the rating, such as `{"witty": 1.0}`.
@@ -619,16 +623,21 @@ class GeliRewardModel(PreTrainedModel):
         self.config.score_mean = sum(weight * ratings[name][0] for name, weight in weights.items())
         self.config.score_std, self.config.residual_std, self.config.reward_quantiles = total, None, []
 
-    def predict_score(self, turn_rewards: torch.Tensor, turn_mask: torch.Tensor) -> torch.Tensor:
+    def predict_score(
+        self, turn_rewards: torch.Tensor, turn_mask: torch.Tensor, losses: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Predict session scores in the units of the ratings.
 
         Args:
             turn_rewards: (batch, turns), in units of the standardised score.
             turn_mask: (batch, turns), True where a turn exists.
+            losses: (batch, turns), what a guard has taken from these rewards, and not from the rating.
 
         Returns:
             (batch,).
         """
+        if losses is not None:
+            turn_rewards = turn_rewards + losses
         total = torch.where(turn_mask, turn_rewards, 0.0).sum(1)
         if self.config.aggregation == "mean":
             total = total / turn_mask.sum(1)
