@@ -4,11 +4,14 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: quickstart test test-all docs types wheel demo sample-sessions sample-figures lint benchmark clean
+.PHONY: quickstart real test test-all docs types wheel demo sample-sessions sample-figures lint benchmark clean
 
 quickstart: .venv/ready ## train a reward model and align a policy on the sample corpus, with a report (6 to 9 minutes)
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		examples/train_geli.py --config examples/configs/sample.yaml --resume
+
+real: .venv/ready ## learn a reward for every turn from real ratings, with a report (10 minutes; FULL=1: all conversations)
+	$(BIN)/python examples/real_ratings.py $(if $(FULL),--conversations 0 --fit_turns 30000 --output_dir runs/real_full)
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal
 
@@ -34,7 +37,7 @@ wheel: .venv/ready ## build the wheel, and try it in fresh environments of every
 demo: .venv/ready ## chat with the policy in a browser, and see what each turn is worth
 	$(BIN)/python spaces/chat/app.py
 
-sample-sessions: .venv/ready ## score sessions of the sample corpus and draw them in the terminal
+sample-sessions: .venv/ready ## score typed small talk and draw it in the terminal
 	$(BIN)/python examples/score.py
 
 sample-figures: .venv/ready ## the figures in docs/methods.md: three seeds of every method on the sample corpus

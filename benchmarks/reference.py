@@ -52,9 +52,14 @@ BACKBONES = {
 }
 
 
-def random_backbone(name: str, folder: Path) -> str:
-    """Write one of `BACKBONES`, with the word pieces of all-MiniLM-L6-v2, and return its folder."""
+def random_backbone(name: str, folder: Path, **changes) -> str:
+    """Write one of `BACKBONES`, with the word pieces of all-MiniLM-L6-v2, and return its folder.
+
+    Args:
+        changes: other sizes.
+    """
     model_class, config_class, sizes = BACKBONES[name]
+    sizes = sizes | changes
     tokenizer = AutoTokenizer.from_pretrained(default_backbone())
     tokenizer.model_max_length = sizes["max_position_embeddings"]
     torch.manual_seed(0)

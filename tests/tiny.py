@@ -122,6 +122,13 @@ def reward_model(name: str, *, seed: int = 0, dtype: torch.dtype | None = None, 
             parameter.normal_(0.0, 0.3, generator=generator)
         model.score.standardise.mean.normal_(0.0, 0.1, generator=generator)
         model.score.standardise.std.uniform_(0.5, 2.0, generator=generator)
+        if model.fit is not None:
+            for parameter in model.fit.parameters():
+                parameter.normal_(0.0, 0.3, generator=generator)
+            for network in model.fit.reasons.values():  # P is neither 0 nor 1 for most turns
+                network[-1].bias.fill_(-1.0)
+            model.fit.standardise.std.uniform_(0.5, 2.0, generator=generator)
+            model.fit.level.fill_(0.6)
     return model
 
 

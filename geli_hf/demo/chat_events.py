@@ -54,7 +54,7 @@ class ChatEvents:
 
     def __init__(self, models: Models, collection: Collection, faces: FaceReader | None, limits: Limits):
         self.models, self.collection, self.faces, self.limits = models, collection, faces, limits
-        self._stream, self._score = on_gpu(models.stream), on_gpu(models.score)
+        self._stream, self._score, self._rating = map(on_gpu, (models.stream, models.score, models.rating))
 
     def view(self, conversation: Conversation, watch: Watch) -> tuple:
         smiles = watch.feedback(conversation.turns).get("affect_mean")
@@ -62,7 +62,7 @@ class ChatEvents:
         return conversation, chat_html.thread(conversation, self.models), chart, rating
 
     def _rescore(self, conversation: Conversation) -> Conversation:
-        return conversation.rescore(self._score, self.models.rating)
+        return conversation.rescore(self._score, self._rating)
 
     def _must_wait(self, visit: Visit) -> bool:
         if visit.too_often(self.limits, time.time()):

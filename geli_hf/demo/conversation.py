@@ -155,7 +155,7 @@ class Conversation:
         turns = self.turns[:-1] if self.turns[-1].role == "assistant" else self.turns
         return self.change(turns=turns, choice=None)
 
-    def rescore(self, score: Score, rating: Callable[[Sequence[float]], float]) -> Conversation:
+    def rescore(self, score: Score, rating: Callable[[list[Message]], float]) -> Conversation:
         """Compute the rewards of the turns and of the replies that wait to be chosen, and the predicted rating."""
         messages, choice = self.messages, self.choice
         rewards = tuple(score(messages)) if self.replies else ()
@@ -165,7 +165,7 @@ class Conversation:
                 for reply in choice.replies
             )
             choice = replace(choice, replies=tuple(rewarded))
-        return replace(self, rewards=rewards, choice=choice, score=rating(rewards) if rewards else math.nan)
+        return replace(self, rewards=rewards, choice=choice, score=rating(messages) if rewards else math.nan)
 
 
 def messages_of(turns: Sequence[Turn]) -> list[Message]:

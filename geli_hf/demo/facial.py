@@ -45,11 +45,15 @@ def decompose(scorer: GrowingScorer, messages: Sequence[Message]) -> Decompositi
 
     With the rewards r_t of T turns, the rating's mean m and deviation s, the prediction is m + s/T sum_t r_t where the
     model's `aggregation` is `mean`, and m + s sum_t r_t where it is `sum`: so a turn contributes s r_t / T, or s r_t.
+    What a guard takes is no part of r_t here.
     """
-    rewards = scorer(list(messages)) if assistant_turns(messages) else []
-    percentiles = [scorer.model.percentile(reward) for reward in rewards]
     config = scorer.model.config
-    return _decomposition(config, rewards, percentiles, mean=config.aggregation == "mean")
+    if not assistant_turns(messages):
+        return _decomposition(config, [], [])
+    output = scorer.output(list(messages))
+    rewards, losses = output.turn_rewards[0].tolist(), None if output.losses is None else output.losses[0].tolist()
+    percentiles = [scorer.model.percentile(reward) for reward in rewards]
+    return _decomposition(config, rewards, percentiles, losses, mean=config.aggregation == "mean")
 
 
 def explain(attribution: HindsightAttribution, session: Session) -> Decomposition:
@@ -71,10 +75,16 @@ def explain(attribution: HindsightAttribution, session: Session) -> Decompositio
 
 
 def _decomposition(
-    config: GeliRewardConfig, rewards: Sequence[float], percentiles: Sequence[float], mean: bool = True, **parts
+    config: GeliRewardConfig,
+    rewards: Sequence[float],
+    percentiles: Sequence[float],
+    losses: Sequence[float] | None = None,
+    mean: bool = True,
+    **parts,
 ) -> Decomposition:
+    """Decompose the rating into its parts; what a guard has taken from the rewards is no part of it."""
     scale = config.score_std / (max(1, len(rewards)) if mean else 1)
-    contributions = tuple(scale * reward for reward in rewards)
+    contributions = tuple(scale * (reward + loss) for reward, loss in zip(rewards, losses or [0.0] * len(rewards)))
     rating = config.score_mean + sum(contributions)
     deviation = math.nan if config.residual_std is None else config.residual_std
     return Decomposition(

@@ -105,10 +105,9 @@ class Models:
         """Compute a reward for every turn of the assistant, in units of the standardised rating."""
         return self._scorer(messages)
 
-    def rating(self, rewards: Sequence[float]) -> float:
-        """Predict the rating from the rewards of a session's turns, in the units of the ratings."""
-        values = torch.tensor([list(rewards)])
-        return self.reward.predict_score(values, torch.ones_like(values, dtype=torch.bool)).item()
+    def rating(self, messages: list[Message]) -> float:
+        """Predict the rating of a session, in the units of the ratings."""
+        return self._scorer.predict_score(messages)
 
     @property
     def uncertainty(self) -> float:

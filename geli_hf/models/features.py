@@ -143,7 +143,7 @@ def score_cached(
         features: cached features of the sessions, in place of these two.
 
     Returns:
-        `turn_rewards` and `score` of every session, as in `model.score_sessions`.
+        `turn_rewards` and `score` of every session, and `ratings`, as in `model.score_sessions`.
     """
     cache = features or cached_turn_features(model, sessions, cache_dir=cache_dir, dtype=dtype)
     scored = []
@@ -151,8 +151,9 @@ def score_cached(
         vectors = torch.from_numpy(cache[index])[None].to(model.device)
         mask = torch.ones(vectors.shape[:2], dtype=torch.bool, device=model.device)
         output = model(turn_features=vectors, turn_mask=mask)
-        score = model.predict_score(output.turn_rewards, output.turn_mask).item()
-        scored.append({"turn_rewards": output.turn_rewards[0].tolist(), "score": score})
+        score = model.predict_score(output.turn_rewards, output.turn_mask, output.losses).item()
+        [beside] = model.by_rating(output)
+        scored.append({"turn_rewards": output.turn_rewards[0].tolist(), "score": score} | beside)
     return scored
 
 

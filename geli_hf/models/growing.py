@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ..sessions import Message
-from .geli_reward.modeling_geli import ASSISTANT_TOKEN, USER_TOKEN, GeliRewardModel, Window
+from .geli_reward.modeling_geli import ASSISTANT_TOKEN, USER_TOKEN, GeliRewardModel, GeliRewardOutput, Window
 from .geli_reward.text_geli import plain_messages
 
 ROLES = re.compile(f"(?={re.escape(USER_TOKEN)}|{re.escape(ASSISTANT_TOKEN)})")
@@ -28,12 +28,13 @@ class GrowingScorer:
     decoder with `context_messages=None` is read anew each time, since all its windows move.
 
     What is kept depends on the model's weights, device and precision: call `clear` after a change. It is kept in
-    memory alone, the words as token ids, until newer ones take its place. Threads that share a scorer score one after
-    the other.
+    memory alone, the words as text and as token ids, until newer ones take its place. Threads that share a scorer
+    score one after the other.
 
     Args:
         model: the reward model, in eval mode.
-        sessions: most dialogues whose keys and values are kept; only a decoder has them.
+        sessions: most dialogues whose keys and values are kept; only a decoder has them, and those of a large one take
+            much memory.
         windows: most features that are kept, a vector for each turn (and, with `interactions`, for each message);
             also the most messages whose token ids are.
 
@@ -56,7 +57,6 @@ class GrowingScorer:
         self._continues = model.config.causal and model.config.context_messages is None and _can_be_cut(model)
         self._lock = Lock()
 
-    @torch.inference_mode()
     def __call__(self, messages: list[Message]) -> list[float]:
         """Reward every assistant turn of a dialogue, as `model.score_messages(..., last_turn_only=False)` does.
 
@@ -69,15 +69,24 @@ class GrowingScorer:
         Raises:
             ValueError: a message has another form, none is the assistant's, or the model is in training mode.
         """
+        return self.output(messages).turn_rewards[0].tolist()
+
+    def predict_score(self, messages: list[Message]) -> float:
+        """Predict the score of a dialogue, in the units of the ratings. Arguments and errors are as of a call."""
+        output = self.output(messages)
+        return self.model.predict_score(output.turn_rewards, output.turn_mask, output.losses).item()
+
+    @torch.inference_mode()
+    def output(self, messages: list[Message]) -> GeliRewardOutput:
+        """Return the model's output for one dialogue. Arguments and errors are as of a call."""
         if self.model.training:
             raise ValueError(
                 "model: expected eval mode, found training mode; call model.eval(), and clear() if it was trained"
             )
         with self._lock:
             ids = torch.tensor([self._tokenize(messages)], device=self.model.device)
-            encoded = self.model.encode_turns(ids, read=self._read)
-            output = self.model(turn_features=encoded.features, turn_mask=encoded.mask)
-        return output.turn_rewards[0].tolist()
+            encoded = self.model.encode_turns(ids, read=self.read)
+            return self.model(turn_features=encoded.features, turn_mask=encoded.mask)
 
     def clear(self) -> None:
         """Forget all that was read, as after a change of the model's weights, device or precision."""
@@ -92,8 +101,11 @@ class GrowingScorer:
         [text] = self.model.tokenizer.apply_chat_template(dialogues, tokenize=False)
         return [token for part in ROLES.split(text) if part for token in self._tokens(part)]
 
-    def _read(self, windows: list[Window], places: int, layers: str, device: torch.device) -> torch.Tensor:
-        """Look the spans of the windows up, and read the windows of those that are not there."""
+    def read(self, windows: list[Window], places: int, layers: str, device: torch.device) -> torch.Tensor:
+        """Look the spans of the windows up, and read the windows of those that are not there.
+
+        For `model.encode_turns(..., read=scorer.read)`; see `model.read_windows`. Threads must not share it.
+        """
         keys = {place: key for window in windows for place, key in self._keys(window, layers)}
         unread = [
             replace(window, spans=[span for span in window.spans if keys[span[0]] not in self._features])
@@ -107,7 +119,9 @@ class GrowingScorer:
             self._features |= {keys[place]: features[place].clone() for window in unread for place, *_ in window.spans}
         for key in keys.values():
             self._features.move_to_end(key)
-        features = torch.stack([self._features[keys[place]] for place in range(places)])
+        kept = torch.stack([self._features[key] for key in keys.values()])
+        features = kept.new_zeros(places, kept.shape[-1])
+        features[list(keys)] = kept
         while len(self._features) > self.windows:
             self._features.popitem(last=False)
         return features

@@ -18,7 +18,8 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from ..models.geli_reward.modeling_geli import GeliRewardModel, Window
+from ..models.geli_reward.modeling_geli import GeliRewardModel
+from ..models.growing import GrowingScorer
 from ..sessions import Message, SessionError, assistant_turns
 
 CONTEXT = 12  # messages before a made turn
@@ -27,6 +28,7 @@ KINDS = {"other": 4, "salad": 2, "echo": 1, "repeat": 1}
 SALAD_WORDS = 4  # least words of a turn that can be shuffled
 BATCH = 256  # turns of a step
 DIALOGUES = 64  # encoded together
+WINDOWS = 500_000  # whose features are kept meanwhile
 
 
 class Turn(NamedTuple):
@@ -66,14 +68,17 @@ def made_turns(sessions: Dataset, count: int, seed: int = 0) -> list[Turn]:
         seed: of the draws.
 
     Raises:
-        SessionError: there are fewer than two conversations.
+        SessionError: fewer than two conversations have a turn, or no turn answers a message.
     """
     draw = random.Random(seed)
     talks, conversations = sessions["messages"][:], sessions["conversation_id"][:]
-    if len(set(conversations)) < 2:
-        raise SessionError("sessions: fit is taught by turns of other conversations; expected two or more, found one")
-    places = [(row, turn) for row, messages in enumerate(talks) for turn in assistant_turns(messages) if turn]
     others = [(row, turn) for row, messages in enumerate(talks) for turn in assistant_turns(messages)]
+    places = [(row, turn) for row, turn in others if turn]
+    if (found := len({conversations[row] for row, _ in others})) < 2 or not places:
+        raise SessionError(
+            "sessions: fit is taught by turns of other conversations; expected two or more that have turns of the "
+            f"assistant, and a message before one, found {found} and {len(places)} such turns"
+        )
     turns: list[Turn] = []
 
     def other(row: int, turn: int) -> str:
@@ -128,7 +133,7 @@ def train_fit(
     """Teach a model's guard to tell made turns from real ones, by cross-entropy. Backbone and head stay.
 
     Args:
-        model: with `interactions` and `fit_hidden_size`. Its guard is changed in place.
+        model: with `fit_hidden_size`. Its guard is changed in place.
         sessions: to learn from; scores are not needed.
         eval_sessions: of other conversations, for the report.
         turns: real turns to learn from, at most.
@@ -138,18 +143,23 @@ def train_fit(
 
     Raises:
         ValueError: the model has no guard.
-        SessionError: there are fewer than two conversations.
+        SessionError: see `made_turns`.
     """
     if model.fit is None:
-        raise ValueError("model: found no guard; make it with interactions=True and fit_hidden_size=64")
+        raise ValueError("model: found no guard; make it with fit_hidden_size=64 and a fit_weight")
     taught, held_out = made_turns(sessions, turns, seed), made_turns(eval_sessions, max(1, turns // 10), seed + 1)
-    memory = WindowMemory(model)
+    training = model.training
+    model.eval()  # without dropout
+    memory = GrowingScorer(model, windows=WINDOWS)  # a message of many dialogues is read once
     features, seen = (_encode(model, part, memory, dtype) for part in (taught, held_out))
+    model.train(training)
     made = torch.tensor([turn.kind != "real" for turn in taught])
     guard, real = model.fit, features[~made]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        guard.apply(lambda module: module.reset_parameters() if isinstance(module, torch.nn.Linear) else None)
+        guard.requires_grad_(True).apply(
+            lambda module: module.reset_parameters() if isinstance(module, torch.nn.Linear) else None
+        )
         guard.standardise.mean.copy_(features.mean(0))
         guard.standardise.std.copy_(features.std(0).clamp(min=1e-6))
         guard.train()
@@ -161,46 +171,19 @@ def train_fit(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+    optimizer.zero_grad()
     guard.eval()
     with torch.inference_mode():
         guard.level.copy_(-torch.expm1(guard.log_fit(real.to(model.device))).mean())
         scores = guard.log_fit(seen.to(model.device)).cpu().numpy()
     kinds = np.array([turn.kind for turn in held_out])
+    guard.train(training)
     auc = {kind: _auc(scores[kinds == "real"], scores[kinds == kind]) for kind in KINDS if kind in kinds}
     return FitReport(int((~made).sum()), auc)
 
 
-class WindowMemory:
-    """Features of the windows that a backbone has read, so that a message of many dialogues is read once.
-
-    Args:
-        model: its backbone reads.
-    """
-
-    def __init__(self, model: GeliRewardModel):
-        self.model = model
-        self.features: dict[tuple, torch.Tensor] = {}
-
-    def read(self, windows: Sequence[Window], places: int, layers: str, device: torch.device) -> torch.Tensor:
-        """Return what `model.read_windows` returns."""
-        keys = {place: (*window.ids, start, stop, layers) for window in windows for place, start, stop in window.spans}
-        unread = {
-            tuple(window.ids): window
-            for window in windows
-            if any(keys[place] not in self.features for place, *_ in window.spans)
-        }
-        if unread:
-            features = self.model.read_windows(list(unread.values()), places, layers, device).cpu()
-            for window in unread.values():
-                self.features |= {keys[place]: features[place].clone() for place, *_ in window.spans}
-        rows = torch.zeros(places, self.model.config.get_text_config().hidden_size)
-        for place, key in keys.items():
-            rows[place] = self.features[key]
-        return rows.to(device)
-
-
 @torch.inference_mode()
-def _encode(model: GeliRewardModel, turns: Sequence[Turn], memory: WindowMemory, dtype: torch.dtype) -> torch.Tensor:
+def _encode(model: GeliRewardModel, turns: Sequence[Turn], memory: GrowingScorer, dtype: torch.dtype) -> torch.Tensor:
     """Compute the features of the last turn of each dialogue, (turns, feature_size)."""
     features = torch.zeros(len(turns), model.config.feature_size)
     for first in tqdm(range(0, len(turns), DIALOGUES), desc="Encoding made turns", unit="batch"):

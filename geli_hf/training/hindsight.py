@@ -201,12 +201,12 @@ def fit_hindsight(
     names = _signal_names(sessions, signals)
     check_numbers(sessions, names)
     score, fold = _scores_and_folds(sessions, folds, seed)
+    rated = _ratings(sessions, ratings, fold)
     score_mean, score_std = float(np.nanmean(score)), float(np.nanstd(score))
-    explaining = _without_guard(model)  # which has nothing to say about an answer
     if features is None:
         features = {
             "turns": cached_turn_features(model, sessions, cache_dir=cache_dir, dtype=dtype),
-            "reactions": cached_reaction_features(explaining, sessions, cache_dir=cache_dir, dtype=dtype),
+            "reactions": cached_reaction_features(model, sessions, cache_dir=cache_dir, dtype=dtype),
         }
     read = {name: cache.narrow(model.config.head_size) for name, cache in features.items()}
 
@@ -214,7 +214,7 @@ def fit_hindsight(
     teacher = fit_teacher(data, data.scored, RATIOS)
     student, targets = fit_student(data, teacher.ratio)
     students, learned, units = [student], {}, {}
-    for name, values in _ratings(sessions, ratings).items():
+    for name, values in rated.items():
         units[name] = [float(np.nanmean(values)), float(np.nanstd(values))]
         beside = data._replace(score=(values - units[name][0]) / units[name][1])
         other_teacher = fit_teacher(beside, beside.scored, RATIOS)
@@ -237,18 +237,20 @@ def fit_hindsight(
             f"{report.scored} sessions have a score; about {SESSIONS_NEEDED} are needed, see the report"
         )
 
-    for config in (model.config, explaining.config):
-        config.score_mean, config.score_std = score_mean, score_std
-        config.residual_std, config.reward_quantiles = None, []
-    attribution = _attribution(explaining, data, teacher, trusted)
+    model.config.score_mean, model.config.score_std = score_mean, score_std
+    model.config.residual_std, model.config.reward_quantiles = None, []
+    attribution = _attribution(_without_guard(model), data, teacher, trusted)
     hidden = data.hidden
     if list(model.config.ratings) != list(units):
         model.config.ratings = units
-        model.score = LinearHead(model.config).to(model.device)
+        model.score = LinearHead(model.config).to(model.device).train(model.training)
     model.config.ratings = units
     weights, intercepts = np.stack([each.weight for each in students]), np.array([each.intercept for each in students])
     set_linear_head(model, data.center[:hidden], data.scale[:hidden], weights, intercepts)
-    rewards = student(data.turns) - _losses(model, features["turns"].all())
+    rewards = student(data.turns)
+    if model.config.fit_hidden_size and not model.config.fit_weight:
+        model.config.fit_weight = float(np.ptp(rewards))
+    rewards = rewards - _losses(model, features["turns"].all())
     model.config.reward_quantiles = np.quantile(rewards, np.linspace(0, 1, 101)).round(6).tolist()
     if eval_sessions is not None:
         predicted = [row["score"] for row in score_cached(model, eval_sessions, cache_dir=cache_dir, dtype=dtype)]
@@ -362,10 +364,10 @@ def cached_reaction_features(
     cache_dir: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> TurnFeatureCache:
-    """Encode each of the user's answers on its own: item `i` is `(answered turns of session i, hidden)`.
+    """Encode each of the user's answers on its own: item `i` is `(answered turns of session i, head_size)`.
 
     Args:
-        model: its backbone encodes.
+        model: its backbone encodes; a guard has nothing to say of an answer.
         sessions: Session rows; only `messages` is read.
         cache_dir, dtype: see [`cached_turn_features`].
     """
@@ -375,9 +377,9 @@ def cached_reaction_features(
     ]
     first = np.cumsum([0, *map(len, answers)])
     if not first[-1]:
-        return TurnFeatureCache(np.zeros((0, model.config.feature_size), np.float32), first)
+        return TurnFeatureCache(np.zeros((0, model.config.head_size), np.float32), first)
     texts = Dataset.from_dict({"messages": list(itertools.chain(*answers))})
-    cache = cached_turn_features(model, texts, cache_dir=cache_dir, dtype=dtype, batch_size=256)
+    cache = cached_turn_features(_without_guard(model), texts, cache_dir=cache_dir, dtype=dtype, batch_size=256)
     return TurnFeatureCache(cache.features, first)
 
 
@@ -482,15 +484,22 @@ def _session_means(values: np.ndarray, first: np.ndarray) -> np.ndarray:
     return np.stack([values[start:stop].mean(0, dtype=float) for start, stop in itertools.pairwise(first)])
 
 
-def _ratings(sessions: Dataset, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _ratings(sessions: Dataset, names: Sequence[str], fold: np.ndarray) -> dict[str, np.ndarray]:
     """Return the sessions' ratings by name, (sessions,), after a check that each can be learned from."""
     known = list(sessions.features.get("scores") or {})
     if missing := [name for name in names if name not in known]:
         raise SessionError(f"ratings: the sessions have no rating {missing[0]!r} in `scores`; they have {known}")
-    values = {name: np.array([scores[name] for scores in sessions["scores"]], float) for name in names}
+    # In the order that a configuration has them in.
+    values = {name: np.array([scores[name] for scores in sessions["scores"]], float) for name in sorted(names)}
     for name, rated in values.items():
         if np.isinf(rated).any() or len(np.unique(rated[~np.isnan(rated)])) < 2:
             raise SessionError(f"scores.{name}: expected finite ratings that differ, or leave it out of `ratings`")
+        observed = ~np.isnan(rated)
+        if min((observed & (fold != left_out)).sum() for left_out in np.unique(fold)) < 2:
+            raise SessionError(
+                f"scores.{name}: found {observed.sum()} sessions with this rating, too few for teachers that are "
+                "blind to a part of them; leave it out of `ratings`"
+            )
     return values
 
 

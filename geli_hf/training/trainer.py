@@ -69,6 +69,8 @@ class GeliRewardTrainer(Trainer):
         model.config.score_mean, model.config.score_std = self.scale.score_mean, self.scale.score_std
         model.config.aggregation = "sum" if args.ge == "rudder" else model.config.aggregation
         model.model.requires_grad_(not args.freeze_backbone)
+        if model.fit is not None:
+            model.fit.requires_grad_(False)  # ratings can't teach fit, see `training.fit`
 
         data = {"train": train_dataset} | ({} if eval_dataset is None else {"eval": eval_dataset})
         caches = {}
@@ -80,7 +82,8 @@ class GeliRewardTrainer(Trainer):
                     if part not in caches:
                         caches[part] = cached_turn_features(model, rows, **args.feature_options())
             if args.standardise:
-                mean, std = (torch.from_numpy(values) for values in caches["train"].mean_and_std())
+                read = caches["train"].narrow(model.config.head_size)
+                mean, std = (torch.from_numpy(values) for values in read.mean_and_std())
                 model.score.standardise.mean.copy_(mean)
                 model.score.standardise.std.copy_(std)
         data = {part: SessionData(rows, args, caches.get(part)) for part, rows in data.items()}

@@ -150,7 +150,7 @@ def main() -> None:
     models = load_models(
         os.environ.get("GELI_MODEL") or WEIGHTS / "policy_adapter",
         os.environ.get("GELI_BASE_POLICY", WEIGHTS / "policy") or None,
-        os.environ.get("GELI_REWARD") or WEIGHTS / "policy_reward",
+        os.environ.get("GELI_REWARD") or WEIGHTS / "reward",
     )
     folder = os.environ.get("GELI_COLLECT", "runs/collected")
     collection = Collection(folder, os.environ.get("GELI_COLLECT_REPO") or None)

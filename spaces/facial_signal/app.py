@@ -146,7 +146,7 @@ def build_demo(
 
 
 def main() -> None:
-    model = load_reward_model(os.environ.get("GELI_MODEL") or WEIGHTS / "policy_reward")
+    model = load_reward_model(os.environ.get("GELI_MODEL") or WEIGHTS / "reward")
     name = os.environ.get("GELI_ATTRIBUTION")
     attribution = HindsightAttribution.from_pretrained(name) if name else None
     serving.serve(build_demo(model, FaceReader(), attribution=attribution), LAUNCH)

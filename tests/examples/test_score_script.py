@@ -1,4 +1,4 @@
-"""Scoring of a dialogue and of sessions of the sample by the model that the quickstart leaves."""
+"""Scoring of a dialogue and of typed sessions."""
 
 from pathlib import Path
 
@@ -13,12 +13,11 @@ def test_a_dialogue_and_sessions_are_drawn_with_a_reward_for_every_turn(tmp_path
     monkeypatch.chdir(tmp_path)
     model = reward_model("bert", context_messages=1)
     model.config.reward_quantiles = [-1.0, 0.0, 1.0]
-    model.save_pretrained("runs/sample/reward_model")
+    model.save_pretrained("reward_model")
     score = as_module(EXAMPLES / "score.py")
-    monkeypatch.setitem(score.SAMPLE, "conversations", 3)
-    score.main(shown("score"))
+    monkeypatch.setattr(score, "READ", 3)
+    score.main([*shown("score"), "--model", "reward_model"])
     printed = capsys.readouterr().out
-    assert "Scoring with runs/sample/reward_model" in printed
     [dialogue] = model.score_sessions([{"messages": score.DIALOGUE}])
     assert f"{dialogue['turn_rewards'][1]:+.2f}  assistant: Okay." in printed
     assert printed.count("predicted score") == 2

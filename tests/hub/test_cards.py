@@ -32,6 +32,8 @@ TOLD = {
     "made": MADE,
     "held_out": "120 sessions",
     "figures_table": "| | a |\n| --- | --- |\n| model | .3 |",
+    "ratings": "`kind`, `witty`",
+    "guard": True,
     "signals": "`smile`",
     "adapter": False,
     "base": "`owner/base`",
@@ -117,6 +119,25 @@ def test_figures_are_in_the_front_matter_with_their_intervals():
     assert metric["value"] == 0.41
     assert metric["args"] == {"interval": [0.38, 0.44], "level": 0.95}
     assert "0.380 to 0.440" in metric["name"]
+
+
+def test_a_card_tells_ratings_and_guard():
+    config = reward_model(
+        "bert", interactions=True, ratings={"witty": [3.0, 0.5]}, fit_hidden_size=4, fit_weight=1.0
+    ).config
+    card = cards.reward_model_card("owner/reward", config=config)
+    assert errors(card) == []
+    assert "`witty`" in card.text
+    assert "guard" in card.text
+    plain = cards.reward_model_card("owner/reward", config=reward_model("bert").config).text
+    assert "use_ratings" not in plain
+    assert "guard" not in plain
+    # What an adapter's code makes has a head of the same shape; the guard is no part of an adapter.
+    adapter = cards.reward_model_card("owner/reward", config=config, adapter=True).text
+    assert "interactions=True" in adapter
+    assert "ratings={'witty': [3.0, 0.5]}" in adapter
+    assert "fit_hidden_size" not in adapter
+    assert "guard" not in adapter
 
 
 def test_how_it_was_made_names_no_folder_and_no_token():

@@ -25,6 +25,7 @@ PAGES = {
     "policy": "small_policy.md",
     "policy_adapter": "policy_adapter.md",
     "policy_reward": "policy_reward.md",
+    "reward": "reward.md",
 }
 
 
@@ -38,11 +39,12 @@ def rendered() -> dict[str, ModelCard]:
     """Render the card of each folder of weights."""
     figures = {
         name: json.loads((WEIGHTS / name / "figures.json").read_text(encoding="utf-8"))
-        for name in ("facial_affect", "policy")
+        for name in ("facial_affect", "policy", "reward")
     }
     config = FacialAffectConfig.from_pretrained(WEIGHTS / "facial_affect")
     faces = script("train_affect.py").card(figures["facial_affect"], config)
-    return {"facial_affect": faces} | script("policy_cards.py", "train_policy.py").cards(figures["policy"], WEIGHTS)
+    own = {"facial_affect": faces, "reward": script("ship_reward.py").card(figures["reward"])}
+    return own | script("policy_cards.py", "train_policy.py").cards(figures["policy"], WEIGHTS)
 
 
 def test_every_model_that_ships_has_a_page():

@@ -6,13 +6,16 @@ import torch
 from faces import affect_checkpoint, affect_model
 from huggingface_hub import CommitOperationAdd, ModelCard
 from loopback_hub import cards as hub_rules
-from tiny import TRAVELLING_FILES, reward_model
+from safetensors.torch import load
+from tiny import TRAVELLING_FILES, backbone, reward_model
 from transformers import AutoImageProcessor
 
 from geli_hf import FacialAffectModel, GeliRewardModel, HindsightAttribution
 from geli_hf.hub import cards
 from geli_hf.hub.cards.update import is_form
+from geli_hf.hub.folders import open_folder
 from geli_hf.hub.models import push_attribution
+from geli_hf.models.geli_reward.joined_geli import save_head
 
 pytestmark = pytest.mark.usefixtures("here")
 BY_HAND = "Read our blog.\n"
@@ -63,6 +66,24 @@ def test_a_reward_model_goes_with_its_card_and_its_code_in_one_commit(model, hub
     assert "its mean was 5.5, and its standard deviation 1.25." in card.text
     assert "There are no figures yet" in card.text
     assert model.push_to_hub("owner/reward", tags=["ours"]).oid == commit.oid  # nothing new
+
+
+def test_a_joined_model_is_pushed_whole(hub, tmp_path):
+    """A head in a folder names its backbone; on the Hub all of it lies in one place."""
+    model = reward_model("bert", ratings={"witty": [3.0, 0.5]}, fit_hidden_size=4, fit_weight=1.0)
+    save_head(model, tmp_path, backbone("bert"))
+    joined = GeliRewardModel.from_pretrained(tmp_path)
+    joined.push_to_hub("owner/reward")
+    assert files(hub, "owner/reward") > TRAVELLING_FILES | {"model.safetensors", "config.json", "tokenizer.json"}
+    assert not files(hub, "owner/reward") & {"head.safetensors", "backbone.json"}
+    weights = load(hub.store.read(repo_of(hub, "owner/reward"), "model.safetensors"))
+    expected = model.state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
+    card = card_of(hub, "owner/reward")
+    assert "`witty`" in card.text
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):  # of the head alone, by the command
+        open_folder(tmp_path)
 
 
 def test_a_persons_words_on_the_hub_stay(model, hub, owner):

@@ -3,6 +3,8 @@
 import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
+from time import sleep
 
 import pytest
 import tiny
@@ -13,7 +15,7 @@ from tiny import reward_model, sentence, talk
 from transformers import AutoTokenizer, MambaConfig, MambaModel, MistralConfig, MistralModel
 
 from geli_hf import GeliRewardModel
-from geli_hf.models.geli_reward.modeling_geli import OPENING
+from geli_hf.models.geli_reward.modeling_geli import OPENING, Window
 from geli_hf.models.growing import GrowingScorer
 
 ALL = tuple(tiny.BACKBONES)
@@ -27,6 +29,8 @@ SETTINGS = {
     "interactions, all that fits": {"interactions": True, "pooling": "last"},
     "guard of fit": {"interactions": True, "fit_hidden_size": 8, "fit_weight": 1.0},
 }
+
+shared_model = cache(reward_model)  # for tests that do not change it
 
 
 def rewards_of(model, messages):
@@ -78,11 +82,11 @@ def cost(score, messages) -> int:
         if name in ("bert", "llama") or options == "interactions"
     ],
 )
-def test_rewards_equal_the_whole_computation_after_every_message(name, options):
+def test_rewards_equal_the_whole_computation_as_a_dialogue_grows(name, options):
     """All contexts but Llama's overflow on the way."""
-    model = reward_model(name, **SETTINGS[options])
+    model = shared_model(name, **SETTINGS[options])
     score, messages = GrowingScorer(model), talk(14)
-    for length in range(2, 15):
+    for length in (2, 3, 4, 7, 10, 13, 14):
         assert score(messages[:length]) == rewards_of(model, messages[:length])
 
 
@@ -97,7 +101,7 @@ def test_a_head_that_reads_all_turns_gets_them(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_an_edit_an_undo_and_two_answers_to_choose_from(name):
-    model = reward_model(name)
+    model = shared_model(name)
     score, messages = GrowingScorer(model), talk(10, words=3)
     score(messages)
     for index in (9, 4, 0):
@@ -113,7 +117,7 @@ def test_an_edit_an_undo_and_two_answers_to_choose_from(name):
 
 @pytest.mark.parametrize("name", ["bert", "llama"])
 def test_two_sessions_in_turn(name):
-    model = reward_model(name)
+    model = shared_model(name)
     score, start = GrowingScorer(model), talk(4)
     sessions = [[*start, *talk(8, seed=seed)] for seed in (1, 2)]
     for length in range(2, 13, 2):
@@ -124,9 +128,9 @@ def test_two_sessions_in_turn(name):
 @pytest.mark.parametrize("options", [{}, {"context_messages": 1, "interactions": True}])
 @pytest.mark.parametrize("name", ["bert", "llama"])
 def test_what_is_displaced_is_read_again(name, options):
-    model = reward_model(name, **options)
+    model = shared_model(name, **options)
     score = GrowingScorer(model, sessions=2, windows=3)
-    for length in (2, 4, 8, 12):
+    for length in (2, 4, 12):
         for seed in range(4):
             messages = talk(12, seed=seed)[:length]
             assert score(messages) == rewards_of(model, messages)
@@ -137,7 +141,7 @@ def test_what_is_displaced_is_read_again(name, options):
 @pytest.mark.parametrize("options", [{}, {"context_messages": 1}, {"interactions": True}])
 @pytest.mark.parametrize("name", ["bert", "llama"])
 def test_a_message_that_is_longer_than_the_context(name, options):
-    model = reward_model(name, max_length=tiny.CONTEXT, **options)
+    model = shared_model(name, max_length=tiny.CONTEXT, **options)
     score = GrowingScorer(model)
     long = {"role": "assistant", "content": " ".join(["the old river"] * 40)}
     for messages in (talk(1), [*talk(3), long], [*talk(3), long, *talk(2)], [*talk(3), long, *talk(8)]):
@@ -147,7 +151,7 @@ def test_a_message_that_is_longer_than_the_context(name, options):
 
 def test_messages_that_the_template_leaves_out_or_cleans():
     for name in ALL:
-        model = reward_model(name)
+        model = shared_model(name)
         messages = [
             {"role": "system", "content": "be kind"},
             {"role": "user", "content": OPENING},
@@ -163,19 +167,12 @@ def test_messages_that_the_template_leaves_out_or_cleans():
 @settings(deadline=None, max_examples=30)
 @given(texts=st.lists(st.text(max_size=30) | st.sampled_from(["<|user|>", "  a", "b </s> ", "[SEP]"]), max_size=6))
 def test_messages_alone_have_the_tokens_that_they_have_in_the_dialogue(name, texts):
-    model = MODELS[name]
+    model = shared_model(name)
     messages = [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(texts)]
     expected = model.tokenize([messages])["input_ids"][0].tolist()
     assert GrowingScorer(model)._tokenize(messages) == expected
 
 
-class _Models(dict):
-    def __missing__(self, name):
-        self[name] = reward_model(name)
-        return self[name]
-
-
-MODELS = _Models()
 STEPS = st.one_of(
     st.tuples(st.just("say"), st.integers(1, 12)),
     st.tuples(st.just("edit"), st.integers(0, 30)),
@@ -191,7 +188,7 @@ STEPS = st.one_of(
     windows=st.integers(1, 40),
 )
 def test_any_course_of_three_sessions(name, steps, sessions, windows):
-    model = MODELS[name]
+    model = shared_model(name)
     score, rng = GrowingScorer(model, sessions=sessions, windows=windows), random.Random(0)
     dialogues = [talk(2)] * 3
     for number, (act, size) in steps:
@@ -210,10 +207,19 @@ def test_any_course_of_three_sessions(name, steps, sessions, windows):
 @pytest.mark.parametrize("name", ["bert", "llama"])
 def test_threads_share_a_scorer(name):
     model = reward_model(name, interactions=True)
-    score = GrowingScorer(model, sessions=2)
-    dialogues = [talk(12, seed=seed)[:length] for length in (2, 4, 8, 12) for seed in range(4)]
+    score, inside, most = GrowingScorer(model, sessions=2), [], []
+
+    def enter(*_):
+        inside.append(None)
+        most.append(len(inside))
+        sleep(0.002)
+
+    model.model.register_forward_pre_hook(enter)
+    model.model.register_forward_hook(lambda *_: inside.pop())
+    dialogues = [talk(12, seed=seed)[:length] for length in (2, 4, 8) for seed in range(4)]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(score, dialogues))
+    assert set(most) == {1}  # what one looks up, no other displaces
     for rewards, messages in zip(found, dialogues):
         assert rewards == rewards_of(model, messages)
 
@@ -242,10 +248,24 @@ def test_other_decoders(kind, tmp_path):
     assert fewer == (kind == "sliding window")
 
 
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_features_are_named_by_all_that_they_depend_on(name):
+    def keys(ids, start, stop, layers="all"):
+        return GrowingScorer(shared_model(name))._keys(Window(ids, [(0, start, stop)]), layers)
+
+    key = keys([5, 6, 7, 8], 1, 3)
+    assert keys([5, 6, 7, 8], 1, 3) == key
+    assert (keys([5, 6, 7, 9], 1, 3) == key) == (name == "llama")
+    others = [keys([4, 6, 7, 8], 1, 3), keys([5, 6, 7, 8], 2, 3), keys([5, 6, 7, 8], 1, 4)]
+    assert key not in [*others, keys([5, 6, 7, 8], 1, 3, "last")]
+    several = Window([5, 6, 7, 8], [(1, 3, 4), (0, 1, 3)])
+    assert dict(GrowingScorer(shared_model(name))._keys(several, "all"))[0] == dict(key)[0]
+
+
 # -------------------------------------------------------------------- what it costs
 
 
-@pytest.mark.parametrize("options", [{}, {"context_messages": 1}, {"context_messages": 1, "interactions": True}])
+@pytest.mark.parametrize("options", [{}, {"context_messages": 1, "interactions": True}])
 @pytest.mark.parametrize("name", ["bert", "llama"])
 def test_the_hundredth_turn_costs_what_the_second_does(name, options):
     model = reward_model(name, **options)
@@ -266,12 +286,12 @@ def test_the_hundredth_turn_costs_what_the_second_does(name, options):
 @pytest.mark.parametrize("interactions", [False, True])
 @pytest.mark.parametrize("name", ["bert", "llama"])
 def test_an_edit_costs_what_depends_on_it(name, interactions):
-    model = reward_model(name, context_messages=1 if name == "bert" else None, interactions=interactions)
+    model = shared_model(name, context_messages=1 if name == "bert" else None, interactions=interactions)
     score, messages = GrowingScorer(model), talk(12, words=3)
     score(messages)
     assert cost(score, messages[:6]) == 0  # an undo
     answer = {"role": "assistant", "content": "tomorrow"}
-    tokens = score._tokenize(messages[:11] + [answer])
+    tokens = score._tokenize([*messages[:11], answer])
     alone = len(tokens) - len(score._tokenize(messages[:11]))
     before = 0 if name == "llama" else len(score._tokenize(messages[10:11]))
     assert cost(score, [*messages[:11], answer]) <= (1 + interactions) * alone + before
@@ -281,7 +301,7 @@ def test_an_edit_costs_what_depends_on_it(name, interactions):
 
 
 def test_sessions_with_the_same_beginning_do_not_displace_each_other():
-    model = reward_model("llama")
+    model = shared_model("llama")
     score, start = GrowingScorer(model), talk(2)
     sessions = [[*start, *talk(12, seed=seed, words=3)] for seed in (1, 2)]
     for length in range(2, 15, 2):
@@ -316,7 +336,7 @@ def test_training_mode_is_refused():
 @pytest.mark.parametrize("messages", [[], talk(1), [{"role": "judge", "content": "a"}]])
 def test_what_is_no_dialogue_is_refused(messages):
     with pytest.raises(ValueError, match=r"assistant"):
-        GrowingScorer(reward_model("bert"))(messages)
+        GrowingScorer(shared_model("bert"))(messages)
 
 
 def test_rewards_carry_no_gradient_and_later_training_may_use_the_model():

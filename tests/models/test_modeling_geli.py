@@ -761,9 +761,11 @@ def test_the_travelling_files_import_only_each_other_and_hugging_face():
         "configuration_geli",
         "heads_geli",
         "interactions_geli",
+        "joined_geli",
         "pipeline_geli",
         "text_geli",
         "huggingface_hub",
+        "safetensors",
         "torch",
         "transformers",
     }

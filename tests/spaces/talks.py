@@ -8,8 +8,9 @@ def lengths(messages) -> list[float]:
     return [float(len(message["content"])) for message in messages if message["role"] == "assistant"]
 
 
-def mean(rewards) -> float:
-    return sum(rewards) / len(rewards)
+def mean(messages) -> float:
+    """Return the mean of these rewards as the rating."""
+    return sum(lengths(messages)) / len(lengths(messages))
 
 
 def dialogue(*texts: str) -> Conversation:

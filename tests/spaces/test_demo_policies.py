@@ -8,7 +8,7 @@ from tiny import reward_model, session
 
 from geli_hf.alignment import load_policy
 from geli_hf.alignment.policy import small_policy
-from geli_hf.demo.conversation import ALIGNED, BASE
+from geli_hf.demo.conversation import ALIGNED, BASE, Reply
 from geli_hf.demo.policies import Models, Policy, load_models
 
 PROMPT = [{"role": "user", "content": "i saw your dog"}]
@@ -96,3 +96,20 @@ def test_rewards_and_rating_equal_the_models():
     [expected] = model.score_sessions([{"messages": conversation.messages}])
     assert conversation.rewards == pytest.approx(expected["turn_rewards"], abs=1e-5)
     assert conversation.score == pytest.approx(expected["score"], abs=1e-4)
+
+
+def test_of_a_conversation_that_goes_on_only_what_is_new_is_read():
+    model, tokens = reward_model("llama"), []
+    models = Models({}, model)
+    conversation = dialogue("hi", "i saw your dog", "how", "we walked").rescore(models.score, models.rating)
+    model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    longer = conversation.add_message("why", 1.0).add_reply(Reply(ALIGNED, "maybe"), 1.0)
+    longer = longer.rescore(models.score, models.rating)
+    whole = model.tokenize([longer.messages])["input_ids"].numel()
+    before = model.tokenize([conversation.messages])["input_ids"].numel()
+    assert tokens == [whole - before]
+    assert longer.rewards[:2] == pytest.approx(conversation.rewards, abs=1e-5)
+    assert longer.undo().rescore(models.score, models.rating).rewards == pytest.approx(conversation.rewards, abs=1e-5)
+    assert len(tokens) == 1

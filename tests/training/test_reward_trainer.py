@@ -304,3 +304,14 @@ def test_features_at_hand_are_not_computed_again(arguments, train_sessions, feat
         GeliRewardTrainer(model, args, half, features=features).train()
         trained.append(model.score.out.weight.detach().numpy())
     assert trained[1] == pytest.approx(trained[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("interactions", [False, True])
+def test_ratings_of_sessions_do_not_change_a_guard(trainer, interactions):
+    model = reward_model("bert", interactions=interactions, fit_hidden_size=6, fit_weight=1.0)
+    before = state(model)
+    made = trainer(model, num_train_epochs=1, learning_rate=0.1)
+    made.train()
+    learned = changed(before, state(model))
+    assert learned == {"score.out.weight", "score.out.bias", "score.standardise.mean", "score.standardise.std"}
+    assert np.isfinite(model.config.reward_quantiles).all()

@@ -113,7 +113,7 @@ def render_card(
         jinja2.UndefinedError: a variable of the template is missing.
     """
     text = _templates.get_template(f"{template}.md").render(
-        {"repo_id": repo_id} | dict.fromkeys(("made", "recipe", "adapter")) | facts
+        {"repo_id": repo_id} | dict.fromkeys(("made", "recipe", "adapter", "ratings", "guard")) | facts
     )
     card = (DatasetCard if template == "dataset" else ModelCard)(re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n")
     for name, value in (metadata or {}).items():

@@ -19,10 +19,10 @@ FIGURES = {
     "session_spearman": "spearmanr",
     "global_loss": "mse",
 }
-# Settings that an adapter's reward model needs beside its backbone.
+# Settings that an adapter's reward model needs beside its backbone. A guard is no part of an adapter.
 OF_BACKBONE = (
-    *("head", "head_hidden_size", "pooling", "layers", "context_messages", "max_length"),
-    *("aggregation", "score_mean", "score_std"),
+    *("head", "head_hidden_size", "pooling", "layers", "context_messages", "interactions", "max_length"),
+    *("aggregation", "score_mean", "score_std", "ratings"),
 )
 
 
@@ -45,7 +45,7 @@ def reward_model_card(
 
     Args:
         repo_id: title, and the name that its code loads.
-        config: of the model; it tells the backbone and the ratings.
+        config: of the model; it tells the backbone, the ratings, and whether there is a guard.
         adapter: True for an adapter to the backbone.
         training_data: description of the sessions.
         row: figures by name, see `metrics.table.evaluate_rewards`.
@@ -69,6 +69,8 @@ def reward_model_card(
         metadata=metadata | {"base_model": hub_name(config and config.text_config._name_or_path)},
         training_data=training_data,
         rating=_rating_of(config),
+        ratings=", ".join(f"`{name}`" for name in (config and config.ratings) or ()),
+        guard=bool(config and config.fit_hidden_size and not adapter),
         held_out=held_out,
         figures_table=table,
         signals=", ".join(f"`{name}`" for name in signals or ()) or "none",

@@ -55,11 +55,13 @@ class GeliRewardConfig(PreTrainedConfig):
             `score_mean + score_std * aggregate(turn rewards)`.
         ratings (`dict[str, list[float]]`, *optional*):
             Mean and deviation of each rating that has turn rewards of its own, beside those of the score; with the
-            `linear` head.
+            `linear` head, whose outputs are in the order of the names.
         fit_hidden_size (`int`, *optional*, defaults to 0):
             Width of the networks that tell turns that don't fit their dialogue, by these features; 0 for none.
         fit_weight (`float`, *optional*, defaults to 0.0):
-            Loss of reward of a turn that certainly doesn't fit, in units of the standardised score.
+            Loss of reward of a turn that certainly doesn't fit, in units of the standardised score. `fit_hindsight`
+            puts the range of the training turns' rewards in the place of 0, so that no such turn gets more than one
+            that fits.
         residual_std (`float`, *optional*):
             Deviation of a held-out session's score from its prediction, in units of the score.
         reward_quantiles (`list[float]`):
@@ -121,6 +123,12 @@ class GeliRewardConfig(PreTrainedConfig):
             raise ValueError(f"score_std: expected a positive deviation, found {self.score_std}")
         if self.context_messages is not None and self.context_messages < 0:
             raise ValueError(f"context_messages: expected 0 or more (or None for all), found {self.context_messages}")
+        self.ratings = dict(sorted(self.ratings.items()))  # as a file of a configuration has them
+        for name, scale in self.ratings.items():
+            if len(scale) != 2 or not scale[1] > 0:
+                raise ValueError(f"ratings.{name}: expected a mean and a positive deviation, found {list(scale)}")
+        if self.fit_hidden_size < 0:
+            raise ValueError(f"fit_hidden_size: expected 0 or more, found {self.fit_hidden_size}")
         if self.ratings and self.head != "linear":
             raise ValueError(f"ratings: only the linear head has rewards of several ratings, found {self.head!r}")
 

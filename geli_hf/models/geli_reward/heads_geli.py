@@ -15,6 +15,7 @@ class Standardise(nn.Module):
         self.register_buffer("std", torch.ones(size))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Shift and scale features (..., size)."""
         return (features - self.mean) / self.std
 
 
@@ -79,11 +80,12 @@ class FitGuard(nn.Module):
     P_t is the probability that turn t was put in place of another. Three networks look for one reason each, and a turn
     fits if none of them objects, P_t = 1 - prod_k (1 - sigmoid(g_k(f_t))): `form` reads the features of the turn
     itself, `answer` its products with the messages before, and `copy` the cosines that tell an echo or a repetition.
+    Before it is taught, the loss is 0.
     """
 
     def __init__(self, config: GeliRewardConfig):
         super().__init__()
-        self.weight = config.fit_weight
+        self.config = config
         size, width = config.get_text_config().hidden_size, config.fit_hidden_size
         self.spans = {"form": (0, size), "answer": (size, 4 * size + 1), "copy": (4 * size + 1, 4 * size + 6)}
         self.standardise = Standardise(config.feature_size)
@@ -100,7 +102,7 @@ class FitGuard(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Compute the loss of each turn, (batch, turns), in units of the standardised score."""
-        return self.weight * (-torch.expm1(self.log_fit(features)) - self.level)
+        return self.config.fit_weight * (-torch.expm1(self.log_fit(features)) - self.level)
 
 
 def _network(size: int, width: int) -> nn.Sequential:

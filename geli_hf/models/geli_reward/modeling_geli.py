@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn.functional import normalize, pad
 from torch.nn.utils.rnn import pad_sequence
@@ -63,6 +64,8 @@ class GeliRewardOutput(ModelOutput):
             Reward of the last assistant turn, in units of the standardised score.
         turn_rewards (`torch.FloatTensor` of shape `(batch, turns)`):
             Reward of every assistant turn; 0 where `turn_mask` is False.
+        losses (`torch.FloatTensor` of shape `(batch, turns)`, *optional*):
+            What the guard has taken from these rewards, where the model has one. It is no part of a rating.
         rating_rewards (`torch.FloatTensor` of shape `(batch, turns, ratings)`, *optional*):
             The same by each rating of the configuration, in its order and in units of the standardised rating.
         turn_mask (`torch.BoolTensor` of shape `(batch, turns)`):
@@ -73,6 +76,7 @@ class GeliRewardOutput(ModelOutput):
 
     logits: torch.FloatTensor | None = None
     turn_rewards: torch.FloatTensor | None = None
+    losses: torch.FloatTensor | None = None
     rating_rewards: torch.FloatTensor | None = None
     turn_mask: torch.BoolTensor | None = None
     cropped: torch.BoolTensor | None = None
@@ -141,6 +145,11 @@ class GeliRewardModel(PreTrainedModel):
         elif isinstance(module, LinearHead):
             initialization.zeros_(module.out.weight)  # before training, all rewards are equal
             initialization.zeros_(module.out.bias)
+        elif isinstance(module, FitGuard):
+            for network in module.reasons.values():  # before it is taught, no turn loses by it
+                initialization.zeros_(network[-1].weight)
+                initialization.zeros_(network[-1].bias)
+            initialization.constant_(module.level, 1 - 0.5 ** len(module.reasons))
 
     # ---------------------------------------------------------------- making, saving
 
@@ -219,17 +228,13 @@ class GeliRewardModel(PreTrainedModel):
         """
         path = pretrained_model_name_or_path
         if is_head(path):
-            return join_head(
-                cls, path, lambda name: default_backbone() if name == DEFAULT_BACKBONE else name, kwargs.get("dtype")
-            )
+            return join_head(cls, path, DEFAULT_BACKBONE, kwargs.get("dtype", kwargs.get("torch_dtype")))
         refuse_adapter(path)
         names = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
         where = {name: kwargs[name] for name in names if kwargs.get(name)}
         try:
             loaded = super().from_pretrained(path, *args, **kwargs)
-        except Exception as error:
-            if type(error).__name__ != "SafetensorError":  # by its name: this file travels and imports little
-                raise
+        except SafetensorError as error:
             raise OSError(f"{path}: weights are damaged ({error}); fetch or save the model again") from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.tokenizer = _load_tokenizer(path, model.config, **where)
@@ -300,13 +305,14 @@ class GeliRewardModel(PreTrainedModel):
             turn_features = turn_features.to(self._score_dtype)
             several, read = bool(self.config.ratings), turn_features[..., : self.config.head_size]
             rewards = self.score.by_rating(read) if several else self.score(read)[..., None]
-            if self.fit is not None:
-                rewards = rewards - self.fit(turn_features)[..., None]
-        rewards = torch.where(turn_mask[..., None], rewards, 0.0)
+            losses = torch.zeros_like(rewards[..., 0]) if self.fit is None else self.fit(turn_features)
+        rewards, losses = torch.where(turn_mask[..., None], rewards, 0.0), torch.where(turn_mask, losses, 0.0)
+        turn_rewards = rewards[..., 0] - losses
         last = turn_mask.sum(1, keepdim=True) - 1
         return GeliRewardOutput(
-            logits=rewards[..., 0].gather(1, last),
-            turn_rewards=rewards[..., 0],
+            logits=turn_rewards.gather(1, last),
+            turn_rewards=turn_rewards,
+            losses=None if self.fit is None else losses,
             rating_rewards=rewards[..., 1:] if several else None,
             turn_mask=turn_mask,
             cropped=cropped,
@@ -436,9 +442,10 @@ class GeliRewardModel(PreTrainedModel):
         windows = [Window([*prefix, *ids], [(place, 0, len(prefix) + len(ids))]) for ids, place in places.items()]
         states = normalize(read(windows, len(places), "last", device), dim=-1)
         rows = []
-        for dialogue, owned in zip(dialogues, owners):
-            features = interaction_features(states[owned], dialogue.assistant[: len(owned)], dialogue.turns)
-            rows.append(pad(features, (0, 0, 0, turns - len(features))))
+        with torch.autocast(device.type, enabled=False):  # eight bits don't tell an echo from a similar answer
+            for dialogue, owned in zip(dialogues, owners):
+                features = interaction_features(states[owned], dialogue.assistant[: len(owned)], dialogue.turns)
+                rows.append(pad(features, (0, 0, 0, turns - len(features))))
         return torch.stack(rows)
 
     def read_windows(self, windows: list[Window], places: int, layers: str, device: torch.device) -> torch.Tensor:
@@ -565,9 +572,9 @@ class GeliRewardModel(PreTrainedModel):
                     raise ValueError(f"session {index}: expected a row with `messages`, found {row!r:.80}")
             with torch.inference_mode():
                 output = self(**self.tokenize([row["messages"] for row in rows], first=number))
-                scores = self.predict_score(output.turn_rewards, output.turn_mask)
+                scores = self.predict_score(output.turn_rewards, output.turn_mask, output.losses)
             rewards = [row[mask].tolist() for row, mask in zip(output.turn_rewards, output.turn_mask)]
-            beside = self._by_rating(output)
+            beside = self.by_rating(output)
             for turn_rewards, score, crop, ratings in zip(rewards, scores.tolist(), output.cropped.tolist(), beside):
                 yield {"turn_rewards": turn_rewards, "score": score, "cropped": crop} | ratings
             number, cropped = number + len(rows), cropped + int(output.cropped.sum())
@@ -577,8 +584,8 @@ class GeliRewardModel(PreTrainedModel):
                 "tokens: some turns were rewarded without the beginning."
             )
 
-    def _by_rating(self, output: GeliRewardOutput) -> list[dict]:
-        """Return `ratings` of each session; nothing where the model has learned one score alone."""
+    def by_rating(self, output: GeliRewardOutput) -> list[dict]:
+        """Return for each session a dict with `ratings`, see [`score_sessions`]; empty without several ratings."""
         found: list[dict] = [{} for _ in output.turn_mask]
         for place, (name, (mean, std)) in enumerate(self.config.ratings.items()):
             for row, (values, mask) in enumerate(zip(output.rating_rewards[..., place], output.turn_mask)):
@@ -592,21 +599,22 @@ class GeliRewardModel(PreTrainedModel):
         """Reward turns by a weighted sum of the ratings that the model has learned side by side.
 
         With means m_k and deviations s_k of the ratings, a session's score becomes sum_k w_k (rating k), and the
-        reward of a turn sum_k w_k s_k r_kt / sum_k |w_k| s_k. What the model's own score gave is replaced.
+        reward of a turn sum_k w_k s_k r_kt / sum_k |w_k| s_k. What the model's own score gave is replaced. What a
+        guard takes from a reward stays as it is.
 
         Args:
             weights: by name of the rating, such as `{"witty": 1.0}`.
 
         Raises:
-            ValueError: the model has no such rating, or all weights are 0.
+            ValueError: the model has no such rating, or all weights are 0, or one is not finite.
         """
         ratings = self.config.ratings
         if unknown := [name for name in weights if name not in ratings]:
             raise ValueError(f"weights: the model has no rating {unknown[0]!r}; it has {', '.join(ratings) or 'none'}")
         scales = {name: weight * ratings[name][1] for name, weight in weights.items()}
         total = sum(map(abs, scales.values()))
-        if not total > 0:
-            raise ValueError(f"weights: expected one other than 0, found {dict(weights)}")
+        if not 0 < total < float("inf"):
+            raise ValueError(f"weights: expected finite ones, and one other than 0, found {dict(weights)}")
         shares = [scales.get(name, 0.0) / total for name in ratings]
         out = self.score.out
         for parameter in (out.weight, out.bias):
@@ -615,16 +623,21 @@ class GeliRewardModel(PreTrainedModel):
         self.config.score_mean = sum(weight * ratings[name][0] for name, weight in weights.items())
         self.config.score_std, self.config.residual_std, self.config.reward_quantiles = total, None, []
 
-    def predict_score(self, turn_rewards: torch.Tensor, turn_mask: torch.Tensor) -> torch.Tensor:
+    def predict_score(
+        self, turn_rewards: torch.Tensor, turn_mask: torch.Tensor, losses: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Predict session scores in the units of the ratings.
 
         Args:
             turn_rewards: (batch, turns), in units of the standardised score.
             turn_mask: (batch, turns), True where a turn exists.
+            losses: (batch, turns), what a guard has taken from these rewards, and not from the rating.
 
         Returns:
             (batch,).
         """
+        if losses is not None:
+            turn_rewards = turn_rewards + losses
         total = torch.where(turn_mask, turn_rewards, 0.0).sum(1)
         if self.config.aggregation == "mean":
             total = total / turn_mask.sum(1)
