@@ -10,7 +10,7 @@ Three stages, each of which leaves folders or files in `output_dir`:
     evaluate  both on held-out conversations, beside baselines          -> metrics.json, report.md and its pictures
 
 Every setting stands in the YAML file, and the command line overrides it: `--seed 1 --reward.li_weight 0.3`. `--resume`
-goes on with a run that was stopped. The sections `reward`, `pretrain`, `sft` and `grpo` are the arguments of trainers.
+goes on with a run that was stopped. The sections `reward`, `sft` and `grpo` are the arguments of trainers.
 """
 
 import shutil
@@ -24,6 +24,7 @@ from transformers import set_seed
 
 from geli_hf import GeliRewardModel
 from geli_hf.alignment.pipeline import TRAINERS, PolicySettings, train_policy
+from geli_hf.alignment.shipped import ORIGIN
 from geli_hf.data.parts import DataSettings, load_parts
 from geli_hf.evaluation.comparison import PolicyComparison, compare_policies, judge_by_reward
 from geli_hf.evaluation.judges.judge import judge_by_truth
@@ -38,6 +39,10 @@ from geli_hf.training.pipeline import RewardModelSettings, train_reward_model, t
 from geli_hf.training.script import fit_to_cpu, run_main, setting_errors, start_run
 
 STAGES = ("reward", "policy", "evaluate")
+SIMULATED = (
+    "The sessions are simulated, in a world whose truth is known. The figures show that the method and its code work; "
+    "they tell nothing of people."
+)
 
 
 @dataclass
@@ -100,7 +105,9 @@ def main(argv: list[str]) -> None:
             # The report comes last: it is current as long as it is newer than the models' folders.
             write_run_cards(output, FOLDERS, facts(), rows=rows, comparison=comparison, **about)
             sizes = {name: len(sessions) for name, sessions in parts.items()}
-            write_report(output, settings, sizes, test, reward_model, rewards, rows, comparison)
+            notes = [SIMULATED] if data.corpus == "sample" else []
+            notes += [f"The policy: {ORIGIN}"] if comparison and not policy.model_name_or_path else []
+            write_report(output, settings, sizes, test, reward_model, rewards, rows, comparison, notes)
             shutil.rmtree(output / "checkpoints" / "compare", ignore_errors=True)
             print((output / "summary.txt").read_text(encoding="utf-8"))
     state.wait_for_everyone()

@@ -2,7 +2,7 @@
 
     make sample-figures
 
-Runs `train_geli.py` on `configs/sample.yaml` once per seed, about six minutes each on two cores (runs that are there
+Runs `train_geli.py` on `configs/sample.yaml` once per seed, about five minutes each on two cores (runs that are there
 already are kept), pools the values under their intervals, and writes the table into docs/methods.md.
 """
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from datasets import Dataset
 from peft import LoraConfig, PeftConfig
@@ -25,11 +26,12 @@ from ..settings import build
 from ..training.checkpoints import write_by_one, write_history
 from ..training.script import is_finished, setting_errors
 from .callbacks import AdaptiveKL, StopAtKL
-from .policy import hub_kwargs, is_adapter, load_policy, small_policy
+from .policy import check_policy, hub_kwargs, is_adapter, load_policy
 from .rewards import GeliReward
-from .trainers import align, dialogue_prompts, pretrain, save_policy, sft
+from .shipped import POLICY
+from .trainers import align, dialogue_prompts, save_policy, sft
 
-TRAINERS = {"pretrain": TrainingArguments, "sft": SFTConfig, "grpo": GRPOConfig}
+TRAINERS = {"sft": SFTConfig, "grpo": GRPOConfig}
 
 
 @dataclass
@@ -37,8 +39,7 @@ class PolicySettings:
     """The section `policy` of a run's settings.
 
     Args:
-        model_name_or_path: chat model to fine-tune; unset: a small one, made from scratch.
-        small: options of [`small_policy`].
+        model_name_or_path: chat model to fine-tune; unset: the small one that ships, see [`shipped_policy`].
         window_messages: longest piece of a session to fine-tune on, in messages.
         context_messages: longest dialogue before a reply, in messages.
         lora: of `peft.LoraConfig`.
@@ -48,7 +49,6 @@ class PolicySettings:
     """
 
     model_name_or_path: str | None = None
-    small: dict = field(default_factory=dict)
     window_messages: int = 8
     context_messages: int = 6
     lora: dict = field(default_factory=lambda: {"r": 16, "lora_alpha": 32})
@@ -142,16 +142,14 @@ def train_policy(
     # A new one for each use: PEFT writes into it.
     lora = partial(LoraConfig, **{"target_modules": "all-linear", "task_type": "CAUSAL_LM"} | policy.lora)
     how = {"callbacks": callbacks, "resume": resume}
-    pieces = how | {"window_messages": policy.window_messages}
+    pieces = how | {"window_messages": policy.window_messages, "peft_config": lora()}
+    name = policy.model_name_or_path
+    if name is None:  # its weights ship in bfloat16, which would round off most of what a merged adapter learned
+        name, pieces["dtype"] = str(POLICY), torch.float32
+    with setting_errors("policy.model_name_or_path"):
+        check_policy(name)
     set_seed(seed)
-    if policy.model_name_or_path is not None:
-        fine_tune_once(output, policy.model_name_or_path, sessions, arguments("sft"), peft_config=lora(), **pieces)
-    elif not is_finished(output / "sft_policy"):
-        # A model made from scratch knows no language: it learns that first, from everybody's words.
-        with setting_errors("policy.small"):
-            model, tokenizer = small_policy(sessions, **{"seed": seed} | policy.small)
-        pretrain(model, tokenizer, sessions, arguments("pretrain"), **pieces)
-        save_policy(sft(model, tokenizer, sessions, arguments("sft"), **pieces), output / "sft_policy")
+    fine_tune_once(output, name, sessions, arguments("sft"), **pieces)
     set_seed(seed)
     reward = GeliReward(reward_model, length_neutral=policy.length_neutral)
     prompts = dialogue_prompts(sessions, context_messages=policy.context_messages)

@@ -15,6 +15,12 @@ from ..models.geli_reward.modeling_geli import GeliRewardModel
 from .policy import load_policy
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
+# In the cards and reports of policies that begin with it.
+ORIGIN = (
+    "It began as the small policy that ships with `geli-hf`, which learned the language of the sample from "
+    "conversations that stand in no corpus of it, drawn from random streams of their own, and from Topical-Chat "
+    "(`valid_freq` and `valid_rare`)."
+)
 POLICY, ADAPTER, SIMULATED_REWARD, REWARD = (
     WEIGHTS / name for name in ("policy", "policy_adapter", "policy_reward", "reward")
 )

@@ -35,6 +35,7 @@ def write_report(
     rewards: Mapping[str, Sequence[Sequence[float]]],
     rows: Mapping[str, Mapping[str, Any]],
     comparison: PolicyComparison | None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write figures, pictures and texts of a run into its folder, `report.md` last.
 
@@ -47,6 +48,7 @@ def write_report(
         rewards: turn rewards of the test sessions by the name of the method, `THIS_MODEL` first.
         rows: figures of each method, see `evaluate_rewards`.
         comparison: replies of the policy before and after alignment, if there is a policy.
+        notes: paragraphs on what the figures mean.
     """
     own_rewards = rewards[THIS_MODEL]
     policy = comparison.figures() if comparison else None
@@ -71,7 +73,7 @@ def write_report(
         before, after = ([reply.value for reply in side] for side in (comparison.before, comparison.after))
         values["policy"] = {"conversation_id": list(comparison.conversation_ids), "before": before, "after": after}
     write_text(folder / "values.json", json.dumps(as_json(values)))
-    write_text(folder / "summary.txt", _summary(folder, rows, policy))
+    write_text(folder / "summary.txt", _summary(folder, rows, policy, notes))
     policy_parts = []
     if comparison:
         policy_parts = [
@@ -84,6 +86,7 @@ def write_report(
     parts = [
         f"# {folder.name}: one rating in, a reward for every turn out",
         ", ".join(f"{count} sessions to {part}" for part, count in sizes.items()) + ".",
+        *notes,
         "## The reward model",
         markdown_table(rows),
         f"Intervals are 95 % bootstrap intervals over conversations. {WITHIN_SESSIONS} The row *next-turn sentiment* "
@@ -130,12 +133,15 @@ def _one_line(text: str) -> str:
     return " ".join(text.split()) or "(nothing)"
 
 
-def _summary(folder: Path, rows: Mapping[str, Mapping[str, Any]], policy: Mapping[str, Any] | None) -> str:
+def _summary(
+    folder: Path, rows: Mapping[str, Mapping[str, Any]], policy: Mapping[str, Any] | None, notes: Sequence[str]
+) -> str:
     columns = {key: COLUMNS[key] for key in ("within_session_spearman", "global_loss", "global_loss_floor")}
     parts = ["", markdown_table(rows, columns=columns)]
     if policy:
         parts += [f"Replies of the policy, judged by {policy['judge']}:", "", policy_table(policy), ""]
     parts += [
+        *(f"{note}\n" for note in notes),
         f"Read {folder}/report.md. Then try:",
         f"  geli score sample --model {folder}/reward_model --format table",
         f"  geli evaluate YOUR_SESSIONS.jsonl --model {folder}/reward_model",

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 
 from ..alignment import is_adapter
+from ..alignment.shipped import ORIGIN
 from ..evaluation.comparison import PolicyComparison
 from ..evaluation.report import THIS_MODEL
 from ..evaluation.run import TEACHER
@@ -77,7 +78,7 @@ def write_run_cards(
         facts: see [`describe_run`].
         corpus: name or path.
         test: Session rows that the figures were measured on.
-        base_policy: name of the chat model that was fine-tuned; unset: one made from scratch.
+        base_policy: name of the chat model that was fine-tuned; unset: the small one that ships.
         rows: figures of each method, see `evaluate_run`.
         comparison: the policy before and after alignment.
     """
@@ -94,7 +95,8 @@ def write_run_cards(
     for folder in (output / name for name in folders if (output / name).exists()):
         name, title = folder.name, card_title(folder)
         if name in POLICIES:
-            more = {"base_model": base_policy or "", "method": POLICIES[name]} | (aligned if name == "policy" else {})
+            more = {"base_model": base_policy or "", "recipe": None if base_policy else ORIGIN}
+            more |= {"method": POLICIES[name]} | (aligned if name == "policy" else {})
             card = policy_card(title, **facts | more)
         else:
             more = measured | {"row": (rows or {}).get(REWARD_MODELS[name])}

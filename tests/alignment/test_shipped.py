@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from scripts import RECIPES, as_module
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from geli_hf import GeliRewardModel
+from geli_hf import GeliRewardModel, load_sessions
 from geli_hf.alignment import generate_replies, shipped_policy, shipped_reward_model
 from geli_hf.alignment.shipped import ADAPTER, POLICY, REWARD, SIMULATED_REWARD
 from geli_hf.simulator.corpus import true_turn_value
+from geli_hf.simulator.dialogues import draw_pieces
 from geli_hf.simulator.people import converse, draw_traits
 
 TOKENIZER = {"chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
@@ -112,6 +114,26 @@ def test_the_reward_model_of_the_policy_likes_interest_better_than_scorn():
     interest, scorn = model.score_messages(dialogues)
     assert interest > scorn + 0.1
     torch.testing.assert_close(found.score_messages(dialogues), torch.stack([interest, scorn]))
+
+
+def test_no_conversation_of_the_sample_is_one_that_the_policy_learned_from():
+    """Its recipe draws them from random streams of their own; single lines recur, since the grammar is small."""
+    recipe = as_module(RECIPES / "train_policy.py")
+
+    def runs_of(messages: list[dict], length: int) -> set[tuple[str, ...]]:
+        texts = [message["content"] for message in messages]
+        return {tuple(texts[first : first + length]) for first in range(len(texts) - length + 1)}
+
+    sample = load_sessions("sample", conversations=100)["messages"]
+    streams = (recipe.PRETRAIN, recipe.LENGTHEN, recipe.SFT)
+    learned = [row["messages"] for stream in streams for row in draw_pieces([0, stream], [6, 16], range(200))]
+    shared = {
+        length: set.union(*(runs_of(talk, length) for talk in sample))
+        & set.union(*(runs_of(piece, length) for piece in learned))
+        for length in (1, 3)
+    }
+    assert len(shared[1]) > 0
+    assert not shared[3]
 
 
 @pytest.fixture(scope="module")

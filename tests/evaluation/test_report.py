@@ -66,7 +66,7 @@ def written(held_out, rewards, comparison, tmp_path_factory):
     folder.mkdir()
     model = reward_model("bert", reward_quantiles=np.linspace(-2, 2, 101).tolist())
     rows = rows_of(held_out, rewards)
-    write_report(folder, SETTINGS, SIZES, held_out, model, rewards, rows, comparison)
+    write_report(folder, SETTINGS, SIZES, held_out, model, rewards, rows, comparison, ["Twelve talks of one village."])
     return folder
 
 
@@ -79,6 +79,11 @@ def metrics(written) -> dict:
 
 def shown(interval: dict) -> str:
     return f"{interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def test_notes_stand_in_the_report_and_in_the_summary(written):
+    for name in ("report.md", "summary.txt"):
+        assert "\n\nTwelve talks of one village.\n\n" in (written / name).read_text()
 
 
 PICTURES = {"session.png", "rewards_against_truth.png", "methods.png"}

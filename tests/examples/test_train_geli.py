@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 from scripts import EXAMPLES, RECIPES, as_module
@@ -15,8 +16,9 @@ from shown import shown
 from tiny import backbone
 
 from geli_hf import GeliRewardModel, load_sessions
-from geli_hf.alignment import load_policy
+from geli_hf.alignment import load_policy, load_policy_tokenizer
 from geli_hf.alignment.pipeline import TRAINERS
+from geli_hf.alignment.shipped import ORIGIN, POLICY
 from geli_hf.evaluation.run import TEACHER
 from geli_hf.metrics import TURN_BASELINES
 from geli_hf.models.attribution import HindsightAttribution
@@ -43,14 +45,12 @@ def config(tmp_path_factory) -> Path:
         "model": {"backbone": backbone("bert"), "config": {"context_messages": 1}},
         "reward": {"num_train_epochs": 2, "per_device_train_batch_size": 4, "li_weight": 0.3, "bf16": False},
         "policy": {
-            "small": {"hidden_size": 32, "layers": 1, "vocab_size": 400},
             "window_messages": 4,
             "context_messages": 2,
             "replies": 6,
             "max_new_tokens": 8,
             "lora": {"r": 2},
         },
-        "pretrain": trainer,
         "sft": policy_trainer,
         "grpo": policy_trainer | {"logging_steps": 1, "num_generations": 2, "max_completion_length": 8, "beta": 0.05},
     }
@@ -70,7 +70,7 @@ def launch(config: Path, output: Path, caches: Path, *options: str) -> subproces
     )
 
 
-def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, tmp_path, monkeypatch):
+def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, script, tmp_path, monkeypatch):
     output = tmp_path / "run"
     done = launch(config, output, tmp_path / "caches")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -80,6 +80,9 @@ def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, tmp_path, mo
     for name in ("sft_policy", "policy"):
         policy, tokenizer = load_policy(output / name)
         assert policy.config.vocab_size == len(tokenizer)
+        assert policy.dtype == torch.float32
+        assert tokenizer.get_vocab() == load_policy_tokenizer(POLICY).get_vocab()
+        assert ORIGIN in (output / name / "README.md").read_text()
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["sessions"] == {"train": 12, "eval": 6, "test": 6}
     compared = ["GELI", "RRD alone, all turns", "LI alone", "GELI with its LI shuffled"]
@@ -93,7 +96,10 @@ def test_a_run_leaves_models_and_figures_and_can_be_resumed(config, tmp_path, mo
     for name in ("session", "rewards_against_truth", "methods", "alignment"):
         with Image.open(output / f"{name}.png") as picture:
             assert min(picture.size) > 300
-    assert (output / "report.md").read_text().startswith("# run")
+    report = (output / "report.md").read_text()
+    assert report.startswith("# run")
+    assert script.SIMULATED in report
+    assert ORIGIN in report
     assert (output / "hindsight.txt").read_text() in done.stdout
     [explained] = HindsightAttribution.from_pretrained(output / "attribution").score_sessions(sessions.select([0]))
     assert list(explained["parts"]) == ["turn", "reaction", "feedback.affect", "feedback.affect_mean"]
@@ -199,7 +205,10 @@ def test_a_folder_of_something_else_is_refused(config, script, tmp_path):
         (["--model.signals", "[smile]"], "model.preset: .*smile"),
         (["--model.config", "{head: mlp}"], "model.preset: .*'mlp'"),
         (["--stages", "[evaluate]"], "stages: .*reward_model"),
-        (["--stages", "[reward, policy]", "--policy.small", "{depth: 3}"], "policy.small: .*'depth'"),
+        (
+            ["--stages", "[reward, policy]", "--policy.model_name_or_path", "/nowhere"],
+            "policy.model_name_or_path: /nowhere",
+        ),
     ],
 )
 def test_settings_that_do_not_exist_are_named(config, script, tmp_path, options, named):
