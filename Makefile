@@ -6,7 +6,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 
 .PHONY: quickstart real test test-all docs types wheel demo sample-sessions sample-figures lint benchmark clean
 
-quickstart: .venv/ready ## train a reward model and align a policy on the sample corpus, with a report (6 to 9 minutes)
+quickstart: .venv/ready ## prove the code in a simulated world: reward model, aligned policy, with a report (about 5 minutes)
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		examples/train_geli.py --config examples/configs/sample.yaml --resume
 

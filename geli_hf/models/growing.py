@@ -78,7 +78,14 @@ class GrowingScorer:
 
     @torch.inference_mode()
     def output(self, messages: list[Message]) -> GeliRewardOutput:
-        """Return the model's output for one dialogue. Arguments and errors are as of a call."""
+        """Return the model's output for one dialogue.
+
+        Args:
+            messages: with `role` and `content`, see [`GeliRewardModel.tokenize`].
+
+        Raises:
+            ValueError: a message has another form, none is the assistant's, or the model is in training mode.
+        """
         if self.model.training:
             raise ValueError(
                 "model: expected eval mode, found training mode; call model.eval(), and clear() if it was trained"
