@@ -11,6 +11,7 @@ from tiny import reward_model, session, talk
 from transformers import AutoModelForSequenceClassification
 
 from geli_hf import GeliRewardConfig, GeliRewardModel
+from geli_hf.models.geli_reward.interactions_geli import ANSWERS
 
 GUARD = {"fit_hidden_size": 6, "fit_weight": 1.5}
 RATINGS = {"witty": [3.0, 0.5], "boring": [2.0, 1.25], "warm": [-4.0, 2.0]}
@@ -20,7 +21,10 @@ READS = {"form": range(32), "answer": range(32, 129), "copy": range(129, 134)}
 
 
 def features(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, FEATURES, generator=torch.Generator().manual_seed(seed))
+    """Draw the features of turns that answer a message."""
+    drawn = torch.randn(*shape, FEATURES, generator=torch.Generator().manual_seed(seed))
+    drawn[..., ANSWERS] = 1.0
+    return drawn
 
 
 def chance(guard, turns: torch.Tensor) -> np.ndarray:
@@ -46,9 +50,17 @@ def test_the_loss_is_the_chance_above_its_level():
     np.testing.assert_allclose(guard(turns).detach(), 1.5 * (expected - 0.6), atol=1e-5)
 
 
+def test_a_turn_that_opens_the_dialogue_loses_nothing():
+    model = reward_model("bert", **GUARD)
+    opened = model.encode_turns(**model.tokenize([talk(5, first="assistant")])).features
+    losses = model.fit(opened)[0]
+    assert losses[0] == 0
+    assert (losses[1:].abs() > 1e-4).all()
+
+
 def test_extreme_turns_are_neither_nan_nor_without_a_gradient():
     guard = reward_model("bert", **GUARD).fit
-    turns = (1e4 * features(64)).requires_grad_()
+    turns = (1e4 * features(64)).requires_grad_()  # all answer a message
     log_fit = guard.log_fit(turns)
     assert log_fit.isfinite().all()
     assert (log_fit <= 0).all()

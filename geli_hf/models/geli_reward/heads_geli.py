@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from .configuration_geli import GeliRewardConfig
+from .interactions_geli import ANSWERS
 
 
 class Standardise(nn.Module):
@@ -80,6 +81,7 @@ class FitGuard(nn.Module):
     P_t is the probability that turn t was put in place of another. Three networks look for one reason each, and a turn
     fits if none of them objects, P_t = 1 - prod_k (1 - sigmoid(g_k(f_t))): `form` reads the features of the turn
     itself, `answer` its products with the messages before, and `copy` the cosines that tell an echo or a repetition.
+    A turn that answers no message, which opens the dialogue, loses nothing.
     Before it is taught, the loss is 0.
     """
 
@@ -102,7 +104,8 @@ class FitGuard(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Compute the loss of each turn, (batch, turns), in units of the standardised score."""
-        return self.config.fit_weight * (-torch.expm1(self.log_fit(features)) - self.level)
+        losses = self.config.fit_weight * (-torch.expm1(self.log_fit(features)) - self.level)
+        return torch.where(features[..., ANSWERS] > 0.5, losses, 0.0)
 
 
 def _network(size: int, width: int) -> nn.Sequential:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import normalize
 
+ANSWERS = -2  # place of the feature that is 1 where a message comes before the turn
 RECENT = 4  # messages before the last one that make the topic
 
 
