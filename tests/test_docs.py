@@ -16,6 +16,7 @@ from loopback_hub import Hub
 from tiny import backbone, published_head, reward_model
 
 import geli_hf.data
+from geli_hf import GeliRewardModel
 from geli_hf.alignment import small_policy
 from geli_hf.cli import main
 from geli_hf.data import load_sessions
@@ -54,6 +55,7 @@ def prepared(tmp_path_factory) -> Path:
     attribution = HindsightAttribution(model, np.zeros(32), np.ones(32), signals={})
     attribution.save_pretrained(folder / "runs/sample/attribution")
     shutil.copytree(backbone("bart"), folder / "facebook/bart-large")
+    shutil.copytree(ROOT / "results/contrast", folder / "results/contrast")
     [rows] = blocks("docs/data.md", "jsonl")
     (folder / "sessions.jsonl").write_text(rows, encoding="utf-8")
     for video in (folder / "recording.mp4", folder / "talks/ann.mp4"):
@@ -73,6 +75,10 @@ def quickstart(prepared, tmp_path, monkeypatch) -> Path:
     monkeypatch.setitem(geli_hf.data._sample.__kwdefaults__, "conversations", 16)
     monkeypatch.setattr("geli_hf.models.geli_reward.modeling_geli.default_backbone", lambda: backbone("bert"))
     monkeypatch.chdir(folder)
+    # The shipped head fits the real backbone alone; the tests of what ships load it.
+    shipped = GeliRewardModel.from_pretrained(folder / "runs/sample/reward_model")
+    monkeypatch.setattr("geli_hf.alignment.shipped.shipped_reward_model", lambda: shipped)
+    monkeypatch.setattr("geli_hf.alignment.shipped_reward_model", lambda: shipped, raising=False)
     for part in small_policy(load_sessions("sample"), hidden_size=32, layers=1, vocab_size=400):
         part.save_pretrained("runs/sample/sft_policy")
         part.save_pretrained("runs/sample/policy")
