@@ -6,7 +6,7 @@
 
 People typed small talk, and rated the whole of it: witty, upbeat, interesting. Hindsight learns from these ratings,
 and from reactions that need no camera, what each turn contributed; made turns teach what ratings of real talk can't,
-which answers don't fit. The run leaves the reward model and `report.md`, with pictures, in its folder.
+which answers don't fit. The run leaves the reward model, `report.md` and its pictures.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from geli_hf.metrics.plots import plot_session
 from geli_hf.metrics.table import aligned_table, as_json
 from geli_hf.models.features import score_cached
 from geli_hf.training.fit import train_fit
+from geli_hf.training.script import run_main
 
 # `leaving` tells little more than how long a talk was, see docs/data.md.
 SIGNALS = ("reply_delay", "answer_length", "laughter", "thanks", "complaint", "question", "asked_again", "sentiment")
@@ -146,4 +147,4 @@ def one_line(text: str, longest: int = 90) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -34,61 +34,9 @@ BATCH_SIZE = 32  # dialogues that are scored together
 SALAD_WORDS, SALAD_TRIES = 4, 100
 PUNCTUATION = string.punctuation.replace("'", "")  # an apostrophe belongs to its word
 
-DISMISSALS = (
-    "Whatever.",
-    "That's not my problem.",
-    "Can we talk about something else?",
-    "I wasn't listening.",
-    "Who cares?",
-    "So what?",
-    "You're boring me.",
-    "Why are you telling me this?",
-    "Nobody asked you.",
-    "I don't have time for this.",
-    "Not this again.",
-    "Get to the point.",
-    "That's a stupid thing to say.",
-    "You only ever talk about yourself.",
-    "I couldn't care less.",
-    "Ask somebody else.",
-    "You'll get over it.",
-    "Stop bothering me.",
-    "Don't be so dramatic.",
-    "I've heard enough of you for today.",
-    "What did you expect from somebody like you?",
-    "Figure it out yourself.",
-    "Yeah, yeah. Are you done?",
-    "I have better things to do than read this.",
-)
-TEMPLATES = (
-    "So tell me, how did that leave you feeling about your {topic}?",
-    "How did you feel about your {topic}?",
-    "What was it like for you to think about your {topic}?",
-    "And how does that change the way you see your {topic}?",
-    "Can you tell me more about your {topic}?",
-    "What did you learn about yourself from your {topic}?",
-    "Would you say that your {topic} made you happy?",
-    "What would you tell a friend about your {topic}?",
-    "I'd love to hear what your {topic} means to you.",
-    "What happened next with your {topic}?",
-    "Thank you for sharing that. Where did your {topic} come into it?",
-    "From one to ten, how do you feel about your {topic}?",
-)
-# Kind of dialogue -> topics. A template foil takes one of another kind.
-TOPICS = {
-    "grief": ("great-uncle's funeral", "old parrot's grave", "neighbour's obituary"),
-    "illness": ("tonsil operation", "allergy test", "sprained ankle"),
-    "work": ("quarterly report", "staff canteen", "job interview in sales"),
-    "joy": ("lottery win", "medal in swimming", "standing ovation"),
-    "fact": ("geography homework", "question about volcanoes", "dictionary of Latin"),
-    "anger": ("quarrel with the plumber", "parking ticket", "noisy upstairs tenant"),
-    "small-talk": ("new umbrella", "favourite sandwich", "walk to the kiosk"),
-    "goodbye": ("farewell to the exchange student", "last evening in Lima", "wave from the platform"),
-    "family": ("nephew's christening", "half-sister in Canada", "grandparents' golden wedding"),
-    "money": ("savings account", "plan to buy a boat", "tax return"),
-    "hobby": ("stamp collection", "pottery class", "model railway"),
-    "loneliness": ("fear of lifts", "empty weekend in March", "nerves before the speech"),
-}
+FOIL_TEXTS = json.loads(Path(__file__).with_name("foils.json").read_text(encoding="utf-8"))
+DISMISSALS, TEMPLATES = FOIL_TEXTS["dismissals"], FOIL_TEXTS["templates"]
+TOPICS = FOIL_TEXTS["topics"]  # kind of dialogue -> topics; a template foil takes one of another kind
 KINDS = tuple(TOPICS)
 
 
