@@ -37,7 +37,6 @@ from geli_hf.training.script import run_main
 SIGNALS = ("reply_delay", "answer_length", "laughter", "thanks", "complaint", "question", "asked_again", "sentiment")
 PARTS = {"train": 0.7, "eval": 0.1, "test": 0.2}
 CONTRAST = Path(__file__).parents[1] / "results" / "contrast" / "dialogues.jsonl"
-COSTLY = 10  # turns in the report
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -91,7 +90,8 @@ def main(argv: list[str] | None = None) -> None:
         "How many ratings are needed": f"![The learning curve](learning_curve.png)\n\n{curve}",
         "What was learned from": f"```\n{hindsight.report}\n```",
     }
-    write_text(output / "report.md", "\n".join(f"## {title}\n\n{text}\n" for title, text in report.items()))
+    sections = [f"{'##' if text else '#'} {title}\n\n{text}".strip() for title, text in report.items()]
+    write_text(output / "report.md", "\n\n".join(sections) + "\n")
     print("\n\n".join([*list(report.values())[1:5:3], curve.advice, f"The report: {output / 'report.md'}"]))
 
 
@@ -136,7 +136,7 @@ def costly_turns(test: Dataset, scored: list[dict]) -> str:
         places = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
         for place, reward in zip(places, session["turn_rewards"]):
             turns += [(reward, messages[place - 1]["content"], messages[place]["content"])] if place else []
-    lowest = sorted(turns)[:COSTLY]
+    lowest = sorted(turns)[:10]
     rows = [[f"{reward:+.2f}", one_line(before), one_line(turn)] for reward, before, turn in lowest]
     return aligned_table(["Reward", "After", "The turn"], rows)
 
