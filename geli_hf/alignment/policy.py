@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import AutoPeftModelForCausalLM, PeftConfig
+from peft import PeftConfig, PeftModel
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -25,6 +25,7 @@ from transformers.utils import cached_file, find_adapter_config_file
 
 from ..cache import offline_hint
 from ..sessions import Session
+from .default import DEFAULT_POLICY, INSTALL, local_policy
 from .dialogue import OPENING
 
 USER_TOKEN, ASSISTANT_TOKEN, END_TOKEN, PAD_TOKEN = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
@@ -53,7 +54,8 @@ def load_policy(name_or_path: str | Path, **model_kwargs) -> tuple[PreTrainedMod
     """Load a causal language model and its tokenizer, ready for chat.
 
     Args:
-        name_or_path: on the Hub or on disk. An adapter (PEFT) is merged into its base model.
+        name_or_path: on the Hub or on disk. An adapter (PEFT) is merged into its base model. The default policy is
+            read from its package where that is installed, see `local_policy`.
         model_kwargs: of `AutoModelForCausalLM.from_pretrained` (`dtype`, `device_map`, `quantization_config`, ...).
 
     Raises:
@@ -63,8 +65,29 @@ def load_policy(name_or_path: str | Path, **model_kwargs) -> tuple[PreTrainedMod
     check_policy(name_or_path, **where)
     tokenizer = load_policy_tokenizer(name_or_path, **where)
     if is_adapter(name_or_path, **where):
-        return AutoPeftModelForCausalLM.from_pretrained(name_or_path, **model_kwargs).merge_and_unload(), tokenizer
-    return AutoModelForCausalLM.from_pretrained(name_or_path, **model_kwargs), tokenizer
+        return load_adapter(name_or_path, **model_kwargs).merge_and_unload(), tokenizer
+    return AutoModelForCausalLM.from_pretrained(local_policy(name_or_path), **model_kwargs), tokenizer
+
+
+def load_adapter(name_or_path: str | Path, *, trainable: bool = False, **model_kwargs) -> PeftModel:
+    """Load an adapter on its base model.
+
+    Args:
+        name_or_path: on the Hub or on disk.
+        trainable: the adapter's weights can be trained.
+        model_kwargs: see `load_policy`.
+
+    Raises:
+        PolicyError: it is an adapter of another base model, or names none.
+    """
+    where = hub_kwargs(model_kwargs)
+    base, base_where = _base_of_adapter(name_or_path, where)
+    model = AutoModelForCausalLM.from_pretrained(base, **model_kwargs | base_where)
+    try:
+        return PeftModel.from_pretrained(model, str(name_or_path), is_trainable=trainable, **where)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise PolicyError(f"{name_or_path}: this adapter does not fit its base model {base} ({reason})") from error
 
 
 def hub_kwargs(model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +105,7 @@ def is_adapter(name_or_path: str | Path, **where) -> bool:
     Raises:
         PolicyError: there is no such folder.
     """
-    name = str(name_or_path)
+    name = local_policy(name_or_path)
     if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
         raise PolicyError(f"{name}: there is no such folder")
     where.pop("trust_remote_code", None)
@@ -123,7 +146,7 @@ def load_policy_tokenizer(name_or_path: str | Path, **where) -> PreTrainedTokeni
     Raises:
         PolicyError: there is no tokenizer, or it has no end token.
     """
-    name = str(name_or_path)
+    name = local_policy(name_or_path)
     config_file = "tokenizer_config.json"
     if is_adapter(name, **where) and not cached_file(
         name, config_file, _raise_exceptions_for_missing_entries=False, **where
@@ -140,11 +163,11 @@ def load_policy_tokenizer(name_or_path: str | Path, **where) -> PreTrainedTokeni
 def _base_of_adapter(name_or_path: str | Path, where: dict[str, Any]) -> tuple[str | Path, dict[str, Any]]:
     """The base model of an adapter and its arguments; those of a model are returned as they are."""
     if not is_adapter(name_or_path, **where):
-        return name_or_path, where
+        return local_policy(name_or_path), where
     adapter = PeftConfig.from_pretrained(str(name_or_path), **where)
     if adapter.base_model_name_or_path is None:
         raise PolicyError(f"{name_or_path}: an adapter whose adapter_config.json names no base_model_name_or_path")
-    return adapter.base_model_name_or_path, where | {"revision": adapter.revision}
+    return local_policy(adapter.base_model_name_or_path), where | {"revision": adapter.revision}
 
 
 def _read(auto: type, name: str | Path, where: dict[str, Any]):
@@ -152,7 +175,10 @@ def _read(auto: type, name: str | Path, where: dict[str, Any]):
         return auto.from_pretrained(name, **where)
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise PolicyError(f"{name}: {auto.__name__} can read nothing there ({reason}){offline_hint(name)}") from error
+        hint = f" Or install its package: {INSTALL}" if str(name) == DEFAULT_POLICY else ""
+        raise PolicyError(
+            f"{name}: {auto.__name__} can read nothing there ({reason}){offline_hint(name)}{hint}"
+        ) from error
 
 
 def small_policy(

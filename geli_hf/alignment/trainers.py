@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from datasets import Dataset, Features, List, Value
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, load_peft_weights, set_peft_model_state_dict
 from transformers import (
     DataCollatorForLanguageModeling,
     PreTrainedModel,
@@ -23,12 +23,19 @@ from transformers import (
 )
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 from trl.chat_template_utils import get_training_chat_template
+from trl.trainer import utils as trl_utils
 
 from ..sessions import Message
 from ..training.checkpoints import run_training, write_by_one
 from .callbacks import KLCallback, StopAtKL
+from .default import local_policy, public_name
 from .dialogue import context_window, open_with_user
-from .policy import check_policy, hub_kwargs, is_adapter, load_policy, load_policy_tokenizer
+from .policy import check_policy, hub_kwargs, is_adapter, load_adapter, load_policy, load_policy_tokenizer
+
+# On a CPU, TRL computes logits of all tokens, and then leaves out those of prompts: half of a step's time. This is what
+# it asks whether to leave them out before; kernels ask another one.
+_ON_GPU = trl_utils._use_triton
+trl_utils._use_triton = lambda device: device.type == "cpu" or _ON_GPU(device)
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 
@@ -203,17 +210,22 @@ def align(
     args: GRPOConfig | RLOOConfig,
     peft_config: PeftConfig | None,
     *,
+    reference: str | Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     resume: bool = False,
 ) -> GRPOTrainer | RLOOTrainer:
     """Train a policy with rewards by GRPO or, for an `RLOOConfig`, by RLOO.
 
     Args:
-        policy: folder or name of the fine-tuned policy, which is the reference of the KL penalty too.
+        policy: folder or name of the fine-tuned policy, which is the reference of the KL penalty too. An adapter is
+            trained on, and its state before is the reference.
         reward: `GeliReward`, or several reward functions, whose rewards are added.
         prompts: rows of `dialogue_prompts`.
         args: of TRL. `beta`, the weight of the KL penalty, must not be 0, GRPO's default.
-        peft_config: adapter to train. None trains all weights, with a copy as reference.
+        peft_config: adapter to train. None trains all weights, or the adapter that `policy` is, with a copy as
+            reference.
+        reference: adapter of the same shape that is the reference in place of `policy`, which is an adapter; such as
+            the fine-tuned one, when a second stage begins with the adapter of the first.
         callbacks: of the trainer; `AdaptiveKL` and `StopAtKL` get its `trainer`. A `StopAtKL()` is added if there is
             none; `StopAtKL(float("inf"))` never stops.
         resume: continue from the last checkpoint in `args.output_dir`, if there is one.
@@ -222,7 +234,7 @@ def align(
         The trainer, after training. `save_policy(trainer, folder)` saves the policy.
 
     Raises:
-        ValueError: the policy is an adapter; `beta`, the prompts or the reward do not fit.
+        ValueError: an adapter is to get another; `beta`, the prompts, the reward or the reference do not fit.
         PolicyError: `policy` is not a policy.
     """
     if not args.beta > 0:  # without a KL penalty a policy leaves language to please the reward model
@@ -235,11 +247,14 @@ def align(
         )
     where = hub_kwargs({"trust_remote_code": args.trust_remote_code} | (args.model_init_kwargs or {}))
     check_policy(policy, **where)
-    if is_adapter(policy, **where):
+    adapter = is_adapter(policy, **where)
+    if adapter and peft_config is not None:
         raise ValueError(
-            f"policy: {policy} is an adapter, and TRL would use its base model as the reference of the KL penalty. "
-            "Merge it first: load_policy(policy) returns a merged model and its tokenizer to save in a new folder"
+            f"policy: {policy} is an adapter, which can't get another. Leave out peft_config to train it on, or merge "
+            "it: load_policy(policy) returns a merged model and its tokenizer to save in a new folder"
         )
+    if reference is not None and not adapter:
+        raise ValueError(f"reference: for an adapter that is trained on; {policy} is a model, and its own reference")
     tokenizer = load_policy_tokenizer(policy, **where)
     for function in reward if isinstance(reward, Sequence) else [reward]:
         likelihood = getattr(function, "likelihood", None)
@@ -249,8 +264,12 @@ def align(
     if not any(isinstance(callback, StopAtKL) for callback in callbacks):
         callbacks.append(StopAtKL())
     trainer_class = RLOOTrainer if isinstance(args, RLOOConfig) else GRPOTrainer
+    model = load_adapter(policy, trainable=True, **args.model_init_kwargs or {}) if adapter else local_policy(policy)
+    if adapter:
+        args = copy.copy(args)
+        args.model_init_kwargs = None  # the model is made
     trainer = trainer_class(
-        model=str(policy),
+        model=model,
         reward_funcs=reward,
         args=args,
         train_dataset=prompts,
@@ -258,6 +277,8 @@ def align(
         peft_config=peft_config,
         callbacks=callbacks,
     )
+    if reference is not None:
+        set_peft_model_state_dict(trainer.model, load_peft_weights(str(reference), device="cpu"), adapter_name="ref")
     for callback in callbacks:
         if isinstance(callback, KLCallback):
             callback.trainer = trainer
@@ -290,7 +311,12 @@ def save_policy(trainer: Trainer, folder: str | Path, *, merge: bool = True) -> 
     def write(path: Path) -> None:
         if Path(folder).exists():
             raise FileExistsError(f"{folder}: exists already; save the policy in a new folder")
-        model.save_pretrained(path, state_dict=weights)
+        parts = {}
+        if isinstance(model, PeftModel):
+            parts = {"selected_adapters": ["default"]}  # without the copy that was the reference
+            config = model.peft_config["default"]
+            config.base_model_name_or_path = public_name(config.base_model_name_or_path)
+        model.save_pretrained(path, state_dict=weights, **parts)
         trainer.processing_class.save_pretrained(path)
         if merge and sharded:  # parts can't be merged: merge the saved adapter into the model on disk
             merged, _ = load_policy(path, dtype=model.dtype)

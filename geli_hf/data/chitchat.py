@@ -12,6 +12,7 @@ Skipped: conversations without a rating, of other than two speakers, shorter tha
 backwards; and those rated 5, 5, 5, which is what a form says that nobody touched.
 """
 
+import hashlib
 import importlib.util
 import itertools
 import math
@@ -27,6 +28,7 @@ PACKAGE = "chitchat_dataset"
 RATINGS = ("witty", "upbeat", "interesting")
 LOWEST, HIGHEST, UNTOUCHED = 1, 10, 5
 SIDES = ("both", "first", "second")
+HALVES = ("a", "b", "mixed")
 
 
 def open_corpus(
@@ -36,6 +38,7 @@ def open_corpus(
     side: str = "both",
     min_messages: int = 6,
     untouched: bool = False,
+    half: str | None = None,
 ) -> Corpus:
     """Open Chit-Chat.
 
@@ -45,15 +48,18 @@ def open_corpus(
         side: whose turns are rewarded: "both", "first" (the one who began to talk) or "second".
         min_messages: least number of messages of a conversation, both speakers counted.
         untouched: keep conversations that were rated 5, 5, 5.
+        half: keep conversations of speakers who are both in half "a" or both in half "b" of all speakers, or of one
+            in each ("mixed"). What was learned from one half is then judged by people who had no part in it.
 
     Raises:
         FileNotFoundError: it is not there, or the package is not installed.
         SessionError: when the rows are read, the file holds no JSON object.
         ValueError: an option can't have this value.
     """
-    for name, value, allowed in (("score", score, ("mean", *RATINGS)), ("side", side, SIDES)):
-        if value not in allowed:
-            raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")
+    allowed = {"score": (score, ("mean", *RATINGS)), "side": (side, SIDES), "half": (half, (None, *HALVES))}
+    for name, (value, values) in allowed.items():
+        if value not in values:
+            raise ValueError(f"{name}: expected one of {', '.join(map(str, values))}, found {value!r}")
     if min_messages < 2:
         raise ValueError(f"min_messages: expected at least 2, one of each speaker, found {min_messages}")
     files = find_files(_package_folder() if data_dir is None else data_dir, ["dataset.json"])
@@ -62,6 +68,8 @@ def open_corpus(
     def rows() -> Iterator[Session | Skipped]:
         for name, conversation in read_json(files[0], dict).items():
             read = _read(conversation, min_messages, untouched) if name else Skipped("no id")
+            if half and not isinstance(read, Skipped) and _half(read[0]) != half:
+                read = Skipped(f"speakers: not those of half {half}")
             for index in sides:
                 yield read if isinstance(read, Skipped) else _session(name, *read, index, score)
 
@@ -100,6 +108,12 @@ def _read(conversation: Any, min_messages: int, untouched: bool) -> tuple[list[T
     if any(later < earlier for earlier, later in itertools.pairwise(_times(turns))):
         return Skipped("times run backwards")
     return turns, {name: float(ratings[name]) for name in RATINGS}
+
+
+def _half(turns: list[Turn]) -> str:
+    """Return the half of the speakers that both belong to, by a hash of their ids; "mixed" where they differ."""
+    halves = {HALVES[hashlib.sha256(turn.speaker.encode()).digest()[0] % 2] for turn in turns}
+    return halves.pop() if len(halves) == 1 else "mixed"
 
 
 def _session(name: str, turns: list[Turn], ratings: dict[str, float], index: int, score: str) -> Session:

@@ -1,0 +1,184 @@
+"""SmolLM2 aligned with real ratings: the adapters that come with the package, and what they are judged by.
+
+    python examples/recipes/train_real_policy.py --config examples/configs/real_policy.yaml --data.topical_chat DATA
+
+Chit-Chat's speakers are in two halves, which no conversation of the stages below crosses:
+
+    reward  a reward model of the conversations within half A, over MiniLM             -> reward/
+    gold    another of those within half B, over SmolLM2, which only judges            -> gold/
+    sft     an adapter of SmolLM2-135M-Instruct, fine-tuned on well-rated conversations -> sft_adapter/
+            between the halves, without those that hold private data
+    align   the same adapter, trained on by GRPO against `reward`                      -> policy_adapter/
+
+`evaluate_real_policy.py` then judges them by `gold`, on conversations between the halves that were left out of all
+stages. Every stage goes on from what was written; `--policy.adapter FOLDER` begins the last with another adapter,
+such as that of an earlier run.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+from peft import LoraConfig
+from transformers import set_seed
+from trl import GRPOConfig, SFTConfig
+
+from geli_hf import GeliRewardModel, fit_hindsight, load_sessions, split_sessions
+from geli_hf.affect import add_reactions
+from geli_hf.alignment import GeliReward, ReferenceLikelihood, align, dialogue_prompts, load_policy, save_policy, sft
+from geli_hf.alignment.default import DEFAULT_POLICY, local_policy
+from geli_hf.data.chitchat import RATINGS
+from geli_hf.data.private import private_kinds
+from geli_hf.evaluation.methods.folds import Encoded
+from geli_hf.evaluation.report import write_text
+from geli_hf.metrics.metrics import session_spearman_interval
+from geli_hf.models.features import score_cached
+from geli_hf.settings import SettingsError, build, parse_settings
+from geli_hf.training.checkpoints import write_by_one, write_history
+from geli_hf.training.fit import train_fit
+from geli_hf.training.script import fit_to_cpu, is_finished, run_main, start_run
+
+STAGES = {"reward": "reward", "gold": "gold", "sft": "sft_adapter", "align": "policy_adapter"}
+SIGNALS = ("reply_delay", "answer_length", "laughter", "thanks", "complaint", "question", "asked_again", "sentiment")
+
+
+@dataclass
+class RunSettings:
+    output_dir: str
+    stages: list[str] = field(default_factory=lambda: list(STAGES))
+    seed: int = 0
+    resume: bool = False  # go on with the run in output_dir
+
+
+@dataclass
+class DataSettings:
+    topical_chat: str | None = None  # folder of Topical-Chat, whose valid parts give prompts
+    min_score: float = 8.0  # of the conversations to fine-tune on
+    eval_share: float = 0.15  # of the conversations between the halves, for evaluation alone
+    context_messages: int = 6  # longest prompt
+    window_messages: int = 8  # longest piece to fine-tune on
+    fit_turns: int = 8_000  # real turns that teach fit
+
+
+@dataclass
+class PolicySettings:
+    lora: dict = field(default_factory=lambda: {"r": 16, "lora_alpha": 32})
+    likelihood: float = 0.05  # reward of a nat of a reply's likelihood under the fine-tuned policy
+    adapter: str | None = None  # to begin the alignment with; unset: sft_adapter
+
+
+OURS = {"data": DataSettings, "policy": PolicySettings}
+TRAINERS = {"sft": SFTConfig, "grpo": GRPOConfig}
+
+
+def main(argv: list[str]) -> None:
+    settings = parse_settings(argv, RunSettings, OURS | TRAINERS)
+    recipe = Recipe(settings)
+    if unknown := set(recipe.run.stages) - set(STAGES):
+        raise SettingsError(f"stages: expected some of {', '.join(STAGES)}, found {', '.join(sorted(unknown))}")
+    # The place of Topical-Chat may change when a run is resumed.
+    fixed = settings | {"data": {name: value for name, value in settings["data"].items() if name != "topical_chat"}}
+    start_run(recipe.output, fixed, recipe.run.resume, lasting=["seed"])
+    for name, target in STAGES.items():
+        if name in recipe.run.stages and not is_finished(recipe.output / target):
+            print(f"\nStage {name}: {getattr(recipe, name).__doc__}", flush=True)
+            set_seed(recipe.run.seed)
+            getattr(recipe, name)(recipe.output / target)
+
+
+class Recipe:
+    def __init__(self, settings: dict[str, dict]):
+        self.settings = settings
+        self.run = build(RunSettings, settings[""])
+        self.output, self.seed = Path(self.run.output_dir), self.run.seed
+        self.data, self.policy = (build(cls, settings[name]) for name, cls in OURS.items())
+
+    def reward(self, target: Path) -> None:
+        """a reward model of half A, which the policy learns from"""
+        others = [self.topical_chat()] if self.data.topical_chat else []
+        self.fit(target, "a", None, others)
+
+    def gold(self, target: Path) -> None:
+        """a reward model of half B over another backbone, which judges"""
+        self.fit(target, "b", local_policy(DEFAULT_POLICY), [])
+
+    def sft(self, target: Path) -> None:
+        """an adapter, fine-tuned on well-rated conversations"""
+        sessions = self.between_halves("train")
+        good = [
+            score >= self.data.min_score and not private_kinds(messages)
+            for score, messages in zip(sessions["score"], sessions["messages"])
+        ]
+        sessions = sessions.select(np.flatnonzero(good))
+        print(f"{len(sessions)} of {len(good)} sessions: rated {self.data.min_score:g} or more, without private data")
+        model, tokenizer = load_policy(DEFAULT_POLICY, dtype=torch.bfloat16)
+        lora = LoraConfig(**{"target_modules": "all-linear", "task_type": "CAUSAL_LM"} | self.policy.lora)
+        how = {"window_messages": self.data.window_messages, "peft_config": lora, "resume": self.run.resume}
+        trainer = sft(model, tokenizer, sessions, self.arguments("sft"), **how)
+        write_history(trainer, self.output / "sft_history.json")
+        save_policy(trainer, target, merge=False)
+
+    def align(self, target: Path) -> None:
+        """the adapter, trained on by GRPO"""
+        sessions = [self.between_halves("train").select_columns(["session_id", "conversation_id", "messages"])]
+        if self.data.topical_chat:
+            sessions.append(self.topical_chat().select_columns(["session_id", "conversation_id", "messages"]))
+        prompts = dialogue_prompts(concatenate_datasets(sessions), context_messages=self.data.context_messages)
+        likelihood = None
+        if self.policy.likelihood:
+            fine_tuned = load_policy(self.output / "sft_adapter", dtype=torch.bfloat16)
+            likelihood = ReferenceLikelihood(*fine_tuned, weight=self.policy.likelihood)
+        reward = GeliReward(self.output / "reward", likelihood=likelihood)
+        begin, args = self.policy.adapter or self.output / "sft_adapter", self.arguments("grpo")
+        args.model_init_kwargs = {"dtype": torch.bfloat16}
+        how = {"reference": self.output / "sft_adapter", "resume": self.run.resume}
+        trainer = align(begin, reward, prompts, args, None, **how)
+        write_history(trainer, self.output / "policy_history.json")
+        save_policy(trainer, target, merge=False)
+
+    def fit(self, target: Path, half: str, backbone: str | None, others: list[Dataset]) -> None:
+        sessions = add_reactions(load_sessions("chitchat", half=half), SIGNALS)
+        sessions = sessions.add_column("row", np.arange(len(sessions)))
+        parts = split_sessions(sessions, {"train": 0.85, "eval": 0.15}, seed=self.seed)
+        model = GeliRewardModel.from_backbone(backbone, context_messages=1, fit_hidden_size=64)
+        columns = ["conversation_id", "messages"]
+        taught = concatenate_datasets([part.select_columns(columns) for part in (parts["train"], *others)])
+        how = {"turns": self.data.fit_turns, "seed": self.seed, "dtype": torch.bfloat16}
+        fit = train_fit(model, taught, parts["eval"].select_columns(columns), **how)
+        encoded = Encoded(model, sessions, dtype=torch.bfloat16)
+        features = {name: encoded.select(np.array(part["row"])) for name, part in parts.items()}
+        hindsight = fit_hindsight(model, parts["train"], ratings=RATINGS, seed=self.seed, features=features["train"])
+        test = parts["eval"]
+        scored = score_cached(model, test, features=features["eval"]["turns"])
+        pairs = {
+            "predicted": [session["score"] for session in scored],
+            "number of messages": [len(messages) for messages in test["messages"]],
+        }
+        ids = test["conversation_id"][:]
+        lines = [f"{len(parts['train'])} sessions, {len(test)} for these figures (Spearman with the rating):"]
+        for name, values in pairs.items():
+            lines.append(f"{name}: {session_spearman_interval(values, test['score'][:], ids, seed=self.seed)}")
+        report = "\n\n".join([*lines, str(fit), str(hindsight.report)])
+        print(report, flush=True)
+        write_text(self.output / f"{target.name}.md", report + "\n")
+        write_by_one(target, model.save_pretrained)
+
+    def topical_chat(self) -> Dataset:
+        return load_sessions("topical_chat", data_dir=self.data.topical_chat, split=["valid_freq", "valid_rare"])
+
+    def between_halves(self, part: str) -> Dataset:
+        shares = {"train": 1 - self.data.eval_share, "eval": self.data.eval_share}
+        return split_sessions(load_sessions("chitchat", half="mixed"), shares, seed=self.seed)[part]
+
+    def arguments(self, name: str):
+        common = {"seed": self.seed, "report_to": "none", "activation_checkpointing": torch.cuda.is_available()}
+        common["output_dir"] = str(self.output / "checkpoints" / name)
+        given = {name: common | self.settings[name]}
+        fit_to_cpu(given, [name])
+        return build(TRAINERS[name], given[name])
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,33 @@
+"""Private data in texts, found by pattern: mail, phone and card numbers, links, street addresses and handles.
+
+Patterns find what has a form. Names, places and employers have none, and remain.
+"""
+
+import re
+
+from ..sessions import Message
+
+PATTERNS = {
+    "mail": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
+    "link": re.compile(r"(?:https?://|www\.)\S+|\b[\w-]+\.(?:com|org|net|edu|gov|io|me|co\.\w\w)\b(?:/\S*)?", re.I),
+    "card": re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)"),
+    "phone": re.compile(
+        r"(?<![\d.])(?:\+\d{1,3}[ .-]?)?\(?\d{3}\)?[ .-]?\d{3}[ .-]?\d{4}(?!\d)|(?<!\d)\+\d{8,14}(?!\d)"
+    ),
+    "address": re.compile(
+        r"\b\d{1,5}(?: [NSEW]\.?)?(?: \w+){1,3} (?:street|st|avenue|ave|road|rd|lane|ln|drive|boulevard|blvd)\b", re.I
+    ),
+    "handle": re.compile(r"(?<![\w@.])@\w{2,}"),
+}
+
+
+def mask_private(text: str) -> str:
+    """Put `[mail]`, `[phone]`, ... in the place of each match of [`PATTERNS`]; names remain."""
+    for name, pattern in PATTERNS.items():
+        text = pattern.sub(f"[{name}]", text)
+    return text
+
+
+def private_kinds(messages: list[Message]) -> set[str]:
+    """Return the names of the [`PATTERNS`] that a dialogue's messages match."""
+    return {name for message in messages for name, each in PATTERNS.items() if each.search(message["content"])}
