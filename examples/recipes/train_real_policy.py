@@ -142,12 +142,15 @@ class Recipe:
         sessions = add_reactions(load_sessions("chitchat", half=half), SIGNALS)
         sessions = sessions.add_column("row", np.arange(len(sessions)))
         parts = split_sessions(sessions, {"train": 0.85, "eval": 0.15}, seed=self.seed)
-        model = GeliRewardModel.from_backbone(backbone, context_messages=1, fit_hidden_size=64)
+        # Reading a large model's weights in bfloat16 is faster than converting them in every pass.
+        dtype = None if backbone is None else torch.bfloat16
+        model = GeliRewardModel.from_backbone(backbone, dtype=dtype, context_messages=1, fit_hidden_size=64)
         columns = ["conversation_id", "messages"]
         taught = concatenate_datasets([part.select_columns(columns) for part in (parts["train"], *others)])
-        how = {"turns": self.data.fit_turns, "seed": self.seed, "dtype": torch.bfloat16}
+        autocast = torch.bfloat16 if dtype is None else torch.float32
+        how = {"turns": self.data.fit_turns // (1 if others else 2), "seed": self.seed, "dtype": autocast}
         fit = train_fit(model, taught, parts["eval"].select_columns(columns), **how)
-        encoded = Encoded(model, sessions, dtype=torch.bfloat16)
+        encoded = Encoded(model, sessions, dtype=autocast)
         features = {name: encoded.select(np.array(part["row"])) for name, part in parts.items()}
         hindsight = fit_hindsight(model, parts["train"], ratings=RATINGS, seed=self.seed, features=features["train"])
         test = parts["eval"]

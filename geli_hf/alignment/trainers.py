@@ -32,8 +32,8 @@ from .default import local_policy, public_name
 from .dialogue import context_window, open_with_user
 from .policy import check_policy, hub_kwargs, is_adapter, load_adapter, load_policy, load_policy_tokenizer
 
-# On a CPU, TRL computes logits of all tokens, and then leaves out those of prompts: half of a step's time. This is what
-# it asks whether to leave them out before; kernels ask another one.
+# On a CPU, TRL computes the logits of all tokens and leaves out those of prompts afterwards: half of a step's time. It
+# asks this function whether to leave them out before; its kernels ask another one.
 _ON_GPU = trl_utils._use_triton
 trl_utils._use_triton = lambda device: device.type == "cpu" or _ON_GPU(device)
 

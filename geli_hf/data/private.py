@@ -10,12 +10,11 @@ from ..sessions import Message
 PATTERNS = {
     "mail": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
     "link": re.compile(r"(?:https?://|www\.)\S+|\b[\w-]+\.(?:com|org|net|edu|gov|io|me|co\.\w\w)\b(?:/\S*)?", re.I),
-    "card": re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)"),
-    "phone": re.compile(
-        r"(?<![\d.])(?:\+\d{1,3}[ .-]?)?\(?\d{3}\)?[ .-]?\d{3}[ .-]?\d{4}(?!\d)|(?<!\d)\+\d{8,14}(?!\d)"
-    ),
-    "address": re.compile(
-        r"\b\d{1,5}(?: [NSEW]\.?)?(?: \w+){1,3} (?:street|st|avenue|ave|road|rd|lane|ln|drive|boulevard|blvd)\b", re.I
+    "card": re.compile(r"(?<![\d+])\d(?:[ -]?\d){12,18}(?!\d)"),
+    "phone": re.compile(r"(?<![\d.])(?:\+\d{1,3}[ .-]?)?\(?\d{3}\)?[ .-]?\d{3}[ .-]?\d{4}(?!\d)|\+\d{8,14}(?!\d)"),
+    "address": re.compile(  # names of streets begin with a capital, "a 2 hour drive" is none
+        r"\b\d{1,5}(?: [NSEW]\.?)?(?: (?:[A-Z]\w+|\d+(?:st|nd|rd|th))){1,3}"
+        r" (?i:street|st|avenue|ave|road|rd|lane|ln|drive|boulevard|blvd)\b"
     ),
     "handle": re.compile(r"(?<![\w@.])@\w{2,}"),
 }

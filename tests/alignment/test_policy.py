@@ -197,3 +197,13 @@ class TestAdapters:
         file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": base}))
         with pytest.raises(PolicyError, match=message):
             load_policy(adapter[0])
+
+    def test_an_adapter_of_another_model_is_refused(self, adapter, sessions, tmp_path):
+        model, tokenizer = small_policy(sessions, hidden_size=64, layers=2, vocab_size=400)
+        for part in (model, tokenizer):
+            part.save_pretrained(tmp_path / "wide")
+        file = adapter[0] / "adapter_config.json"
+        base = str(tmp_path / "wide")
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": base}))
+        with pytest.raises(PolicyError, match=r"adapter.*wide"):
+            load_policy(adapter[0])

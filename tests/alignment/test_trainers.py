@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, TrainingArguments
 from trl import GRPOConfig, RLOOConfig, SFTConfig
+from trl.trainer import utils as trl_utils
 
 from geli_hf.alignment import (
     OPENING,
@@ -300,8 +301,54 @@ class TestWhatIsWritten:
         with pytest.raises(ValueError, match="adapter is an adapter"):
             align(tmp_path / "adapter", GeliReward(reward_model), prompts, args, lora())
 
+    def test_an_adapter_is_trained_on_and_its_state_before_is_the_reference(
+        self, trained, sessions, reward_model, tmp_path
+    ):
+        """KL is 0 at the first step, though the adapter is far from its base model."""
+        save_policy(trained, tmp_path / "adapter", merge=False)
+        prompts = dialogue_prompts(sessions, context_messages=3)
+        args = rl_args(GRPOConfig, tmp_path / "next", save_strategy="no")
+        following = align(tmp_path / "adapter", GeliReward(reward_model), prompts, args, None)
+        kl = logged(following, "kl")
+        assert kl[0] == pytest.approx(0, abs=1e-6)
+        assert kl[1] > 1e-5
+        expected = self.logits(following.model)
+        save_policy(following, tmp_path / "second", merge=False)
+        names = {path.name for path in (tmp_path / "second").iterdir()}
+        assert "adapter_config.json" in names
+        assert "ref" not in names
+        torch.testing.assert_close(self.logits(load_policy(tmp_path / "second")[0]), expected, atol=1e-4, rtol=1e-4)
+
+        args = rl_args(GRPOConfig, tmp_path / "third", max_steps=1, save_strategy="no")
+        how = {"reference": tmp_path / "adapter"}
+        third = align(tmp_path / "second", GeliReward(reward_model), prompts, args, None, **how)
+        assert logged(third, "kl")[0] > 1e-5  # from the first adapter, not from where it began
+
+    def test_a_reference_apart_is_for_adapters(self, policy_folder, sessions, reward_model, tmp_path):
+        prompts, args = dialogue_prompts(sessions), rl_args(GRPOConfig, tmp_path / "run")
+        with pytest.raises(ValueError, match="reference"):
+            align(policy_folder, GeliReward(reward_model), prompts, args, lora(), reference=policy_folder)
+
     def test_a_reward_model_is_refused_as_policy(self, sessions, reward_model, tmp_path):
         reward_model.save_pretrained(tmp_path / "reward")
         prompts, args = dialogue_prompts(sessions), rl_args(GRPOConfig, tmp_path / "run")
         with pytest.raises(PolicyError, match="reward"):
             align(tmp_path / "reward", GeliReward(reward_model), prompts, args, lora())
+
+
+def test_the_logits_of_prompts_are_left_out(sessions, policy_folder, monkeypatch):
+    """TRL computes those of all tokens on a CPU; log-probabilities and gradients are the same without."""
+
+    def step() -> list[torch.Tensor]:
+        model = AutoModelForCausalLM.from_pretrained(policy_folder)
+        trl_utils.add_fused_lm_head(model, outputs=("log_probs", "entropy"))
+        ids = torch.arange(20, 60).reshape(2, 20)
+        labels = ids.masked_fill(torch.arange(20) < 12, -100)
+        output = model(input_ids=ids, labels=labels, fused_lm_head=True)
+        (output.log_probs.sum() + output.entropy.detach().sum()).backward()
+        return [output.log_probs, output.entropy, model.get_input_embeddings().weight.grad]
+
+    left_out = step()
+    monkeypatch.setattr(trl_utils, "_use_triton", lambda device: False)
+    for found, expected in zip(left_out, step()):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

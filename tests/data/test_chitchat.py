@@ -1,6 +1,8 @@
 """Chit-Chat on conversations written here, and on the published file where its package is."""
 
+import hashlib
 import importlib.util
+import itertools
 import json
 import math
 
@@ -254,3 +256,28 @@ def test_published_corpus(tmp_path):
     scores = np.array(sessions["score"])
     assert 1 <= scores.min() < scores.mean() < scores.max() <= 10
     assert not np.isnan(np.concatenate([np.array(row) for row in sessions["start"]])).any()
+
+
+class TestHalves:
+    """Speakers in two halves by a hash of their ids: worked out here by another way to write it."""
+
+    @staticmethod
+    def half(sender: str) -> str:
+        return "ab"[int(hashlib.sha256(sender.encode()).hexdigest()[:2], 16) & 1]
+
+    @pytest.mark.parametrize("half", ["a", "b", "mixed"])
+    def test_a_half_has_the_conversations_within_it(self, half, tmp_path):
+        names = [f"speaker-{number}" for number in range(12)]
+        talks, expected = [], []
+        for index, (one, other) in enumerate(itertools.combinations(names, 2)):
+            lines = [[line(one if turn % 2 else other, f"words {turn}", turn)] for turn in range(6)]
+            talks.append(said(*lines))
+            found = self.half(one) if self.half(one) == self.half(other) else "mixed"
+            expected += [f"c{index}"] if found == half else []
+        rows = load(tmp_path, *talks, half=half, side="first")
+        assert rows["conversation_id"][:] == expected
+        assert 0 < len(expected) < len(talks)
+
+    def test_an_unknown_half_is_refused(self, tmp_path):
+        with pytest.raises(ValueError, match=r"half.*'c'"):
+            load(tmp_path, GOOD, half="c")

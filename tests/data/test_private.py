@@ -1,0 +1,38 @@
+"""Private data in texts, by pattern."""
+
+import pytest
+
+from geli_hf.data.private import PATTERNS, mask_private, private_kinds
+
+FOUND = {
+    "mail": ["write to a.b+c@example.co.uk please", "me@my-host.org"],
+    "link": ["see https://example.com/a?b=c now", "www.example.org/x", "it is on example.com", "byu.edu/room"],
+    "card": ["4111 1111 1111 1111", "my card: 4111-1111-1111-1111", "4111111111111111"],
+    "phone": ["(808) 555-0157", "call 808-555-0157", "808.555.0157", "+44 808 555 0157", "+4915112345678"],
+    "address": ["I live at 12 North Main Street", "405 E. Maple Ave", "at 1600 5th Avenue"],
+    "handle": ["I am @heardatbyu there", "@ben hi"],
+}
+CLEAN = [
+    "a 2 hour drive, 40 minutes to drive to the road",
+    "I was born in 1987, have 12,500 followers and ran 3.14159 miles",
+    "Ann met Bo at 5.30 pm... it was great.that is all",
+    "10/10 would do it again :)",
+    "she said no@ all",
+]
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in FOUND.items() for text in texts])
+def test_a_pattern_finds_its_kind_and_masks_it(kind, text):
+    assert kind in private_kinds([{"role": "user", "content": text}])
+    masked = mask_private(text)
+    assert f"[{kind}]" in masked
+    assert private_kinds([{"role": "user", "content": masked}]) == set()
+
+
+@pytest.mark.parametrize("text", CLEAN)
+def test_other_text_stays(text):
+    assert mask_private(text) == text
+
+
+def test_every_pattern_has_cases():
+    assert set(FOUND) == set(PATTERNS)
