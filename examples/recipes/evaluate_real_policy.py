@@ -41,6 +41,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="output_dir of train_real_policy.py")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument(
+        "--chitchat", help="folder of Chit-Chat's dataset.json (default: the package chitchat-dataset)"
+    )
     parser.add_argument("--replies", type=int, default=300, help="held-out dialogues (default: 300)")
     parser.add_argument("--steps", type=int, nargs="+", help="checkpoints to judge (default: all)")
     parser.add_argument("--temperature", type=float, default=0.8)
@@ -49,7 +52,9 @@ def main(argv: list[str] | None = None) -> None:
     settings = yaml.safe_load((options.run / "settings.yaml").read_text(encoding="utf-8"))
     seed, data = settings[""].get("seed", 0), settings["data"]
     shares = {"train": 1 - data["eval_share"], "eval": data["eval_share"]}
-    held_out = split_sessions(load_sessions("chitchat", half="mixed"), shares, seed=seed)["eval"]
+    held_out = split_sessions(load_sessions("chitchat", data_dir=options.chitchat, half="mixed"), shares, seed=seed)[
+        "eval"
+    ]
     halves = split_sessions(held_out, {"validation": 0.5, "test": 0.5}, seed=seed)  # as evaluate_policies splits
     sampling = Sampling(options.replies, data["context_messages"], 48, options.temperature, seed)
 
@@ -62,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     write_policy_evaluation(options.output, evaluation, policy_markdown(evaluation, sampling))
 
     chosen = evaluation.chosen.name
-    names = {"downloaded": DEFAULT_POLICY, "fine-tuned": sft, "aligned": chosen}
+    names = {"downloaded": settings["policy"].get("base", DEFAULT_POLICY), "fine-tuned": sft, "aligned": chosen}
     policies = {name: load_policy(path, dtype=dtype) for name, path in names.items()}
     asked = HeldOutDialogues(halves["test"] if len(checkpoints) > 1 else held_out, sampling)
     sampled = {name: asked.sample(*policy) for name, policy in policies.items()}

@@ -40,6 +40,7 @@ from geli_hf.training.checkpoints import write_by_one, write_history
 from geli_hf.training.fit import train_fit
 from geli_hf.training.script import fit_to_cpu, is_finished, run_main, start_run
 
+CORPORA = ("chitchat", "topical_chat")
 STAGES = {"reward": "reward", "gold": "gold", "sft": "sft_adapter", "align": "policy_adapter"}
 SIGNALS = ("reply_delay", "answer_length", "laughter", "thanks", "complaint", "question", "asked_again", "sentiment")
 
@@ -54,6 +55,7 @@ class RunSettings:
 
 @dataclass
 class DataSettings:
+    chitchat: str | None = None  # folder of Chit-Chat's dataset.json; unset: the package chitchat-dataset
     topical_chat: str | None = None  # folder of Topical-Chat, whose valid parts give prompts
     min_score: float = 8.0  # of the conversations to fine-tune on
     eval_share: float = 0.15  # of the conversations between the halves, for evaluation alone
@@ -64,6 +66,7 @@ class DataSettings:
 
 @dataclass
 class PolicySettings:
+    base: str = DEFAULT_POLICY
     lora: dict = field(default_factory=lambda: {"r": 16, "lora_alpha": 32})
     likelihood: float = 0.05  # reward of a nat of a reply's likelihood under the fine-tuned policy
     adapter: str | None = None  # to begin the alignment with; unset: sft_adapter
@@ -78,8 +81,8 @@ def main(argv: list[str]) -> None:
     recipe = Recipe(settings)
     if unknown := set(recipe.run.stages) - set(STAGES):
         raise SettingsError(f"stages: expected some of {', '.join(STAGES)}, found {', '.join(sorted(unknown))}")
-    # The place of Topical-Chat may change when a run is resumed.
-    fixed = settings | {"data": {name: value for name, value in settings["data"].items() if name != "topical_chat"}}
+    # The places of the corpora may change when a run is resumed.
+    fixed = settings | {"data": {name: value for name, value in settings["data"].items() if name not in CORPORA}}
     start_run(recipe.output, fixed, recipe.run.resume, lasting=["seed"])
     for name, target in STAGES.items():
         if name in recipe.run.stages and not is_finished(recipe.output / target):
@@ -102,7 +105,7 @@ class Recipe:
 
     def gold(self, target: Path) -> None:
         """a reward model of half B over another backbone, which judges"""
-        self.fit(target, "b", local_policy(DEFAULT_POLICY), [])
+        self.fit(target, "b", local_policy(self.policy.base), [])
 
     def sft(self, target: Path) -> None:
         """an adapter, fine-tuned on well-rated conversations"""
@@ -113,7 +116,7 @@ class Recipe:
         ]
         sessions = sessions.select(np.flatnonzero(good))
         print(f"{len(sessions)} of {len(good)} sessions: rated {self.data.min_score:g} or more, without private data")
-        model, tokenizer = load_policy(DEFAULT_POLICY, dtype=torch.bfloat16)
+        model, tokenizer = load_policy(self.policy.base, dtype=torch.bfloat16)
         lora = LoraConfig(**{"target_modules": "all-linear", "task_type": "CAUSAL_LM"} | self.policy.lora)
         how = {"window_messages": self.data.window_messages, "peft_config": lora, "resume": self.run.resume}
         trainer = sft(model, tokenizer, sessions, self.arguments("sft"), **how)
@@ -139,7 +142,7 @@ class Recipe:
         save_policy(trainer, target, merge=False)
 
     def fit(self, target: Path, half: str, backbone: str | None, others: list[Dataset]) -> None:
-        sessions = add_reactions(load_sessions("chitchat", half=half), SIGNALS)
+        sessions = add_reactions(self.chitchat(half), SIGNALS)
         sessions = sessions.add_column("row", np.arange(len(sessions)))
         parts = split_sessions(sessions, {"train": 0.85, "eval": 0.15}, seed=self.seed)
         # Reading a large model's weights in bfloat16 is faster than converting them in every pass.
@@ -168,12 +171,15 @@ class Recipe:
         write_text(self.output / f"{target.name}.md", report + "\n")
         write_by_one(target, model.save_pretrained)
 
+    def chitchat(self, half: str) -> Dataset:
+        return load_sessions("chitchat", data_dir=self.data.chitchat, half=half)
+
     def topical_chat(self) -> Dataset:
         return load_sessions("topical_chat", data_dir=self.data.topical_chat, split=["valid_freq", "valid_rare"])
 
     def between_halves(self, part: str) -> Dataset:
         shares = {"train": 1 - self.data.eval_share, "eval": self.data.eval_share}
-        return split_sessions(load_sessions("chitchat", half="mixed"), shares, seed=self.seed)[part]
+        return split_sessions(self.chitchat("mixed"), shares, seed=self.seed)[part]
 
     def arguments(self, name: str):
         common = {"seed": self.seed, "report_to": "none", "activation_checkpointing": torch.cuda.is_available()}
