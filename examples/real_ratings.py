@@ -13,6 +13,7 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ from geli_hf.training.script import run_main
 # `leaving` tells little more than how long a talk was, see docs/data.md.
 SIGNALS = ("reply_delay", "answer_length", "laughter", "thanks", "complaint", "question", "asked_again", "sentiment")
 PARTS = {"train": 0.7, "eval": 0.1, "test": 0.2}
+FEWEST = 50  # conversations, for all parts of the report
 CONTRAST = Path(__file__).parents[1] / "results" / "contrast" / "dialogues.jsonl"
 
 
@@ -48,7 +50,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--topical_chat", help="folder of Topical-Chat, whose turns teach fit too")
     add("--fit_turns", type=int, default=8_000, help="real turns that teach fit (default: 8000)")
     add("--seed", type=int, default=0, help="of all draws (default: 0)")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if 0 < arguments.conversations < FEWEST:
+        parser.error(f"--conversations: expected {FEWEST} or more, or 0 for all, found {arguments.conversations}")
+    return arguments
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -135,15 +140,10 @@ def costly_turns(test: Dataset, scored: list[dict]) -> str:
     for messages, session in zip(test["messages"], scored):
         places = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
         for place, reward in zip(places, session["turn_rewards"]):
-            turns += [(reward, messages[place - 1]["content"], messages[place]["content"])] if place else []
-    lowest = sorted(turns)[:10]
-    rows = [[f"{reward:+.2f}", one_line(before), one_line(turn)] for reward, before, turn in lowest]
+            texts = [message["content"].replace("|", "/") for message in messages[max(0, place - 1) : place + 1]]
+            turns += [(reward, *(shorten(text, 90, placeholder="…") for text in texts))] if place else []
+    rows = [[f"{reward:+.2f}", *texts] for reward, *texts in sorted(turns)[:10]]
     return aligned_table(["Reward", "After", "The turn"], rows)
-
-
-def one_line(text: str, longest: int = 90) -> str:
-    text = " ".join(text.split()).replace("|", "/")
-    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 if __name__ == "__main__":

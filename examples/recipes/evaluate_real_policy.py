@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def style(texts: list[str], replies: list, base, tokenizer, asked: HeldOutDialogues) -> dict[str, float]:
     """Measure questions, and how likely the replies are to the policy as it was downloaded."""
-    logs = ReferenceLikelihood(base, tokenizer)(asked.prompts["prompt"][:], [reply.token_ids for reply in replies])
+    logs = ReferenceLikelihood(base, tokenizer)(asked.prompts, [reply.token_ids for reply in replies])
     return {
         "questions": float(np.mean(["?" in text for text in texts])),
         "ended": float(np.mean([reply.ended for reply in replies])),
@@ -125,7 +125,7 @@ def replies_table(asked: HeldOutDialogues, texts: dict[str, list[str]]) -> str:
     """List the first replies, which the seed has drawn."""
     rows = []
     for index in range(min(SHOWN, len(asked.prompts))):
-        before = asked.prompts[index]["prompt"][-1]["content"]
+        before = asked.prompts[index][-1]["content"]
         rows.append([one_line(text) for text in (before, *(side[index] for side in texts.values()))])
     return f"# Replies, not picked\n\n{aligned_table(['to', *texts], rows)}\n"
 

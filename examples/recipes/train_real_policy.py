@@ -5,7 +5,7 @@
 Chit-Chat's speakers are in two halves, which no conversation of the stages below crosses:
 
     reward  a reward model of the conversations within half A, over MiniLM             -> reward/
-    gold    another of those within half B, over SmolLM2, which only judges            -> gold/
+    gold    another of those within half B, over SmolLM2's first layers, which judges  -> gold/
     sft     an adapter of SmolLM2-135M-Instruct, fine-tuned on well-rated conversations -> sft_adapter/
             between the halves, without those that hold private data
     align   the same adapter, trained on by GRPO against `reward`                      -> policy_adapter/
@@ -28,7 +28,7 @@ from trl import GRPOConfig, SFTConfig
 from geli_hf import GeliRewardModel, fit_hindsight, load_sessions, split_sessions
 from geli_hf.affect import add_reactions
 from geli_hf.alignment import GeliReward, ReferenceLikelihood, align, dialogue_prompts, load_policy, save_policy, sft
-from geli_hf.alignment.default import DEFAULT_POLICY, local_policy
+from geli_hf.alignment.default import DEFAULT_POLICY
 from geli_hf.data.chitchat import RATINGS
 from geli_hf.data.private import private_kinds
 from geli_hf.evaluation.methods.folds import Encoded
@@ -62,6 +62,7 @@ class DataSettings:
     context_messages: int = 6  # longest prompt
     window_messages: int = 8  # longest piece to fine-tune on
     fit_turns: int = 8_000  # real turns that teach fit
+    gold_layers: int = 6  # of the base, which the judge reads with
 
 
 @dataclass
@@ -105,7 +106,13 @@ class Recipe:
 
     def gold(self, target: Path) -> None:
         """a reward model of half B over another backbone, which judges"""
-        self.fit(target, "b", local_policy(self.policy.base), [])
+        backbone = self.output / "gold_backbone"
+        if not backbone.exists():
+            model, tokenizer = load_policy(self.policy.base, dtype=torch.bfloat16)
+            model.model.layers = model.model.layers[: self.data.gold_layers]
+            model.config.num_hidden_layers = len(model.model.layers)
+            write_by_one(backbone, lambda folder: [part.save_pretrained(folder) for part in (model, tokenizer)])
+        self.fit(target, "b", str(backbone), [])
 
     def sft(self, target: Path) -> None:
         """an adapter, fine-tuned on well-rated conversations"""

@@ -77,3 +77,9 @@ def test_its_head_is_shipped_with_figures_and_a_card(ran, tmp_path, monkeypatch)
     assert card == (tmp_path / "reward/README.md").read_text(encoding="utf-8")
     assert "98 sessions of Chit-Chat" in card
     assert "fitting answer above a foil: salad" in card
+
+
+def test_too_few_conversations_are_refused_by_name(capsys):
+    with pytest.raises(SystemExit):
+        as_module(EXAMPLES / "real_ratings.py").main(["--conversations", "3"])
+    assert "--conversations" in capsys.readouterr().err
