@@ -59,7 +59,8 @@ class DataSettings:
     topical_chat: str | None = None  # folder of Topical-Chat, whose valid parts give prompts
     min_score: float = 8.0  # of the conversations to fine-tune on
     eval_share: float = 0.15  # of the conversations between the halves, for evaluation alone
-    context_messages: int = 6  # longest prompt
+    context_messages: int = 4  # longest prompt
+    prompt_words: int = 100  # longest prompt to align with; a step with long ones takes several times as long
     window_messages: int = 8  # longest piece to fine-tune on
     fit_turns: int = 8_000  # real turns that teach fit
     gold_layers: int = 6  # of the base, which the judge reads with
@@ -136,6 +137,7 @@ class Recipe:
         if self.data.topical_chat:
             sessions.append(self.topical_chat().select_columns(["session_id", "conversation_id", "messages"]))
         prompts = dialogue_prompts(concatenate_datasets(sessions), context_messages=self.data.context_messages)
+        prompts = prompts.filter(self.is_short, input_columns="prompt", desc="Leaving out long prompts")
         likelihood = None
         if self.policy.likelihood:
             fine_tuned = load_policy(self.output / "sft_adapter", dtype=torch.bfloat16)
@@ -187,6 +189,9 @@ class Recipe:
     def between_halves(self, part: str) -> Dataset:
         shares = {"train": 1 - self.data.eval_share, "eval": self.data.eval_share}
         return split_sessions(self.chitchat("mixed"), shares, seed=self.seed)[part]
+
+    def is_short(self, prompt: list[dict]) -> bool:
+        return sum(len(message["content"].split()) for message in prompt) <= self.data.prompt_words
 
     def arguments(self, name: str):
         common = {"seed": self.seed, "report_to": "none", "activation_checkpointing": torch.cuda.is_available()}

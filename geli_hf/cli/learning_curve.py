@@ -11,8 +11,8 @@ def add_parser(commands) -> None:
         "learning-curve",
         help="measure whether more rated sessions would make a better reward model",
         description="Hold out a quarter of the conversations, learn from more and more of the rest by hindsight, and "
-        "measure how well the predicted scores agree with the held-out ones; and turn rewards with ratings of turns, "
-        "if the sessions have any. Print a Markdown table with 95 % intervals, and whether more ratings still help.",
+        "measure how well the predicted scores agree with the held-out ones. Print a Markdown table with 95 % "
+        "intervals, and whether more ratings still help.",
     )
     add = parser.add_argument
     add("sessions", help=f"{SESSIONS}, with scores")

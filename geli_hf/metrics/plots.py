@@ -226,18 +226,15 @@ def plot_over_optimisation(
 
 
 def plot_learning_curve(
-    sessions: Sequence[float],
-    curves: Mapping[str, Sequence[Interval]],
-    path: str | Path,
-    baselines: Mapping[str, Mapping[str, float]],
+    sessions: Sequence[float], agreement: Sequence[Interval], path: str | Path, baselines: Mapping[str, float]
 ) -> Figure:
-    """Draw figures with their intervals as bands over the number of sessions that were learned from.
+    """Draw agreement with its intervals as a band over the number of sessions that were learned from.
 
     Args:
         sessions: (sizes,), rising.
-        curves: title of a figure -> (sizes,) intervals; two figures at most.
+        agreement: (sizes,).
         path: of the PNG.
-        baselines: name of a baseline -> title of a figure -> its value, a horizontal line; two baselines at most.
+        baselines: name -> agreement, a horizontal line; two baselines at most.
     """
     figure, axes = new_figure(7.4, 4.6)
     axes.set(title="Agreement by the number of ratings", xlabel="rated sessions to learn from", xscale="log")
@@ -245,13 +242,11 @@ def plot_learning_curve(
     axes.set_xticks(sessions, [f"{size:,.0f}" for size in sessions])
     axes.xaxis.minorticks_off()
     axes.axhline(0, color=GREY, linewidth=0.8)
-    for (title, intervals), colour in zip(curves.items(), (BLUE, RED)):
-        estimate, low, high = np.array(intervals, float).T
-        axes.plot(sessions, estimate, "o-", color=colour, markersize=5, label=f"{title}, 95 % interval")
-        axes.fill_between(sessions, low, high, color=colour, alpha=0.18, linewidth=0)
-        for (name, values), line in zip(baselines.items(), (":", "--")):
-            if title in values:
-                axes.axhline(values[title], color=colour, linewidth=1.2, linestyle=line, label=f"{title}: {name}")
+    estimate, low, high = np.array(agreement, float).T
+    axes.plot(sessions, estimate, "o-", color=BLUE, markersize=5, label="session Spearman, 95 % interval")
+    axes.fill_between(sessions, low, high, color=BLUE, alpha=0.18, linewidth=0)
+    for (name, value), line in zip(baselines.items(), (":", "--")):
+        axes.axhline(value, color=BLUE, linewidth=1.2, linestyle=line, label=name)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return save(figure, path)
 

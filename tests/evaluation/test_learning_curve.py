@@ -16,7 +16,7 @@ from toy import NAN, with_column
 
 from geli_hf import SessionError, fit_hindsight
 from geli_hf.evaluation import learning_curve as module
-from geli_hf.evaluation.learning_curve import SESSION, WITHIN, draw_sessions, learning_curve
+from geli_hf.evaluation.learning_curve import draw_sessions, learning_curve
 from geli_hf.evaluation.methods.folds import out_of_fold
 from geli_hf.metrics import Interval
 from geli_hf.models.features import TurnFeatureCache, score_cached
@@ -43,14 +43,13 @@ def drawn(conversations: int, *, seed: int = 0, noise: float = 0.3) -> tuple[Dat
                 "rater_id": "",
                 "messages": [{"role": role, "content": text} for role, text in messages],
                 "score": float(worth.mean() + noise * draw.normal()),
-                "turn_rating": worth.tolist(),
             }
         )
     caches = {
         name: TurnFeatureCache(np.concatenate(parts), np.cumsum([0, *map(len, parts)]))
         for name, parts in {"turns": turns, "reactions": answers}.items()
     }
-    return Dataset.from_list(rows, features=session_features(turn_rating=True)), caches
+    return Dataset.from_list(rows, features=session_features()), caches
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +96,12 @@ def test_other_seeds_draw_other_sessions():
 # ------------------------------------------------------------------------------------------------ figures
 
 
-def fitted(model, sessions, features, train, test, seed) -> tuple[float, float]:
-    """Session and within-session Spearman of hindsight by scipy."""
+def fitted(model, sessions, features, train, test, seed) -> float:
+    """Session Spearman of hindsight by scipy."""
     parts = {name: cache.select(train) for name, cache in features.items()}
     student = fit_hindsight(model, sessions.select(train), seed=seed, features=parts).reward_model
     rows = score_cached(student, sessions.select(test), features=features["turns"].select(test))
-    held_out = sessions.select(test)
-    over = spearmanr([row["score"] for row in rows], held_out["score"]).statistic
-    within = [spearmanr(row["turn_rewards"], rated).statistic for row, rated in zip(rows, held_out["turn_rating"])]
-    return over, np.mean(within)
+    return spearmanr([row["score"] for row in rows], sessions.select(test)["score"]).statistic
 
 
 def test_rows_are_means_over_draws_of_fits_by_hand(curve, corpus):
@@ -125,50 +121,38 @@ def test_rows_are_means_over_draws_of_fits_by_hand(curve, corpus):
         for size, draws in ((37, 5), (75, 5), (150, 1))
     ]
     for row, each in zip(curve.rows, figures):
-        over, within = np.mean(each, axis=0)
-        assert row.figures[SESSION].estimate == pytest.approx(over, abs=1e-6)
-        assert row.figures[WITHIN].estimate == pytest.approx(within, abs=1e-6)
-        assert row.figures[SESSION].low < over < row.figures[SESSION].high
+        assert row.agreement.estimate == pytest.approx(np.mean(each), abs=1e-6)
+        assert row.agreement.low < np.mean(each) < row.agreement.high
         if len(each) > 1:
-            deviations = [row.deviations[SESSION], row.deviations[WITHIN]]
-            np.testing.assert_allclose(deviations, np.std(each, axis=0, ddof=1), atol=1e-6)
-    assert np.isnan(list(curve.rows[-1].deviations.values())).all()
-    gained = np.mean(figures[2], axis=0) - np.mean(figures[1], axis=0)
-    np.testing.assert_allclose([curve.gain[SESSION].estimate, curve.gain[WITHIN].estimate], gained, atol=1e-6)
+            assert row.deviation == pytest.approx(np.std(each, ddof=1), abs=1e-6)
+    assert np.isnan(curve.rows[-1].deviation)
+    assert curve.gain.estimate == pytest.approx(np.mean(figures[2]) - np.mean(figures[1]), abs=1e-6)
 
 
 def test_baselines_by_hand(curve, corpus):
     sessions, _ = corpus
     held_out = sessions.select(out_of_fold(sessions, 4, 0)[0].test)
     messages = [len(each) for each in held_out["messages"]]
-    words = [[np.log(len(m["content"].split())) for m in each[::2]] for each in held_out["messages"]]
-    count, length = curve.baselines["number of messages"], curve.baselines["log length of the turn"]
-    assert set(count) == {SESSION}
-    assert count[SESSION].estimate == pytest.approx(spearmanr(messages, held_out["score"]).statistic)
-    means = [np.mean(each) for each in words]
-    assert length[SESSION].estimate == pytest.approx(spearmanr(means, held_out["score"]).statistic)
-    within = [
-        spearmanr(x, y).statistic if np.ptp(x) else 0.0 for x, y in zip(words, held_out["turn_rating"], strict=True)
-    ]
-    assert length[WITHIN].estimate == pytest.approx(np.mean(within))
+    words = [np.mean([np.log(len(m["content"].split())) for m in each[::2]]) for each in held_out["messages"]]
+    expected = {"number of messages": messages, "log length of the turn": words}
+    assert curve.baselines.keys() == expected.keys()
+    for name, values in expected.items():
+        assert curve.baselines[name].estimate == pytest.approx(spearmanr(values, held_out["score"]).statistic)
 
 
 def test_more_sessions_help_where_there_is_something_to_learn(curve):
-    estimates = [row.figures[WITHIN].estimate for row in curve.rows]
+    estimates = [row.agreement.estimate for row in curve.rows]
     assert estimates == sorted(estimates)
-    assert curve.gain[WITHIN].low > 0
-    assert curve.advice.startswith("Within-session Spearman: ")
-    assert "still help" in curve.advice
+    assert curve.gain.estimate > 0
+    assert "150 sessions instead of 76" in curve.advice
 
 
 def test_scores_of_chance_give_no_gain(model, corpus):
     sessions, features = corpus
     chance = with_column(sessions, "score", np.random.default_rng(3).normal(size=len(sessions)).tolist())
-    curve = learning_curve(model, chance.remove_columns("turn_rating"), features=features, resamples=200)
-    assert set(curve.gain) == {SESSION}
-    assert curve.gain[SESSION].low <= 0
+    curve = learning_curve(model, chance, features=features, resamples=200)
+    assert curve.gain.low <= 0
     assert "no measurable gain" in curve.advice
-    assert "Within" not in str(curve)
 
 
 def test_sessions_without_a_score_are_left_out(model, corpus, curve):
@@ -186,8 +170,7 @@ def test_sessions_without_a_score_are_left_out(model, corpus, curve):
     }
     again = learning_curve(model, both, features=joined, resamples=200)
     for row, same in zip(again.rows, curve.rows, strict=True):
-        for name, interval in row.figures.items():
-            np.testing.assert_allclose(interval, same.figures[name], atol=1e-6)
+        np.testing.assert_allclose(row.agreement, same.agreement, atol=1e-6)
 
 
 def test_the_model_stays_as_it_is(corpus):
@@ -201,7 +184,7 @@ def test_the_model_stays_as_it_is(corpus):
 def test_a_seed_changes_the_split(model, corpus, curve):
     options = {"features": corpus[1], "resamples": 200}
     assert learning_curve(model, corpus[0], **options).rows[0] == curve.rows[0]
-    assert learning_curve(model, corpus[0], seed=1, **options).rows[0].figures != curve.rows[0].figures
+    assert learning_curve(model, corpus[0], seed=1, **options).rows[0].agreement != curve.rows[0].agreement
 
 
 def draws_with(sessions: Dataset, conversation: str, size: int) -> int:
@@ -222,7 +205,7 @@ def test_a_small_set_of_equal_scores_is_left_out(model, corpus):
     rare = next(each for each in trained if 0 < draws_with(sessions, each, 37) < draws_with(sessions, each, 75) < 5)
     curve = learning_curve(model, one_other(sessions, rare), features=features, resamples=10)
     assert [row.draws for row in curve.rows] == [draws_with(sessions, rare, size) for size in (37, 75)] + [1]
-    assert np.isnan(curve.gain[SESSION].estimate)  # the held-out scores are all the same
+    assert np.isnan(curve.gain.estimate)  # the held-out scores are all the same
     rarest = next(each for each in trained if not draws_with(sessions, each, 75))
     with pytest.raises(SessionError, match="fewer than all 150"):
         learning_curve(model, one_other(sessions, rarest), features=features, resamples=10)
@@ -234,7 +217,7 @@ def test_a_small_set_of_equal_scores_is_left_out(model, corpus):
 def test_few_held_out_conversations_give_no_intervals(model):
     sessions, features = drawn(40)
     curve = learning_curve(model, sessions, features=features)
-    assert all(np.isnan(row.figures[SESSION].low) for row in curve.rows)
+    assert all(np.isnan(row.agreement.low) for row in curve.rows)
     assert "[" not in str(curve)
     assert "10 conversations held out" in curve.advice
 
@@ -266,8 +249,8 @@ def test_another_aggregation_is_an_error(corpus):
 
 def test_advice_follows_the_interval(curve):
     def advice(*bounds: float, deviation: float = 0.01) -> str:
-        before = replace(curve.rows[-2], deviations={SESSION: deviation})
-        return replace(curve, rows=[before, curve.rows[-1]], gain={SESSION: Interval(*bounds)}).advice
+        before = replace(curve.rows[-2], deviation=deviation)
+        return replace(curve, rows=[before, curve.rows[-1]], gain=Interval(*bounds)).advice
 
     assert "150 sessions instead of 76 added 0.040 [0.010, 0.070], so more" in advice(0.04, 0.01, 0.07)
     assert "may help" in advice(0.04, 0.01, 0.07, deviation=0.021)
@@ -279,10 +262,9 @@ def test_advice_follows_the_interval(curve):
 
 def test_advice_names_a_baseline_that_is_as_good(curve):
     def advice(estimate: float) -> str:
-        figures = {SESSION: Interval(estimate, NAN, NAN)}
-        return replace(curve, baselines={"number of messages": figures}).advice
+        return replace(curve, baselines={"number of messages": Interval(estimate, NAN, NAN)}).advice
 
-    reached = curve.rows[-1].figures[SESSION].estimate
+    reached = curve.rows[-1].agreement.estimate
     assert "number of messages alone" in advice(reached)
     assert "number of messages alone -0.999" in advice(-0.999)  # its sign is free to choose
     assert "number of messages" not in advice(reached - 0.01) + advice(NAN)
@@ -290,13 +272,13 @@ def test_advice_names_a_baseline_that_is_as_good(curve):
 
 def test_text_json_and_picture(curve, tmp_path):
     text = str(curve)
-    for words in ("| 38 ", "| 150 ", "| number of messages ", "Within-session Spearman", curve.advice):
+    for words in ("| 38 ", "| 150 ", "| number of messages ", "Session Spearman", curve.advice):
         assert words in text
     curve.write(tmp_path / "new")
     record = json.loads((tmp_path / "new" / "learning_curve.json").read_text(encoding="utf-8"))
     assert [row["sessions"] for row in record["rows"]] == [38, 76, 150]
-    assert record["rows"][-1]["deviations"] == {WITHIN: None, SESSION: None}
-    assert record["gain"][WITHIN]["estimate"] == curve.gain[WITHIN].estimate
+    assert record["rows"][-1]["deviation"] is None
+    assert record["gain"]["estimate"] == curve.gain.estimate
     assert record["advice"] == curve.advice
     assert Image.open(tmp_path / "new" / "learning_curve.png").size[0] > 500
 
