@@ -86,7 +86,13 @@ def ran(chitchat, base, tmp_path_factory):
         few.write_text("\n".join(evaluate.CONTRAST.read_text(encoding="utf-8").splitlines()[::28]), encoding="utf-8")
         patch.setattr(evaluate, "CONTRAST", few)
         output = ["-o", str(folder / "results")]
+        assert shown("evaluate_real_policy")[1] == "-o"
         evaluate.main([str(folder / "run"), *output, "--chitchat", str(chitchat), "--replies", "8"])
+        ship = as_module(RECIPES / "ship_real_policy.py")
+        patch.setattr(ship, "WEIGHTS", folder / "weights")
+        patch.setattr(ship, "PAGE", folder / "page.md")
+        assert len(shown("ship_real_policy")) == 2
+        ship.main([str(folder / "run"), str(folder / "results")])
     return folder
 
 
@@ -124,6 +130,21 @@ def test_the_evaluation_has_figures_of_all_three_and_unpicked_replies(ran):
         assert "fitting answer" in side["contrast"]
     assert (ran / "results" / "replies.md").read_text(encoding="utf-8").count("\n") >= 8
     assert (ran / "results" / "over_optimisation.png").exists()
+
+
+def test_the_adapters_ship_in_bfloat16_with_figures_and_unpicked_replies(ran):
+    chosen = json.loads((ran / "results" / "figures.json").read_text())["chosen"]
+    sources = {"sft_adapter": "sft_adapter", "aligned_adapter": f"checkpoints/grpo/checkpoint-{chosen}"}
+    for name, source in sources.items():
+        shipped = load_file(ran / "weights" / name / "adapter_model.safetensors")
+        trained = load_file(ran / "run" / source / "adapter_model.safetensors")
+        assert shipped.keys() == trained.keys()
+        assert all(torch.equal(shipped[key], trained[key].to(torch.bfloat16)) for key in trained)
+        assert load_policy(ran / "weights" / name)[0].config.model_type == "llama"
+    card = (ran / "weights" / "aligned_adapter" / "README.md").read_text(encoding="utf-8")
+    assert card == (ran / "page.md").read_text(encoding="utf-8")
+    for words in ("Q4_1", "win rate", "aligned over fine-tuned, by gold", "perplexity", "fitting answer"):
+        assert words in card
 
 
 def test_private_conversations_are_not_learned(chitchat, base, tmp_path, monkeypatch, capsys):
