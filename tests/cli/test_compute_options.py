@@ -25,6 +25,7 @@ TAKEN = {
     "learning-curve": ALL,
     "train-judge": ALL,
     "evaluate-policy": ALL,
+    "pairs": ALL,
     "decompose": ALL - {"--batch-size"},
     "annotate-video": {"--device"},
     "convert-head": set(),  # it runs nothing
