@@ -26,12 +26,7 @@ from transformers import set_seed
 from trl import GRPOConfig, ModelConfig, RLOOConfig, SFTConfig, get_peft_config
 from trl.import_utils import is_vllm_available
 
-from geli_hf.alignment import (
-    ReferenceLikelihood,
-    check_policy,
-    dialogue_prompts,
-    load_policy,
-)
+from geli_hf.alignment import ReferenceLikelihood, check_policy, dialogue_prompts, load_policy
 from geli_hf.alignment.pipeline import KlSettings, RewardSettings, align_once, final_kl, fine_tune_once
 from geli_hf.cache import atomic_path
 from geli_hf.data.parts import load_corpus
@@ -54,6 +49,7 @@ class RunSettings:
     seed: int = 0  # of the split, of training and of generation
     merge: bool = True  # merge the adapter that was trained into the policy
     resume: bool = False  # go on with the run in output_dir
+    report_to: str = "none"  # tracker of all trainers' curves: trackio, wandb, tensorboard, ...
 
 
 @dataclass
@@ -138,7 +134,7 @@ def main(argv: list[str]) -> None:
 def arguments(cls: type, name: str, settings: dict[str, dict], run: RunSettings):
     """Build the arguments of a trainer of TRL, with defaults of our own."""
     gpu = torch.cuda.is_available()
-    common = {"seed": run.seed, "report_to": "none", "bf16": True, "activation_checkpointing": gpu}
+    common = {"seed": run.seed, "report_to": run.report_to, "bf16": True, "activation_checkpointing": gpu}
     if name in METHODS:
         common["use_vllm"] = gpu and is_vllm_available()
     given = {name: common | settings[name] | {"output_dir": str(Path(run.output_dir) / "checkpoints" / name)}}

@@ -52,6 +52,7 @@ class RunSettings:
     stages: list[str] = field(default_factory=lambda: list(STAGES))
     seed: int = 0  # of the split, of training and of generation
     resume: bool = False  # go on with the run in output_dir
+    report_to: str = "none"  # tracker of all trainers' curves: trackio, wandb, tensorboard, ...
 
 
 SECTIONS = {
@@ -72,6 +73,8 @@ def main(argv: list[str]) -> None:
     output = Path(run.output_dir)
     state = start_run(output, settings, run.resume, lasting=["seed"])
     set_seed(run.seed)
+    for name in ("reward", *TRAINERS):
+        settings[name] = {"report_to": run.report_to} | settings[name]
     fit_to_cpu(settings, ("reward", *TRAINERS))
     data, model, policy = (build(SECTIONS[name], settings[name]) for name in ("data", "model", "policy"))
     reward = trainer_settings(model, settings["reward"], run.seed)

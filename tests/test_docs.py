@@ -108,6 +108,8 @@ def test_the_commands_of_a_page_run(page, quickstart, capsys, be_owner):
             command = command.replace("http://localhost:8000/v1", server.url)
             if "evaluate-policy" in command:
                 command += " --replies 8"
+            if "geli pairs" in command:
+                command += " --limit 2 --max-new-tokens 8"
             if "learning-curve" in command:
                 command += """ --options '{"conversations": 36}'"""
             words = shlex.split(command.partition(">")[0])[1:]

@@ -68,7 +68,7 @@ def _watch(video: Path, *how: Any, progress: bool) -> pd.DataFrame:
 
 @lru_cache(maxsize=1)
 def load_video_affect(
-    backend: str = "geli", detector: str = "cascade", fps: float = 5.0, face: str = "largest"
+    backend: str = "geli", detector: str = "cascade", fps: float = 5.0, face: str = "largest", device: str = "cpu"
 ) -> VideoAffect:
     """Load the reader of videos with these settings, once in each process.
 
@@ -77,11 +77,12 @@ def load_video_affect(
         detector: finds it: see `geli_hf.affect.face_detector`.
         fps: frames looked at per second of video.
         face: which one, if several are seen: see `geli_hf.affect.VideoAffect`.
+        device: of the backend. It is no part of the cache's key: figures differ by rounding alone.
 
     Raises:
         ImportError, OSError, RuntimeError, ValueError: see `face_classifier`, `face_detector` and `VideoAffect`.
     """
-    return VideoAffect(face_classifier(backend), face_detector(detector), fps=fps, face=face)
+    return VideoAffect(face_classifier(backend, device), face_detector(detector), fps=fps, face=face)
 
 
 def _key(video: Path, affect: VideoAffect) -> str:

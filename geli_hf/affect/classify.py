@@ -20,13 +20,14 @@ _FILE_FIELDS = {"_name_or_path", "architectures", "auto_map", "dtype", "geli_hf_
 
 
 class ImageAffect:
-    """An image classifier as a `FaceClassifier`, on the CPU.
+    """An image classifier as a `FaceClassifier`.
 
     It gets the face as a grey picture, in three equal channels unless it is a `FacialAffectModel`.
 
     Args:
         model: folder or name on the Hub of an image classifier whose labels are emotions. Default: the one that comes
             with the package, which needs no network.
+        device: of the classifier.
 
     Attributes:
         scale, shift (`float`): the part of a detector's box that the model reads, as in `square_crop`; its image
@@ -38,11 +39,11 @@ class ImageAffect:
         OSError: there is no such model.
     """
 
-    def __init__(self, model: str | Path | None = None):
+    def __init__(self, model: str | Path | None = None, *, device: str = "cpu"):
         path = SHIPPED if model is None else model
         self.processor = AutoImageProcessor.from_pretrained(path)
         self.model = AutoModelForImageClassification.from_pretrained(path, dtype=torch.float32).eval()
-        self.model.to(memory_format=torch.channels_last)
+        self.model.to(device, memory_format=torch.channels_last)
         self._own = isinstance(self.processor, FacialAffectImageProcessor)
         self.scale, self.shift = (self.processor.scale, self.processor.shift) if self._own else (1.0, 0.0)
         self.side = _input_side(self.processor)
@@ -58,7 +59,7 @@ class ImageAffect:
         digest = hashlib.blake2b(digest_size=16)
         for name, weight in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
-            digest.update(weight.contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         config = {name: value for name, value in self.model.config.to_dict().items() if name not in _FILE_FIELDS}
         rest = [config, self.processor.to_dict(), self.scale, self.shift]
         digest.update(json.dumps(rest, sort_keys=True).encode())
@@ -73,8 +74,8 @@ class ImageAffect:
         """Compute the emotions of faces, (n, side, side) uint8 to (n, 8) float32. See `FaceClassifier`."""
         result = np.full((len(crops), len(EMOTIONS)), np.nan, np.float32)
         for first in range(0, len(crops), BATCH):
-            logits = self.model(self._pixel_values(crops[first : first + BATCH])).logits
-            result[first : first + BATCH, self._emotions] = logits.softmax(-1).numpy()
+            pixels = self._pixel_values(crops[first : first + BATCH]).to(self.model.device)
+            result[first : first + BATCH, self._emotions] = self.model(pixels).logits.softmax(-1).cpu().numpy()
         return result
 
     def _pixel_values(self, crops: np.ndarray) -> torch.Tensor:

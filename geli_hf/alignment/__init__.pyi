@@ -8,6 +8,11 @@ from .dialogue import without_opening as without_opening
 from .guards import repeated_share as repeated_share
 from .guards import without_length_slope as without_length_slope
 from .likelihood import ReferenceLikelihood as ReferenceLikelihood
+from .pairs import best_replies as best_replies
+from .pairs import labelled_replies as labelled_replies
+from .pairs import preference_pairs as preference_pairs
+from .pairs import reward_replies as reward_replies
+from .pairs import sample_several as sample_several
 from .partners import Answer as Answer
 from .partners import EndpointPartner as EndpointPartner
 from .partners import ModelPartner as ModelPartner

@@ -21,7 +21,6 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from trl import GRPOConfig, RLOOConfig, SFTConfig
 
 from ..models.geli_reward.modeling_geli import GeliRewardModel
-from ..models.loading import is_attribution
 from ..settings import build
 from ..training.checkpoints import write_by_one, write_history
 from ..training.script import is_finished, setting_errors
@@ -64,12 +63,12 @@ class RewardSettings:
 
     Args:
         model: folder or name on the Hub.
-        options: of [`GeliReward`].
+        options: of [`GeliReward`], in place of those that were saved beside the model.
         likelihood: weight of a reply's log-likelihood before RL, see [`ReferenceLikelihood`].
     """
 
     model: str
-    options: dict = field(default_factory=lambda: {"length_neutral": True})
+    options: dict = field(default_factory=dict)
     likelihood: float = 0.0
 
     def load(self) -> GeliReward:
@@ -78,12 +77,9 @@ class RewardSettings:
         Raises:
             OSError, TypeError, ValueError: it is no reward model, or an option can't have its value.
         """
-        if is_attribution(self.model, "model"):
-            raise ValueError(
-                f"model: {self.model} is an attribution, which has seen the listener's reaction to a turn; there is "
-                "none to what a policy says. Give the reward model that was fitted with it"
-            )
-        return GeliReward(GeliRewardModel.from_pretrained(self.model).to(PartialState().device), **self.options)
+        reward = GeliReward.from_pretrained(self.model, **self.options)
+        reward.model.to(PartialState().device)
+        return reward
 
 
 @dataclass

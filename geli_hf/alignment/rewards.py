@@ -8,6 +8,7 @@ completion whose reward is not a number. It also applies the guards and the scal
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,14 +18,17 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from peft import PeftModel
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..models.geli_reward.text_geli import message_text, plain_messages, without_thoughts
+from ..models.loading import is_attribution
 from ..sessions import Message
+from ..settings import build
 from .dialogue import cut_reply, speaks_for_user, without_opening
 from .guards import RunningMoments, repeated_share, without_length_slope
 from .likelihood import ReferenceLikelihood
+from .policy import hub_kwargs
 
 if TYPE_CHECKING:
     from transformers import TrainerState
@@ -34,6 +38,19 @@ logger = logging.get_logger(__name__)
 # Reward of an empty reply for a model without quantiles of its training turns. Rewards are in units of the
 # standardised session score, so this turn would be worse than nearly every session.
 UNTRAINED_FLOOR = -3.0
+
+SETTINGS_FILE = "geli_reward.json"  # beside the reward model's own files
+
+
+@dataclasses.dataclass
+class SavedSettings:
+    """Settings in `geli_reward.json`; see `GeliReward`."""
+
+    length_neutral: bool = True
+    repetition_penalty: float = 1.0
+    normalise: bool = False
+    clip: float | None = None
+    name: str = "geli"
 
 
 class GeliReward:
@@ -94,6 +111,49 @@ class GeliReward:
         self.moments, self._states = RunningMoments(), {}
         self.__name__ = name  # TRL logs `rewards/<name>/mean`
         self.floor = reward_floor(self.model)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the reward model, and beside it `geli_reward.json` with the guards, the scale and the name.
+
+        The likelihood is not saved: it is a model of its own, to be given to `from_pretrained`. Nor are the running
+        moments, which the trainer's checkpoints hold.
+
+        Args:
+            folder: to write to; `from_pretrained` and `geli push model` read it.
+        """
+        self.model.save_pretrained(folder)
+        guards = self.length_neutral, self.repetition_penalty, self.normalise, self.clip
+        settings = dataclasses.asdict(SavedSettings(*guards, name=self.__name__))
+        (Path(folder) / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **overrides) -> GeliReward:
+        """Load a reward model with the guards, the scale and the name that were saved beside it.
+
+        Args:
+            name_or_path: on the Hub or on disk. Without a `geli_reward.json` the settings are the defaults.
+            overrides: arguments of `GeliReward` in place of the saved ones; and `revision`, `token`, `cache_dir` and
+                `dtype` of the model.
+
+        Raises:
+            OSError: there is no such model.
+            ValueError: it is another model, or an attribution, or `geli_reward.json` has unknown settings or values.
+            TypeError: an argument that `GeliReward` does not have.
+        """
+        where, name = hub_kwargs(overrides), str(name_or_path)
+        if is_attribution(name, "model", **where):
+            raise ValueError(
+                f"model: {name} is an attribution, which has seen the listener's reaction to a turn; there is none to "
+                "what a policy says. Give the reward model that was fitted with it"
+            )
+        loading = {key: overrides.pop(key) for key in (*where, "dtype") if key in overrides}
+        file, saved = cached_file(name, SETTINGS_FILE, _raise_exceptions_for_missing_entries=False, **where), {}
+        if file is not None:
+            try:
+                saved = vars(build(SavedSettings, json.loads(Path(file).read_text(encoding="utf-8"))))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{file}: {error}") from error
+        return cls(GeliRewardModel.from_pretrained(name, **loading), **saved | overrides)
 
     def __call__(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from .common import count
+from .common import add_device, count
 
 
 def add_parser(commands) -> None:
@@ -29,6 +29,7 @@ def add_parser(commands) -> None:
     add("--detector", default="cascade", help="cascade, or a YuNet model's path")
     add("--fps", type=float, default=5.0, help="frames per second to look at (default: 5)")
     add("--face", default="largest", help="of several faces: largest, left or right")
+    add_device(parser, default="cpu")
     add("--plot", metavar="PNG", help="picture of the face and the turns over time; for several videos a folder")
     add("--jobs", type=count, default=1, help="videos at once (default: 1)")
     parser.set_defaults(run=_run)
@@ -53,7 +54,9 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     if plots is not None and plots.suffix and len(videos) > 1:
         raise ValueError(f"--plot: for {len(videos)} videos name a folder, found {plots}")
 
-    settings = arguments.backend, arguments.detector, arguments.fps, arguments.face
+    settings = arguments.backend, arguments.detector, arguments.fps, arguments.face, arguments.device
+    if arguments.backend == "deepface" and arguments.device != "cpu":
+        raise ValueError("--device: deepface chooses its own; leave --device out")
     recordings, problems = _open_recordings(arguments, dict(zip(names, videos)), settings)
     tables = watch_all([video for video, _ in recordings.values()], *settings, jobs=arguments.jobs)
     sessions: dict[str, dict] = {}

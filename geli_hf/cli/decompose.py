@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TextIO
 
-from .common import SESSIONS, add_backend, add_corpus, backend_of, count, load_corpus
+from .common import SESSIONS, add_backend, add_compute, add_corpus, backend_of, compute_options, count, load_corpus
 
 
 def add_parser(commands) -> None:
@@ -19,6 +19,7 @@ def add_parser(commands) -> None:
     add("sessions", help=SESSIONS)
     add("--model", required=True, help="language model; without --base-url and --provider it runs on this machine")
     add_backend(parser)
+    add_compute(parser, batch=None)
     add("--with-behaviour", action="store_true", help="show the model the listener's behaviour, column `behaviour`")
     add("--name", help="of the signal (default: llm, or llm_behaviour)")
     add("--prompt", metavar="FILE", help="template of the question, in place of the package's own")
@@ -42,6 +43,8 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
 
     if arguments.output is None and not arguments.dry_run:
         raise ValueError("--output: name a file for the sessions, or give --dry-run")
+    if (arguments.base_url or arguments.provider) and compute_options(arguments):
+        raise ValueError("--device, --dtype: of a model on this machine; leave them out, or --base-url and --provider")
     decomposer = LlmDecomposer(
         backend_of(arguments, arguments.model),
         with_behaviour=arguments.with_behaviour,

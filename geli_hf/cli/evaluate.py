@@ -3,7 +3,7 @@
 import argparse
 from typing import TextIO
 
-from .common import SESSIONS, add_corpus, load_corpus, model_name, report_folder
+from .common import SESSIONS, add_compute, add_corpus, compute_options, load_corpus, model_name, report_folder
 
 
 def add_parser(commands) -> None:
@@ -18,6 +18,7 @@ def add_parser(commands) -> None:
     add("sessions", help=f"{SESSIONS}; best with `turn_rating`")
     add("--model", required=True, nargs="+", metavar="MODEL", help="reward models or attributions, by folder or name")
     add_corpus(parser)
+    add_compute(parser)
     add("--against", metavar="NAME", help="model, or row, to compare the others with (default: the first model)")
     add("-o", "--output", metavar="FOLDER", help="folder for evaluation.md, evaluation.json and evaluation.png")
     parser.set_defaults(run=_run)
@@ -36,7 +37,8 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     if against not in rows:
         raise ValueError(f"--against: expected one of {'; '.join(rows)}, found {against!r}")
     sessions = load_corpus(arguments)
-    figures = compare_scored(sessions, sessions, run_models(sessions, models), against=against)
+    scored = run_models(sessions, models, batch_size=arguments.batch_size, **compute_options(arguments))
+    figures = compare_scored(sessions, sessions, scored, against=against)
     text = markdown(sessions, figures, against=against, corpus=arguments.sessions)
     out.write(text)
     if output is not None:

@@ -4,7 +4,18 @@ import argparse
 from dataclasses import fields
 from typing import TextIO
 
-from .common import SESSIONS, add_backend, add_corpus, backend_of, count, load_corpus, model_name, report_folder
+from .common import (
+    SESSIONS,
+    add_backend,
+    add_corpus,
+    add_sampling,
+    backend_of,
+    compute_options,
+    count,
+    load_corpus,
+    model_name,
+    report_folder,
+)
 
 
 def add_parser(commands) -> None:
@@ -23,11 +34,7 @@ def add_parser(commands) -> None:
     add("--judge", help="truth (of the sample, and its default), a folder of `geli train-judge`, or llm")
     add("--reward", metavar="MODEL", help="the reward model of the policy's training, to show beside the judge")
     add("--replies", type=count, default=400, help="dialogues that each policy answers (default: 400)")
-    add("--context-messages", type=count, default=6, help="messages in the prompt of a policy (default: 6)")
-    add("--max-new-tokens", type=count, default=64, help="longest reply, in tokens (default: 64)")
-    add("--temperature", type=float, default=0.8, help="of sampling (default: 0.8)")
-    add("--seed", type=int, default=0, help="of all random draws (default: 0)")
-    add("--batch-size", type=count, default=64, help="replies in a batch (default: 64)")
+    add_sampling(parser)
     add("--llm-model", metavar="NAME", help="the language model of --judge llm, as `geli decompose` takes it")
     add_backend(parser)
     add("-o", "--output", metavar="FOLDER", help="folder for the text, all figures, the pictures and the replies")
@@ -51,7 +58,7 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     judge = _open_judge(arguments, sessions)
     reward, warnings = None, []
     if arguments.reward is not None:
-        reward = open_model(arguments.reward)
+        reward = open_model(arguments.reward, **compute_options(arguments))
         if not isinstance(reward, GeliRewardModel):
             raise ValueError(f"--reward: {arguments.reward} is an attribution, and no reward of a policy")
         if isinstance(judge, RatingJudge) and same_model(judge.model, reward):
@@ -67,6 +74,7 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
         judge,
         reward=reward,
         sampling=sampling,
+        **compute_options(arguments),
     )
     text = policy_markdown(evaluation, sampling, warnings)
     out.write(text)
@@ -90,4 +98,4 @@ def _open_judge(arguments: argparse.Namespace, sessions):
         judge = TruthJudge()
         judge.check(sessions["messages"][:50])
         return judge
-    return RatingJudge(model_name(name))
+    return RatingJudge(model_name(name), **compute_options(arguments))

@@ -3,7 +3,7 @@
 import argparse
 from typing import TextIO
 
-from .common import SESSIONS, add_corpus, load_corpus, report_folder
+from .common import SESSIONS, add_compute, add_corpus, load_corpus, new_reward_model, report_folder
 
 
 def add_parser(commands) -> None:
@@ -20,24 +20,18 @@ def add_parser(commands) -> None:
     add("--backbone", help="encoder or decoder: a folder, or a name on the Hub (default: all-MiniLM-L6-v2)")
     add("--context-messages", type=int, default=1, help="messages before a turn that are read with it (default: 1)")
     add("--seed", type=int, default=0, help="of the split and all draws (default: 0)")
+    add_compute(parser)
     add("-o", "--output", metavar="FOLDER", help="folder for learning_curve.json and learning_curve.png")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace, out: TextIO) -> None:
-    import torch
-
     from ..evaluation.learning_curve import learning_curve
-    from ..models.geli_reward.modeling_geli import GeliRewardModel
 
     output = report_folder(arguments.output)
     sessions = load_corpus(arguments)
-    try:
-        model = GeliRewardModel.from_backbone(arguments.backbone, context_messages=arguments.context_messages)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--backbone: {error}") from error
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    curve = learning_curve(model.to(device), sessions, seed=arguments.seed)
+    model = new_reward_model(arguments)
+    curve = learning_curve(model, sessions, seed=arguments.seed, batch_size=arguments.batch_size)
     out.write(str(curve))
     if output is not None:
         curve.write(output)

@@ -8,7 +8,7 @@ from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TextIO
 
-from .common import add_corpus, count, load_corpus
+from .common import add_compute, add_corpus, compute_options, count, load_corpus
 
 BAR = 5  # squares on either side of the middle line
 MARGIN = " " * 18  # of a bar and the speaker
@@ -22,7 +22,7 @@ def add_parser(commands) -> None:
     add("--with-reactions", action="store_true", help="explain turns by an attribution, which sees the reactions")
     add("--format", choices=("jsonl", "table"), default="jsonl", help="default: jsonl")
     add("--limit", type=count, help="the first so many sessions only")
-    add("--batch-size", type=count, default=32, help="sessions in a batch; changes no score (default: 32)")
+    add_compute(parser)
     add_corpus(parser)
     parser.set_defaults(run=_run)
 
@@ -53,7 +53,7 @@ def _score(arguments: argparse.Namespace, sessions: Iterator[dict]):
     if explains != arguments.with_reactions:
         kind = "an attribution, which needs" if explains else "a reward model, which takes no"
         raise ValueError(f"--model: {name} is {kind} --with-reactions")
-    model = open_model(name)
+    model = open_model(name, **compute_options(arguments))
     return model.model if explains else model, model.iter_scores(sessions, batch_size=arguments.batch_size)
 
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import TextIO
 
-from .common import SESSIONS, add_corpus, load_corpus, new_folder
+from .common import SESSIONS, add_compute, add_corpus, load_corpus, new_folder, new_reward_model
 
 
 def add_parser(commands) -> None:
@@ -19,6 +19,7 @@ def add_parser(commands) -> None:
     add_corpus(parser)
     add("--backbone", help="encoder or decoder: a folder, or a name on the Hub (default: all-MiniLM-L6-v2)")
     add("--context-messages", type=int, default=1, help="messages before a turn that the judge reads (default: 1)")
+    add_compute(parser)
     add("-o", "--output", metavar="FOLDER", required=True, help="folder for the judge, new or empty")
     parser.set_defaults(run=_run)
 
@@ -26,17 +27,15 @@ def add_parser(commands) -> None:
 def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..cache import atomic_path
     from ..evaluation.judges.ratings import describe, fit_judge, measure_judge
-    from ..models.geli_reward.modeling_geli import GeliRewardModel
+    from ..models.features import cached_turn_features
     from ..sessions import split_sessions
 
     output = new_folder(arguments.output)
     train, held_out = split_sessions(load_corpus(arguments), {"train": 0.8, "held_out": 0.2}).values()
-    try:
-        model = GeliRewardModel.from_backbone(arguments.backbone, context_messages=arguments.context_messages)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--backbone: {error}") from error
-    report = fit_judge(model, train)
-    measure_judge(model, held_out, report)
+    model = new_reward_model(arguments)
+    known, new = (cached_turn_features(model, part, batch_size=arguments.batch_size) for part in (train, held_out))
+    report = fit_judge(model, train, features=known)
+    measure_judge(model, held_out, report, features=new)
     with atomic_path(output) as partial:
         model.save_pretrained(partial)
         report.save(partial)

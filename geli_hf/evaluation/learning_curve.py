@@ -156,6 +156,7 @@ def learning_curve(
     seed: int = 0,
     features: Features | None = None,
     resamples: int = RESAMPLES,
+    batch_size: int = 32,
 ) -> LearningCurve:
     """Fit hindsight to more and more sessions, and measure each fit on the same held-out conversations.
 
@@ -168,6 +169,7 @@ def learning_curve(
         seed: of the split and of all draws.
         features: of `sessions`, as for `fit_hindsight`. Default: encoded, or from the cache.
         resamples: of the bootstrap.
+        batch_size: sessions that are encoded together.
 
     Raises:
         SessionError: too few sessions with a score, or their scores are all the same.
@@ -178,7 +180,7 @@ def learning_curve(
     train, test = _split(rated, seed)
     held_out, conversation = rated.select(test), np.asarray(rated["conversation_id"][:])
     if features is None:
-        features = Encoded(model, rated).features
+        features = Encoded(model, rated, batch_size=batch_size).features
     else:
         features = {name: cache.select(known) for name, cache in features.items()}
     learner = with_new_head(model, "linear").eval()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -124,7 +125,7 @@ def evaluate_policies(
         judge: see `geli_hf.evaluation.judges`.
         reward: the reward model that the policies were trained for, shown beside the judge.
         sampling: how replies are sampled.
-        model_kwargs: see `load_policy`.
+        model_kwargs: see `open_policy`.
 
     Raises:
         PolicyError: something named is no policy.
@@ -163,12 +164,15 @@ def evaluate_policies(
     return PolicyEvaluation(base, candidates, evaluate(best.name if best else aligned[0], "test"))
 
 
-def open_policy(name: str | Path, **model_kwargs) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a policy with its tokenizer onto the device.
+def open_policy(
+    name: str | Path, *, device: torch.device | str | None = None, **model_kwargs
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a policy with its tokenizer onto a device.
 
     Args:
         name: folder or name of the policy.
+        device: default: that of this process.
         model_kwargs: see `load_policy`.
     """
     model, tokenizer = load_policy(name, **model_kwargs)
-    return model.to(PartialState().device), tokenizer
+    return model.to(device or PartialState().device), tokenizer

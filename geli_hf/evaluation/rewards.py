@@ -38,14 +38,20 @@ def labels(models: Sequence[str]) -> dict[str, str]:
     return rows
 
 
-def run_models(sessions: Dataset, rows: Mapping[str, str]) -> dict[str, Scored | NotRun]:
+def run_models(
+    sessions: Dataset, rows: Mapping[str, str], *, batch_size: int = 32, **how
+) -> dict[str, Scored | NotRun]:
     """Compute the turn rewards of every model, one loaded at a time, and of the baselines.
 
     Args:
         sessions: Session rows.
         rows: from `labels`.
+        batch_size: sessions that are encoded together; it changes no reward.
+        how: `device` and `dtype` of `open_model`.
     """
-    scored: dict[str, Scored | NotRun] = {row: _score(sessions, model) for row, model in rows.items()}
+    scored: dict[str, Scored | NotRun] = {
+        row: _score(sessions, model, batch_size, **how) for row, model in rows.items()
+    }
     [mean] = next(iter(scored.values())).train_means
     nothing = [np.zeros(len(assistant_turns(messages))) for messages in sessions["messages"]]
     scored[MEAN] = Scored([nothing], [np.full(len(sessions), mean)], [mean], {})
@@ -61,10 +67,11 @@ def run_models(sessions: Dataset, rows: Mapping[str, str]) -> dict[str, Scored |
     return scored
 
 
-def _score(sessions: Dataset, name: str) -> Scored:
-    model = open_model(name)
+def _score(sessions: Dataset, name: str, batch_size: int, **how) -> Scored:
+    model = open_model(name, **how)
     sees_reaction = not isinstance(model, GeliRewardModel)
-    rows = list(tqdm(model.iter_scores(sessions), desc=f"Scoring by {name}", unit="session", total=len(sessions)))
+    scores = model.iter_scores(sessions, batch_size=batch_size)
+    rows = list(tqdm(scores, desc=f"Scoring by {name}", unit="session", total=len(sessions)))
     mean = float((model.model if sees_reaction else model).config.score_mean)
     about = {"name": name, "sees_reaction": sees_reaction, "train_mean": mean}
     rewards = [np.array(row["turn_rewards"]) for row in rows]

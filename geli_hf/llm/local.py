@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ..models.loading import default_device
 from ..sessions import Message
 from .backend import Answer, BackendError, CallError, default_max_tokens
 
@@ -20,15 +21,21 @@ class LocalModel:
     Args:
         model: a folder, or a name on the Hub. It is loaded with the first question.
         max_tokens: limit of an answer. Default: enough for the numbers alone.
+        device: of the model. Default: the accelerator if there is one.
+        dtype: of its weights, such as "bfloat16". Default: as they were saved.
     """
 
-    def __init__(self, model: str, *, max_tokens: int | None = None):
-        self.model, self.max_tokens = str(model), max_tokens
+    def __init__(
+        self, model: str, *, max_tokens: int | None = None, device: str | None = None, dtype: str | None = None
+    ):
+        self.model, self.max_tokens, self.device, self.dtype = str(model), max_tokens, device, dtype
         self._lock = threading.Lock()
 
     @cached_property
     def identity(self) -> dict:
         identity = {"model": self.model, "backend": "transformers"}
+        if self.dtype is not None:  # other weights, which may answer otherwise
+            identity["dtype"] = self.dtype
         if os.path.isdir(self.model):  # its weights may change under the same name
             files = [file for file in sorted(Path(self.model).iterdir()) if file.is_file()]
             identity["files"] = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
@@ -70,6 +77,5 @@ class LocalModel:
         tokenizer = AutoTokenizer.from_pretrained(self.model)
         if tokenizer.chat_template is None:
             raise BackendError(f"{self.model} has no chat template, so it is no chat model")
-        model = AutoModelForCausalLM.from_pretrained(self.model, dtype="auto").eval()
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-        return tokenizer, model.to(device)
+        model = AutoModelForCausalLM.from_pretrained(self.model, dtype=self.dtype or "auto").eval()
+        return tokenizer, model.to(self.device or default_device())

@@ -41,20 +41,30 @@ def is_attribution(name: str, argument: str = "--model", **kwargs) -> bool:
         return False
 
 
-def open_model(name: str, **kwargs) -> GeliRewardModel | HindsightAttribution:
-    """Load the reward model or the attribution of this name, onto the accelerator if there is one.
+def default_device() -> torch.device | str:
+    """Return the accelerator if there is one, else the CPU."""
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+
+
+def open_model(
+    name: str, *, device: str | None = None, dtype: str | None = None, **kwargs
+) -> GeliRewardModel | HindsightAttribution:
+    """Load the reward model or the attribution of this name.
 
     Args:
         name: folder, or repository on the Hub.
+        device: of the model. Default: the accelerator if there is one.
+        dtype: of the backbone, such as "bfloat16"; the head is always float32. Default: as it was saved.
         kwargs: `revision`, `token` and the like, as for every `from_pretrained`.
 
     Raises:
         OSError: see `is_attribution`.
         ValueError: see `is_attribution`.
     """
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    if not is_attribution(name, **kwargs):
-        return GeliRewardModel.from_pretrained(name, **kwargs).to(device)
-    attribution = HindsightAttribution.from_pretrained(name, **kwargs)
-    attribution.model.to(device)
-    return attribution
+    cls = HindsightAttribution if is_attribution(name, **kwargs) else GeliRewardModel
+    opened = cls.from_pretrained(name, **kwargs)
+    model = opened.model if isinstance(opened, HindsightAttribution) else opened
+    model.to(device or default_device())
+    if dtype is not None:
+        model.model.to(getattr(torch, dtype))
+    return opened

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from transformers.integrations import get_available_reporting_integrations
 
 from ..sessions import SessionError
 from ..settings import SettingsError, reserve_folder
@@ -52,8 +53,11 @@ def start_run(output: Path, settings: dict[str, dict], resume: bool, lasting: It
         lasting: settings at the top that a resumed run can't change; of the sections all are.
 
     Raises:
-        SettingsError: the folder holds something else.
+        SettingsError: the folder holds something else, or the tracker of the setting `report_to` is not installed.
     """
+    tracker = settings.get("", {}).get("report_to", "none")
+    if tracker not in ("none", *get_available_reporting_integrations()):  # a Trainer would say so after hours
+        raise SettingsError(f"report_to: no tracker {tracker!r} is installed; pip install {tracker}, or leave it out")
     state = start_processes()
     if state.is_main_process:
         lasting = set(lasting)

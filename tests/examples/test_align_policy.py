@@ -293,6 +293,11 @@ def test_accelerate_reads_its_configurations(file):
         assert config.deepspeed_config["zero_stage"] == int(file.stem[-1])
 
 
+def test_all_trainers_report_to_a_tracker(script, qwen, reward, tmp_path, tracker):
+    script.main(default(tmp_path / "run", qwen, reward, report_to="trackio"))
+    assert tracker == ["SFTConfig", "GRPOConfig"]
+
+
 # ------------------------------------------------------------------------------------------------ what goes wrong
 
 
@@ -310,6 +315,7 @@ def test_accelerate_reads_its_configurations(file):
         ({"kl.limit": -1}, "kl: .*limit: .*-1"),
         ({"data.options": {"conversation": 5}}, "data: .*conversation"),
         ({"data.eval_share": 1.5}, "data: fractions: "),
+        ({"report_to": "paper"}, "report_to: .*'paper'"),
     ],
 )
 def test_settings_that_can_not_be_are_named(script, qwen, reward, tmp_path, changes, named):

@@ -205,6 +205,7 @@ def test_a_folder_of_something_else_is_refused(config, script, tmp_path):
         (["--model.signals", "[smile]"], "model.preset: .*smile"),
         (["--model.config", "{head: mlp}"], "model.preset: .*'mlp'"),
         (["--stages", "[evaluate]"], "stages: .*reward_model"),
+        (["--report_to", "paper"], "report_to: .*'paper'"),
         (
             ["--stages", "[reward, policy]", "--policy.model_name_or_path", "/nowhere"],
             "policy.model_name_or_path: /nowhere",
@@ -241,6 +242,13 @@ def test_every_configuration_has_known_settings_of_known_types(file, script):
         built = build(cls, settings[name] | ({"output_dir": "runs", "bf16": False, "use_cpu": True} if trains else {}))
         if name == "model":
             GeliRewardConfig(**built.config)
+
+
+def test_all_trainers_report_to_a_tracker(config, script, tmp_path, tracker):
+    options = ["--config", str(config), "--model.preset", "geli", "--stages", "[reward, policy]"]
+    script.main([*options, "--output_dir", str(tmp_path / "run"), "--report_to", "trackio"])
+    assert tracker == ["GeliRewardArguments", "SFTConfig", "GRPOConfig"]
+    assert script.RunSettings("run").report_to == "none"
 
 
 def test_geli_itself_is_a_preset(config, script, tmp_path):

@@ -21,7 +21,7 @@ from tiny import TRAVELLING_FILES, reward_model, session
 
 import geli_hf
 from geli_hf import load_sessions
-from geli_hf.alignment import shipped_policy, small_policy
+from geli_hf.alignment import GeliReward, shipped_policy, small_policy
 from geli_hf.data.rows import write_jsonl
 from geli_hf.hub import push as pushing
 from geli_hf.hub.folders import open_folder
@@ -98,6 +98,20 @@ def test_a_reward_model_is_sent_with_its_code_and_without_what_a_trainer_keeps(m
     for name in REWARD:  # what test_models_on_the_hub loads in a process without the package
         here_too = model / name if (model / name).exists() else next(Path(geli_hf.__file__).parent.rglob(name))
         assert here.store.read(repo_of(here, "owner/reward"), name, "main") == here_too.read_bytes()
+
+
+def test_the_guards_of_a_reward_go_with_it(model, here, push, tmp_path):
+    folder = tmp_path / "guarded"
+    GeliReward.from_pretrained(model, clip=2.5, name="warmth").save_pretrained(folder)
+    push("model", folder, "--repo", "owner/guarded")
+    assert set(repo_of(here, "owner/guarded").at("main").files) == REWARD | {".gitattributes", "geli_reward.json"}
+    push("model", model, "--repo", "owner/plain")
+    where = {"token": "hf_owner", "cache_dir": tmp_path / "cache"}
+    guarded, plain = (GeliReward.from_pretrained(name, **where) for name in ("owner/guarded", "owner/plain"))
+    assert (guarded.clip, guarded.__name__) == (2.5, "warmth")
+    assert (plain.clip, plain.__name__) == (None, "geli")
+    with pytest.raises(TypeError, match="clop"):
+        GeliReward.from_pretrained("owner/guarded", clop=2.5, **where)
 
 
 def test_a_dry_run_lists_all_and_asks_the_hub_nothing(model, here, push):

@@ -50,12 +50,16 @@ class RatingJudge:
 
     Any reward model can be used; without a `judge.json` its agreement with people is unknown.
 
+    Args:
+        name: the folder, or the name on the Hub.
+        how: `device` and `dtype` of `open_model`.
+
     Raises:
         ValueError: the model is an attribution, which needs a reaction.
     """
 
-    def __init__(self, name: str):
-        model = open_model(name)
+    def __init__(self, name: str, **how):
+        model = open_model(name, **how)
         if not isinstance(model, GeliRewardModel):
             raise ValueError(f"--judge: {name} is an attribution, which needs a reaction; give a judge")
         self.folder, self.model, self.report = name, model, JudgeReport.read(name)

@@ -164,13 +164,16 @@ def fit_judge(model: GeliRewardModel, sessions: Dataset, *, features: TurnFeatur
     return JudgeReport(len(sessions), int(rated.sum()), ridge.explained, conversations=digests)
 
 
-def measure_judge(judge: GeliRewardModel, sessions: Dataset, report: JudgeReport) -> None:
+def measure_judge(
+    judge: GeliRewardModel, sessions: Dataset, report: JudgeReport, *, features: TurnFeatureCache | None = None
+) -> None:
     """Measure how well the judge ranks the turns of held-out sessions, and add it to the report.
 
     Args:
         judge: as `fit_judge` leaves it.
         sessions: with `turn_rating`.
         report: changed in place.
+        features: of the sessions, as for `fit_judge`.
 
     Raises:
         SessionError: it has learned from some of these conversations, or none of their turns can be ranked.
@@ -178,7 +181,7 @@ def measure_judge(judge: GeliRewardModel, sessions: Dataset, report: JudgeReport
     learned = set(report.conversations)
     if seen := sum(conversation_digest(messages) in learned for messages in sessions["messages"]):
         raise SessionError(f"held-out sessions: the judge has learned from {seen} of {len(sessions)}; give others")
-    rewards = [row["turn_rewards"] for row in score_cached(judge, sessions)]
+    rewards = [row["turn_rewards"] for row in score_cached(judge, sessions, features=features)]
     ratings, conversations = turn_ratings(sessions), sessions["conversation_id"][:]
     length = log_length(sessions.select_columns("messages"))
     report.held_out = len(sessions)

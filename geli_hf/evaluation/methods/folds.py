@@ -95,6 +95,7 @@ class Encoded:
         model: holds the backbone.
         sessions: Session rows.
         cache_dir, dtype: see `cached_turn_features`.
+        batch_size: sessions whose turns are encoded together.
     """
 
     def __init__(
@@ -103,8 +104,10 @@ class Encoded:
         sessions: Dataset,
         cache_dir: str | Path | None = None,
         dtype: torch.dtype = torch.float32,
+        batch_size: int = 32,
     ):
-        self.model, self.sessions, self.options = model, sessions, {"cache_dir": cache_dir, "dtype": dtype}
+        self.model, self.sessions, self.batch_size = model, sessions, batch_size
+        self.options = {"cache_dir": cache_dir, "dtype": dtype}
 
     @cached_property
     def key(self) -> str:
@@ -114,7 +117,7 @@ class Encoded:
     @cached_property
     def features(self) -> Features:
         return {
-            "turns": cached_turn_features(self.model, self.sessions, **self.options),
+            "turns": cached_turn_features(self.model, self.sessions, batch_size=self.batch_size, **self.options),
             "reactions": cached_reaction_features(self.model, self.sessions, **self.options),
         }
 

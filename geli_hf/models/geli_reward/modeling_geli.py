@@ -28,7 +28,7 @@ from .configuration_geli import GeliRewardConfig
 from .heads_geli import HEADS, FitGuard, LinearHead, Standardise
 from .interactions_geli import interaction_features
 from .joined_geli import is_head, join_head
-from .text_geli import plain_messages
+from .text_geli import plain_messages, without_thoughts
 
 if TYPE_CHECKING:  # never true; transformers copies the files that a module imports relatively
     from .pipeline_geli import TurnRewardsPipeline  # noqa: F401
@@ -534,6 +534,33 @@ class GeliRewardModel(PreTrainedModel):
         if last_turn_only:
             return output.logits[:, 0]
         return output.turn_rewards.masked_fill(~output.turn_mask, torch.nan)
+
+    def best_of(self, replies: list[str], messages: list[dict]) -> list[tuple[str, float]]:
+        """Sort replies to a dialogue by their reward, best first.
+
+        Args:
+            replies: texts, rewarded without their thoughts.
+            messages: the dialogue before them, which ends with the user.
+
+        Returns:
+            Each reply with its reward, in units of the standardised score. NaN rewards come after all others, and last
+            the replies without a word, whose reward is NaN too.
+
+        Raises:
+            ValueError: the dialogue does not end with the user, or a message has another form, see [`tokenize`].
+        """
+        dialogue = plain_messages(messages)
+        if not dialogue or dialogue[-1]["role"] != "user":
+            raise ValueError(f"messages: expected a dialogue that ends with the user, found {dialogue[-1:]!r:.80}")
+        spoken = {place: text for place, reply in enumerate(replies) if (text := without_thoughts(reply))}
+        rewards = [float("nan")] * len(replies)
+        if spoken:
+            answered = [[*dialogue, {"role": "assistant", "content": text}] for text in spoken.values()]
+            for place, reward in zip(spoken, self.score_messages(answered).tolist()):
+                rewards[place] = reward
+        # NaN is the one number that differs from itself.
+        order = sorted(range(len(replies)), key=lambda i: (i not in spoken, rewards[i] != rewards[i], -rewards[i]))
+        return [(replies[place], rewards[place]) for place in order]
 
     def score_sessions(self, sessions, *, batch_size: int = 32) -> list[dict]:
         """Reward every assistant turn of every session.
