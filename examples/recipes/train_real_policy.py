@@ -63,6 +63,9 @@ class DataSettings:
     prompt_words: int = 100  # longest prompt to align with; a step with long ones takes several times as long
     window_messages: int = 8  # longest piece to fine-tune on
     fit_turns: int = 8_000  # real turns that teach fit
+    # Of the guard, whose doubts then vary among replies as much as what the ratings teach; by the rule of the reward
+    # that ships it would be 7 to 9, and a judge would hardly hear the ratings.
+    fit_weight: float = 2.0
     gold_layers: int = 6  # of the base, which the judge reads with
 
 
@@ -156,7 +159,8 @@ class Recipe:
         parts = split_sessions(sessions, {"train": 0.85, "eval": 0.15}, seed=self.seed)
         # Reading a large model's weights in bfloat16 is faster than converting them in every pass.
         dtype = None if backbone is None else torch.bfloat16
-        model = GeliRewardModel.from_backbone(backbone, dtype=dtype, context_messages=1, fit_hidden_size=64)
+        guard = {"fit_hidden_size": 64, "fit_weight": self.data.fit_weight}
+        model = GeliRewardModel.from_backbone(backbone, dtype=dtype, context_messages=1, **guard)
         columns = ["conversation_id", "messages"]
         taught = concatenate_datasets([part.select_columns(columns) for part in (parts["train"], *others)])
         autocast = torch.bfloat16 if dtype is None else torch.float32

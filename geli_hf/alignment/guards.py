@@ -8,18 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+TWO_TERMS = 8  # degrees of freedom; a second term of the length would take most of what fewer can show
 _WORD = re.compile(r"\w+")
 
 
 def without_length_slope(
     groups: Sequence[str], words: Sequence[int], rewards: Sequence[float]
 ) -> tuple[list[float], float]:
-    """Subtract from rewards their regression on the logarithm of the length, within the completions of each prompt.
+    """Subtract from rewards their regression on the length and its logarithm, within the completions of each prompt.
 
-        r'_i = r_i - b x_i,    b = sum_i x_i r_i / sum_i x_i^2
+        r'_i = r_i - b x_i - c y_i,    (b, c) = argmin sum_i (r_i - b x_i - c y_i)^2
 
-    with x the deviation of log(words) from its mean over the group. The mean of a group's rewards stays, and within
-    groups r' and x are uncorrelated: to first order length gains nothing.
+    with r, x and y the deviations of reward, log(words) and words from their means over the group. The mean of a
+    group's rewards stays, and within groups r' is uncorrelated with both: neither longer nor shorter replies gain, nor
+    those of the most usual length. With fewer than 8 degrees of freedom (completions less groups) y is left out.
 
     Args:
         groups: (completions,), the prompt of each.
@@ -27,14 +29,22 @@ def without_length_slope(
         rewards: (completions,).
 
     Returns:
-        r', (completions,), and b; 0 where lengths do not differ.
+        r', (completions,), and b of the regression on log(words) alone; 0 where lengths do not differ.
     """
     _, group = np.unique(np.asarray(groups), return_inverse=True)
-    length, rewards = np.log(np.asarray(words, float)), np.asarray(rewards, float)
-    length = length - (np.bincount(group, weights=length) / np.bincount(group))[group]
-    variation = length @ length
-    slope = float(length @ rewards / variation) if variation > 1e-9 else 0.0
-    return (rewards - slope * length).tolist(), slope
+    count, words = np.bincount(group), np.asarray(words, float)
+
+    def centered(values: np.ndarray) -> np.ndarray:
+        return values - (np.bincount(group, weights=values) / count)[group]
+
+    rewards, log_length = np.asarray(rewards, float), centered(np.log(words))
+    variation = log_length @ log_length
+    slope = float(log_length @ rewards / variation) if variation > 1e-9 else 0.0
+    if len(group) - len(count) < TWO_TERMS:
+        return (rewards - slope * log_length).tolist(), slope
+    terms = np.stack([log_length, centered(words)], axis=1)
+    fitted, *_ = np.linalg.lstsq(terms, centered(rewards), rcond=1e-9)
+    return (rewards - terms @ fitted).tolist(), slope
 
 
 def repeated_share(reply: str, earlier: Sequence[str] = (), *, n: int = 3) -> float:

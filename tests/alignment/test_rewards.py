@@ -7,6 +7,7 @@ import statistics
 from copy import deepcopy
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -128,6 +129,25 @@ def test_length_neutral_rewards_keep_each_prompts_mean_and_lose_the_slope(rows):
         mean = sum(math.log(words[i]) for i in chosen) / len(chosen)
         covariance += sum((math.log(words[i]) - mean) * neutral[i] for i in chosen)
     assert covariance == pytest.approx(0, abs=1e-6)
+
+
+@given(st.integers(0, 1000), st.integers(1, 3), st.integers(5, 9))
+def test_with_enough_replies_length_itself_gains_nothing_either(seed, prompts, replies):
+    draw = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(prompts), max(replies, 9 if prompts == 1 else replies))
+    words = draw.integers(1, 40, len(groups))
+    rewards = draw.normal(size=len(groups)) - 0.2 * words
+    neutral = np.array(without_length_slope(list(map(str, groups)), words, rewards)[0])
+    columns = np.stack([*(groups == group for group in range(prompts)), np.log(words), words], axis=1).astype(float)
+    beta = np.linalg.pinv(columns) @ rewards  # with a mean for each prompt, in place of deviations from it
+    expected = rewards - columns[:, -2:] @ beta[-2:]
+    means = np.array([(expected - rewards)[groups == group].mean() for group in range(prompts)])[groups]
+    np.testing.assert_allclose(neutral, expected - means, atol=1e-6)
+    for values in (np.log(words), words):
+        products = [
+            np.cov(values[groups == group], neutral[groups == group], ddof=0)[0, 1] for group in range(prompts)
+        ]
+        assert np.mean(products) == pytest.approx(0, abs=1e-6)
 
 
 def test_of_replies_that_differ_in_length_alone_none_is_better():
