@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import Lock
+from threading import RLock
 
 import torch
 from transformers import Cache, DynamicCache
@@ -25,7 +25,9 @@ class PrefixCache:
 
     def __init__(self, tokens: int = 8_192):
         self.tokens = tokens
-        self._lock = Lock()
+        # Garbage collection may close an abandoned reply, which calls `keep`, while this thread is in here. So the
+        # lock lets a thread in again, and a list is never changed, only replaced.
+        self._lock = RLock()
         # Token ids, with keys and values of each layer; the one that was used last is the last.
         self._kept: list[tuple[list[int], list[tuple[torch.Tensor, torch.Tensor]]]] = []
 
@@ -39,13 +41,15 @@ class PrefixCache:
             The keys and values, None if there are none, and the number of tokens that they belong to.
         """
         with self._lock:
-            common = [common_length(ids, kept) for kept, _ in self._kept]
+            entries = self._kept
+            common = [common_length(ids, kept) for kept, _ in entries]
             length = min(max(common, default=0), len(ids) - 1)
             if length <= 0:
                 return None, 0
-            found = self._kept.pop(common.index(max(common)))
-            self._kept.append(found)
-        return DynamicCache([(keys[..., :length, :], values[..., :length, :]) for keys, values in found[1]]), length
+            place = common.index(max(common))
+            self._kept = [*entries[:place], *entries[place + 1 :], entries[place]]
+        layers = entries[place][1]
+        return DynamicCache([(keys[..., :length, :], values[..., :length, :]) for keys, values in layers]), length
 
     def keep(self, ids: Sequence[int], past: Cache | None) -> None:
         """Keep the keys and values of tokens that were read, in the place of those of their prefixes.
@@ -59,6 +63,7 @@ class PrefixCache:
             return
         ids, layers = list(ids), [(layer.keys, layer.values) for layer in past.layers]
         with self._lock:
-            self._kept = [each for each in self._kept if each[0] != ids[: len(each[0])]] + [(ids, layers)]
-            while sum(len(kept) for kept, _ in self._kept) > self.tokens:
-                del self._kept[0]
+            entries = [each for each in self._kept if each[0] != ids[: len(each[0])]] + [(ids, layers)]
+            while sum(len(kept) for kept, _ in entries) > self.tokens:
+                del entries[0]
+            self._kept = entries

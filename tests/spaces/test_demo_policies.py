@@ -14,10 +14,11 @@ from transformers import DynamicCache, MistralConfig, MistralForCausalLM
 
 from geli_hf.alignment import load_policy
 from geli_hf.alignment.policy import small_policy
-from geli_hf.demo import policies
+from geli_hf.demo import policies, prefix_cache
 from geli_hf.demo.conversation import ALIGNED, BASE, Reply
 from geli_hf.demo.policies import CONTEXT_MESSAGES, DROPPED_MESSAGES, Models, Policy, load_models
 from geli_hf.demo.prefix_cache import PrefixCache
+from geli_hf.models.growing import common_length
 
 PROMPT = [{"role": "user", "content": "i saw your dog"}]
 
@@ -240,6 +241,22 @@ def test_the_conversation_that_was_used_longest_ago_goes_first():
     assert cache.find([6] * 13) == (None, 0)
 
 
+def test_a_reply_that_is_abandoned_while_the_cache_is_searched_does_not_block_it(monkeypatch):
+    """Garbage collection closes it in whichever thread runs."""
+    cache = PrefixCache()
+    cache.keep([1, 2, 3], filled(3))
+    cache.keep([4, 5, 6], filled(3))
+
+    def close_another(ids, kept):
+        cache.keep([1, 2, 3, 9], filled(4))
+        return common_length(ids, kept)
+
+    monkeypatch.setattr(prefix_cache, "common_length", close_another)
+    found, length = cache.find([1, 2, 3, 8])
+    assert length == 3
+    torch.testing.assert_close(found.layers[0].keys, filled(3).layers[0].keys)
+
+
 def test_what_is_kept_is_copied_and_cut():
     cache, past = PrefixCache(), filled(4)
     cache.keep([1, 2, 3, 4], past)
@@ -320,7 +337,10 @@ def test_a_cpu_computes_in_bfloat16_where_it_has_instructions_for_it(folders, mo
     folder = folders[0]
     models = load_models(folder / "aligned", folder / "base", folder / "reward", device="cpu")
     assert {each.model.dtype for each in models.policies.values()} == {dtype}
-    assert list(models.stream(ALIGNED, PROMPT, {"max_new_tokens": 4}))
+    with passes_of(models.policies[ALIGNED]) as passes:
+        list(models.stream(ALIGNED, PROMPT, {"max_new_tokens": 4}))
+    assert all(logits.isfinite().all() for _, logits in passes)
+    assert passes
     assert models.reward.dtype == torch.float32
 
 
