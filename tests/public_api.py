@@ -41,6 +41,7 @@ from geli_hf.alignment import (
     SessionRollouts,
     SimulatedPeople,
     align,
+    default_policy,
     dialogue_prompts,
     load_policy,
     shipped_policy,
@@ -95,6 +96,7 @@ def policy(model: GeliRewardModel, parts: dict[str, Dataset]) -> PolicyCompariso
     prompts = dialogue_prompts(parts["train"], context_messages=4)
     assert_type(prompts, Dataset)
     chat, tokenizer = shipped_policy(aligned=False)
+    assert_type(default_policy(), tuple[PreTrainedModel, PreTrainedTokenizerBase])
     assert_type(chat, PreTrainedModel)
     assert_type(tokenizer, PreTrainedTokenizerBase)
     assert_type(shipped_reward_model(), GeliRewardModel)

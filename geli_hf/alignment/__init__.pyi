@@ -32,6 +32,7 @@ from .sampling import generate_replies as generate_replies
 from .sampling import sample_replies as sample_replies
 from .session_grpo import GeliSessionReward as GeliSessionReward
 from .session_grpo import SessionGRPOTrainer as SessionGRPOTrainer
+from .shipped import default_policy as default_policy
 from .shipped import shipped_policy as shipped_policy
 from .shipped import shipped_reward_model as shipped_reward_model
 from .trainers import align as align

@@ -17,7 +17,7 @@ from .camera import FaceReader, Watch, read_frame
 from .collection import Collection
 from .conversation import ALIGNED, BASE, Conversation, Reply, session_row
 from .limits import Limits, Visit
-from .look import note, smile_meter
+from .look import HIGHEST, LOWEST, note, smile_meter
 from .policies import Models
 from .serving import for_browser, guarded, on_gpu
 
@@ -191,8 +191,8 @@ class ChatEvents:
             problem = "Talk a little first: there is nothing to rate yet."
         elif conversation.choice is not None:
             problem = "Choose a reply first."
-        elif rating is None or int(rating) not in range(1, 10):
-            problem = "Choose a number from 1 to 9."
+        elif rating is None or not LOWEST <= rating <= HIGHEST:
+            problem = f"Choose a number from {LOWEST} to {HIGHEST}."
         if problem:
             gr.Warning(problem)
             return gr.skip(), gr.skip(), *self.view(conversation, watch)

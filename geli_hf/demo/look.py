@@ -12,7 +12,7 @@ from html import escape
 
 NO_BREAK = "\u00a0"  # space
 MINUS = str.maketrans("-", "−")  # as wide as the plus
-LOWEST, HIGHEST = 1, 9  # of a rating
+LOWEST, HIGHEST = 1, 10  # of a rating, as in Chit-Chat, which the shipped reward model predicts
 # Beyond HTML's own: the signs of Gradio's templates.
 _TEMPLATES = str.maketrans({sign: f"&#{ord(sign)};" for sign in "${}`@"})
 

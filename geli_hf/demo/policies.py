@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..alignment.dialogue import context_window, cut_reply
@@ -20,18 +21,22 @@ from ..alignment.policy import is_adapter, load_policy
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..models.growing import GrowingScorer
 from ..sessions import Message
+from ..training.script import native_bf16
 from .conversation import ALIGNED, BASE
+from .prefix_cache import PrefixCache
 
-# A policy sees so much of a long conversation, so that each reply costs about the same.
-CONTEXT_MESSAGES = 24
+# A policy sees so many messages at most of a long conversation. Then the oldest go, several at a time: so the
+# beginning of the prompt stays for some turns, and is not read again.
+CONTEXT_MESSAGES, DROPPED_MESSAGES = 24, 12
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A causal language model in eval mode, and its tokenizer with a chat template."""
+    """A causal language model in eval mode, its tokenizer with a chat template, and what it has read lately."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    cache: PrefixCache = field(default_factory=PrefixCache)
 
     @torch.inference_mode()
     def stream(
@@ -40,7 +45,7 @@ class Policy:
         """Sample a reply, token by token.
 
         Args:
-            messages: a dialogue that ends with the user; of a long one the last `CONTEXT_MESSAGES` are read.
+            messages: a dialogue that ends with the user; of a long one the last 13 to 24 messages are read.
             max_new_tokens: longest reply, in tokens.
             temperature: of sampling, which leaves the caller's random state alone; 0 takes the most likely token.
 
@@ -48,37 +53,44 @@ class Policy:
             All of the reply so far, cut where the reward function would cut it; so the last one may be shorter than
             the one before.
         """
-        window = context_window(messages, CONTEXT_MESSAGES)
+        dropped = DROPPED_MESSAGES * math.ceil(max(0, len(messages) - CONTEXT_MESSAGES) / DROPPED_MESSAGES)
+        window = context_window(messages, len(messages) - dropped)
         text = self.tokenizer.apply_chat_template(window, tokenize=False, add_generation_prompt=True)
-        device = self.model.device
-        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(device)
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         longest = getattr(self.model.config, "max_position_embeddings", None)
         if longest is not None:
-            ids = ids[:, -max(1, longest - max_new_tokens) :]
+            ids = ids[-max(1, longest - max_new_tokens) :]
         ends = self.model.generation_config.eos_token_id
         ends = {self.tokenizer.eos_token_id} if ends is None else {ends} if isinstance(ends, int) else set(ends)
+        device = self.model.device
         generator = torch.Generator(device)
         generator.seed()
-        cache, sampled, shown = None, [], ""
-        for _ in range(max_new_tokens):
-            output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache, logits = output.past_key_values, output.logits[0, -1].float()
-            if temperature:
-                ids = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[None]
-            else:
-                ids = logits.argmax()[None, None]
-            if (token := int(ids)) in ends:
-                break
-            sampled.append(token)
-            text = self.tokenizer.decode(sampled, skip_special_tokens=True)
-            reply = cut_reply(text)
-            speaks_for_user = len(reply) < len(text.strip())
-            reply = reply.rstrip("\ufffd")  # of a character that is not complete yet
-            if reply != shown:
-                shown = reply
-                yield reply
-            if speaks_for_user:
-                break
+        past, known = self.cache.find(ids)
+        read, unread, sampled, shown = ids[:known], ids[known:], [], ""
+        try:
+            for _ in range(max_new_tokens):
+                inputs = torch.tensor([unread], device=device)
+                output = self.model(input_ids=inputs, past_key_values=past, use_cache=True, logits_to_keep=1)
+                past, read, logits = output.past_key_values, read + unread, output.logits[0, -1].float()
+                if temperature:
+                    token = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
+                else:
+                    token = int(logits.argmax())
+                if token in ends:
+                    break
+                unread = [token]
+                sampled.append(token)
+                text = self.tokenizer.decode(sampled, skip_special_tokens=True)
+                reply = cut_reply(text)
+                speaks_for_user = len(reply) < len(text.strip())
+                reply = reply.rstrip("\ufffd")  # of a character that is not complete yet
+                if reply != shown:
+                    shown = reply
+                    yield reply
+                if speaks_for_user:
+                    break
+        finally:  # also when nobody reads on
+            self.cache.keep(read, past)
 
 
 @dataclass(frozen=True)
@@ -117,30 +129,38 @@ class Models:
 
 
 def load_models(
-    policy: str | Path, base: str | Path | None, reward: str | Path, *, device: str | torch.device | None = None
+    policy: str | Path,
+    base: str | Path | None,
+    reward: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Models:
     """Load the models of the chat by name or folder.
 
+    Adapters are merged into weights of their own: so two policies can talk at once, and as fast as without adapters.
+
     Args:
-        policy: the aligned policy, or an adapter (PEFT) to `base`, or to the model that its configuration names.
+        policy: the aligned policy, or an adapter (PEFT). The adapter is one to `base`; where `base` is an adapter
+            itself, both are adapters to the models that their configurations name.
         base: the policy before alignment; None if there is none, and then nothing can be compared.
         reward: the reward model.
         device: where they run; by default the GPU, if there is one.
+        dtype: of the policies; by default bfloat16, but float32 on a CPU that has no instructions for it.
 
     Raises:
         OSError, ValueError, RuntimeError: a model is missing or not of its kind.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float32 if str(device) == "cpu" else torch.bfloat16
-    adapter = base is not None and is_adapter(policy)
-    policies = {}
-    for source, name in ((BASE, base), (ALIGNED, base if adapter else policy)):
-        if name is not None:
-            model, tokenizer = load_policy(name, dtype=dtype)
-            if adapter and source == ALIGNED:
-                model.load_adapter(str(policy))
-            policies[source] = Policy(model.to(device).eval(), tokenizer)
-    return Models(policies, load_reward_model(reward, device=device))
+    dtype = dtype or (torch.bfloat16 if str(device) != "cpu" or native_bf16() else torch.float32)
+    policies = {} if base is None else {BASE: load_policy(base, dtype=dtype)}
+    if base is not None and is_adapter(policy) and not is_adapter(base):
+        model, tokenizer = load_policy(base, dtype=dtype)
+        policies[ALIGNED] = PeftModel.from_pretrained(model, str(policy)).merge_and_unload(), tokenizer
+    else:
+        policies[ALIGNED] = load_policy(policy, dtype=dtype)
+    loaded = {source: Policy(model.to(device).eval(), tokenizer) for source, (model, tokenizer) in policies.items()}
+    return Models(loaded, load_reward_model(reward, device=device))
 
 
 def load_reward_model(reward: str | Path, *, device: str | torch.device = "cpu") -> GeliRewardModel:

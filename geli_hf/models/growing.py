@@ -3,6 +3,7 @@
 import re
 from array import array
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
@@ -146,7 +147,7 @@ class GrowingScorer:
     def _read_on(self, windows: list[Window], places: int, layers: str, device: torch.device) -> torch.Tensor:
         """Read a window from where it leaves the dialogue that it has most in common with."""
         [window] = windows
-        common = [_common_length(window.ids, ids) for ids, _ in self._pasts]
+        common = [common_length(window.ids, ids) for ids, _ in self._pasts]
         longest = max(range(len(common)), key=lambda index: common[index], default=None)
         # Where less than half would be left of the other dialogue, it may be another one with the same beginning.
         if longest is None or 2 * common[longest] < len(self._pasts[longest][0]):
@@ -164,7 +165,8 @@ class GrowingScorer:
         return features
 
 
-def _common_length(first: list[int], second: list[int]) -> int:
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return the number of tokens before the first one that differs."""
     return next((index for index, (a, b) in enumerate(zip(first, second)) if a != b), min(len(first), len(second)))
 
 

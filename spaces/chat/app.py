@@ -2,11 +2,11 @@
 
     python spaces/chat/app.py
 
-Environment variables name the models; by default they are those that come with the package:
+Environment variables name the models:
 
-GELI_MODEL          the aligned policy, or an adapter (PEFT) to the base policy
-GELI_BASE_POLICY    the policy before alignment; "" if there is none
-GELI_REWARD         the reward model
+GELI_MODEL          the aligned policy, or an adapter (PEFT) to the base policy (default: the adapter that ships)
+GELI_BASE_POLICY    the policy before alignment; "" if there is none (default: SmolLM2-135M-Instruct)
+GELI_REWARD         the reward model (default: the one that ships)
 GELI_COLLECT        folder for the rated sessions of those who agree (default: runs/collected)
 GELI_COLLECT_REPO   a private dataset on the Hub that they are uploaded to; without it they stay in the folder
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from pathlib import Path
 
 # Before all others, see its docstring.
@@ -24,15 +25,18 @@ from geli_hf.demo import serving
 import gradio as gr
 from transformers.utils import logging
 
+from geli_hf.alignment import PolicyError
+from geli_hf.alignment.default import DEFAULT_POLICY, DefaultPolicyError
+from geli_hf.alignment.shipped import ALIGNED_ADAPTER, REWARD
 from geli_hf.demo import chat_html
 from geli_hf.demo.camera import FaceReader, Watch
 from geli_hf.demo.chat_events import MODES, ChatEvents
 from geli_hf.demo.collection import Collection
 from geli_hf.demo.conversation import Conversation
 from geli_hf.demo.limits import Limits, Visit
-from geli_hf.demo.look import smile_meter
+from geli_hf.demo.look import HIGHEST, LOWEST, smile_meter
 from geli_hf.demo.policies import Models, load_models
-from geli_hf.demo.serving import CAMERA, QUIET, WEIGHTS, html, on_download
+from geli_hf.demo.serving import CAMERA, QUIET, html, on_download
 
 logger = logging.get_logger("geli_hf.demo")
 
@@ -86,9 +90,9 @@ def build_demo(
                 prediction = html(chat_html.rating(Conversation(), models), elem_id="rated")
                 with gr.Group():
                     rating = gr.Radio(
-                        [(str(number), number) for number in range(1, 10)],
+                        [(str(number), number) for number in range(LOWEST, HIGHEST + 1)],
                         label="How did you feel during this conversation, all in all?",
-                        info="1 very bad, 5 neither, 9 very good",
+                        info=f"{LOWEST} very bad, {HIGHEST} very good",
                         elem_id="rating",
                     )
                     consent = gr.Checkbox(False, label=chat_html.CONSENT, elem_id="consent")
@@ -106,7 +110,7 @@ def build_demo(
                     temperature = gr.Slider(
                         0, 1.5, 0.8, step=0.1, label="Temperature", info="0: always the likeliest word"
                     )
-                    length = gr.Slider(8, 120, 40, step=4, label="Longest reply, in tokens")
+                    length = gr.Slider(8, 120, 60, step=4, label="Longest reply, in tokens")
                 with gr.Accordion("Your data", open=False):
                     html(HERE / "about_data.html")
                     export = gr.Button("Export JSONL", size="sm")
@@ -147,11 +151,14 @@ def camera_faces() -> FaceReader | None:
 
 
 def main() -> None:
-    models = load_models(
-        os.environ.get("GELI_MODEL") or WEIGHTS / "policy_adapter",
-        os.environ.get("GELI_BASE_POLICY", WEIGHTS / "policy") or None,
-        os.environ.get("GELI_REWARD") or WEIGHTS / "reward",
-    )
+    try:
+        models = load_models(
+            os.environ.get("GELI_MODEL") or ALIGNED_ADAPTER,
+            os.environ.get("GELI_BASE_POLICY", DEFAULT_POLICY) or None,
+            os.environ.get("GELI_REWARD") or REWARD,
+        )
+    except (PolicyError, DefaultPolicyError) as error:
+        sys.exit(f"chat: {error}")
     folder = os.environ.get("GELI_COLLECT", "runs/collected")
     collection = Collection(folder, os.environ.get("GELI_COLLECT_REPO") or None)
     serving.serve(build_demo(models, collection, faces=camera_faces()), LAUNCH)

@@ -7,12 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 from scripts import RECIPES, as_module
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from geli_hf import GeliRewardModel, load_sessions
-from geli_hf.alignment import generate_replies, shipped_policy, shipped_reward_model
+from geli_hf.alignment import (
+    PolicyError,
+    default,
+    default_policy,
+    generate_replies,
+    load_policy,
+    shipped,
+    shipped_policy,
+    shipped_reward_model,
+)
 from geli_hf.alignment.shipped import ADAPTER, POLICY, REWARD, SIMULATED_REWARD
 from geli_hf.simulator.corpus import true_turn_value
 from geli_hf.simulator.dialogues import draw_pieces
@@ -134,6 +144,48 @@ def test_no_conversation_of_the_sample_is_one_that_the_policy_learned_from():
     }
     assert len(shared[1]) > 0
     assert not shared[3]
+
+
+@pytest.fixture
+def adapter(policy_folder, tmp_path, monkeypatch):
+    """A tiny policy in the place of the default one, with an adapter in the place of the aligned one."""
+    model = load_policy(policy_folder, dtype=torch.float32)[0]
+    adapter = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    for name, parameter in adapter.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
+    adapter.save_pretrained(tmp_path / "adapter")
+    monkeypatch.setattr(shipped, "DEFAULT_POLICY", str(policy_folder))
+    monkeypatch.setattr(shipped, "ALIGNED_ADAPTER", tmp_path / "adapter")
+    return adapter.eval()
+
+
+@torch.inference_mode()
+def test_the_default_policy_with_and_without_its_adapter(adapter):
+    ids = torch.tensor([[5, 6, 7]])
+    model, tokenizer = default_policy(dtype=torch.float32)
+    base = default_policy(aligned=False, dtype=torch.float32)[0](ids).logits
+    torch.testing.assert_close(model(ids).logits, adapter(ids).logits)
+    model.disable_adapters()
+    torch.testing.assert_close(model(ids).logits, base)
+    assert (adapter(ids).logits - base).abs().max() > 0.1
+    assert tokenizer.eos_token
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_the_precision_of_the_default_policy_is_one_that_the_cpu_is_fast_in(adapter, monkeypatch, native, dtype):
+    monkeypatch.setattr(shipped, "native_bf16", lambda: native)
+    assert default_policy()[0].dtype == dtype
+
+
+def test_a_default_policy_that_is_nowhere_is_told_with_the_ways_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("GELI_HF_CACHE", str(tmp_path))
+    monkeypatch.setattr(default, "PACKAGE", "no_such_package")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(PolicyError) as error:
+        default_policy()
+    for way in (default.DEFAULT_POLICY, "hf download", default.INSTALL):
+        assert way in str(error.value)
 
 
 @pytest.fixture(scope="module")

@@ -114,6 +114,14 @@ def test_a_lent_gpu_computes_and_the_package_is_optional(compute, tmp_path, monk
     assert without["lent"][1:] == [None]
 
 
+def test_a_policy_that_is_nowhere_ends_the_chat_in_one_line(monkeypatch):
+    app = load_app("chat")
+    monkeypatch.setenv("GELI_MODEL", "./no_such_policy")
+    monkeypatch.setenv("GELI_BASE_POLICY", "")
+    with pytest.raises(SystemExit, match="no_such_policy"):
+        app.main()
+
+
 @pytest.mark.parametrize("name", ["chat", "facial_signal"])
 def test_nothing_replaces_the_state_of_a_tab_that_is_in_use(name, tmp_path):
     """A function in place of an initial value is an event, which comes when a busy server gets to it."""

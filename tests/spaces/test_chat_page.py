@@ -71,7 +71,7 @@ def test_two_turns_and_their_rewards(page):
     shares = [int(re.search(r"better than (\d+)", chip)[1]) for chip in rewards(page)]
     assert shares == [round(100 * model.percentile(reward)) for reward in expected["turn_rewards"]]
     shown = float(page.locator(".g-rating").get_attribute("data-score"))
-    assert shown == pytest.approx(min(max(expected["score"], 1), 9), abs=1e-3)
+    assert shown == pytest.approx(min(max(expected["score"], 1), 10), abs=1e-3)
     assert "give or take 1.2" in page.locator("#rated").inner_text()  # the checkpoint's `residual_std`
     assert page.locator("#chart .g-bar").count() == 2
 
@@ -228,7 +228,7 @@ def test_rate_collect_train_and_delete(page, served, tmp_path, monkeypatch):
 
     say(page, "one more about your dog")
     wait_for_rewards(page, 1)
-    page.get_by_label("9", exact=True).check()
+    page.get_by_label("10", exact=True).check()
     page.get_by_label(re.compile("Keep this session")).check()
     page.get_by_role("button", name="Rate and close").click()
     page.wait_for_selector("#note .g-key")
@@ -386,6 +386,9 @@ def test_the_page_fits_a_phone_and_a_laptop(page, width, scheme, tmp_path_factor
     say(page, "it was lovely, and " + "longer" * 20)
     wait_for_rewards(page, 3)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    numbers = page.locator("#rating .wrap label").all()
+    assert [number.inner_text() for number in numbers] == [str(number) for number in range(1, 11)]
+    assert len({number.bounding_box()["y"] for number in numbers}) == 1  # in one row
     picture = screenshots(tmp_path_factory) / f"chat-{width}-{scheme}.png"
     page.screenshot(path=picture, full_page=True)
     corner = np.asarray(Image.open(picture).convert("L"))[:40, :8]
