@@ -25,7 +25,7 @@ from geli_hf.models.attribution import HindsightAttribution
 from geli_hf.models.geli_reward.configuration_geli import GeliRewardConfig
 from geli_hf.settings import SettingsError, build
 
-NAMES = ("affect", "align_*", "compare_*", "policy")  # of other scripts
+NAMES = ("affect", "align_*", "compare_*", "policy", "real_*")  # of other scripts
 OTHERS = [path for name in NAMES for path in (EXAMPLES / "configs").glob(f"{name}.yaml")]
 CONFIGS = sorted({*(EXAMPLES / "configs").glob("*.yaml")} - {*OTHERS})
 
