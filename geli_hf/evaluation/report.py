@@ -61,8 +61,6 @@ def write_report(
     if "turn_rating" in test.column_names:
         within = {name: spearman_per_session(turns, test["turn_rating"]) for name, turns in rewards.items()}
         values["within_session_spearman"] = {"conversation_id": test["conversation_id"][:], **within}
-        plots.plot_rewards_against_truth(own_rewards, test["turn_rating"], folder / "rewards_against_truth.png")
-        pictures["rewards_against_truth.png"] = "Predicted rewards against the truth"
         intervals = {name: row["within_session_spearman"] for name, row in rows.items()}
         plots.plot_comparison(intervals, folder / "methods.png")
         pictures["methods.png"] = "Within-session Spearman of each method"

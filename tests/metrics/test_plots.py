@@ -12,7 +12,6 @@ from geli_hf.metrics.plots import (
     plot_comparison,
     plot_learning_curve,
     plot_over_optimisation,
-    plot_rewards_against_truth,
     plot_session,
 )
 
@@ -84,23 +83,6 @@ def test_a_long_session_is_cut_with_a_note(picture):
     assert "Message 10." not in words
     with pytest.raises(ValueError, match="turn_rewards"):
         plot_session(session, [1, 2, 3], picture)
-
-
-def test_rewards_against_truth(picture):
-    rng = np.random.default_rng(0)
-    ratings = [rng.integers(1, 6, 8).astype(float) for _ in range(50)]
-    ratings[0][:] = np.nan
-    rewards = [values + rng.normal(size=8) for values in ratings]
-    figure = plot_rewards_against_truth(rewards, ratings, picture)
-    assert_drawn(picture)
-    assert {"true value of the turn", "turn"} <= set(texts(figure))
-    means = figure.axes[0].lines[0].get_xydata()
-    flat_x, flat_y = np.concatenate(ratings), np.concatenate(rewards)
-    np.testing.assert_allclose(means, [[v, flat_y[flat_x == v].mean()] for v in range(1, 6)])
-
-    graded = plot_rewards_against_truth(rewards, [values + rng.normal(size=8) for values in ratings], picture)
-    assert len(graded.axes[0].lines[0].get_xydata()) == 10
-    assert "no rated turns" in texts(plot_rewards_against_truth([[1.0]], [[np.nan]], picture))
 
 
 def test_alignment_is_drawn_step_by_step(picture):
