@@ -44,7 +44,7 @@ class LlmJudge:
     """Judge that asks a language model which of two replies is better.
 
     Args:
-        backend: an [`Endpoint`] or a [`LocalModel`].
+        backend: runs the model, such as an [`Endpoint`].
         model: name of the model, for the reader.
         criteria: name of a question -> the question.
         attempts: number of tries, each with the problem of the last answer, before a pair counts as failed.
