@@ -40,7 +40,7 @@ def write_report(
     """Write figures, pictures and texts of a run into its folder, `report.md` last.
 
     Args:
-        folder: of the run; `policy_history.json` in it is drawn.
+        folder: of the run.
         settings: of the run.
         sizes: number of sessions in each part of the data.
         test: held-out Session rows.
@@ -64,9 +64,6 @@ def write_report(
         intervals = {name: row["within_session_spearman"] for name, row in rows.items()}
         plots.plot_comparison(intervals, folder / "methods.png")
         pictures["methods.png"] = "Within-session Spearman of each method"
-    if (history := folder / "policy_history.json").exists():
-        plots.plot_alignment(json.loads(history.read_text()), folder / "alignment.png")
-        pictures["alignment.png"] = "Alignment of the policy"
     if comparison:
         before, after = ([reply.value for reply in side] for side in (comparison.before, comparison.after))
         values["policy"] = {"conversation_id": list(comparison.conversation_ids), "before": before, "after": after}

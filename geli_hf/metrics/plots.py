@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from ..plotting import BLUE, DPI, GREY, INK, LIGHT, MINUS, RED, draw_reason, fonts, new_figure, printable, save, style
+from ..plotting import BLUE, DPI, GREY, INK, LIGHT, MINUS, RED, fonts, new_figure, printable, save
 from ..sessions import Session, assistant_turns
 from .intervals import Interval
 
@@ -107,32 +107,6 @@ def plot_session(
     if len(quantiles):
         unit += ", beside the share of training turns it beats"
     write(width - left, height - 0.13, unit, color=GREY, ha="right", size=8)
-    return save(figure, path)
-
-
-def plot_alignment(history: Sequence[Mapping[str, float]], path: str | Path) -> Figure:
-    """Draw reward, KL from the fine-tuned policy, entropy and length of the replies by step.
-
-    Args:
-        history: `trainer.state.log_history` of TRL's GRPOTrainer or RLOOTrainer with a `GeliReward`.
-        path: of the PNG.
-    """
-    panels = {
-        "geli/turn_reward_mean": ("Reward of a reply", "units of the standardised score"),
-        "kl": ("KL from the fine-tuned policy", "nats a token"),
-        "entropy": ("Entropy", "nats a token"),
-        "completions/mean_length": ("Length of a reply", "tokens"),
-    }
-    figure = Figure(figsize=(9, 6), dpi=DPI, layout="constrained")
-    figure.suptitle("Alignment of the policy", fontsize=12, fontweight="bold")
-    for axes, (key, (title, unit)) in zip(figure.subplots(2, 2).flat, panels.items()):
-        style(axes)
-        axes.set(title=title, xlabel="step", ylabel=unit)
-        points = np.array([(log["step"], log[key]) for log in history if key in log], float)
-        if len(points):
-            axes.plot(*points.T, color=BLUE)
-        else:
-            draw_reason(figure, axes, "not measured")
     return save(figure, path)
 
 
