@@ -11,6 +11,7 @@ from tiny import reward_model as tiny_reward_model
 from toy import toy_sessions
 
 from geli_hf import GeliRewardModel
+from geli_hf.affect import face_classifier
 from geli_hf.cli import COMMANDS, main
 from geli_hf.data.rows import write_jsonl
 from geli_hf.evaluation.policies import open_policy
@@ -162,6 +163,6 @@ def test_evaluate_policy(geli, opened, monkeypatch, policy_folder, models):
     assert policies == opened == [{"device": "cpu", "dtype": "bfloat16"}] * 2
 
 
-def test_annotate_video_has_no_other_device_for_deepface(geli):
-    with pytest.raises(SystemExit, match="--device: "):
-        geli("annotate-video", "a.mp4", "--backend", "deepface", "--device", "meta", "-o", "out.jsonl")
+def test_deepface_takes_no_other_device():
+    with pytest.raises(ValueError, match="device: "):
+        face_classifier("deepface", device="meta")
