@@ -60,7 +60,7 @@ def _push_model(arguments: argparse.Namespace, out: TextIO) -> None:
 def _push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..hub.cards import card_title, corpus_licence, dataset_card
     from ..hub.push import check_repo_id, is_private, read_card
-    from ..hub.sessions import SessionsPush, from_candor, hash_raters, read_splits, with_schema, write_parquet
+    from ..hub.sessions import SessionsPush, from_candor, hash_raters, read_splits, without_schema, write_parquet
     from ..settings import json_object
 
     check_repo_id(arguments.repo)
@@ -86,8 +86,7 @@ def _push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
         card = str(dataset_card(splits, arguments.repo, source=source, raters=raters))
     with tempfile.TemporaryDirectory(prefix="geli_push_") as folder:
         files = write_parquet(splits, Path(folder))
-        card = with_schema(card, splits, files)
-        sessions = SessionsPush(what="sessions", files=files, card=card, splits=splits, **_options(arguments))
+        sessions = SessionsPush(what="sessions", files=files, card=without_schema(card), **_options(arguments))
         _push(sessions, arguments, out)
 
 
