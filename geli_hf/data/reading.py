@@ -63,7 +63,6 @@ def text_corpus(
     signals: Sequence[str] = (),
     turn_rating: bool = False,
     sentiment: bool | str = False,
-    version: str = "",
 ) -> Corpus:
     """Open a corpus of text, with the sentiment of the listener's next turn as one more signal if asked for.
 
@@ -75,7 +74,6 @@ def text_corpus(
         turn_rating: the rows have `turn_rating`.
         sentiment: add feedback `sentiment`, from -1 to 1: VADER's if True, or that of a text classifier, by its name
             or path (`geli_hf.affect.NextTurnSentiment`).
-        version: of rows that come from no file.
     """
 
     def rows_with_sentiment() -> Iterator[Session | Skipped]:
@@ -86,7 +84,7 @@ def text_corpus(
             yield row
 
     features = session_features([*signals, *(["sentiment"] if sentiment else [])], turn_rating=turn_rating)
-    return Corpus(files, features, rows_with_sentiment if sentiment else rows, str(where), version)
+    return Corpus(files, features, rows_with_sentiment if sentiment else rows, str(where))
 
 
 def find_files(data_dir: str | Path, patterns: Sequence[str]) -> list[Path]:

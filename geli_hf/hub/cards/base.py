@@ -33,7 +33,6 @@ SOURCES = {
     "uss": "User Satisfaction Simulation (Sun et al., SIGIR 2021), annotations without a stated licence.",
     "esconv": "ESConv (Liu et al., ACL 2021), CC BY-NC 4.0.",
     "chitchat": "Chit-Chat (Myers et al., ICAART 2020), MIT.",
-    "soda": "SODA (Kim et al., EMNLP 2023), CC BY 4.0, written by a language model.",
 }
 METADATA = ("license", "language", "datasets")
 # Variables of templates that may stay away.
