@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ..cache import atomic_path
+from ..cache import atomic_path, write_text
 from ..metrics.baselines import log_length
 from ..metrics.intervals import RESAMPLES, Interval, bootstrap_statistic
 from ..metrics.metrics import session_spearman_interval
@@ -32,7 +32,7 @@ from ..sessions import SessionError
 from ..training import fit_hindsight
 from .methods.folds import Encoded, Features, Fold, out_of_fold
 from .methods.rows import with_new_head
-from .report import CONVERSATIONS_NEEDED, write_text
+from .report import CONVERSATIONS_NEEDED
 
 logger = logging.get_logger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..cache import atomic_path
+from ..cache import write_text
 from ..metrics import plots
 from ..metrics.metrics import spearman_per_session
 from ..metrics.table import COLUMNS, as_json, markdown_table
@@ -91,12 +91,6 @@ def write_report(
         *(f"{title}:\n\n![{title}]({name})" for name, title in pictures.items()),
     ]
     write_text(folder / "report.md", "\n\n".join(parts) + "\n")
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a file, of which no part is left if the write is interrupted."""
-    with atomic_path(file) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def telling_sessions(rewards: Sequence[Sequence[float]]) -> list[int]:
