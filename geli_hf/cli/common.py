@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # each of them takes a second to import
     from datasets import Dataset
 
-    from ..llm import Endpoint
+    from ..llm.backend import Backend
     from ..models.geli_reward.modeling_geli import GeliRewardModel
 
 SESSIONS = "Session rows, or a corpus, as `load_sessions` takes them"
@@ -63,18 +63,19 @@ def add_device(parser: argparse.ArgumentParser, default: str | None = None) -> N
     parser.add_argument("--device", type=device_name, default=default, help=help_text)
 
 
-def add_compute(parser: argparse.ArgumentParser, *, batch: str = "sessions", batch_size: int = 32) -> None:
+def add_compute(parser: argparse.ArgumentParser, *, batch: str | None = "sessions", batch_size: int = 32) -> None:
     """Add `--device`, `--dtype` and `--batch-size`: how models run.
 
     Args:
         parser: of the command.
-        batch: what a batch holds.
+        batch: what a batch holds; None for a command that knows no batches.
         batch_size: default of `--batch-size`.
     """
     add_device(parser)
     parser.add_argument("--dtype", choices=DTYPES, help="of weights (default: as saved, of a new model float32)")
-    help_text = f"{batch} in a batch (default: {batch_size})"
-    parser.add_argument("--batch-size", type=count, default=batch_size, help=help_text)
+    if batch is not None:
+        help_text = f"{batch} in a batch (default: {batch_size})"
+        parser.add_argument("--batch-size", type=count, default=batch_size, help=help_text)
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -142,21 +143,26 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     add("--timeout", type=float, default=120.0, help="seconds to wait for an answer (default: 120)")
 
 
-def backend_of(arguments: argparse.Namespace, model: str) -> Endpoint:
-    """Open a language model on a server or at a provider.
+def backend_of(arguments: argparse.Namespace, model: str) -> Backend:
+    """Open a language model on a server, at a provider or else on this machine, as `add_compute` says.
 
     Raises:
         ValueError: the arguments do not fit together.
     """
-    from ..llm import Endpoint
+    from ..llm import Endpoint, LocalModel
     from ..settings import json_object
 
+    parameters = json_object(arguments.parameters, "--parameters")
+    if arguments.base_url is None and arguments.provider is None:
+        if arguments.token_env is not None or not {"max_tokens"}.issuperset(parameters):
+            raise ValueError("--token-env, --parameters: a model on this machine takes max_tokens alone")
+        return LocalModel(model, **parameters, **compute_options(arguments))
     return Endpoint(
         model,
         base_url=arguments.base_url,
         provider=arguments.provider,
         token_variable=arguments.token_env,
-        parameters=json_object(arguments.parameters, "--parameters"),
+        parameters=parameters,
         timeout=arguments.timeout,
     )
 

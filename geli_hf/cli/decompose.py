@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TextIO
 
-from .common import SESSIONS, add_backend, add_corpus, backend_of, count, load_corpus
+from .common import SESSIONS, add_backend, add_compute, add_corpus, backend_of, compute_options, count, load_corpus
 
 
 def add_parser(commands) -> None:
@@ -17,10 +17,12 @@ def add_parser(commands) -> None:
     )
     add = parser.add_argument
     add("sessions", help=SESSIONS)
-    add("--model", required=True, help="language model, by the name that the server or the Hub knows")
+    add("--model", required=True, help="language model; without --base-url and --provider it runs on this machine")
     add_backend(parser)
+    add_compute(parser, batch=None)
     add("--with-behaviour", action="store_true", help="show the model the listener's behaviour, column `behaviour`")
     add("--name", help="of the signal (default: llm, or llm_behaviour)")
+    add("--prompt", metavar="FILE", help="template of the question, in place of the package's own")
     add("--scale", nargs=2, type=float, metavar=("LOWEST", "HIGHEST"), help="of the scores (default: their range)")
     add("--window", type=count, default=40, help="turns in one question (default: 40)")
     add("--overlap", type=count, default=8, help="turns that neighbouring questions share (default: 8)")
@@ -37,12 +39,16 @@ def add_parser(commands) -> None:
 def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..data.rows import write_jsonl
     from ..llm.decomposer import LlmDecomposer
+    from ..llm.prompting import Prompt
 
     if arguments.output is None and not arguments.dry_run:
         raise ValueError("--output: name a file for the sessions, or give --dry-run")
+    if (arguments.base_url or arguments.provider) and compute_options(arguments):
+        raise ValueError("--device, --dtype: of a model on this machine; leave them out, or --base-url and --provider")
     decomposer = LlmDecomposer(
         backend_of(arguments, arguments.model),
         with_behaviour=arguments.with_behaviour,
+        prompt=Prompt.read(arguments.prompt) if arguments.prompt else None,
         scale=tuple(arguments.scale) if arguments.scale else None,
         window=arguments.window,
         overlap=arguments.overlap,

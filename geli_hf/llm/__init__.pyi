@@ -9,3 +9,5 @@ from .decomposer import LlmDecomposer as LlmDecomposer
 from .decomposer import merge_windows as merge_windows
 from .decomposer import split_windows as split_windows
 from .endpoint import Endpoint as Endpoint
+from .local import LocalModel as LocalModel
+from .prompting import Prompt as Prompt

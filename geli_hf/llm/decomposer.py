@@ -12,7 +12,7 @@ from ..sessions import Session, SessionError, add_signal, assistant_turns, feedb
 from .answers import answer_schema, parse_contributions, renormalise
 from .asking import AnswerCache, LlmReport, Questioner, answer_key
 from .backend import Answer, Backend, CallError
-from .prompting import question
+from .prompting import Prompt
 
 BYTES_PER_TOKEN = 4  # of a question: holds roughly for all scripts, whose letters take one to four bytes
 ANSWER_TOKENS_PER_TURN = 10
@@ -25,8 +25,10 @@ class LlmDecomposer:
     A session that fails has NaN for all of its turns.
 
     Args:
-        backend: runs the model, such as an [`Endpoint`].
+        backend: an [`Endpoint`] or a [`LocalModel`].
         with_behaviour: show the model the listener's behaviour, column `behaviour` (multimodal LLM-GELI).
+        prompt: a template in place of the package's own. It has to ask for numbers on the scale of the score, which
+            average to it.
         scale: the lowest and the highest possible score. Default: the range of the sessions' scores. As part of the
             question it is part of the key of an answer.
         window, overlap: turns of the agent in one question, and those that neighbouring questions share; see
@@ -43,6 +45,7 @@ class LlmDecomposer:
         backend: Backend,
         *,
         with_behaviour: bool = False,
+        prompt: Prompt | None = None,
         scale: tuple[float, float] | None = None,
         window: int = 40,
         overlap: int = 8,
@@ -53,6 +56,7 @@ class LlmDecomposer:
         if scale is not None and not scale[0] < scale[1]:
             raise ValueError(f"scale: expected the lowest and the highest possible score, found {scale}")
         self.backend, self.with_behaviour = backend, with_behaviour
+        self.prompt = prompt or Prompt.default(with_behaviour)
         self.scale, self.window, self.overlap = scale, window, overlap
         self.attempts, self.answers = attempts, AnswerCache(cache_dir)
 
@@ -83,14 +87,14 @@ class LlmDecomposer:
                 continue
             report.done += 1
             for turns in self._windows(session):
-                asked = question(session, turns, scale, self.with_behaviour)
-                messages = [{"role": "user", "content": asked}]
+                question = self.prompt.fill(session, turns, scale, self.with_behaviour)
+                messages = [{"role": "user", "content": question}]
                 key = answer_key(self.backend, messages, self.backend.parameters(len(turns)))
                 if key in keys or self.answers.get(key) is not None:
                     report.cached += 1
                     continue
                 keys.add(key)
-                prompt_tokens = -(-len(asked.encode()) // BYTES_PER_TOKEN)
+                prompt_tokens = -(-len(question.encode()) // BYTES_PER_TOKEN)
                 report.count_call(Answer("", False, prompt_tokens, ANSWER_TOKENS_PER_TURN * len(turns)))
         return report
 
@@ -136,7 +140,7 @@ class LlmDecomposer:
         windows = self._windows(session)
         answers = [
             questioner.ask_until_valid(
-                question(session, turns, scale, self.with_behaviour),
+                self.prompt.fill(session, turns, scale, self.with_behaviour),
                 answer_schema(turns),
                 len(turns),
                 lambda text, turns=turns: parse_contributions(text, turns, *scale),

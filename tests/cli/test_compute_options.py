@@ -15,6 +15,7 @@ from geli_hf.affect import face_classifier
 from geli_hf.cli import COMMANDS, main
 from geli_hf.data.rows import write_jsonl
 from geli_hf.evaluation.policies import open_policy
+from geli_hf.llm.local import LocalModel
 from geli_hf.models.attribution import HindsightAttribution
 from geli_hf.models.loading import open_model
 
@@ -26,7 +27,7 @@ TAKEN = {
     "train-judge": ALL,
     "evaluate-policy": ALL,
     "pairs": ALL,
-    "decompose": set(),  # the model runs elsewhere
+    "decompose": ALL - {"--batch-size"},
     "annotate-video": {"--device"},
     "convert-head": set(),  # it runs nothing
     "push": set(),
@@ -161,6 +162,24 @@ def test_evaluate_policy(geli, opened, monkeypatch, policy_folder, models):
     names = ["--judge", "reward", "--reward", "reward", "--sessions", "sessions.jsonl"]
     geli("evaluate-policy", str(policy_folder), str(policy_folder), *names, *options)
     assert policies == opened == [{"device": "cpu", "dtype": "bfloat16"}] * 2
+
+
+def test_decompose(geli, policy_folder, monkeypatch):
+    made = []
+
+    def spy(*args, **how):
+        made.append(LocalModel(*args, **how))
+        return made[-1]
+
+    monkeypatch.setattr("geli_hf.llm.LocalModel", spy, raising=False)
+    options = ["--device", "cpu", "--dtype", "bfloat16", "--dry-run"]
+    geli("decompose", "sessions.jsonl", "--model", str(policy_folder), *options)
+    [local] = made
+    assert local.identity["dtype"] == "bfloat16"
+    assert (local.device, local._loaded[1].dtype) == ("cpu", torch.bfloat16)
+    for option in (["--device", "cpu"], ["--dtype", "float32"]):
+        with pytest.raises(SystemExit, match="--device, --dtype: "):
+            geli("decompose", "s.jsonl", "--model", "m", "--base-url", "http://localhost:1/v1", "--dry-run", *option)
 
 
 def test_deepface_takes_no_other_device():

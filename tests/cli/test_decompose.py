@@ -81,8 +81,9 @@ def test_a_dry_run_sends_and_writes_nothing(geli, server, file, tmp_path):
 
 def test_options_reach_the_model(geli, server, file, tmp_path, monkeypatch):
     monkeypatch.setenv("MY_KEY", SECRET)
+    (tmp_path / "mine.txt").write_text("mine, rated once: {score}, {lowest} to {highest}\n{transcript}")
     running = server()
-    options = ["--token-env", "MY_KEY", "--scale", "0", "10", "--name", "q"]
+    options = ["--token-env", "MY_KEY", "--prompt", str(tmp_path / "mine.txt"), "--scale", "0", "10", "--name", "q"]
     options += ["--parameters", '{"seed": 7, "temperature": null}', "--window", "2", "--overlap", "1"]
     output = tmp_path / "out.jsonl"
     out, err, code = geli(file, "--model", "m", "--base-url", running.url, *options, "-o", str(output))
@@ -91,7 +92,8 @@ def test_options_reach_the_model(geli, server, file, tmp_path, monkeypatch):
     body = running.requests[0]
     assert body["seed"] == 7
     assert "temperature" not in body
-    assert "on a scale from 0 to 10" in body["messages"][0]["content"]
+    assert body["messages"][0]["content"].startswith("mine, rated once: ")
+    assert ", 0 to 10" in body["messages"][0]["content"]
     assert running.headers[0]["authorization"] == f"Bearer {SECRET}"
     assert list(read(output)[0]["feedback"]) == ["q"]
     assert SECRET not in out + err + output.read_text()
@@ -102,23 +104,20 @@ def test_options_reach_the_model(geli, server, file, tmp_path, monkeypatch):
     [
         (["-o", "x"], "behaviour: "),
         ([], "--output: "),
-        (["--dry-run", "--token-env", "MY_KEY"], "MY_KEY"),
+        (["--dry-run", "--prompt", "none.txt"], "none.txt"),
+        (["--dry-run", "--token-env", "MY_KEY"], "--token-env"),
         (["--dry-run", "--parameters", "{"], "--parameters: not JSON"),
         (["--dry-run", "--parameters", "[]"], "--parameters: expected a JSON object"),
+        (["--dry-run", "--parameters", '{"seed": 1}'], "--parameters"),
         (["--dry-run", "--base-url", "localhost"], "base_url: expected a URL"),
         (["--dry-run", "--window", "2", "--overlap", "2"], "window, overlap: "),
     ],
 )
 def test_invalid_options(geli, file, options, problem):
-    out, _, code = geli(file, "--model", "m", "--base-url", "http://localhost:1/v1", "--with-behaviour", *options)
+    out, _, code = geli(file, "--model", "m", "--with-behaviour", *options)
     assert out == ""
     assert code.startswith("geli decompose: ")
     assert problem in code
-
-
-def test_without_a_place_for_the_model(geli, file):
-    _, _, code = geli(file, "--model", "m", "--dry-run")
-    assert "base_url, provider: " in code
 
 
 def test_an_unknown_model_writes_nothing(geli, server, file, tmp_path):

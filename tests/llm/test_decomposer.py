@@ -9,7 +9,7 @@ import pytest
 from asking import all_nan, dataset, session, signal
 from chat_server import Reply, turns_asked_for, well
 
-from geli_hf.llm import BackendError, renormalise
+from geli_hf.llm import BackendError, Prompt, renormalise
 from geli_hf.sessions import SessionError, validate_sessions
 
 SECRET = "sk-very-secret-0123456789"
@@ -177,6 +177,8 @@ def test_the_key_of_an_answer_has_the_model_and_no_address(server, decomposer, s
     assert len(elsewhere.requests) == 3
     decomposer(elsewhere, model="n", parameters={"temperature": 1.0}).decompose(sessions)
     assert len(elsewhere.requests) == 6
+    decomposer(elsewhere, prompt=Prompt("once: {score}, {transcript}")).decompose(sessions)
+    assert len(elsewhere.requests) == 9
 
 
 def test_equal_sessions_are_paid_once(server, decomposer, rows):

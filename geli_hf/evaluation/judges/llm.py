@@ -43,7 +43,7 @@ class LlmJudge:
     """Judge that asks a language model which of two replies is better.
 
     Args:
-        backend: runs the model, such as an [`Endpoint`].
+        backend: an [`Endpoint`] or a [`LocalModel`].
         model: name of the model, for the reader.
         criteria: name of a question -> the question.
     """
