@@ -32,6 +32,7 @@ from geli_hf.cache import atomic_path
 from geli_hf.data.parts import load_corpus
 from geli_hf.evaluation.comparison import compare_policies, judge_by_reward, policy_table
 from geli_hf.evaluation.policies import Sampling
+from geli_hf.hub.callbacks import ModelCardCallback
 from geli_hf.hub.run_cards import describe_run, write_alignment_card
 from geli_hf.metrics.table import as_json
 from geli_hf.sessions import split_sessions
@@ -98,6 +99,7 @@ def main(argv: list[str]) -> None:
         loading["attn_implementation"] = model.attn_implementation
     state.print("\nStage sft: the policy before alignment", flush=True)
     how = {"window_messages": data.window_messages, "peft_config": get_peft_config(model), "resume": run.resume}
+    how["callbacks"] = [ModelCardCallback()]
     before = fine_tune_once(output, model.model_name_or_path, parts["train"], sft_args, **how, **loading)
     if before != model.model_name_or_path:
         del loading["revision"]
@@ -108,7 +110,7 @@ def main(argv: list[str]) -> None:
         how = {"weight": reward.likelihood, "chat_template_kwargs": args.chat_template_kwargs}
         turn_reward.likelihood = ReferenceLikelihood(policy, tokenizer, **how)
     args.model_init_kwargs = loading | (args.model_init_kwargs or {})
-    how = {"callbacks": callbacks, "merge": run.merge, "resume": run.resume}
+    how = {"callbacks": [*callbacks, ModelCardCallback()], "merge": run.merge, "resume": run.resume}
     align_once(output, before, turn_reward, prompts, args, get_peft_config(model), **how)
 
     state.print("\nStage card: both on held-out dialogues", flush=True)

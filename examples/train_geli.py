@@ -31,6 +31,7 @@ from geli_hf.evaluation.judges.judge import judge_by_truth
 from geli_hf.evaluation.policies import Sampling
 from geli_hf.evaluation.report import write_report
 from geli_hf.evaluation.run import evaluate_run, is_evaluated, load_run_model
+from geli_hf.hub.callbacks import ModelCardCallback
 from geli_hf.hub.run_cards import FOLDERS, describe_run, write_run_cards
 from geli_hf.settings import SettingsError, build, parse_settings
 from geli_hf.training import GeliRewardArguments
@@ -90,10 +91,11 @@ def main(argv: list[str]) -> None:
 
     if "reward" in run.stages:
         state.print("\nStage reward: a reward for every turn, from scores and listeners' reactions", flush=True)
-        train_reward_model(model, reward, parts, output, resume=run.resume)
+        train_reward_model(model, reward, parts, output, callbacks=[ModelCardCallback()], resume=run.resume)
     if "policy" in run.stages:
         state.print("\nStage policy: a chat model, fine-tuned on the sessions, then aligned", flush=True)
-        train_policy(policy, settings, load_run_model(output), train, output, seed=run.seed, resume=run.resume)
+        how = {"callbacks": [ModelCardCallback()], "seed": run.seed, "resume": run.resume}
+        train_policy(policy, settings, load_run_model(output), train, output, **how)
     if state.is_main_process:
         write_run_cards(output, missing, facts(), **about)
     state.wait_for_everyone()

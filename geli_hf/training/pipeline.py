@@ -3,14 +3,14 @@
 Everything that is finished lies whole in the run's folder and is not made again when the run is resumed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..sessions import feedback_names
@@ -64,6 +64,7 @@ def train_reward_model(
     parts: Parts,
     output: Path,
     *,
+    callbacks: Sequence[TrainerCallback] = (),
     resume: bool = False,
 ) -> None:
     """Train the reward model of a run, and write it to `output/reward_model`.
@@ -75,6 +76,7 @@ def train_reward_model(
         reward: settings of the trainer, see [`trainer_settings`].
         parts: "train" and "eval", Session rows.
         output: folder of the run.
+        callbacks: of the trainers.
         resume: go on from the last checkpoint.
 
     Raises:
@@ -91,7 +93,7 @@ def train_reward_model(
             )
         reward_model = _fit_hindsight(model, args, parts, output)
     else:
-        reward_model, trainer = train_geli(model, reward, parts, resume=resume)
+        reward_model, trainer = train_geli(model, reward, parts, callbacks=callbacks, resume=resume)
         write_history(trainer, output / "reward_history.json")
     write_by_one(output / "reward_model", reward_model.save_pretrained)
 
@@ -106,6 +108,7 @@ def train_geli(
     reward: Mapping[str, Any],
     parts: Parts,
     *,
+    callbacks: Sequence[TrainerCallback] = (),
     resume: bool = False,
 ) -> tuple[GeliRewardModel, GeliRewardTrainer]:
     """Train a new reward model by GELI.
@@ -114,6 +117,7 @@ def train_geli(
         model: the section `model`.
         reward: settings of the trainer, `output_dir` and `seed` among them.
         parts: "train" and "eval", Session rows.
+        callbacks: of the trainers.
         resume: go on from the last checkpoint.
 
     Returns:
@@ -124,7 +128,7 @@ def train_geli(
     """
 
     def train(reward_model: GeliRewardModel, args: GeliRewardArguments) -> GeliRewardTrainer:
-        trainer = GeliRewardTrainer(reward_model, args, parts["train"], parts["eval"])
+        trainer = GeliRewardTrainer(reward_model, args, parts["train"], parts["eval"], callbacks=list(callbacks))
         run_training(trainer, resume)
         return trainer
 

@@ -132,6 +132,12 @@ def test_a_card_tells_ratings_and_guard():
     plain = cards.reward_model_card("owner/reward", config=reward_model("bert").config).text
     assert "use_ratings" not in plain
     assert "guard" not in plain
+    # What an adapter's code makes has a head of the same shape; the guard is no part of an adapter.
+    adapter = cards.reward_model_card("owner/reward", config=config, adapter=True).text
+    assert "interactions=True" in adapter
+    assert "ratings={'witty': [3.0, 0.5]}" in adapter
+    assert "fit_hidden_size" not in adapter
+    assert "guard" not in adapter
 
 
 def test_how_it_was_made_names_no_folder_and_no_token():

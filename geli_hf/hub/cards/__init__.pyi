@@ -10,6 +10,7 @@ from .policy import policy_card as policy_card
 from .reward_model import reward_model_card as reward_model_card
 from .update import for_repo as for_repo
 from .update import is_form as is_form
+from .update import keep_from_peft as keep_from_peft
 from .update import read_metadata as read_metadata
 from .update import read_own_card as read_own_card
 from .update import save_card as save_card

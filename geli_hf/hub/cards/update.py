@@ -25,7 +25,7 @@ FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*$\n?", re.DOTALL | re
 GENERATED = re.compile(r"<!-- generated: ([\w ]+) -->\n(.*?)<!-- /generated: \1 -->", re.DOTALL)
 
 
-def save_card(card: RepoCard, folder: str | Path) -> str:
+def save_card(card: RepoCard, folder: str | Path, *, earlier: str | None = None) -> str:
     """Write a card into a folder; see `updated` for the words that stay of the card that is there.
 
     A card whose front matter is not YAML stays as it is, with a warning.
@@ -33,12 +33,13 @@ def save_card(card: RepoCard, folder: str | Path) -> str:
     Args:
         card: the new card.
         folder: its folder.
+        earlier: text of the folder's own card, where a trainer has overwritten it with a form.
 
     Returns:
         The text of the folder's card.
     """
     path = Path(folder) / CARD
-    text, own = str(card), read_own_card(folder)
+    text, own = str(card), read_own_card(folder) or earlier
     if own is not None:
         try:
             text = updated(own, card)
@@ -61,6 +62,11 @@ def read_own_card(folder: str | Path) -> str | None:
 def is_form(card: str) -> bool:
     """True for the form that transformers, PEFT or a trainer writes for a person to fill in."""
     return ("[More Information Needed]" in card and "# Model Card for " in card) or "generated_from_trainer" in card
+
+
+def keep_from_peft(model: Any) -> None:
+    """Stop a `PeftModel` from adding its tags and the path of its base model to the card where it is saved."""
+    model.create_or_update_model_card = lambda folder: None
 
 
 def updated(card: str, new: RepoCard) -> str:
