@@ -32,7 +32,6 @@ def _register_face_classifier(module: ModuleType) -> None:
     from transformers import AutoModelForImageClassification
 
     AutoModelForImageClassification.register(module.FacialAffectConfig, module.FacialAffectModel)
-    module.FacialAffectModel.push_to_hub = _method("hub.models", "push_face_classifier")
 
 
 def _register_image_processor(module: ModuleType) -> None:

@@ -42,6 +42,12 @@ def atomic_path(target: Path) -> Iterator[Path]:
         _remove(partial)
 
 
+def write_text(file: Path, text: str) -> None:
+    """Write a file, of which no part is left if the write is interrupted."""
+    with atomic_path(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def offline_hint(name: str | os.PathLike, command: str = "hf download {}") -> str:
     """Say what to do about a `name` that is not in the cache while HF_HUB_OFFLINE is set; "" if it is not set.
 

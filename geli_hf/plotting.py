@@ -5,7 +5,6 @@ Nothing here touches pyplot, which has global state: a server can draw in thread
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 from unicodedata import category
@@ -35,14 +34,6 @@ def style(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def draw_reason(figure: Figure, axes: Any, why: str) -> Figure:
-    """Write the reason into axes that have nothing to show."""
-    axes.set(xticks=[], yticks=[])
-    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color=GREY)
-    return figure
-
-
-@cache
 def fonts() -> tuple[list[str], frozenset[int]]:
     """Return the installed font families, best first, and all code points that they have."""
     installed = set(font_manager.fontManager.get_font_names())

@@ -16,7 +16,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 from transformers import HfArgumentParser
 
-from .cache import atomic_path
+from .cache import write_text
 
 # Types that YAML can write. Fields of other types are checked by their own class.
 TYPES = (bool, int, float, str, list, dict, NoneType)
@@ -111,8 +111,7 @@ def reserve_folder(folder: Path, settings: Mapping[str, Any], resume: bool) -> N
         return
     if folder.exists() and any(path.suffix != ".partial" for path in folder.iterdir()):
         raise SettingsError(f"output_dir: {folder} holds files of something else; choose an empty or a new folder")
-    with atomic_path(record) as text:
-        text.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    write_text(record, yaml.safe_dump(settings))
 
 
 def json_object(text: str, argument: str) -> dict[str, Any]:

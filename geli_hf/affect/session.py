@@ -98,23 +98,16 @@ def listener_of(transcript: Transcript, listener: str | None) -> str:
     if nameless := [each.where for each in transcript.utterances if not each.speaker]:
         raise SessionError(f"{path}, {nameless[0]}: no speaker; name who speaks in each utterance")
     speakers = list(dict.fromkeys(each.speaker for each in transcript.utterances))
-    names = ", ".join(map(repr, speakers))
-    if len(speakers) > 2:
-        raise SessionError(f"{path}: {len(speakers)} speakers, {names}, where a session has two")
-    users = [name for name in speakers if name.lower() in LISTENERS]
-    agents = [name for name in speakers if name.lower() in AGENTS]
-    if listener is not None:
-        users = [name for name in speakers if name.lower() == clean_name(listener).lower()]
-        if len(users) != 1:
-            raise SessionError(f"listener: expected one of {names} in {path}, found {listener!r}")
-        agents = [name for name in speakers if name != users[0]]
-    if len(speakers) == 1 and agents:
-        return ""  # who listens in silence
-    if len(speakers) == 1:
-        raise SessionError(f"{path}: only {names} speaks; name this speaker 'assistant' if the listener is silent")
-    if len(users) != 1 or len(agents) != 1:
-        raise SessionError(f"listener: say whose face the video shows; in {path} there are {names}")
-    return users[0]
+    wanted = LISTENERS if listener is None else {clean_name(listener).lower()}
+    users = [name for name in speakers if name.lower() in wanted]
+    others = [name for name in speakers if name not in users]
+    silent = not users and listener is None and others[0].lower() in AGENTS  # who listens and says nothing
+    if len(others) != 1 or not (len(users) == 1 or silent):
+        raise SessionError(
+            f"listener: expected one of two speakers in {path}, or only 'assistant', found {listener!r} and "
+            f"the speakers {', '.join(map(repr, speakers))}; say whose face the video shows"
+        )
+    return "" if silent else users[0]
 
 
 def _check_times(transcript: Transcript, start: np.ndarray, end: float) -> None:

@@ -28,12 +28,8 @@ NAMES = {
 }
 SUFFIXES = (".csv", ".json", ".srt", ".vtt")
 MISSING = {"", "na", "nan", "none", "null"}
-# A name before a colon in subtitles: "Ann:", "SPEAKER_00:", "Dr. O'Neil (off):".
-_NAME = re.compile(
-    r"\s*(?:-\s*)?(?:>>\s*)?([^\W\d_][\w.'’()-]*(?: [\w.'’()-]+){0,2})\s*(?::(?:\s.*|$)|：.*)", re.DOTALL
-)
-# Anything that looks like one: "Ann (she/her):", "Maria del Carmen Ruiz:". Only names have all words in capitals.
-_LABEL = re.compile(r"\s*(?:-\s*)?(?:>>\s*)?([^\W\d_][^:：,!?]{0,80}?)\s*(?::(?:\s.*|$)|：.*)", re.DOTALL)
+# A name before a colon in subtitles: "Ann:", "SPEAKER_00:", "Dr. O'Neil (off):", "Maria del Carmen Ruiz:".
+_NAME = re.compile(r"\s*(?:-\s*)?(?:>>\s*)?([^\W\d_][^:：,!?]{0,80}?)\s*(?::(?:\s.*|$)|：.*)", re.DOTALL)
 _ASIDE = re.compile(r"\s*(?:\([^)]*\)|\[[^]]*\])")
 PARTICLES = {"al", "and", "bin", "da", "de", "del", "der", "di", "du", "la", "le", "of", "the", "van", "von", "y"}
 # Characters without width or look: marks of the order of bytes, of the direction and of line breaks.
@@ -89,8 +85,8 @@ def read_transcript(path: str | Path) -> Transcript:
         A list of objects with these names; or `{"messages": [...]}` or `{"segments": [...]}` of such objects, as
         Whisper and WhisperX write it.
     `.srt`, `.vtt`
-        Subtitles. The speaker is `<v Ann>`, or `Ann:` at the beginning of a line (of up to three words before the
-        colon; `Ann (she/her):` is Ann too). Several in one cue are an utterance each, of the cue's times. A cue
+        Subtitles. The speaker is `<v Ann>`, or `Ann:` at the beginning of a line (one word, or several that begin with
+        capitals; `Ann (she/her):` is Ann too). Several in one cue are an utterance each, of the cue's times. A cue
         without a name goes on with the speaker of the one before.
 
     Times are seconds (`83.5`) or clocks (`1:23.5`, `00:01:23,500`).
@@ -248,11 +244,9 @@ def _read_json(path: Path, text: str) -> Iterator[Utterance]:
 
 
 def _read_subtitles(path: Path, text: str) -> Iterator[Utterance]:
-    cues = list(_cues(path, text))
-    names = {named for *_, words in cues for named in _names(words)}
     speaker = ""
-    for where, start, stop, words in cues:
-        voices = _split_voices(words, speaker, names, f"{path}, {where}")
+    for where, start, stop, words in _cues(path, text):
+        voices = _split_voices(words, speaker)
         speaker = voices[-1][0]
         for name, spoken in voices:
             yield Utterance(name, spoken, start, stop, where)
@@ -290,27 +284,8 @@ def _cues(path: Path, text: str) -> Iterator[tuple[str, float, float, str]]:
             yield where, start, stop, words
 
 
-def _names(words: str) -> Iterator[str]:
-    """Yield the names of speakers in a cue."""
-    unmarked, *marked = _VOICE.split(words)
-    yield from (clean_name(html.unescape(name)) for name in marked[::2])
-    for line in html.unescape(_MARKUP.sub("", unmarked)).split("\n"):
-        if named := _NAME.fullmatch(clean_name(line)):
-            yield named[1]
-
-
-def _split_voices(text: str, speaker: str, names: set[str], where: str) -> list[tuple[str, str]]:
-    """Split a cue into speakers and their words.
-
-    Args:
-        text: of the cue.
-        speaker: who spoke last.
-        names: all speakers.
-        where: name of the cue in an error.
-
-    Raises:
-        SessionError: a line looks like that of a speaker who is none of `names`.
-    """
+def _split_voices(text: str, speaker: str) -> list[tuple[str, str]]:
+    """Split the text of a cue into speakers and their words, given who spoke last."""
     voices: list[tuple[str, str]] = []
     unmarked, *marked = _VOICE.split(text)  # text, name, text, name, text, ...
     for name, part in [("", unmarked), *zip(marked[::2], marked[1::2])]:
@@ -318,8 +293,7 @@ def _split_voices(text: str, speaker: str, names: set[str], where: str) -> list[
             speaker = clean_name(html.unescape(name))
         lines: list[str] = []
         for line in html.unescape(_MARKUP.sub("", part)).split("\n"):
-            labelled = None if name else _speaker(clean_name(line), names, where)
-            if labelled is not None:
+            if not name and (labelled := _speaker(clean_name(line))):
                 voices.append((speaker, " ".join(" ".join(lines).split())))
                 speaker, lines = labelled, [re.split("[:：]", line, maxsplit=1)[1]]
             else:
@@ -328,18 +302,10 @@ def _split_voices(text: str, speaker: str, names: set[str], where: str) -> list[
     return [(who, words) for who, words in voices if words] or [(speaker, "")]
 
 
-def _speaker(line: str, names: set[str], where: str) -> str | None:
-    """Read the speaker before the colon of a line; None if it has none."""
-    named = _NAME.fullmatch(line) or _LABEL.fullmatch(line)
-    if named is None:
-        return None
-    label = named[1].strip()
-    without_aside = _ASIDE.sub("", label).strip()
-    if label in names or without_aside in names:
-        return without_aside if without_aside in names else label
-    if any(word[0].islower() and word not in PARTICLES for word in without_aside.split()):
-        return None  # a sentence with a colon
-    raise SessionError(
-        f"{where}: expected the line of one of the speakers, {', '.join(map(repr, sorted(names))) or 'none'}, found "
-        f"{line.strip()!r:.80}; name its speaker as elsewhere, in up to three words, or take out the colon"
-    )
+def _speaker(line: str) -> str:
+    """Read the speaker before the colon of a line; "" if it has none, as a sentence with a colon."""
+    named = _NAME.fullmatch(line)
+    name = _ASIDE.sub("", named[1]).strip() if named else ""
+    words = name.split()
+    sentence = len(words) > 1 and any(word[0].islower() and word not in PARTICLES for word in words)
+    return "" if sentence else name

@@ -2,31 +2,19 @@
 
 import argparse
 import sys
-
-from . import (
-    annotate_video,
-    convert_head,
-    decompose,
-    evaluate,
-    evaluate_policy,
-    learning_curve,
-    pairs,
-    push,
-    score,
-    train_judge,
-)
+from importlib import import_module
 
 COMMANDS = (
-    score,
-    convert_head,
-    evaluate,
-    learning_curve,
-    train_judge,
-    evaluate_policy,
-    pairs,
-    decompose,
-    annotate_video,
-    push,
+    "score",
+    "convert_head",
+    "evaluate",
+    "learning_curve",
+    "train_judge",
+    "evaluate_policy",
+    "pairs",
+    "decompose",
+    "annotate_video",
+    "push",
 )
 
 
@@ -42,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="geli", description="One rating in, a reward for every turn out.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
-        command.add_parser(commands)
+        import_module(f".{command}", __package__).add_parser(commands)
     arguments = parser.parse_args(argv)
     for stream in (sys.stdout, sys.stderr):  # whatever the locale: rows hold any language
         if hasattr(stream, "reconfigure"):

@@ -21,7 +21,9 @@ def add_parser(commands) -> None:
     )
     add = parser.add_argument
     add("videos", nargs="+", metavar="VIDEO", help="recordings of the listener, one for each session")
-    add("--transcript", nargs="+", default=[], metavar="T", help="one a video, or a folder (default: the videos')")
+    add(
+        "--transcript", nargs="+", default=[], metavar="T", help="one for each video (default: beside it, by its name)"
+    )
     add("-o", "--output", required=True, help="JSON lines to write")
     add("--listener", help="name of the listener in the transcripts (default: user)")
     add("--scores", metavar="FILE", help="CSV with session_id (a video's name without its ending) and score")
@@ -55,8 +57,6 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
         raise ValueError(f"--plot: for {len(videos)} videos name a folder, found {plots}")
 
     settings = arguments.backend, arguments.detector, arguments.fps, arguments.face, arguments.device
-    if arguments.backend == "deepface" and arguments.device != "cpu":
-        raise ValueError("--device: deepface chooses its own; leave --device out")
     recordings, problems = _open_recordings(arguments, dict(zip(names, videos)), settings)
     tables = watch_all([video for video, _ in recordings.values()], *settings, jobs=arguments.jobs)
     sessions: dict[str, dict] = {}
@@ -98,16 +98,15 @@ def _open_recordings(arguments: argparse.Namespace, videos: Mapping[str, Path], 
     from ..affect.transcripts import read_transcript
 
     recordings, problems = {}, []
-    paths = [Path(name) for name in arguments.transcript]
-    listed = bool(paths) and not (len(paths) == 1 and paths[0].is_dir())
-    if listed and len(paths) != len(videos):
-        raise ValueError(f"--transcript: expected one for each of {len(videos)} videos, found {len(paths)}")
-    for number, (name, video) in enumerate(videos.items()):
+    if (given := len(arguments.transcript)) not in (0, len(videos)):
+        raise ValueError(f"--transcript: expected one for each of {len(videos)} videos, found {given}")
+    paths = dict(zip(videos, map(Path, arguments.transcript)))
+    for name, video in videos.items():
         path = video
         try:
             if not video.exists():
                 raise FileNotFoundError(f"{video}: there is no such file")
-            path = paths[number] if listed else _find_transcript(video, paths[0] if paths else video.parent)
+            path = paths.get(name) or _find_transcript(video)
             transcript = read_transcript(path)
             listener_of(transcript, arguments.listener)
             recordings[name] = video, transcript
@@ -118,16 +117,15 @@ def _open_recordings(arguments: argparse.Namespace, videos: Mapping[str, Path], 
     return recordings, problems
 
 
-def _find_transcript(video: Path, folder: Path) -> Path:
-    """Find the transcript of a video in a folder, by the video's name."""
+def _find_transcript(video: Path) -> Path:
+    """Find the transcript beside a video, by the video's name."""
     from ..affect.transcripts import SUFFIXES
 
-    found = [path for suffix in SUFFIXES if (path := folder / f"{video.stem}{suffix}").is_file()]
+    paths = [video.parent / f"{video.stem}{suffix}" for suffix in SUFFIXES]
+    found = [path for path in paths if path.is_file()]
     if len(found) != 1:
-        raise FileNotFoundError(
-            f"--transcript: expected one of {', '.join(video.stem + suffix for suffix in SUFFIXES)} in {folder}, "
-            f"found {' and '.join(path.name for path in found) or 'none'}"
-        )
+        names, there = (", ".join(path.name for path in each) or "none" for each in (paths, found))
+        raise FileNotFoundError(f"--transcript: expected one of {names} in {video.parent}, found {there}")
     return found[0]
 
 
@@ -151,10 +149,8 @@ def _read_scores(path: str) -> dict[str, float]:
         name, text = row["session_id"].strip(), row["score"].strip()
         if not name and not text:
             continue
-        if not name:
-            raise ValueError(f"--scores: {where}: expected a session_id, found none")
-        if name in scores:
-            raise ValueError(f"--scores: {where}: {name!r} is there twice; leave one of its scores out")
+        if not name or name in scores:
+            raise ValueError(f"--scores: {where}: expected another session_id in each row, found {name!r}")
         try:
             scores[name] = math.nan if text.lower() in MISSING else float(text)
         except ValueError:

@@ -35,9 +35,6 @@ def add_parser(commands) -> None:
     add = space.add_argument
     add("name", metavar="NAME", help="a folder of spaces/ in the repository, or a path")
     add("--model", metavar="OWNER/NAME", help="the model of the app, as its variable GELI_MODEL")
-    add("--hardware", help="such as t4-small; some costs")
-    for flag in ("--secret", "--variable"):
-        add(flag, metavar="NAME[=VALUE]", action="append", default=[], help="may be repeated; default: the value here")
     space.set_defaults(run=_push_space)
 
     for kind in (model, dataset, space):
@@ -63,7 +60,7 @@ def _push_model(arguments: argparse.Namespace, out: TextIO) -> None:
 def _push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..hub.cards import card_title, corpus_licence, dataset_card
     from ..hub.push import check_repo_id, is_private, read_card
-    from ..hub.sessions import SessionsPush, from_candor, hash_raters, read_splits, with_schema, write_parquet
+    from ..hub.sessions import SessionsPush, from_candor, hash_raters, read_splits, without_schema, write_parquet
     from ..settings import json_object
 
     check_repo_id(arguments.repo)
@@ -89,35 +86,22 @@ def _push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
         card = str(dataset_card(splits, arguments.repo, source=source, raters=raters))
     with tempfile.TemporaryDirectory(prefix="geli_push_") as folder:
         files = write_parquet(splits, Path(folder))
-        card = with_schema(card, splits, files)
-        sessions = SessionsPush(what="sessions", files=files, card=card, splits=splits, **_options(arguments))
+        sessions = SessionsPush(what="sessions", files=files, card=without_schema(card), **_options(arguments))
         _push(sessions, arguments, out)
 
 
 def _push_space(arguments: argparse.Namespace, out: TextIO) -> None:
-    from ..hub.spaces import MODEL_VARIABLE, SpacePush, environment, find_space, space_card, space_files
+    from ..hub.spaces import SpacePush, find_space, space_card, space_files
 
     folder = find_space(arguments.name)
-    variables = environment(arguments.variable, "--variable")
-    if arguments.model is not None:
-        variables[MODEL_VARIABLE] = arguments.model
-    secrets = environment(arguments.secret, "--secret")
     with tempfile.TemporaryDirectory(prefix="geli_push_") as scratch:
         space = SpacePush(
             what="Space",
             files=space_files(folder, Path(scratch)),
             card=space_card(folder, arguments.model),
-            secrets=secrets,
-            variables=variables,
-            hardware=arguments.hardware,
             model=arguments.model,
             **_options(arguments),
         )
-        if arguments.dry_run:
-            out.writelines(f"variable {name}={value}\n" for name, value in variables.items())
-            out.writelines(f"secret {name}, whose value is not shown\n" for name in secrets)
-            if arguments.hardware:
-                out.write(f"hardware {arguments.hardware}\n")
         _push(space, arguments, out)
 
 

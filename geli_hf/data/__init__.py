@@ -11,7 +11,7 @@ from .reading import ReadReport, read_corpus, read_report
 
 __all__ = ["CORPORA", "ReadReport", "load_sessions", "read_report"]
 
-CORPORA = ("sample", "candor", "topical_chat", "uss", "esconv", "soda", "chitchat")
+CORPORA = ("sample", "candor", "topical_chat", "uss", "esconv", "chitchat")
 SAMPLE_CONVERSATIONS = 300
 # Part of the sample's name on disk: raise it when `write_sample` writes something else for the same arguments.
 SAMPLE_VERSION = 1
@@ -29,10 +29,10 @@ def load_sessions(
     `read_report(sessions)` says how many sessions were read, and how many were skipped and why.
 
     Args:
-        name_or_path: `"candor"`, `"topical_chat"`, `"uss"` or `"esconv"`, which are read from `data_dir`; `"chitchat"`
-            and `"soda"`, from there or else from the package `chitchat-dataset` and from the Hub; `"sample"`, which
-            the project makes itself; or rows that have the Session columns already: a `.jsonl` or `.parquet` file, a
-            folder of such files, or a dataset on the Hub.
+        name_or_path: `"candor"`, `"topical_chat"`, `"uss"` or `"esconv"`, which are read from `data_dir`;
+            `"chitchat"`, from there or else from the package `chitchat-dataset`; `"sample"`, which the project makes
+            itself; or rows that have the Session columns already: a `.jsonl` or `.parquet` file, a folder of such
+            files, or a dataset on the Hub.
         data_dir: folder of the corpus as it was published.
         cache_dir: folder for what was read. Default: `sessions` under `geli_hf.cache.cache_root()`.
         options: of the reader, see `geli_hf.data.<name>.open_corpus`; of the sample: `conversations` and `seed`.
@@ -54,8 +54,6 @@ def load_sessions(
         data_dir, options = _sample(cache_dir, **options)
     elif name not in CORPORA:
         reader, data_dir = "rows", name
-    elif data_dir is None and name == "soda":
-        data_dir = "allenai/soda"
     elif data_dir is None and name != "chitchat":
         raise ValueError(f"data_dir: say where {name} lies, as in load_sessions({name!r}, data_dir=...)")
     open_corpus = import_module(f".{reader}", __name__).open_corpus

@@ -32,7 +32,6 @@ from .candor_files import (
     RATINGS,
     SURVEY,
     Observed,
-    Spoken,
     Unreadable,
     find_conversations,
     open_conversation,
@@ -56,7 +55,6 @@ def open_corpus(
     score: str | Sequence[str] = "overall_affect",
     segmentation: str = "cliffhanger",
     behaviour: bool = False,
-    backchannels: bool = False,
     num_proc: int = 1,
 ) -> Corpus:
     """Open CANDOR.
@@ -68,8 +66,6 @@ def open_corpus(
         segmentation: of speech into turns: "cliffhanger", "backbiter" or "audiophile".
         behaviour: describe the listener's face, gaze, pitch and intensity in words (`geli_hf.affect.behaviour`), as in
             "listener smiles through most of this turn, looks away at the end".
-        backchannels: quote the listener's back-channels in `behaviour`, as in 'said "Yeah", "Mhm"'; only "backbiter"
-            has them. With both, they come after a semicolon.
         num_proc: processes that read; the rows and their order stay the same. Where Python starts processes afresh
             (macOS, Windows), a script has to call this under `if __name__ == "__main__":`.
 
@@ -85,10 +81,10 @@ def open_corpus(
         ["affect", "affect_mean"],
         scores=[] if isinstance(score, str) else scores,
         times=True,
-        behaviour=behaviour or backchannels,
+        behaviour=behaviour,
         turn_rating=any(map(_has_turn_ratings, homes)),
     )
-    read = partial(_sessions, scores=scores, segmentation=segmentation, behaviour=behaviour, backchannels=backchannels)
+    read = partial(_sessions, scores=scores, segmentation=segmentation, behaviour=behaviour)
 
     def rows() -> Iterator[Session | Skipped]:
         for sessions in map_in_order(read, homes, num_proc):
@@ -107,14 +103,12 @@ def _has_turn_ratings(home: Path) -> bool:
         return False
 
 
-def _sessions(
-    home: Path, *, scores: Sequence[str], segmentation: str, behaviour: bool, backchannels: bool
-) -> list[Session | Skipped]:
+def _sessions(home: Path, *, scores: Sequence[str], segmentation: str, behaviour: bool) -> list[Session | Skipped]:
     """Read the two sessions of a conversation, with all columns; the options are those of `open_corpus`."""
     try:
         files = open_conversation(home)
         answers = read_scores(files, scores)
-        turns = read_turns(files, segmentation, backchannels=backchannels)
+        turns = read_turns(files, segmentation)
         observed = read_observed(files, senses=behaviour)
         speakers = list(dict.fromkeys(turn.speaker for turn in turns))
         if len(speakers) != 2:
@@ -148,9 +142,7 @@ def _sessions(
             feedback={"affect": affect.tolist(), "affect_mean": mean.tolist()},
             start=start.tolist(),
             stop=stop.tolist(),
-            behaviour=[
-                "; ".join(filter(None, [look, _quoted_backchannels(turn.rows)])) for look, turn in zip(looks, spoken)
-            ],
+            behaviour=looks,
             turn_rating=[float(mean_known(row.rating for row in turn.rows)) for turn in spoken],
         )
 
@@ -160,10 +152,3 @@ def _sessions(
 def _on_scale(column: str, answer: float) -> float:
     low, high = SCALES.get(column, (-math.inf, math.inf))
     return answer if low <= answer <= high else math.nan
-
-
-def _quoted_backchannels(rows: Sequence[Spoken]) -> str:
-    """Quote the listener's back-channels during a turn; "" if there are none."""
-    words = [" ".join(row.backchannel.split()).strip(" .,") for row in rows]
-    quoted = ", ".join(f'"{phrase}"' for phrase in words if phrase)
-    return f"said {quoted}" if quoted else ""

@@ -134,22 +134,19 @@ class Spoken(NamedTuple):
     start: float
     stop: float
     rating: float
-    backchannel: str = ""  # of the listener
 
 
-def read_turns(files: Files, segmentation: str, *, backchannels: bool) -> list[Turn]:
+def read_turns(files: Files, segmentation: str) -> list[Turn]:
     """Read the transcript, with successive rows of one speaker merged; the entry of a row is a `Spoken`.
 
     Raises:
         Unreadable: there is no such transcript, or a column of it is missing.
     """
     name = f"transcription/transcript_{segmentation}.csv"
-    text = ["turn_id", "speaker", "utterance", *["backchannel"] * backchannels]
-    table = _table(read_file(files, name), name, text, ["start", "stop"])
+    table = _table(read_file(files, name), name, ["turn_id", "speaker", "utterance"], ["start", "stop"])
     rated = _read_turn_ratings(files)
     ratings = [rated.get(turn, math.nan) for turn in table["turn_id"]]
-    words = table.get("backchannel", [""] * len(ratings))
-    entries = map(Spoken, table["start"].tolist(), table["stop"].tolist(), ratings, words)
+    entries = map(Spoken, table["start"].tolist(), table["stop"].tolist(), ratings)
     return merge_turns(row for row in zip(table["speaker"], table["utterance"], entries) if row[0])
 
 

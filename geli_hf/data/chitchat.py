@@ -8,7 +8,7 @@ Score: the mean of the ratings from 1 to 10 for witty, upbeat and interesting, o
 not recorded, so both sessions of a conversation have one score. All three are in `scores`.
 Feedback: none; `start` and `stop` tell when the first and the last line of each message was sent, in seconds since the
 first line with a time, from which `geli_hf.affect.reactions` reads how fast the listener answered; NaN without one.
-Skipped: conversations without a rating, of other than two speakers, shorter than `min_messages`, or whose times run
+Skipped: conversations without a rating, of other than two speakers, of fewer than six messages, or whose times run
 backwards; and those rated 5, 5, 5, which is what a form says that nobody touched.
 """
 
@@ -28,6 +28,7 @@ PACKAGE = "chitchat_dataset"
 RATINGS = ("witty", "upbeat", "interesting")
 LOWEST, HIGHEST, UNTOUCHED = 1, 10, 5
 SIDES = ("both", "first", "second")
+FEWEST_MESSAGES = 6  # of both speakers
 HALVES = ("a", "b", "mixed")
 
 
@@ -36,7 +37,6 @@ def open_corpus(
     *,
     score: str = "mean",
     side: str = "both",
-    min_messages: int = 6,
     untouched: bool = False,
     half: str | None = None,
 ) -> Corpus:
@@ -46,7 +46,6 @@ def open_corpus(
         data_dir: holds `dataset.json`; or is such a file. Default: that of the package `chitchat-dataset`.
         score: "mean", "witty", "upbeat" or "interesting".
         side: whose turns are rewarded: "both", "first" (the one who began to talk) or "second".
-        min_messages: least number of messages of a conversation, both speakers counted.
         untouched: keep conversations that were rated 5, 5, 5.
         half: keep conversations of speakers who are both in half "a" or both in half "b" of all speakers, or of one
             in each ("mixed"). What was learned from one half is then judged by people who had no part in it.
@@ -60,14 +59,12 @@ def open_corpus(
     for name, (value, values) in allowed.items():
         if value not in values:
             raise ValueError(f"{name}: expected one of {', '.join(map(str, values))}, found {value!r}")
-    if min_messages < 2:
-        raise ValueError(f"min_messages: expected at least 2, one of each speaker, found {min_messages}")
     files = find_files(_package_folder() if data_dir is None else data_dir, ["dataset.json"])
     sides = (0, 1) if side == "both" else (SIDES.index(side) - 1,)
 
     def rows() -> Iterator[Session | Skipped]:
         for name, conversation in read_json(files[0], dict).items():
-            read = _read(conversation, min_messages, untouched) if name else Skipped("no id")
+            read = _read(conversation, untouched) if name else Skipped("no id")
             if half and not isinstance(read, Skipped) and _half(read[0]) != half:
                 read = Skipped(f"speakers: not those of half {half}")
             for index in sides:
@@ -86,7 +83,7 @@ def _package_folder() -> Path:
     return Path(package.origin).parent
 
 
-def _read(conversation: Any, min_messages: int, untouched: bool) -> tuple[list[Turn], dict[str, float]] | Skipped:
+def _read(conversation: Any, untouched: bool) -> tuple[list[Turn], dict[str, float]] | Skipped:
     """Return turns and ratings of a conversation."""
     try:
         lines = [_line(line) for block in conversation["messages"] for line in block]
@@ -103,8 +100,8 @@ def _read(conversation: Any, min_messages: int, untouched: bool) -> tuple[list[T
     speakers = {turn.speaker for turn in turns}
     if len(speakers) != 2:
         return Skipped(f"speakers: {len(speakers)}, not 2")
-    if len(turns) < min_messages:
-        return Skipped(f"fewer than {min_messages} messages")
+    if len(turns) < FEWEST_MESSAGES:
+        return Skipped(f"fewer than {FEWEST_MESSAGES} messages")
     if any(later < earlier for earlier, later in itertools.pairwise(_times(turns))):
         return Skipped("times run backwards")
     return turns, {name: float(ratings[name]) for name in RATINGS}

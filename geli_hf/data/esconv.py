@@ -24,15 +24,14 @@ from .reading import Corpus, Skipped, find_files, mean_known, read_json, session
 ROLES = {"seeker": "user", "speaker": "user", "supporter": "assistant", "listener": "assistant"}
 
 
-def open_corpus(data_dir: str | Path, *, score: str = "empathy", sentiment: bool | str = False) -> Corpus:
+def open_corpus(data_dir: str | Path, *, score: str = "empathy", sentiment: bool = False) -> Corpus:
     """Open ESConv.
 
     Args:
         data_dir: holds JSON files of conversations; or is such a file.
         score: the answer in `survey_score.seeker` that is the session's score, 1 to 5: "empathy", "relevance",
             "initial_emotion_intensity" or "final_emotion_intensity" (of which less is better).
-        sentiment: add feedback `sentiment` of the seeker's next turn, from -1 to 1: VADER's if True, or that of a text
-            classifier, by its name or path (`geli_hf.affect.NextTurnSentiment`).
+        sentiment: add feedback `sentiment` of the seeker's next turn, from -1 to 1 (`NextTurnSentiment`).
 
     Raises:
         FileNotFoundError: there is no JSON file.

@@ -20,13 +20,6 @@ PATTERNS = {
 }
 
 
-def mask_private(text: str) -> str:
-    """Put `[mail]`, `[phone]`, ... in the place of each match of [`PATTERNS`]; names remain."""
-    for name, pattern in PATTERNS.items():
-        text = pattern.sub(f"[{name}]", text)
-    return text
-
-
 def private_kinds(messages: list[Message]) -> set[str]:
     """Return the names of the [`PATTERNS`] that a dialogue's messages match."""
     return {name for message in messages for name, each in PATTERNS.items() if each.search(message["content"])}

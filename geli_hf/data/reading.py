@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..affect.sentiment import NextTurnSentiment
-from ..cache import atomic_path, cache_root
+from ..cache import atomic_path, cache_root, write_text
 from ..models.geli_reward.text_geli import valid_unicode
 from ..sessions import Session, SessionError, Turn, session_features, validate_session
 
@@ -62,8 +62,7 @@ def text_corpus(
     where: str | Path,
     signals: Sequence[str] = (),
     turn_rating: bool = False,
-    sentiment: bool | str = False,
-    version: str = "",
+    sentiment: bool = False,
 ) -> Corpus:
     """Open a corpus of text, with the sentiment of the listener's next turn as one more signal if asked for.
 
@@ -73,20 +72,18 @@ def text_corpus(
         where: the corpus in messages.
         signals: names of the signals in the rows' `feedback`.
         turn_rating: the rows have `turn_rating`.
-        sentiment: add feedback `sentiment`, from -1 to 1: VADER's if True, or that of a text classifier, by its name
-            or path (`geli_hf.affect.NextTurnSentiment`).
-        version: of rows that come from no file.
+        sentiment: add feedback `sentiment`, from -1 to 1 (`NextTurnSentiment`).
     """
 
     def rows_with_sentiment() -> Iterator[Session | Skipped]:
-        sentiment_of = NextTurnSentiment(None if sentiment is True else sentiment)
+        sentiment_of = NextTurnSentiment()
         for row in rows():
             if not isinstance(row, Skipped):
                 row.setdefault("feedback", {})["sentiment"] = sentiment_of(row["messages"])
             yield row
 
     features = session_features([*signals, *(["sentiment"] if sentiment else [])], turn_rating=turn_rating)
-    return Corpus(files, features, rows_with_sentiment if sentiment else rows, str(where), version)
+    return Corpus(files, features, rows_with_sentiment if sentiment else rows, str(where))
 
 
 def find_files(data_dir: str | Path, patterns: Sequence[str]) -> list[Path]:
@@ -236,8 +233,8 @@ def read_corpus(corpus: Corpus, options: Mapping, cache_dir: str | Path | None =
     if not path.exists():
         with atomic_path(path) as partial:
             report = _write(corpus, partial)
-            with atomic_path(path.with_suffix(".json")) as counts:  # first, so that no rows exist without their counts
-                counts.write_text(json.dumps(asdict(report)), encoding="utf-8")
+            # First, so that no rows exist without their counts.
+            write_text(path.with_suffix(".json"), json.dumps(asdict(report)))
     sessions = Dataset.from_file(str(path), info=DatasetInfo(features=corpus.features))
     sessions.info.description = path.with_suffix(".json").read_text(encoding="utf-8")
     report = read_report(sessions)

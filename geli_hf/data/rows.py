@@ -50,11 +50,13 @@ def open_corpus(path: str | Path, *, split: str = "train") -> Corpus:
             "train" is taken for one that knows no splits, and all its files are read.
 
     Raises:
-        FileNotFoundError: there is nothing of this name.
-        SessionError: when the rows are read, one is no JSON or breaks the schema; the message names file, row and
-            field.
+        FileNotFoundError: there is nothing of this name, or no such split.
+        ValueError: the file has another suffix, or the dataset on the Hub has no such split.
+        OSError: the dataset is on the Hub and can't be loaded.
+        SessionError: a file is no Parquet; or, when the rows are read, one is no JSON or breaks the schema. The
+            message names file, row and field.
     """
-    source = open_rows(path, split, without_splits=split == "train")
+    source = _open_rows(Path(path), split)
     signals, scores = (
         sorted(name.removeprefix(f"{column}.") for name in source.columns if name.startswith(f"{column}."))
         for column in ("feedback", "scores")
@@ -116,21 +118,7 @@ class Rows(NamedTuple):
     version: str = ""
 
 
-def open_rows(path: str | Path, split: str, *, without_splits: bool = False) -> Rows:
-    """Open a `.jsonl` or `.parquet` file, a folder of such files, or a dataset on the Hub by its id.
-
-    Args:
-        path: the file, the folder or the id.
-        split: of a dataset on the Hub; of a folder, the files whose names begin with it.
-        without_splits: read all files of a folder if no name begins with `split`.
-
-    Raises:
-        FileNotFoundError: there is nothing of this name, or no such split.
-        ValueError: the file has another suffix, or the dataset on the Hub has no such split.
-        OSError: the dataset is on the Hub and can't be loaded.
-        SessionError: a file is no Parquet, or a row no JSON.
-    """
-    path = Path(path)
+def _open_rows(path: Path, split: str) -> Rows:
     if path.is_file():
         if path.suffix not in SUFFIXES:
             raise ValueError(f"{path}: expected a file that ends in {' or '.join(SUFFIXES)}")
@@ -140,7 +128,7 @@ def open_rows(path: str | Path, split: str, *, without_splits: bool = False) -> 
         if not files:
             raise FileNotFoundError(f"{path}: the folder and its folder `data` hold no {' or '.join(SUFFIXES)} file")
         files_of_split = [file for file in files if file.name.startswith(split)]
-        if not files_of_split and not without_splits:
+        if not files_of_split and split != "train":
             names = ", ".join(file.name for file in files)
             raise FileNotFoundError(f"split: {path} has no file that begins with {split!r}; there is {names}")
         files = files_of_split or files

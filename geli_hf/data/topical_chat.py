@@ -34,16 +34,13 @@ LABELS = {"Happy": 1.0, "Surprised": 0.5, "Curious to dive deeper": 0.5, "Neutra
 LABELS |= dict.fromkeys(("Sad", "Fearful", "Angry", "Disgusted"), -1.0)
 
 
-def open_corpus(
-    data_dir: str | Path, *, split: str | Sequence[str] = "valid_freq", sentiment: bool | str = False
-) -> Corpus:
+def open_corpus(data_dir: str | Path, *, split: str | Sequence[str] = "valid_freq", sentiment: bool = False) -> Corpus:
     """Open Topical-Chat.
 
     Args:
         data_dir: holds `<split>.json`; or is such a file.
         split: one or several of "train", "valid_freq", "valid_rare", "test_freq" and "test_rare".
-        sentiment: add feedback `sentiment` of the listener's next turn, from -1 to 1: VADER's if True, or that of a
-            text classifier, by its name or path (`geli_hf.affect.NextTurnSentiment`).
+        sentiment: add feedback `sentiment` of the listener's next turn, from -1 to 1 (`NextTurnSentiment`).
 
     Raises:
         FileNotFoundError: a split is not there.

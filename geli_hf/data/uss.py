@@ -21,14 +21,13 @@ from .reading import Corpus, Skipped, find_files, mean_known, session_of_turns, 
 ROLES = {"USER": "user", "SYSTEM": "assistant"}
 
 
-def open_corpus(data_dir: str | Path, *, split: str | Sequence[str] = "MWOZ", sentiment: bool | str = False) -> Corpus:
+def open_corpus(data_dir: str | Path, *, split: str | Sequence[str] = "MWOZ", sentiment: bool = False) -> Corpus:
     """Open USS.
 
     Args:
         data_dir: holds `<split>.txt`; or is such a file.
         split: one or several of "MWOZ", "CCPE", "SGD", "ReDial" and "JDDC".
-        sentiment: add feedback `sentiment` of the user's next turn, from -1 to 1: VADER's if True, or that of a text
-            classifier, by its name or path (`geli_hf.affect.NextTurnSentiment`).
+        sentiment: add feedback `sentiment` of the user's next turn, from -1 to 1 (`NextTurnSentiment`).
 
     Raises:
         FileNotFoundError: a split is not there.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from datasets import Dataset
 
-from ..affect.sentiment import vader
 from ..metrics.intervals import mean_of_known
 from ..metrics.metrics import bootstrap, paired_bootstrap
 from ..metrics.table import aligned_table, format_figure
@@ -35,7 +34,6 @@ SIDES = {
     "distinct_1": "distinct-1",
     "distinct_2": "distinct-2",
     "repetition": "self-repetition",
-    "sentiment": "sentiment (VADER)",
 }
 
 
@@ -95,17 +93,15 @@ class PolicyComparison:
         Returns:
             `before` and `after`, each with `value` (Interval), `recognised` (share), `words` (mean length), `empty`
             (share of replies without a word), `distinct` (share of different replies), `distinct_1`, `distinct_2`,
-            `repetition` (see `metrics.texts`) and `sentiment` (VADER's, None where that is not installed); `win_rate`
-            and `length_controlled_win_rate` of the side after (Intervals); `difference` of the values and `sentiment`,
-            that of the sentiments (paired Intervals); `length_ratio`, mean length after over before; `verdicts`, the
-            win rate by each question (Intervals) of a judge that compares; and `judge`.
+            `repetition` (see `metrics.texts`); `win_rate` and `length_controlled_win_rate` of the side after
+            (Intervals); `difference` of the values (paired Interval); `length_ratio`, mean length after over before;
+            `verdicts`, the win rate by each question (Intervals) of a judge that compares; and `judge`.
         """
         ids = self.conversation_ids
         before, after = self._figures_of(self.before), self._figures_of(self.after)
         lengths = [np.array([words(reply.text) for reply in side]) for side in (self.before, self.after)]
         log_ratio = np.log(lengths[1] + 1) - np.log(lengths[0] + 1)
         values = [[reply.value for reply in side] for side in (self.after, self.before)]
-        sentiment = [_sentiment(side) for side in (self.after, self.before)]
         verdicts = {question: bootstrap(verdict, ids) for question, verdict in (self.verdicts or {}).items()}
         return {
             "judge": self.judge,
@@ -114,7 +110,6 @@ class PolicyComparison:
             "win_rate": bootstrap(self.wins, ids),
             "length_controlled_win_rate": length_controlled_win_rate(self.wins, log_ratio, ids),
             "difference": paired_bootstrap(*values, ids),
-            "sentiment": None if None in sentiment else paired_bootstrap(*sentiment, ids),
             "verdicts": verdicts or None,
             "length_ratio": after["words"] / max(before["words"], 1e-9),
         }
@@ -122,7 +117,6 @@ class PolicyComparison:
     def _figures_of(self, replies: Sequence[JudgedReply]) -> dict[str, Any]:
         texts, recognised = [reply.text for reply in replies], [reply.recognised for reply in replies]
         repetition = [self_repetition(text, dialogue) for text, dialogue in zip(texts, self.dialogues)]
-        sentiment = _sentiment(replies)
         return {
             "value": bootstrap([reply.value for reply in replies], self.conversation_ids),
             "recognised": None if None in recognised else float(np.mean(recognised)),
@@ -132,7 +126,6 @@ class PolicyComparison:
             "distinct_1": distinct_ngrams(texts, 1),
             "distinct_2": distinct_ngrams(texts, 2),
             "repetition": mean_of_known(repetition),
-            "sentiment": None if sentiment is None else bootstrap(sentiment, self.conversation_ids),
         }
 
 
@@ -186,8 +179,8 @@ def judge_by_reward(
 def policy_table(figures: Mapping[str, Any]) -> str:
     """Format the figures of a `PolicyComparison`, or an `EvaluatedPolicy`, as a Markdown table and a sentence."""
     before, after = figures["before"], figures["after"]
-    difference = {"value": figures["difference"], "sentiment": figures["sentiment"]}
-    rows = [[title, before[key], after[key], difference.get(key, "")] for key, title in SIDES.items()]
+    rows = [[title, before[key], after[key], ""] for key, title in SIDES.items()]
+    rows[0][-1] = figures["difference"]  # of the values
     if reward := figures.get("reward"):
         rows.insert(1, ["reward that was trained for", *(reward[key] for key in ("before", "after", "difference"))])
     rows.append(["length after / before", "", "", figures["length_ratio"]])
@@ -197,13 +190,3 @@ def policy_table(figures: Mapping[str, Any]) -> str:
         f"half), at equal length, by logistic regression on the log length ratio, in "
         f"{figures['length_controlled_win_rate']}."
     )
-
-
-def _sentiment(replies: Sequence[JudgedReply]) -> list[float] | None:
-    """VADER's sentiment of each reply, NaN of an empty one; None without the package."""
-    try:
-        sentiment = vader()
-    except ImportError:
-        return None
-    texts = [reply.text for reply in replies]
-    return [value if text.strip() else np.nan for text, value in zip(texts, sentiment(texts))]

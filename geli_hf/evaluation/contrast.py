@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from ..metrics.intervals import Interval
 from ..metrics.metrics import bootstrap
-from ..metrics.table import aligned_table, as_json, format_figure
+from ..metrics.table import aligned_table, as_json
 from ..sessions import Message, validate_messages
 
 MEAN = "mean"  # over the kinds of foils
@@ -100,29 +100,18 @@ def load_contrast(path: str | Path) -> list[ContrastDialogue]:
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
-                dialogue = _parse(line)
+                dialogue = ContrastDialogue(**json.loads(line))
                 for key in (("id", dialogue.id), ("answer", _plain(dialogue.answer))):
                     if key in lines:
                         raise ValueError(f"{key[0]}: {key[1]!r:.80} is that of line {lines[key]} already; change one")
                     lines[key] = number
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from error
+            except (TypeError, ValueError) as error:  # no JSON, or other fields
+                names = ", ".join(field.name for field in fields(ContrastDialogue))
+                raise ValueError(f"{path}, line {number}: {error}; expected a JSON object with {names}") from error
             dialogues.append(dialogue)
     if not dialogues:
         raise ValueError(f"{path}: expected a dialogue on each line, found an empty file")
     return dialogues
-
-
-def _parse(line: str) -> ContrastDialogue:
-    names = [field.name for field in fields(ContrastDialogue)]
-    try:
-        row = json.loads(line)
-    except ValueError:
-        row = None
-    if not isinstance(row, dict) or sorted(row) != sorted(names):
-        found = f"the fields {sorted(row)}" if isinstance(row, dict) else repr(line.strip())
-        raise ValueError(f"expected a JSON object with {', '.join(names)}, found {found:.80}")
-    return ContrastDialogue(**row)
 
 
 def other_answer(dialogue: ContrastDialogue, dialogues: Sequence[ContrastDialogue], rng: random.Random) -> str:
@@ -205,34 +194,25 @@ def make_foils(dialogues: Sequence[ContrastDialogue], *, seed: int = 0) -> dict[
 
 @dataclass(frozen=True)
 class ContrastFigures:
-    """Figures of a reward model on a contrast set. Their text is two Markdown tables.
+    """Figures of a reward model on a contrast set. Their text is a Markdown table.
 
-    Every mapping by kind of foil ends with `MEAN`, the mean over them. Intervals are 95 % bootstrap intervals over
+    Both mappings end with `MEAN`, the mean over the kinds of foils. Intervals are 95 % bootstrap intervals over
     dialogues.
 
     Args:
         shares: kind of foil -> share of the dialogues whose answer has a higher reward than the foil; a tie counts .5,
             which is also chance.
         margins: kind of foil -> mean reward of the answer minus that of the foil, in units of the reward.
-        by_kind: kind of dialogue -> the shares of its dialogues, as in `shares`.
         dialogues: kind of dialogue -> number of dialogues.
     """
 
     shares: Mapping[str, Interval]
     margins: Mapping[str, Interval]
-    by_kind: Mapping[str, Mapping[str, Interval]]
     dialogues: Mapping[str, int]
 
     def __str__(self) -> str:
         rows = [[name, str(self.shares[name]), str(self.margins[name])] for name in self.shares]
-        by_kind = [
-            [kind, str(self.dialogues[kind]), *(format_figure(share.estimate) for share in shares.values())]
-            for kind, shares in self.by_kind.items()
-        ]
-        return (
-            f"{aligned_table(['foil', 'answer preferred', 'margin of reward'], rows)}\n\n"
-            f"{aligned_table(['answer preferred', 'dialogues', *self.shares], by_kind)}"
-        )
+        return aligned_table(["foil", "answer preferred", "margin of reward"], rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain JSON."""
@@ -278,20 +258,14 @@ def contrast_figures(
 
     differences = table[0] - table[1:]  # (foils, dialogues)
     wins = (1 + np.sign(differences)) / 2
-    ids, kinds = (np.array([getattr(dialogue, name) for dialogue in dialogues]) for name in ("id", "kind"))
+    ids = [dialogue.id for dialogue in dialogues]
 
-    def intervals(values: np.ndarray, chosen: np.ndarray) -> dict[str, Interval]:
+    def intervals(values: np.ndarray) -> dict[str, Interval]:
         rows = zip([*foils, MEAN], [*values, values.mean(0)])
-        return {name: bootstrap(row[chosen], ids[chosen], seed=seed) for name, row in rows}
+        return {name: bootstrap(row, ids, seed=seed) for name, row in rows}
 
-    count = Counter(kinds.tolist())
-    everything = np.ones(len(ids), bool)
-    return ContrastFigures(
-        shares=intervals(wins, everything),
-        margins=intervals(differences, everything),
-        by_kind={kind: intervals(wins, kinds == kind) for kind in count},
-        dialogues=dict(count),
-    )
+    count = Counter(dialogue.kind for dialogue in dialogues)
+    return ContrastFigures(shares=intervals(wins), margins=intervals(differences), dialogues=dict(count))
 
 
 def _plain(text: str) -> str:

@@ -15,11 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 from datasets import Dataset
-from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ..cache import atomic_path
+from ..cache import atomic_path, write_text
 from ..metrics.baselines import log_length
 from ..metrics.intervals import RESAMPLES, Interval, bootstrap_statistic
 from ..metrics.metrics import session_spearman_interval
@@ -32,7 +31,7 @@ from ..sessions import SessionError
 from ..training import fit_hindsight
 from .methods.folds import Encoded, Features, Fold, out_of_fold
 from .methods.rows import with_new_head
-from .report import CONVERSATIONS_NEEDED, write_text
+from .report import CONVERSATIONS_NEEDED
 
 logger = logging.get_logger(__name__)
 
@@ -119,22 +118,14 @@ class LearningCurve:
             f"{self.advice}\n"
         )
 
-    def plot(self, path: str | Path) -> Figure:
-        """Draw the agreement with its intervals over the number of sessions, and the baselines as lines.
-
-        Args:
-            path: of the PNG.
-        """
-        lines = {name: agreement.estimate for name, agreement in self.baselines.items()}
-        sizes, agreements = ([getattr(row, name) for row in self.rows] for name in ("sessions", "agreement"))
-        return plot_learning_curve(sizes, agreements, path, lines)
-
     def write(self, folder: str | Path) -> None:
         """Write `learning_curve.json` and `learning_curve.png` into a folder."""
         record = as_json(asdict(self) | {"advice": self.advice})
         write_text(Path(folder) / "learning_curve.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+        lines = {name: agreement.estimate for name, agreement in self.baselines.items()}
+        sizes, agreements = ([getattr(row, name) for row in self.rows] for name in ("sessions", "agreement"))
         with atomic_path(Path(folder) / "learning_curve.png") as partial:
-            self.plot(partial)
+            plot_learning_curve(sizes, agreements, partial, lines)
 
 
 class Fit(NamedTuple):

@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cache import atomic_path
+from ..cache import atomic_path, write_text
 from ..metrics.plots import plot_over_optimisation
 from ..metrics.table import aligned_table, as_json, format_figure
 from .comparison import policy_table
 from .divergence import ESTIMATOR
 from .policies import PolicyEvaluation, Sampling
-from .report import CONVERSATIONS_NEEDED, example_replies, write_text
+from .report import CONVERSATIONS_NEEDED, example_replies
 
 EXAMPLES = 8
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..cache import atomic_path
+from ..cache import write_text
 from ..metrics import plots
 from ..metrics.metrics import spearman_per_session
 from ..metrics.table import COLUMNS, as_json, markdown_table
@@ -40,7 +40,7 @@ def write_report(
     """Write figures, pictures and texts of a run into its folder, `report.md` last.
 
     Args:
-        folder: of the run; `policy_history.json` in it is drawn.
+        folder: of the run.
         settings: of the run.
         sizes: number of sessions in each part of the data.
         test: held-out Session rows.
@@ -61,14 +61,9 @@ def write_report(
     if "turn_rating" in test.column_names:
         within = {name: spearman_per_session(turns, test["turn_rating"]) for name, turns in rewards.items()}
         values["within_session_spearman"] = {"conversation_id": test["conversation_id"][:], **within}
-        plots.plot_rewards_against_truth(own_rewards, test["turn_rating"], folder / "rewards_against_truth.png")
-        pictures["rewards_against_truth.png"] = "Predicted rewards against the truth"
         intervals = {name: row["within_session_spearman"] for name, row in rows.items()}
         plots.plot_comparison(intervals, folder / "methods.png")
         pictures["methods.png"] = "Within-session Spearman of each method"
-    if (history := folder / "policy_history.json").exists():
-        plots.plot_alignment(json.loads(history.read_text()), folder / "alignment.png")
-        pictures["alignment.png"] = "Alignment of the policy"
     if comparison:
         before, after = ([reply.value for reply in side] for side in (comparison.before, comparison.after))
         values["policy"] = {"conversation_id": list(comparison.conversation_ids), "before": before, "after": after}
@@ -96,12 +91,6 @@ def write_report(
         *(f"{title}:\n\n![{title}]({name})" for name, title in pictures.items()),
     ]
     write_text(folder / "report.md", "\n\n".join(parts) + "\n")
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a file, of which no part is left if the write is interrupted."""
-    with atomic_path(file) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def telling_sessions(rewards: Sequence[Sequence[float]]) -> list[int]:

@@ -5,18 +5,14 @@ from __future__ import annotations
 import filecmp
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingface_hub import CommitInfo, ModelCard
-from transformers import AutoImageProcessor
-from transformers.utils import PushToHubMixin
 
-from ..models.facial_affect.modeling_affect import FacialAffectModel
 from ..models.geli_reward.modeling_geli import GeliRewardModel
-from .cards import facial_affect_card, for_repo, read_own_card, reward_model_card
+from .cards import for_repo, read_own_card, reward_model_card
 from .folders import ModelPush, kind_and_config
 from .push import CARD, full_name, send
 
@@ -30,7 +26,6 @@ def push_to_hub(
     *,
     card: Callable[[str], ModelCard],
     loaded_from: str = "",
-    beside: Sequence[PushToHubMixin] = (),
     max_shard_size: int | str = "50GB",
     tags: Sequence[str] = (),
     token: str | bool | None = None,
@@ -43,7 +38,6 @@ def push_to_hub(
         repo_id: name of the repository; without an owner, the token's.
         card: renders the card for a name of a repository.
         loaded_from: folder of the model, whose own card is sent while the weights there are the model's.
-        beside: parts that are saved with the model, such as its image processor.
         max_shard_size: of a file of weights.
         tags: further tags of the card.
         token: in place of this machine's.
@@ -56,8 +50,6 @@ def push_to_hub(
     with tempfile.TemporaryDirectory(prefix="geli_push_") as scratch:
         folder = Path(scratch)
         model.save_pretrained(folder, max_shard_size=max_shard_size)
-        for part in beside:
-            part.save_pretrained(folder)
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         files.pop(CARD, None)  # a form of PEFT
         known = _card_with_weights(Path(loaded_from), files) if loaded_from else None
@@ -80,21 +72,6 @@ def push_attribution(attribution: HindsightAttribution, repo_id: str, **how) -> 
     config = attribution.model.config
     card = partial(reward_model_card, config=config, signals=attribution.signals)
     return push_to_hub(attribution, repo_id, card=card, loaded_from=config._name_or_path, **how)
-
-
-def push_face_classifier(model: FacialAffectModel, repo_id: str, **how) -> CommitInfo:
-    """Push a classifier of faces, its code and the image processor that it was loaded with.
-
-    The processor of a new model is pushed by itself. See `push_to_hub` for the arguments.
-    """
-    config, beside = model.config, []
-    if config._name_or_path:
-        where = {"revision": getattr(config, "_commit_hash", None), "token": how.get("token")}
-        with suppress(OSError):  # there is none
-            beside = [AutoImageProcessor.from_pretrained(config._name_or_path, **where)]
-    shape = {name: getattr(processor, name) for processor in beside for name in ("scale", "shift")}
-    card = partial(facial_affect_card, config=config, **shape)
-    return push_to_hub(model, repo_id, card=card, loaded_from=config._name_or_path, beside=beside, **how)
 
 
 def _card_with_weights(folder: Path, files: Mapping[str, Path]) -> str | None:

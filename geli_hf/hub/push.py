@@ -166,7 +166,7 @@ def send(push: Push) -> Pushed:
         with _delete_if_it_fails(api, push) if info is None else nullcontext():
             commit, card = _commit(api, push)
     pushed = Pushed(commit, card_kept=card != push.card)
-    with explained_errors(f"{pushed.url}: pushed, but not all is done. ", token=push.token):
+    with explained_errors(f"{pushed.url}: pushed, but not all is set; the same command sets the rest. ", push.token):
         push.finish(api)
     return pushed
 
@@ -254,7 +254,7 @@ def _edited_card(api: HfApi, push: Push, revision: str) -> str | None:
 
 
 @contextmanager
-def explained_errors(done: str = "", *, token: str | bool | None = None) -> Iterator[None]:
+def explained_errors(done: str = "", token: str | bool | None = None) -> Iterator[None]:
     """Raise the client's errors as OSError with a hint, and with tokens masked.
 
     Args:
@@ -268,7 +268,7 @@ def explained_errors(done: str = "", *, token: str | bool | None = None) -> Iter
         yield
     except (HTTPError, OfflineModeIsEnabled, RuntimeError) as error:  # RuntimeError: a file that did not upload
         status = getattr(getattr(error, "response", None), "status_code", None)
-        hint = "Do the rest by hand, or push again." if done else HINTS.get(status, AGAIN)
+        hint = HINTS.get(status, AGAIN)
         message = "\n".join([f"{done}{error}", *getattr(error, "__notes__", ()), hint])
         for secret in (token, get_token()):
             if isinstance(secret, str):

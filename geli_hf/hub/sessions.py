@@ -9,10 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import Dataset, DatasetInfo
-from datasets.info import DatasetInfosDict
-from datasets.splits import SplitDict, SplitInfo
-from datasets.utils.metadata import MetadataConfigs
+from datasets import Dataset
 from huggingface_hub import DatasetCard
 
 from ..cache import atomic_path, cache_root
@@ -98,19 +95,13 @@ def _key() -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionsPush(Push):
-    """A push of sessions: the card on the Hub gets their schema, and Parquet files of an earlier push go.
-
-    Args:
-        splits: Session rows by split.
-    """
+    """A push of sessions: Parquet files of an earlier push go, and what the card on the Hub says of their columns."""
 
     repo_type = "dataset"
     stale = ("data/*.parquet",)
 
-    splits: Mapping[str, Dataset]
-
     def merged(self, card: str) -> str:
-        return with_schema(card, self.splits, self.files)
+        return without_schema(card)
 
 
 def write_parquet(splits: Mapping[str, Dataset], folder: Path) -> dict[str, Path]:
@@ -132,25 +123,10 @@ def write_parquet(splits: Mapping[str, Dataset], folder: Path) -> dict[str, Path
     return files
 
 
-def with_schema(card: str, splits: Mapping[str, Dataset], files: Mapping[str, Path]) -> str:
-    """Put the schema, the sizes and the files of the splits into a card's front matter; all else stays.
-
-    Args:
-        card: text of the card.
-        splits: Session rows by split.
-        files: see `write_parquet`.
-    """
+def without_schema(card: str) -> str:
+    """Take out of a card's front matter what it says of files and columns, which the Parquet files tell themselves."""
     described = DatasetCard(card, ignore_metadata_errors=True)
     for stale in ("configs", "dataset_info"):
         if stale in described.data:
             described.data[stale] = None
-    sizes = SplitDict()
-    for name, sessions in splits.items():
-        sizes.add(SplitInfo(name, num_bytes=sessions.data.nbytes, num_examples=len(sessions)))
-    features, total = next(iter(splits.values())).features, sum(size.num_bytes for size in sizes.values())
-    download = sum(path.stat().st_size for path in files.values())
-    info = DatasetInfo(features=features, splits=sizes, download_size=download, dataset_size=total)
-    DatasetInfosDict({"default": info}).to_dataset_card_data(described.data)
-    paths = [{"split": name, "path": f"data/{name}-*"} for name in splits]
-    MetadataConfigs({"default": {"data_files": paths}}).to_dataset_card_data(described.data)
     return str(described)

@@ -6,12 +6,9 @@ Gradio Space is built from that file before the others are there.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
 from pathlib import Path
 
@@ -28,53 +25,32 @@ REQUIREMENTS = "requirements.txt"
 
 @dataclass(frozen=True, kw_only=True)
 class SpacePush(Push):
-    """A push of a Space: its files, then its environment and its hardware.
+    """A push of a Space: its files, then the variable that names its model.
 
     Args:
-        secrets, variables: environment of the app; secrets are never shown.
-        hardware: requested last, since it may cost.
-        model: name of a model on the Hub, for the card.
+        model: name of a model on the Hub, for the app and for the card.
 
     Raises:
-        ValueError: a pull request with an environment or hardware.
+        ValueError: a pull request with a model.
     """
 
     repo_type = "space"
     stale = ("geli_hf/*", "geli_hf-*.dist-info/*")
 
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    variables: Mapping[str, str] = field(default_factory=dict)
-    hardware: str | None = None
     model: str | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        if self.create_pr and (self.secrets or self.variables or self.hardware):
-            raise ValueError(
-                "--create-pr: a pull request holds files alone. Set --model, --secret, --variable and --hardware when "
-                "it is merged"
-            )
+        if self.create_pr and self.model:
+            raise ValueError("--create-pr: a pull request holds files alone. Set --model when it is merged")
 
     def create(self, api: HfApi) -> None:
         api.create_repo(self.repo, repo_type="space", space_sdk="gradio", private=self.private or None)
 
     def finish(self, api: HfApi) -> None:
-        """Set the environment and request hardware: after the commit, since a failed one leaves the app as it was."""
-        steps = {}
-        for key, value in self.secrets.items():
-            steps[f"secret {key}"] = partial(api.add_space_secret, self.repo, key, value)
-        for key, value in self.variables.items():
-            steps[f"variable {key}={value}"] = partial(api.add_space_variable, self.repo, key, value)
-        if self.hardware:
-            steps[f"hardware {self.hardware}"] = partial(api.request_space_hardware, self.repo, self.hardware)
-        for number, step in enumerate(steps.values()):
-            try:
-                step()
-            except Exception as error:
-                error.add_note(
-                    f"Not set: {', '.join(list(steps)[number:])}. The same command again sets what is left."
-                )
-                raise
+        """Set the variable after the commit, since a failed one leaves the app as it was."""
+        if self.model is not None:
+            api.add_space_variable(self.repo, MODEL_VARIABLE, self.model)
 
     def merged(self, card: str) -> str:
         return with_versions(card, self.model)
@@ -184,27 +160,6 @@ def requirements(path: Path | None, package: Distribution) -> str:
             pins.setdefault(canonicalize_name(needed.name), _pinned(needed))
     pins.pop("gradio", None)
     return "\n".join([*others, *sorted(pins.values()), ""])
-
-
-def environment(rows: Sequence[str], argument: str) -> dict[str, str]:
-    """Parse `NAME=VALUE`, or `NAME` alone for the value that this process's environment has.
-
-    Args:
-        rows: as on the command line.
-        argument: its option, for messages, which never show a value.
-
-    Raises:
-        ValueError: a row is neither.
-    """
-    values = {}
-    for number, row in enumerate(rows, start=1):
-        name, given, value = row.partition("=")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or not (given or name in os.environ):
-            raise ValueError(
-                f"{argument}, number {number}: expected NAME=VALUE, or the NAME of a variable of the environment"
-            )
-        values[name] = value if given else os.environ[name]
-    return values
 
 
 def _pinned(asked: Requirement) -> str:

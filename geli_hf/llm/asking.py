@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from ..cache import atomic_path, cache_root
+from ..cache import cache_root, write_text
 from ..sessions import Message
 from .answers import UnusableAnswer
 from .backend import Answer, Backend, BackendError, CallError
@@ -90,9 +90,7 @@ class AnswerCache:
             return None
 
     def put(self, key: str, answer: Answer, identity: dict) -> None:
-        with atomic_path(self._path(key)) as partial:
-            record = {"answer": asdict(answer)} | identity
-            partial.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
+        write_text(self._path(key), json.dumps({"answer": asdict(answer)} | identity, ensure_ascii=False))
 
     def lock(self, key: str) -> threading.Lock:
         """Return the lock of an answer, to hold from look-up to storage: sessions can have the same words."""

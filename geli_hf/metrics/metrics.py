@@ -8,6 +8,7 @@ sessions where it is undefined; `bootstrap` and `paired_bootstrap` turn those va
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -110,9 +111,7 @@ def global_loss_floor(scores: Sequence[float], train_mean: float) -> float:
     return global_loss(np.full(len(scores), train_mean), scores)
 
 
-def local_difference(
-    rewards: PerTurn, feedback: PerTurn, *, threshold: float = 0.0, in_deviations: bool = False
-) -> float:
+def local_difference(rewards: PerTurn, feedback: PerTurn, *, threshold: float = 0.0) -> float:
     """Mean reward of the turns with positive feedback minus that of the other observed turns.
 
         mean(r_t : f_t > threshold) - mean(r_t : f_t <= threshold)
@@ -124,17 +123,16 @@ def local_difference(
         rewards: one array (turns,) per session.
         feedback: one array (turns,) per session, in units of the signal.
         threshold: feedback above it is positive. 0 fits 0/1 and signed feedback; a mean probability needs its own.
-        in_deviations: divide by the standard deviation of the reward over the observed turns.
 
     Returns:
-        The difference, in units of the reward or of its deviation; NaN if either side has no turn.
+        The difference, in units of the reward; NaN if either side has no turn.
 
     Example:
         >>> local_difference([[1.0, 2.0], [3.0, 6.0]], [[0, 1], [1, 0]])
         -1.0
     """
-    sums = _local_sums(rewards, feedback, threshold)
-    return float(_difference_of_sums(sums.sum(0), in_deviations))
+    difference, _ = _difference_and_deviation(_local_sums(rewards, feedback, threshold).sum(0))
+    return float(difference)
 
 
 def bootstrap(
@@ -190,9 +188,7 @@ def session_spearman_interval(
     predicted: Sequence[float] | Sequence[Sequence[float]],
     scores: Sequence[float],
     conversation_ids: Sequence[str],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    **draw: Any,
 ) -> Interval:
     """Spearman's rank correlation of predicted with given scores over sessions, with its interval.
 
@@ -202,7 +198,7 @@ def session_spearman_interval(
     Args:
         predicted: (sessions,); or (runs, sessions), for the mean over runs, whose sessions are drawn together.
         scores, conversation_ids: (sessions,).
-        resamples, seed: of the bootstrap.
+        draw: `resamples` and `seed` of `bootstrap_statistic`.
     """
     runs, y = np.atleast_2d(np.asarray(predicted, float)), np.asarray(scores, float)
     known = ~np.isnan(runs + y).any(0)
@@ -210,7 +206,7 @@ def session_spearman_interval(
     def mean_over_runs(weights: np.ndarray) -> np.ndarray:
         return np.mean([weighted_spearman(x[known], y[known], weights) for x in runs], axis=0)
 
-    return bootstrap_statistic(mean_over_runs, conversation_ids, known, resamples=resamples, seed=seed)
+    return bootstrap_statistic(mean_over_runs, conversation_ids, known, **draw)
 
 
 def local_difference_interval(
@@ -219,26 +215,27 @@ def local_difference_interval(
     conversation_ids: Sequence[str],
     *,
     threshold: float = 0.0,
-    in_deviations: bool = False,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    **draw: Any,
 ) -> Interval:
-    """Compute the mean of `local_difference` over runs with its interval.
+    """Compute the mean of `local_difference` over runs, each in deviations of its reward, with its interval.
 
     Args:
         runs: the rewards of each run; conversations are drawn for all runs together.
         feedback: one array (turns,) per session.
         conversation_ids: (sessions,).
-        threshold, in_deviations: see `local_difference`.
-        resamples, seed: of the bootstrap.
+        threshold: see `local_difference`.
+        draw: `resamples` and `seed` of `bootstrap_statistic`.
+
+    Returns:
+        In deviations of the reward over the observed turns.
     """
     sums = np.stack([_local_sums(rewards, feedback, threshold) for rewards in runs])  # (runs, sessions, 5)
 
     def mean_over_runs(weights: np.ndarray) -> np.ndarray:
-        return _difference_of_sums(weights @ sums, in_deviations).mean(0)
+        difference, deviation = _difference_and_deviation(weights @ sums)
+        return _divide(difference, deviation).mean(0)
 
-    all_sessions = np.ones(sums.shape[1], bool)
-    return bootstrap_statistic(mean_over_runs, conversation_ids, all_sessions, resamples=resamples, seed=seed)
+    return bootstrap_statistic(mean_over_runs, conversation_ids, np.ones(sums.shape[1], bool), **draw)
 
 
 def _local_sums(rewards: PerTurn, feedback: PerTurn, threshold: float) -> np.ndarray:
@@ -251,14 +248,12 @@ def _local_sums(rewards: PerTurn, feedback: PerTurn, threshold: float) -> np.nda
     return np.stack([np.bincount(session, part, len(rewards)) for part in parts], 1)
 
 
-def _difference_of_sums(sums: np.ndarray, in_deviations: bool) -> np.ndarray:
+def _difference_and_deviation(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     positive, positive_sum, other, other_sum, squares = np.moveaxis(sums, -1, 0)
     difference = _divide(positive_sum, positive) - _divide(other_sum, other)
-    if not in_deviations:
-        return difference
     mean = _divide(positive_sum + other_sum, positive + other)
     variance = _divide(squares, positive + other) - mean**2
-    return _divide(difference, np.sqrt(np.maximum(variance, 0)))
+    return difference, np.sqrt(np.maximum(variance, 0))
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures for a report: a session's rewards turn by turn, rewards against the truth, training, methods.
+"""Pictures for a report: a session's rewards turn by turn, training, methods.
 
 Every function writes a PNG and returns the `matplotlib.figure.Figure`. Nothing here touches pyplot, which keeps global
 state and needs a display, so a server can draw in threads.
@@ -17,10 +17,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from ..plotting import BLUE, DPI, GREY, INK, LIGHT, MINUS, RED, draw_reason, fonts, new_figure, printable, save, style
+from ..plotting import BLUE, DPI, GREY, INK, LIGHT, MINUS, RED, fonts, new_figure, printable, save
 from ..sessions import Session, assistant_turns
 from .intervals import Interval
-from .ranks import PerTurn
 
 MAX_LINES = 8  # of one message in `plot_session`
 
@@ -108,60 +107,6 @@ def plot_session(
     if len(quantiles):
         unit += ", beside the share of training turns it beats"
     write(width - left, height - 0.13, unit, color=GREY, ha="right", size=8)
-    return save(figure, path)
-
-
-def plot_rewards_against_truth(rewards: PerTurn, ratings: PerTurn, path: str | Path) -> Figure:
-    """Draw the predicted reward against the true (or human) value of each turn, with means and intervals over turns.
-
-    Args:
-        rewards, ratings: one array (turns,) per session; turns without a rating are left out.
-        path: of the PNG.
-    """
-    x, y = (np.concatenate([np.zeros(0), *side]) for side in (ratings, rewards))
-    known = np.isfinite(x) & np.isfinite(y)
-    x, y = x[known], y[known]
-    figure, axes = new_figure(6.4, 4.6)
-    axes.set(title="Do predicted rewards follow the truth?", xlabel="true value of the turn")
-    axes.set_ylabel("predicted reward (units of the standardised score)")
-    if not len(x):
-        return save(draw_reason(figure, axes, "no rated turns"), path)
-    axes.scatter(x, y, s=7, color=GREY, alpha=0.25, linewidth=0, label="turn")
-    values, bins = np.unique(x, return_inverse=True)
-    if len(values) > 12:
-        edges = np.unique(np.quantile(x, np.linspace(0, 1, 11)))
-        bins = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, len(edges) - 2)
-    bins = [bins == index for index in np.unique(bins)]
-    points = np.array([(x[b].mean(), y[b].mean(), 1.96 * y[b].std() / np.sqrt(b.sum())) for b in bins])
-    label = "mean of turns of like truth, 95 % interval"
-    axes.errorbar(*points.T, fmt="o-", color=BLUE, capsize=3, markersize=5, label=label)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    return save(figure, path)
-
-
-def plot_alignment(history: Sequence[Mapping[str, float]], path: str | Path) -> Figure:
-    """Draw reward, KL from the fine-tuned policy, entropy and length of the replies by step.
-
-    Args:
-        history: `trainer.state.log_history` of TRL's GRPOTrainer or RLOOTrainer with a `GeliReward`.
-        path: of the PNG.
-    """
-    panels = {
-        "geli/turn_reward_mean": ("Reward of a reply", "units of the standardised score"),
-        "kl": ("KL from the fine-tuned policy", "nats a token"),
-        "entropy": ("Entropy", "nats a token"),
-        "completions/mean_length": ("Length of a reply", "tokens"),
-    }
-    figure = Figure(figsize=(9, 6), dpi=DPI, layout="constrained")
-    figure.suptitle("Alignment of the policy", fontsize=12, fontweight="bold")
-    for axes, (key, (title, unit)) in zip(figure.subplots(2, 2).flat, panels.items()):
-        style(axes)
-        axes.set(title=title, xlabel="step", ylabel=unit)
-        points = np.array([(log["step"], log[key]) for log in history if key in log], float)
-        if len(points):
-            axes.plot(*points.T, color=BLUE)
-        else:
-            draw_reason(figure, axes, "not measured")
     return save(figure, path)
 
 

@@ -81,8 +81,8 @@ def evaluate_runs(
         resamples, seed: of the bootstrap.
 
     Returns:
-        `Interval`s under local_difference and the keys of `COLUMNS`, but a float under global_loss_floor; `sessions`,
-        their number; and `missing`, the reason for each figure that is NaN.
+        `Interval`s under the keys of `COLUMNS`, but a float under global_loss_floor; `sessions`, their number; and
+        `missing`, the reason for each figure that is NaN.
 
     Raises:
         ValueError: rewards or scores are not those of the sessions, or no session carries the feedback.
@@ -124,12 +124,13 @@ def evaluate_runs(
     name = feedback or next(iter(names), None)
     unobserved = [np.full(len(turns), np.nan) for turns in length]
     signal = [row[name] for row in sessions["feedback"]] if name else unobserved
-    for key, in_deviations in (("local_difference", False), ("local_difference_sd", True)):
-        options = {"threshold": feedback_threshold, "in_deviations": in_deviations, **draw}
-        row[key] = metrics.local_difference_interval(runs, signal, conversations, **options)
-        missing[key] = f"no turns both with and without positive feedback {name!r}" if name else "no feedback"
-    if not math.isnan(row["local_difference"].estimate):
-        missing["local_difference_sd"] = "the reward is the same for every observed turn"
+    threshold = {"threshold": feedback_threshold}
+    row["local_difference_sd"] = metrics.local_difference_interval(runs, signal, conversations, **threshold, **draw)
+    missing["local_difference_sd"] = "no feedback"
+    if name:
+        missing["local_difference_sd"] = (
+            f"no turns both with and without positive feedback {name!r}, or the same reward for all of them"
+        )
 
     row["missing"] = {key: why for key, why in missing.items() if math.isnan(_estimate(row[key]))}
     return row

@@ -131,17 +131,16 @@ def read_published_head(path: str | os.PathLike) -> PublishedHead:
 def _head_of(module: _Layer) -> PublishedHead:
     layers = vars(module)["_modules"]
     kinds = Counter(type(layer).__name__ for layer in layers.values())
-    if kinds != Counter(["Linear", "Linear", "ReLU", "Tanh", "Dropout"]):
-        raise ValueError("other layers than those of the published head")
+    [dropout] = [vars(layer)["p"] for layer in layers.values() if type(layer).__name__ == "Dropout"]
     parameters = [vars(layers[name])["_parameters"] for name in ("fc1", "fc2")]
     fc1, fc2 = ({name: value.detach().float() for name, value in weights.items()} for weights in parameters)
     width, size = fc1["weight"].shape
-    expected = {"weight": (width, size), "bias": (width,)}, {"weight": (1, width), "bias": (1,)}
-    if tuple({name: tuple(value.shape) for name, value in weights.items()} for weights in (fc1, fc2)) != expected:
-        raise ValueError("weights of other shapes than those of the published head")
-    if not all(value.isfinite().all() for weights in (fc1, fc2) for value in weights.values()):
-        raise ValueError("weights that are not finite")
-    [dropout] = [vars(layer)["p"] for layer in layers.values() if type(layer).__name__ == "Dropout"]
-    if not 0 <= dropout < 1:
-        raise ValueError("no probability of dropout")
+    shapes = [{name: tuple(value.shape) for name, value in weights.items()} for weights in (fc1, fc2)]
+    if not (
+        kinds == Counter(["Linear", "Linear", "ReLU", "Tanh", "Dropout"])
+        and shapes == [{"weight": (width, size), "bias": (width,)}, {"weight": (1, width), "bias": (1,)}]
+        and all(value.isfinite().all() for weights in (fc1, fc2) for value in weights.values())
+        and 0 <= dropout < 1
+    ):
+        raise ValueError("layers, shapes or numbers that are not those of the published head")
     return PublishedHead(fc1, fc2, float(dropout))

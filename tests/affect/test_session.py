@@ -90,7 +90,7 @@ def test_a_listener_who_is_silent(tmp_path):
     session = session_of_recording(FRAMES, talk(tmp_path, ("assistant", 1, 2, "Once upon a time there was a king.")))
     assert session["feedback"]["affect"] == [1]
     for listener in (None, "Ann"):
-        with pytest.raises(SessionError, match=r"talk\.csv.*'Ann'.*'assistant'"):
+        with pytest.raises(SessionError, match=r"talk\.csv.*'assistant'.*'Ann'"):
             session_of_recording(FRAMES, talk(tmp_path, TALK[0]), listener=listener)
 
 
@@ -98,8 +98,8 @@ def test_a_listener_who_is_silent(tmp_path):
     ("utterances", "listener", "message"),
     [
         (TALK, None, r"listener: .*talk\.csv.* 'Ann', 'Ben'"),
-        (TALK, "Bne", r"listener: .* 'Ann', 'Ben' in .*talk\.csv, found 'Bne'"),
-        ([*TALK, ("Cleo", 5, 6, "Hi")], "Ann", r"talk\.csv: .*'Ann', 'Ben', 'Cleo'"),
+        (TALK, "Bne", r"listener: .*talk\.csv.*'Bne'.*'Ann', 'Ben'"),
+        ([*TALK, ("Cleo", 5, 6, "Hi")], "Ann", r"talk\.csv.*'Ann', 'Ben', 'Cleo'"),
         ([*TALK, ("", 5, 6, "Hi")], "Ann", r"talk\.csv, line 7: no speaker"),
         ([("ann", 0, 1, "Hi"), ("Ann", 2, 3, "Ho")], "ANN", r"listener: .*'ann', 'Ann'"),
         (

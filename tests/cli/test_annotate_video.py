@@ -135,7 +135,7 @@ def test_invalid_options(annotate, options, problem):
 
 def test_transcripts_and_scores_have_to_fit_the_videos(annotate, recordings):
     (recordings / "one.srt").write_text("", encoding="utf-8")
-    assert "found one.srt and one.vtt" in annotate("one.mp4")[2]
+    assert "found one.srt, one.vtt" in annotate("one.mp4")[2]
     (recordings / "one.srt").unlink()
     scores = recordings / "scores.csv"
     for text, problem in (
@@ -144,7 +144,7 @@ def test_transcripts_and_scores_have_to_fit_the_videos(annotate, recordings):
         ("session_id,score\none,4/5\n", "scores.csv, line 2: .*'4/5'"),
         ("session_id,score\none,1e999\n", "scores.csv, line 2: .*'1e999'"),
         ("session_id,score\n,4\n", "scores.csv, line 2: .*session_id"),
-        ("session_id,score\none,4\n\none,2\n", "scores.csv, line 4: 'one' is there twice"),
+        ("session_id,score\none,4\n\none,2\n", "scores.csv, line 4: .*'one'"),
         ("session_id\none\n", "scores.csv, line 1: .*no score"),
         ("", "scores.csv, line 1: .*columns session_id and score"),
     ):

@@ -11,6 +11,7 @@ from tiny import reward_model as tiny_reward_model
 from toy import toy_sessions
 
 from geli_hf import GeliRewardModel
+from geli_hf.affect import face_classifier
 from geli_hf.cli import COMMANDS, main
 from geli_hf.data.rows import write_jsonl
 from geli_hf.evaluation.policies import open_policy
@@ -181,6 +182,6 @@ def test_decompose(geli, policy_folder, monkeypatch):
             geli("decompose", "s.jsonl", "--model", "m", "--base-url", "http://localhost:1/v1", "--dry-run", *option)
 
 
-def test_annotate_video_has_no_other_device_for_deepface(geli):
-    with pytest.raises(SystemExit, match="--device: "):
-        geli("annotate-video", "a.mp4", "--backend", "deepface", "--device", "meta", "-o", "out.jsonl")
+def test_deepface_takes_no_other_device():
+    with pytest.raises(ValueError, match="device: "):
+        face_classifier("deepface", device="meta")

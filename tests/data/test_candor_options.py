@@ -54,36 +54,6 @@ def test_a_further_score_that_no_survey_has(candor):
         candor.load(score=["overall_affect", "how_enjoable"])
 
 
-# -- back-channels
-
-
-def test_backchannels_of_the_listener(candor):
-    home = candor.add()
-    columns = "turn_id,speaker,start,stop,utterance,backchannel"
-    rows = [
-        "0,ann,0,3,I have moved.,Mhm.",
-        "1,007,4,6,What made you,Yeah  Oh",
-        "2,007,6,9,choose the sea?,",
-        "3,007,9,9.5,All of it?,Oh yeah. Right?",
-        "4,ann,10,14,I like it.,...",
-        "5,007,20,23,Well then.,",
-        "6,ann,24,25,Null.,null",
-    ]
-    (home / "transcription" / "transcript_backbiter.csv").write_text("\n".join([columns, *rows, ""]))
-    sessions = candor.load(segmentation="backbiter", backchannels=True)
-    validate_sessions(sessions)
-    ann, ben = sessions
-    assert ann["behaviour"] == ['said "Yeah Oh", "Oh yeah. Right?"', ""]
-    assert ben["behaviour"] == ['said "Mhm"', "", 'said "null"']
-    assert "behaviour" not in candor.load(segmentation="backbiter").features
-
-
-def test_backchannels_where_there_are_none(candor):
-    candor.add()
-    with pytest.raises(SessionError, match=r"transcript_cliffhanger\.csv has no column backchannel: one"):
-        candor.load(backchannels=True)
-
-
 # -- several processes
 
 

@@ -218,7 +218,7 @@ def test_incomplete_parquet(tmp_path):
 
 def test_an_absent_corpus_names_the_possible_ones(tmp_path):
     for name in ("candour", tmp_path / "no.jsonl", tmp_path / "folder"):
-        with pytest.raises(FileNotFoundError, match=r"there are sample, candor, .*, esconv, soda"):
+        with pytest.raises(FileNotFoundError, match=r"there are sample, candor, .*, esconv, chitchat"):
             load_sessions(name, cache_dir=tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"hold no \.jsonl or \.parquet file"):

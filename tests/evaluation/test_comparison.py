@@ -84,24 +84,6 @@ def test_a_judge_that_only_compares():
     assert compare().figures()["verdicts"] is None
 
 
-def test_sentiment_leaves_out_empty_replies():
-    before = [JudgedReply("This is terrible, I hate it.", 0.0), JudgedReply("", 0.0)] * 2
-    after = [JudgedReply("This is wonderful, I love it.", 0.0), JudgedReply("What a great day!", 0.0)] * 2
-    figures = compare(before, after).figures()
-    assert figures["before"]["sentiment"].estimate < -0.5 < 0.5 < figures["after"]["sentiment"].estimate
-    # Paired with what there was before: not moved by the replies that answer an empty one.
-    assert figures["sentiment"].estimate > 1
-
-
-def test_without_vader_there_is_no_sentiment(monkeypatch):
-    def absent():
-        raise ImportError("no package vaderSentiment")
-
-    monkeypatch.setattr("geli_hf.evaluation.comparison.vader", absent)
-    figures = compare().figures()
-    assert figures["sentiment"] is figures["before"]["sentiment"] is None
-
-
 def test_a_policy_with_empty_replies_before():
     before = [JudgedReply("", -1.0, recognised=False)] * 4
     figures = compare(before).figures()

@@ -86,7 +86,7 @@ def test_notes_stand_in_the_report_and_in_the_summary(written):
         assert "\n\nTwelve talks of one village.\n\n" in (written / name).read_text()
 
 
-PICTURES = {"session.png", "rewards_against_truth.png", "methods.png"}
+PICTURES = {"session.png", "methods.png"}
 
 
 def test_the_folder_holds_figures_texts_and_pictures(written):

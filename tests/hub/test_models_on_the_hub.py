@@ -39,7 +39,7 @@ def push(dialogues):
     from geli_hf.alignment import small_policy
     from geli_hf.cli import main
     from geli_hf.data.rows import write_jsonl
-    from geli_hf.hub.cards import policy_card
+    from geli_hf.hub.cards import facial_affect_card, policy_card, save_card
 
     found = {}
 
@@ -69,7 +69,10 @@ def push(dialogues):
     torch.nn.init.normal_(list(face.parameters())[-2], std=1.0)
     processor = FacialAffectImageProcessor({"height": 64, "width": 64}, 0.9, 0.05)
     for part in (face, processor):
-        part.push_to_hub("owner/face")
+        part.save_pretrained("face")
+    save_card(facial_affect_card("face", config=face.config, scale=0.9, shift=0.05), "face")
+    with contextlib.redirect_stdout(io.StringIO()):
+        main(["push", "model", "face", "--repo", "owner/face"])
     picture = (torch.arange(64 * 64 * 3).reshape(64, 64, 3) % 251).to(torch.uint8).numpy()
     found["face"] = face(**processor(picture, return_tensors="pt")).logits[0].tolist()
 

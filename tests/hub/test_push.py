@@ -508,21 +508,21 @@ def test_sessions_of_candor_go_to_no_public_repository(here, owner, push, refusa
     assert person not in str(parquet(here, "owner/open", "train"))
 
 
-def test_the_card_of_sessions_keeps_its_words_and_gets_the_schema(rows, here, owner, push):
-    (rows / "README.md").write_text("---\nlicense: mit\npretty_name: Walks\n---\n# Mine\n")
+def test_the_card_of_sessions_keeps_its_words_and_loses_an_old_schema(rows, here, owner, push):
+    head = "license: mit\npretty_name: Walks\nconfigs:\n- config_name: old\ndataset_info:\n  dataset_size: 1\n"
+    (rows / "README.md").write_text(f"---\n{head}---\n# Mine\n")
     push("dataset", rows, "--repo", "owner/rows")
     card = text(here, "owner/rows", repo_type="dataset")
     assert card.endswith("# Mine\n")
     metadata = cards.metadata(card)
     assert (metadata["license"], metadata["pretty_name"]) == ("mit", "Walks")
-    assert metadata["dataset_info"]["splits"][0]["num_examples"] == 6
+    assert not {"configs", "dataset_info"} & set(metadata)
     edited = CommitOperationAdd("README.md", card.replace("# Mine", "# By hand").encode())
     owner.create_commit("owner/rows", [edited], commit_message="Update README.md", repo_type="dataset")
     (rows / "test.jsonl").unlink()
     push("dataset", rows, "--repo", "owner/rows")
     card = text(here, "owner/rows", repo_type="dataset")
     assert card.endswith("# By hand\n")
-    assert [each["name"] for each in cards.metadata(card)["dataset_info"]["splits"]] == ["train"]
     files = set(repo_of(here, "owner/rows", "dataset").at("main").files)
     assert {path for path in files if path.startswith("data/")} == {"data/train-00000-of-00001.parquet"}
 

@@ -42,7 +42,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import geli_hf
 
-said = {"package": geli_hf.__file__, "greeting": os.environ["GREETING"], "model": os.environ["GELI_MODEL"]}
+said = {"package": geli_hf.__file__, "model": os.environ["GELI_MODEL"]}
 
 
 class Page(BaseHTTPRequestHandler):
@@ -91,19 +91,12 @@ def checkout(hub, name: str, folder: Path) -> Path:
     return folder
 
 
-def test_a_space_is_made_in_one_commit_with_its_environment(tiny, here, push, monkeypatch):
-    monkeypatch.setenv("API_KEY", "sesame")
-    said = push(
-        *("space", tiny, "--repo", "owner/tiny", "--private", "--model", "owner/reward", "--hardware", "t4-small"),
-        *("--variable", "GREETING=good=day", "--secret", "API_KEY", "--secret", "OTHER=tahini"),
-    )
+def test_a_space_is_made_in_one_commit_with_its_model(tiny, here, push):
+    push("space", tiny, "--repo", "owner/tiny", "--private", "--model", "owner/reward")
     space = space_of(here)
     assert commits(here) == 2  # the first makes the repository
     assert space.private
-    assert values(space.variables) == {"GREETING": "good=day", "GELI_MODEL": "owner/reward"}
-    assert values(space.secrets) == {"API_KEY": "sesame", "OTHER": "tahini"}
-    assert space.hardware == "t4-small"
-    assert not {"sesame", "tahini"} & set(said.replace(",", " ").split())
+    assert values(space.variables) == {"GELI_MODEL": "owner/reward"}
     there = set(space.at("main").files)
     assert {"app.py", "README.md", "requirements.txt", "geli_hf/__init__.py"} <= there
     assert not [name for name in there if ".env" in name or "__pycache__" in name]
@@ -123,7 +116,8 @@ def test_a_space_that_was_made_on_the_hub_gets_our_card(tiny, here, owner, push)
 
 
 def test_again_it_is_brought_up_to_date(tiny, here, owner, push):
-    push("space", tiny, "--repo", "owner/tiny", "--variable", "A=1", "--variable", "B=1")
+    push("space", tiny, "--repo", "owner/tiny", "--model", "owner/first")
+    owner.add_space_variable("owner/tiny", "GREETING", "hello")
     old = ["geli_hf/gone.py", "geli_hf-0.0.1.dist-info/METADATA", "notes.md"]
     adds = [CommitOperationAdd(name, b"old") for name in old]
     edited = SpaceCard(card_of(here).replace("# Tiny", "# By hand"))
@@ -131,31 +125,26 @@ def test_again_it_is_brought_up_to_date(tiny, here, owner, push):
     adds.append(CommitOperationAdd("README.md", str(edited).encode()))
     owner.create_commit("owner/tiny", adds, commit_message="By hand", repo_type="space")
     before = commits(here)
-    assert "--replace-card" in push("space", tiny, "--repo", "owner/tiny", "--variable", "A=2", "--secret", "S=3")
+    assert "--replace-card" in push("space", tiny, "--repo", "owner/tiny", "--model", "owner/second")
     assert commits(here) == before + 1
     assert not set(old[:2]) & set(space_of(here).at("main").files)
     assert "notes.md" in space_of(here).at("main").files
     assert "# By hand" in card_of(here)
     assert "3.0" not in card_of(here).replace("6.0.0", "")
-    assert values(space_of(here).variables) == {"A": "2", "B": "1"}
-    assert values(space_of(here).secrets) == {"S": "3"}
+    assert values(space_of(here).variables) == {"GELI_MODEL": "owner/second", "GREETING": "hello"}
 
 
-def test_a_dry_run_shows_all_but_secrets(tiny, here, push):
-    said = push("space", tiny, "--repo", "owner/tiny", "--dry-run", "--model", "owner/reward", "--secret", "S=sesame")
+def test_a_dry_run_shows_files_and_card(tiny, here, push):
+    said = push("space", tiny, "--repo", "owner/tiny", "--dry-run", "--model", "owner/reward")
     assert here.requests == []
-    for shown in ("variable GELI_MODEL=owner/reward\n", "secret S,", "  geli_hf/cli/push.py\n", "python_version: "):
+    for shown in ("owner/reward\n", "  geli_hf/cli/push.py\n", "python_version: "):
         assert shown in said
-    assert "sesame" not in said
 
 
 def test_impossible_pushes_are_refused_before_a_request(tiny, here, refusal):
     to = ("--repo", "owner/tiny")
     assert "nothing: not a folder" in refusal("space", "nothing", *to)
-    said = refusal("space", tiny, *to, "--secret", "sesame")
-    assert "NAME=VALUE" in said
-    assert "sesame" not in said
-    assert "--create-pr" in refusal("space", tiny, *to, "--create-pr", "--secret", "S=1")
+    assert "--create-pr" in refusal("space", tiny, *to, "--create-pr", "--model", "owner/reward")
     (tiny / "app.py").unlink()
     assert "app.py missing" in refusal("space", tiny, *to)
     (tiny / "README.md").write_text(CARD.replace("gradio", "docker"), encoding="utf-8")
@@ -163,64 +152,33 @@ def test_impossible_pushes_are_refused_before_a_request(tiny, here, refusal):
     assert here.requests == []
 
 
-ENVIRONMENT = ("--model", "owner/reward", "--variable", "GREETING=good day", "--secret", "KEY=sesame")
-
-
 def test_a_new_space_is_deleted_if_its_commit_fails(tiny, here, refusal, waits):
     for step in ("/api/repos/create", "/preupload/", "/objects/batch", "/commit/"):
         here.fail(f"POST .*{step}", times=20)
-        refusal("space", tiny, "--repo", "owner/tiny", *ENVIRONMENT, "--hardware", "t4-small")
+        refusal("space", tiny, "--repo", "owner/tiny", "--model", "owner/reward")
         here.faults.clear()
         assert not here.store.repos, step
-    assert not any(row.path.endswith(("/hardware", "/secrets", "/variables")) for row in here.requests)
+    assert not any(row.path.endswith("/variables") for row in here.requests)
 
 
-def test_a_space_that_was_there_keeps_files_and_environment_if_the_commit_fails(tiny, here, push, refusal, waits):
-    push("space", tiny, "--repo", "owner/tiny", "--variable", "GREETING=hello")
+def test_a_space_that_was_there_keeps_files_and_model_if_the_commit_fails(tiny, here, push, refusal, waits):
+    push("space", tiny, "--repo", "owner/tiny", "--model", "owner/first")
     (tiny / "app.py").write_text("# new", encoding="utf-8")
     here.fail("POST .*/commit/", times=20)
-    refusal("space", tiny, "--repo", "owner/tiny", *ENVIRONMENT, "--hardware", "t4-small")
+    refusal("space", tiny, "--repo", "owner/tiny", "--model", "owner/second")
     assert commits(here) == 2
-    assert values(space_of(here).variables) == {"GREETING": "hello"}
-    assert not space_of(here).secrets
-    assert space_of(here).hardware == "cpu-basic"
+    assert values(space_of(here).variables) == {"GELI_MODEL": "owner/first"}
 
 
-@pytest.mark.parametrize(
-    ("step", "left"),
-    [
-        ("secrets", "secret KEY, variable GREETING=good day, variable GELI_MODEL=owner/reward, hardware t4-small"),
-        ("variables", "variable GREETING=good day, variable GELI_MODEL=owner/reward, hardware t4-small"),
-        ("hardware", "hardware t4-small"),
-    ],
-)
-def test_settings_that_failed_after_the_commit_are_named_and_set_by_the_same_command(
-    step, left, tiny, here, push, refusal, waits
-):
-    push("space", tiny, "--repo", "owner/tiny")
-    (tiny / "app.py").write_text("# new", encoding="utf-8")
-    here.fail(f"POST .*/{step}", times=20)
-    words = ("space", tiny, "--repo", "owner/tiny", *ENVIRONMENT, "--hardware", "t4-small")
-    said = refusal(*words)
-    assert "pushed, but not all is done" in said
-    assert f"Not set: {left}. " in said
-    assert "sesame" not in said
-    assert commits(here) == 3
-    assert space_of(here).hardware == "cpu-basic"
-
+def test_a_model_that_could_not_be_set_after_the_commit_is_set_by_the_same_command(tiny, here, push, refusal, waits):
+    here.fail("POST .*/variables", times=20)
+    words = ("space", tiny, "--repo", "owner/tiny", "--model", "owner/reward")
+    assert "pushed, but not all is set" in refusal(*words)
+    assert commits(here) == 2
     here.faults.clear()
     push(*words)
-    assert commits(here) == 3  # the files are there
-    assert values(space_of(here).variables) == {"GREETING": "good day", "GELI_MODEL": "owner/reward"}
-    assert values(space_of(here).secrets) == {"KEY": "sesame"}
-    assert space_of(here).hardware == "t4-small"
-
-
-def test_hardware_that_is_refused_is_told_beside_the_push(tiny, here, refusal):
-    said = refusal("space", tiny, "--repo", "owner/tiny", "--hardware", "abacus")
-    assert "pushed, but not all is done" in said
-    assert "Not set: hardware abacus." in said
-    assert commits(here) == 2
+    assert commits(here) == 2  # the files are there
+    assert values(space_of(here).variables) == {"GELI_MODEL": "owner/reward"}
 
 
 def test_requirements_are_pinned_to_what_is_installed(tmp_path):
@@ -268,7 +226,7 @@ def test_a_pushed_space_installs_and_starts_alone(tiny, here, push, tmp_path):
     for name in ("tiny", *SHIPPED):
         model = "owner/policy" if name == "chat" else "owner/reward"
         folder, repo = tiny if name == "tiny" else name, f"owner/{name}"
-        push("space", folder, "--repo", repo, "--model", model, "--variable", "GREETING=good day")
+        push("space", folder, "--repo", repo, "--model", model)
         spaces[name] = checkout(here, repo, tmp_path / f"space-{name}")
 
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
@@ -296,7 +254,7 @@ def test_a_pushed_space_installs_and_starts_alone(tiny, here, push, tmp_path):
             assert said is not None, name + (tmp_path / f"{name}.log").read_text()
             if name == "tiny":
                 package = f"{spaces[name].resolve()}/geli_hf/__init__.py"
-                assert json.loads(said) == {"package": package, "greeting": "good day", "model": "owner/reward"}
+                assert json.loads(said) == {"package": package, "model": "owner/reward"}
 
 
 @contextmanager

@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from faces import affect_checkpoint, affect_model
 from huggingface_hub import CommitOperationAdd, ModelCard
 from loopback_hub import cards as hub_rules
 from safetensors.torch import load
 from tiny import TRAVELLING_FILES, backbone, reward_model
-from transformers import AutoImageProcessor
 
-from geli_hf import FacialAffectModel, GeliRewardModel, HindsightAttribution
+from geli_hf import GeliRewardModel, HindsightAttribution
 from geli_hf.hub import cards
 from geli_hf.hub.cards.update import is_form
 from geli_hf.hub.folders import open_folder
@@ -120,25 +118,6 @@ def test_an_attribution_goes_with_its_card(model, hub):
     assert "**no reward for a policy**" in card_of(hub, "owner/teacher").text
     with pytest.raises(ValueError, match="another kind of model"):
         model.push_to_hub("owner/teacher")
-
-
-def test_a_classifier_of_faces_takes_along_the_image_processor_that_it_was_loaded_with(hub, tmp_path):
-    loaded = FacialAffectModel.from_pretrained(affect_checkpoint(tmp_path / "face", scale=0.8))
-    loaded.push_to_hub("owner/face")
-    assert commits(hub, "owner/face") == ["initial commit", "geli push: face classifier"]
-    assert {"preprocessor_config.json", "modeling_affect.py", "image_processing_affect.py"} < files(hub, "owner/face")
-    assert "a square whose sides are 0.8 of" in card_of(hub, "owner/face").text
-
-    # A new one knows of none. In whatever order they go, the card is ours.
-    processor = AutoImageProcessor.from_pretrained(tmp_path / "face")
-    for order in (1, -1):
-        name = f"owner/face{order}"
-        for part in (affect_model(), processor)[::order]:
-            part.push_to_hub(name)
-        assert "preprocessor_config.json" in files(hub, name)
-        card = card_of(hub, name)
-        assert "There are no figures yet." in card.text
-        assert "a small residual net on grey faces of 48 x 48 pixels.\n" in card.text
 
 
 def test_a_token_that_was_given_is_used_and_not_told(model, hub):

@@ -104,13 +104,14 @@ def test_local_difference_by_hand():
     # positive: 2 and 3; not: 1 and 6; the unobserved turn counts on neither side
     assert metrics.local_difference(rewards, feedback) == pytest.approx(2.5 - 3.5)
     deviation = np.std([1, 2, 3, 6])
-    assert metrics.local_difference(rewards, feedback, in_deviations=True) == pytest.approx(-1 / deviation)
+    interval = metrics.local_difference_interval([rewards], feedback, ["a", "b"])
+    assert interval.estimate == pytest.approx(-1 / deviation)
     graded = [[0.1, 0.6, NAN], [0.7, 0.2]]
     assert np.isnan(metrics.local_difference(rewards, graded))
     assert metrics.local_difference(rewards, graded, threshold=0.5) == pytest.approx(-1)
     constant = [[0.1] * 3, [0.1] * 2]
     assert metrics.local_difference(constant, feedback) == 0
-    assert np.isnan(metrics.local_difference(constant, feedback, in_deviations=True))
+    assert np.isnan(metrics.local_difference_interval([constant], feedback, ["a", "b"]).estimate)
 
 
 @given(
@@ -180,10 +181,9 @@ def test_interval_of_the_session_spearman_and_the_local_difference():
     feedback = [rng.integers(0, 2, 10).astype(float) for _ in range(300)]
     rewards = [0.5 * values + rng.normal(size=10) for values in feedback]
     interval = metrics.local_difference_interval([rewards], feedback, np.arange(300))
-    assert interval.estimate == pytest.approx(metrics.local_difference(rewards, feedback))
-    assert interval.high - interval.low == pytest.approx(4 * np.sqrt(2 * 2 / 3000), rel=0.15)
-    in_deviations = metrics.local_difference_interval([rewards], feedback, np.arange(300), in_deviations=True)
-    assert in_deviations.estimate == pytest.approx(metrics.local_difference(rewards, feedback, in_deviations=True))
+    deviation = np.std(rewards)
+    assert interval.estimate == pytest.approx(metrics.local_difference(rewards, feedback) / deviation)
+    assert interval.high - interval.low == pytest.approx(4 * np.sqrt(2 * 2 / 3000) / deviation, rel=0.15)
 
 
 def test_mismatched_sessions_are_named():
@@ -216,9 +216,8 @@ def test_intervals_over_several_runs():
     assert alike == pytest.approx(metrics.session_spearman_interval(predicted[0], scores, ids))
 
     rewards, feedback = rng.normal(size=(3, 60, 4)), rng.integers(0, 2, (60, 4))
-    options = {"in_deviations": True}
-    each = [metrics.local_difference(run, feedback, **options) for run in rewards]
-    interval = metrics.local_difference_interval(rewards, feedback, ids, **options)
+    each = [metrics.local_difference(run, feedback) / np.std(run) for run in rewards]
+    interval = metrics.local_difference_interval(rewards, feedback, ids)
     assert interval.estimate == pytest.approx(np.mean(each))
     assert interval.low < interval.estimate < interval.high
 

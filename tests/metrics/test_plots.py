@@ -8,11 +8,9 @@ from matplotlib.text import Text
 
 from geli_hf.metrics import Interval
 from geli_hf.metrics.plots import (
-    plot_alignment,
     plot_comparison,
     plot_learning_curve,
     plot_over_optimisation,
-    plot_rewards_against_truth,
     plot_session,
 )
 
@@ -84,33 +82,6 @@ def test_a_long_session_is_cut_with_a_note(picture):
     assert "Message 10." not in words
     with pytest.raises(ValueError, match="turn_rewards"):
         plot_session(session, [1, 2, 3], picture)
-
-
-def test_rewards_against_truth(picture):
-    rng = np.random.default_rng(0)
-    ratings = [rng.integers(1, 6, 8).astype(float) for _ in range(50)]
-    ratings[0][:] = np.nan
-    rewards = [values + rng.normal(size=8) for values in ratings]
-    figure = plot_rewards_against_truth(rewards, ratings, picture)
-    assert_drawn(picture)
-    assert {"true value of the turn", "turn"} <= set(texts(figure))
-    means = figure.axes[0].lines[0].get_xydata()
-    flat_x, flat_y = np.concatenate(ratings), np.concatenate(rewards)
-    np.testing.assert_allclose(means, [[v, flat_y[flat_x == v].mean()] for v in range(1, 6)])
-
-    graded = plot_rewards_against_truth(rewards, [values + rng.normal(size=8) for values in ratings], picture)
-    assert len(graded.axes[0].lines[0].get_xydata()) == 10
-    assert "no rated turns" in texts(plot_rewards_against_truth([[1.0]], [[np.nan]], picture))
-
-
-def test_alignment_is_drawn_step_by_step(picture):
-    history = [{"step": step, "geli/turn_reward_mean": step / 10, "kl": 0.01 * step} for step in (5, 10, 15)]
-    figure = plot_alignment([*history, {"step": 15, "train_runtime": 1.0}], picture)
-    assert_drawn(picture)
-    reward, divergence, _, _ = figure.axes
-    assert reward.lines[0].get_xydata().tolist() == [[5, 0.5], [10, 1.0], [15, 1.5]]
-    np.testing.assert_allclose(divergence.lines[0].get_ydata(), [0.05, 0.1, 0.15])
-    assert texts(figure).count("not measured") == 2  # entropy and length
 
 
 def test_comparison_colours_rows_that_differ_from_the_reference(picture):

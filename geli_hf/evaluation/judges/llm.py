@@ -10,14 +10,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from ... import llm
 from ...alignment.dialogue import without_opening
-from ...cache import cache_root
 from ...llm.answers import choice_schema, parse_choices
 from ...llm.asking import AnswerCache, LlmReport, Questioner
 from ...llm.backend import Backend
@@ -37,6 +35,7 @@ CRITERIA = {
     "fluent": "Which one is better English, or whatever language they speak?",
 }
 CHOICES = ("A", "B", "tie")
+ATTEMPTS = 3  # of a question, each with the problem of the last answer, before a pair counts as failed
 NOTHING = "(says nothing)"
 
 
@@ -47,8 +46,6 @@ class LlmJudge:
         backend: an [`Endpoint`] or a [`LocalModel`].
         model: name of the model, for the reader.
         criteria: name of a question -> the question.
-        attempts: number of tries, each with the problem of the last answer, before a pair counts as failed.
-        cache_dir: folder of the answers. Default: `llm` under `geli_hf.cache.cache_root()`.
     """
 
     def __init__(
@@ -57,12 +54,9 @@ class LlmJudge:
         model: str = "",
         *,
         criteria: Mapping[str, str] = CRITERIA,
-        attempts: int = 3,
-        cache_dir: str | Path | None = None,
     ):
-        self.backend, self.criteria, self.attempts = backend, dict(criteria), attempts
+        self.backend, self.criteria, self.answers = backend, dict(criteria), AnswerCache()
         self.name = f"the language model {model}"
-        self.answers = AnswerCache(cache_dir or cache_root() / "llm")
         self._template = files(llm).joinpath("prompts", "comparison.txt").read_text(encoding="utf-8")
         self.report = LlmReport()
 
@@ -89,7 +83,7 @@ class LlmJudge:
             BackendError: no call can succeed. The answers so far are cached for the next run.
         """
         self.report = LlmReport(what="pairs of replies judged")
-        asking = Questioner(self.backend, self.answers, self.attempts, self.report)
+        asking = Questioner(self.backend, self.answers, ATTEMPTS, self.report)
         wins = np.full((len(before), len(self.criteria)), 0.5)
         differ = [index for index, (a, b) in enumerate(zip(before, after)) if a.split() != b.split()]
         wins[differ] = np.nan

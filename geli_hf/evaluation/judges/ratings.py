@@ -18,7 +18,7 @@ import numpy as np
 from datasets import Dataset
 from transformers.utils import cached_file
 
-from ...cache import atomic_path
+from ...cache import write_text
 from ...decomposition.ridge import fit_ridge
 from ...metrics.baselines import log_length
 from ...metrics.intervals import UNKNOWN, Interval
@@ -64,8 +64,7 @@ class JudgeReport:
         record = {
             name: as_json([*value] if isinstance(value, Interval) else value) for name, value in asdict(self).items()
         }
-        with atomic_path(Path(folder) / JUDGE_FILE) as partial:
-            partial.write_text(json.dumps(record, allow_nan=False), encoding="utf-8")
+        write_text(Path(folder) / JUDGE_FILE, json.dumps(record, allow_nan=False))
 
     @classmethod
     def read(cls, name: str) -> JudgeReport | None:

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Dataset
 
-from ...cache import atomic_path
+from ...cache import atomic_path, write_text
 from ...metrics import metrics, table
 from ...metrics.intervals import UNKNOWN, mean_of_known
 from ...metrics.plots import plot_comparison
 from ...sessions import assistant_turns, feedback_names
-from ..report import CONVERSATIONS_NEEDED, WITHIN_SESSIONS, write_text
+from ..report import CONVERSATIONS_NEEDED, WITHIN_SESSIONS
 from .folds import Design
 from .rows import ATTRIBUTION, SHUFFLED, NotRun
 from .runs import Run

@@ -33,8 +33,10 @@ SOURCES = {
     "uss": "User Satisfaction Simulation (Sun et al., SIGIR 2021), annotations without a stated licence.",
     "esconv": "ESConv (Liu et al., ACL 2021), CC BY-NC 4.0.",
     "chitchat": "Chit-Chat (Myers et al., ICAART 2020), MIT.",
-    "soda": "SODA (Kim et al., EMNLP 2023), CC BY 4.0, written by a language model.",
 }
+METADATA = ("license", "language", "datasets")
+# Variables of templates that may stay away.
+UNKNOWN = ("made", "recipe", "adapter", "ratings", "guard", "method", "reward_model", "held_out", "limits")
 VERSIONS = ("geli-hf", "torch", "transformers", "trl", "peft", "datasets")
 TOKEN = re.compile(r"\bhf_\w{3,}")
 _templates = Environment(
@@ -97,7 +99,7 @@ def render_card(
     figures: Sequence[Measured] = (),
     measured_on: Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
-    **facts,
+    **facts: Any,
 ) -> ModelCard | DatasetCard:
     """Render a card from `templates/{template}.md`.
 
@@ -106,17 +108,17 @@ def render_card(
         repo_id: title of the card, and the name that its code loads.
         figures: entries of `model-index`; they need `measured_on`.
         measured_on: `type`, `name` and optionally `split` of the evaluation data.
-        metadata: entries of the front matter, such as `license`; None leaves one out.
+        metadata: entries of the front matter; None leaves one out. `license`, `language` and `datasets` may also stand
+            among the facts.
         facts: variables of the template.
 
     Raises:
         jinja2.UndefinedError: a variable of the template is missing.
     """
-    text = _templates.get_template(f"{template}.md").render(
-        {"repo_id": repo_id} | dict.fromkeys(("made", "recipe", "adapter", "ratings", "guard")) | facts
-    )
+    unknown = {"training_data": NOT_TOLD} | dict.fromkeys(UNKNOWN)
+    text = _templates.get_template(f"{template}.md").render({"repo_id": repo_id} | unknown | facts)
     card = (DatasetCard if template == "dataset" else ModelCard)(re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n")
-    for name, value in (metadata or {}).items():
+    for name, value in ({name: facts.get(name) for name in METADATA} | dict(metadata or {})).items():
         if value is not None:
             card.data[name] = value
     if figures:

@@ -24,7 +24,7 @@ MEANING = {
 }
 
 
-def dataset_card(splits: Mapping[str, Dataset], repo_id: str, *, source: str, raters: str, **metadata) -> DatasetCard:
+def dataset_card(splits: Mapping[str, Dataset], repo_id: str, *, source: str, raters: str, **facts) -> DatasetCard:
     """Render the card of sessions.
 
     Args:
@@ -32,13 +32,12 @@ def dataset_card(splits: Mapping[str, Dataset], repo_id: str, *, source: str, ra
         repo_id: title, and the name that its code loads.
         source: origin and licence.
         raters: treatment of the ids of the raters.
-        metadata: `license`, `language`.
+        facts: `license`, `language`.
     """
     columns = next(iter(splits.values())).column_names
     return render_card(
         "dataset",
         repo_id,
-        metadata=metadata,
         source=source,
         raters=raters,
         columns=_table(("column", ""), [(f"`{name}`", MEANING[name]) for name in columns]),
@@ -46,6 +45,7 @@ def dataset_card(splits: Mapping[str, Dataset], repo_id: str, *, source: str, ra
             ("split", "sessions", "conversations"),
             [(f"`{name}`", len(part), len(set(part["conversation_id"]))) for name, part in splits.items()],
         ),
+        **facts,
     )
 
 

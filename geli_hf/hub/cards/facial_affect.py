@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from huggingface_hub import ModelCard
 
 from ...models.facial_affect.configuration_affect import FacialAffectConfig
-from .base import NOT_TOLD, render_card
+from .base import render_card
 
 
-def facial_affect_card(
-    repo_id: str, *, config: FacialAffectConfig, training_data: str = NOT_TOLD, **facts
-) -> ModelCard:
+def facial_affect_card(repo_id: str, *, config: FacialAffectConfig, **facts: Any) -> ModelCard:
     """Render the card of a classifier of faces.
 
     Args:
         repo_id: title, and the name that its code loads.
         config: of the classifier.
-        training_data: description of the pictures.
         facts: variables of the template, where they are known, and arguments of `render_card`.
     """
     net = f"a small residual net on grey faces of {config.image_size} x {config.image_size} pixels"
     unknown = dict.fromkeys(("scale", "shift", "learnt", "figures_table"))
-    return render_card("facial_affect", repo_id, **unknown | {"net": net, "training_data": training_data} | facts)
+    return render_card("facial_affect", repo_id, **unknown | {"net": net} | facts)

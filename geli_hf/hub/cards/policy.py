@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from ...evaluation.comparison import OWN_REWARD, policy_table
-from .base import NOT_TOLD, Measured, card_title, hub_name, render_card
+from .base import Measured, card_title, hub_name, render_card
 
 
 def policy_card(
@@ -19,15 +19,9 @@ def policy_card(
     adapter: bool = False,
     method: str | None = None,
     reward_model: str | None = None,
-    training_data: str = NOT_TOLD,
-    recipe: str | None = None,
-    made: Mapping | None = None,
     comparison: Mapping[str, Any] | None = None,
     table: str | None = None,
-    held_out: str | None = None,
-    measured_on: Mapping[str, str] | None = None,
-    limits: str | None = None,
-    **metadata,
+    **facts: Any,
 ) -> ModelCard:
     """Render the card of a policy.
 
@@ -37,15 +31,11 @@ def policy_card(
         adapter: True for an adapter to `base_model`.
         method: "grpo", "rloo" or "sft".
         reward_model: name of the reward model that it was aligned to.
-        training_data: description of the sessions.
-        recipe: how it was made, in words.
-        made: see `made`.
         comparison: figures of a `PolicyComparison`.
         table: figures in Markdown. Default: those of `comparison`.
-        held_out: description of the evaluation data.
-        measured_on: see `render_card`.
-        limits: more limits, in words.
-        metadata: `license`, `language`, `datasets`.
+        facts: where they are known `training_data`, `held_out` (both in words), `recipe` (how it was made), `limits`
+            (more of them), `made` (see `describe_origin`); `license`, `language`, `datasets`; and arguments of
+            `render_card`.
     """
     figures, judge = [], None
     if comparison:
@@ -60,19 +50,14 @@ def policy_card(
         "policy",
         repo_id,
         figures=figures,
-        measured_on=measured_on,
-        metadata=metadata | {"base_model": hub_name(base_model)},
+        metadata={"base_model": hub_name(base_model)},
         method=method,
         reward_model=reward_model,
-        training_data=training_data,
-        recipe=recipe,
-        made=made,
         judge=judge,
-        held_out=held_out,
         figures_table=policy_table(comparison) if comparison and table is None else table,
         adapter=adapter,
         base=f"`{card_title(base_model)}`" if base_model else "that it was trained on",
-        limits=limits,
+        **facts,
     )
     card.data.tags += ["trl", method] if method else []
     if adapter:

@@ -31,15 +31,10 @@ def reward_model_card(
     *,
     config: GeliRewardConfig | None = None,
     adapter: bool = False,
-    training_data: str = NOT_TOLD,
     row: Mapping[str, Any] | None = None,
     table: str | None = None,
-    held_out: str | None = None,
-    measured_on: Mapping[str, str] | None = None,
     signals: Iterable[str] | None = None,
-    made: Mapping | None = None,
-    recipe: str | None = None,
-    **metadata,
+    **facts: Any,
 ) -> ModelCard:
     """Render the card of a reward model or, with `signals`, of an attribution.
 
@@ -47,15 +42,10 @@ def reward_model_card(
         repo_id: title, and the name that its code loads.
         config: of the model; it tells the backbone, the ratings, and whether there is a guard.
         adapter: True for an adapter to the backbone.
-        training_data: description of the sessions.
         row: figures by name, see `metrics.table.evaluate_rewards`.
         table: figures in Markdown. Default: those of `row`.
-        held_out: description of the evaluation data.
-        measured_on: see `render_card`.
         signals: names of the signals that an attribution reads.
-        made: see `made`.
-        recipe: how it was made, in words.
-        metadata: `license`, `language`, `datasets`.
+        facts: see `policy_card`.
     """
     figures = [Measured(COLUMNS[name], kind, row[name]) for name, kind in FIGURES.items() if row and name in row]
     figures = [figure for figure in figures if not math.isnan(figure.estimate)]
@@ -65,18 +55,14 @@ def reward_model_card(
         "reward_model" if signals is None else "attribution",
         repo_id,
         figures=figures,
-        measured_on=measured_on,
-        metadata=metadata | {"base_model": hub_name(config and config.text_config._name_or_path)},
-        training_data=training_data,
+        metadata={"base_model": hub_name(config and config.text_config._name_or_path)},
         rating=_rating_of(config),
         ratings=", ".join(f"`{name}`" for name in (config and config.ratings) or ()),
         guard=bool(config and config.fit_hidden_size and not adapter),
-        held_out=held_out,
         figures_table=table,
         signals=", ".join(f"`{name}`" for name in signals or ()) or "none",
-        made=made,
-        recipe=recipe,
         adapter=adapter and _from_backbone(config),
+        **facts,
     )
     if adapter:
         card.data.library_name = "peft"

@@ -15,7 +15,7 @@ import yaml
 from huggingface_hub.repocard import RepoCard
 from transformers.utils import logging
 
-from ...cache import atomic_path
+from ...cache import write_text
 from .base import CARD
 
 logger = logging.get_logger(__name__)
@@ -46,8 +46,7 @@ def save_card(card: RepoCard, folder: str | Path, *, earlier: str | None = None)
         except ValueError as error:
             logger.warning(f"{path}: the card is left as it is: {error}")
             return own
-    with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return text
 
 

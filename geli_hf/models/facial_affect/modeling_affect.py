@@ -4,8 +4,6 @@ This file, `configuration_affect.py` and `image_processing_affect.py` travel wit
 they import only each other.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -14,9 +12,6 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from .configuration_affect import FacialAffectConfig
 from .image_processing_affect import FacialAffectImageProcessor
-
-if TYPE_CHECKING:  # never true; transformers copies the files that a module imports relatively
-    from .image_processing_affect import FacialAffectImageProcessor
 
 
 class _Block(nn.Module):

@@ -38,11 +38,11 @@ def prefers(*words: str):
 
 
 @pytest.fixture
-def judge(server, tmp_path):
+def judge(server):
     def make(*script, answer=None, **options):
         at = server(*script, answer=answer or prefers("sorry", "sorry"))
         endpoint = Endpoint("m", base_url=at.url, tries=2, backoff=0.001, timeout=5.0)
-        return LlmJudge(endpoint, **{"criteria": ASKED, "cache_dir": tmp_path / "answers"} | options), at
+        return LlmJudge(endpoint, criteria=options.get("criteria", ASKED)), at
 
     return make
 
@@ -100,7 +100,7 @@ def test_an_unusable_answer_is_asked_again(judge):
 
 
 def test_a_pair_that_fails_is_left_out(judge):
-    asked, _ = judge(answer="A, I think", attempts=2, criteria={"warm": "Which?"})
+    asked, _ = judge(answer="A, I think", criteria={"warm": "Which?"})
     assert str(wins(asked, ["Okay.", "Well."], ["Well.", "Well."])) == "[[nan], [0.5]]"
     [failed] = asked.report.failed.values()
     assert list(failed) == ["0"]

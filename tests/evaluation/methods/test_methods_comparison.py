@@ -299,4 +299,4 @@ def test_a_signal_that_was_never_observed(table):
     rows, text = table(with_column(sessions, "feedback", blind))
     for name in CLOSED:
         assert np.isfinite(rows[name]["within_session_spearman"].estimate)
-    assert "– Local difference (SD): no turns both with and without positive feedback 'affect'." in text
+    assert "– Local difference (SD): no turns both with and without positive feedback 'affect'" in text
