@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> None:
         "eval"
     ]
     halves = split_sessions(held_out, {"validation": 0.5, "test": 0.5}, seed=seed)  # as evaluate_policies splits
-    sampling = Sampling(options.replies, data["context_messages"], 48, options.temperature, seed)
+    # On a CPU small batches of replies to prompts of like length are faster than large ones with much padding.
+    sampling = Sampling(options.replies, data["context_messages"], 48, options.temperature, seed, batch_size=16)
 
     checkpoints = sort_checkpoints(str(options.run / "checkpoints" / "grpo"))
     if options.steps:
@@ -76,7 +77,9 @@ def main(argv: list[str] | None = None) -> None:
     dialogues = load_contrast(CONTRAST)
     for name, (model, tokenizer) in policies.items():
         figures["sides"][name] = style(texts[name], sampled[name], *policies["downloaded"], asked)
-        replies = generate_replies(model, tokenizer, [dialogue.messages for dialogue in dialogues], max_new_tokens=48)
+        replies = generate_replies(
+            model, tokenizer, [dialogue.messages for dialogue in dialogues], max_new_tokens=48, batch_size=16
+        )
         figures["sides"][name]["contrast"] = against_foils(gold.model, dialogues, replies, seed)
     models = [policies[name][0] for name in ("aligned", "downloaded")]
     divergence = reply_divergence(*models, sampled["aligned"], temperature=sampling.temperature)

