@@ -27,6 +27,8 @@ PAGES = {
     "policy_reward": "policy_reward.md",
     "reward": "reward.md",
 }
+# Their figures are in the report of `evaluate_real_policy.py`.
+ADAPTERS = {"aligned_adapter": "aligned_policy.md", "sft_adapter": "sft_adapter.md"}
 
 
 def script(*names: str):
@@ -49,7 +51,19 @@ def rendered() -> dict[str, ModelCard]:
 
 def test_every_model_that_ships_has_a_page():
     assert {path.parent.name for path in WEIGHTS.glob("*/config.json")} <= set(PAGES)
-    assert {path.name for path in (ROOT / "model_cards").iterdir()} == {"README.md", *PAGES.values()}
+    assert {path.name for path in (ROOT / "model_cards").iterdir()} == {
+        "README.md",
+        *PAGES.values(),
+        *ADAPTERS.values(),
+    }
+
+
+@pytest.mark.parametrize("folder", ADAPTERS)
+def test_a_card_of_an_adapter_is_the_same_in_both_places_and_valid(folder):
+    text = (WEIGHTS / folder / "README.md").read_text(encoding="utf-8")
+    assert (ROOT / "model_cards" / ADAPTERS[folder]).read_text(encoding="utf-8") == text
+    assert hub_rules.validate(text, "model") == ([], [])
+    assert ModelCard(text).data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 @pytest.mark.parametrize("folder", PAGES)
