@@ -52,10 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     settings = yaml.safe_load((options.run / "settings.yaml").read_text(encoding="utf-8"))
     seed, data = settings[""].get("seed", 0), settings["data"]
     shares = {"train": 1 - data["eval_share"], "eval": data["eval_share"]}
-    held_out = split_sessions(load_sessions("chitchat", data_dir=options.chitchat, half="mixed"), shares, seed=seed)[
-        "eval"
-    ]
-    halves = split_sessions(held_out, {"validation": 0.5, "test": 0.5}, seed=seed)  # as evaluate_policies splits
+    sessions = load_sessions("chitchat", data_dir=options.chitchat, half="mixed")
+    held_out = split_sessions(sessions, shares, seed=seed)["eval"]
     # On a CPU small batches of replies to prompts of like length are faster than large ones with much padding.
     sampling = Sampling(options.replies, data["context_messages"], 48, options.temperature, seed, batch_size=16)
 
@@ -67,11 +65,11 @@ def main(argv: list[str] | None = None) -> None:
     evaluation = evaluate_policies(sft, checkpoints, held_out, gold, reward=reward, sampling=sampling, dtype=dtype)
     write_policy_evaluation(options.output, evaluation, policy_markdown(evaluation, sampling))
 
-    chosen = evaluation.chosen.name
+    chosen, asked = evaluation.chosen.name, evaluation.dialogues
     names = {"downloaded": settings["policy"].get("base", DEFAULT_POLICY), "fine-tuned": sft, "aligned": chosen}
     policies = {name: load_policy(path, dtype=dtype) for name, path in names.items()}
-    asked = HeldOutDialogues(halves["test"] if len(checkpoints) > 1 else held_out, sampling)
-    sampled = {name: asked.sample(*policy) for name, policy in policies.items()}
+    sampled = {"downloaded": asked.sample(*policies["downloaded"]), "fine-tuned": evaluation.base_replies}
+    sampled["aligned"] = evaluation.chosen.replies
     texts = {name: [reply.text for reply in replies] for name, replies in sampled.items()}
     figures = {"chosen": int(chosen.rpartition("-")[2]), "replies": len(asked.prompts), "sides": {}, "judges": {}}
     dialogues = load_contrast(CONTRAST)

@@ -15,6 +15,7 @@ stages. Every stage goes on from what was written; `--policy.adapter FOLDER` beg
 such as that of an earlier run.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,7 +63,8 @@ class DataSettings:
     context_messages: int = 4  # longest prompt
     prompt_words: int = 100  # longest prompt to align with; a step with long ones takes several times as long
     window_messages: int = 8  # longest piece to fine-tune on
-    fit_turns: int = 8_000  # real turns that teach fit
+    fit_turns: int = 8_000  # real turns that teach the reward fit
+    gold_fit_turns: int = 4_000  # the same of the judge, whose backbone is slower
     # Of the guard, whose doubts then vary among replies as much as what the ratings teach; by the rule of the reward
     # that ships it would be 7 to 9, and a judge would hardly hear the ratings.
     fit_weight: float = 2.0
@@ -106,7 +108,7 @@ class Recipe:
     def reward(self, target: Path) -> None:
         """a reward model of half A, which the policy learns from"""
         others = [self.topical_chat()] if self.data.topical_chat else []
-        self.fit(target, "a", None, others)
+        self.fit(target, "a", None, self.data.fit_turns, others)
 
     def gold(self, target: Path) -> None:
         """a reward model of half B over another backbone, which judges"""
@@ -116,7 +118,7 @@ class Recipe:
             model.model.layers = model.model.layers[: self.data.gold_layers]
             model.config.num_hidden_layers = len(model.model.layers)
             write_by_one(backbone, lambda folder: [part.save_pretrained(folder) for part in (model, tokenizer)])
-        self.fit(target, "b", str(backbone), [])
+        self.fit(target, "b", str(backbone), self.data.gold_fit_turns)
 
     def sft(self, target: Path) -> None:
         """an adapter, fine-tuned on well-rated conversations"""
@@ -153,7 +155,8 @@ class Recipe:
         write_history(trainer, self.output / "policy_history.json")
         save_policy(trainer, target, merge=False)
 
-    def fit(self, target: Path, half: str, backbone: str | None, others: list[Dataset]) -> None:
+    def fit(self, target: Path, half: str, backbone: str | None, turns: int, others: Sequence[Dataset] = ()) -> None:
+        """Fit a reward model to a half of the speakers; turns of other corpora teach fit too."""
         sessions = add_reactions(self.chitchat(half), SIGNALS)
         sessions = sessions.add_column("row", np.arange(len(sessions)))
         parts = split_sessions(sessions, {"train": 0.85, "eval": 0.15}, seed=self.seed)
@@ -164,7 +167,7 @@ class Recipe:
         columns = ["conversation_id", "messages"]
         taught = concatenate_datasets([part.select_columns(columns) for part in (parts["train"], *others)])
         autocast = torch.bfloat16 if dtype is None else torch.float32
-        how = {"turns": self.data.fit_turns // (1 if others else 2), "seed": self.seed, "dtype": autocast}
+        how = {"turns": turns, "seed": self.seed, "dtype": autocast}
         fit = train_fit(model, taught, parts["eval"].select_columns(columns), **how)
         encoded = Encoded(model, sessions, dtype=autocast)
         features = {name: encoded.select(np.array(part["row"])) for name, part in parts.items()}

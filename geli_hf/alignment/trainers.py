@@ -33,9 +33,10 @@ from .dialogue import context_window, open_with_user
 from .policy import check_policy, hub_kwargs, is_adapter, load_adapter, load_policy, load_policy_tokenizer
 
 # On a CPU, TRL computes the logits of all tokens and leaves out those of prompts afterwards: half of a step's time. It
-# asks this function whether to leave them out before; its kernels ask another one.
-_ON_GPU = trl_utils._use_triton
-trl_utils._use_triton = lambda device: device.type == "cpu" or _ON_GPU(device)
+# asks this function whether to leave them out before; its kernels ask another one. A TRL without it stays as it is.
+_ON_GPU = getattr(trl_utils, "_use_triton", None)
+if _ON_GPU is not None:
+    trl_utils._use_triton = lambda device: device.type == "cpu" or _ON_GPU(device)
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 

@@ -52,12 +52,14 @@ class EvaluatedPolicy:
             between different tokens; and `reward`: `before`, `after`, `difference` and `win_rate` by the reward that
             the policy was trained for (Intervals), None without that reward.
         notes: on the judge.
+        replies: as they were sampled, with their tokens.
     """
 
     name: str
     comparison: PolicyComparison
     figures: Mapping[str, Any]
     notes: Sequence[str]
+    replies: Sequence[SampledReply]
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,15 @@ class PolicyEvaluation:
         base: name of the policy that the others were made from.
         candidates: each aligned policy on the validation dialogues; empty where there is one alone.
         chosen: the one with the highest validation win rate, or the only one, on the test dialogues.
+        dialogues: the test dialogues.
+        base_replies: of the base to these, as they were sampled.
     """
 
     base: str
     candidates: Sequence[EvaluatedPolicy]
     chosen: EvaluatedPolicy
+    dialogues: HeldOutDialogues
+    base_replies: Sequence[SampledReply]
 
 
 class HeldOutDialogues:
@@ -156,12 +162,13 @@ def evaluate_policies(
             by_reward = {side: judged[side]["value"] for side in ("before", "after")}
             by_reward |= {key: judged[key] for key in ("difference", "win_rate")}
         figures = comparison.figures() | {"kl": kl, "reward": by_reward}
-        return EvaluatedPolicy(name, comparison, figures, judge.notes(dialogues.sessions, comparison))
+        return EvaluatedPolicy(name, comparison, figures, judge.notes(dialogues.sessions, comparison), replies)
 
     candidates = [evaluate(name, "validation") for name in aligned] if several else []
     # Where nothing was judged, the rate is NaN, which is worse than any.
     best = max(candidates, key=lambda each: np.nan_to_num(each.figures["win_rate"].estimate, nan=-1), default=None)
-    return PolicyEvaluation(base, candidates, evaluate(best.name if best else aligned[0], "test"))
+    chosen = evaluate(best.name if best else aligned[0], "test")
+    return PolicyEvaluation(base, candidates, chosen, asked["test"], base_replies["test"])
 
 
 def open_policy(

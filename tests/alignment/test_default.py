@@ -28,7 +28,6 @@ def package(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(default, "version", lambda name: "9.9")
     importlib.invalidate_caches()
     return folder
 

@@ -61,6 +61,7 @@ def ran(chitchat, base, tmp_path_factory):
         "data.chitchat": str(chitchat),
         "data.min_score": "7",
         "data.fit_turns": "60",
+        "data.gold_fit_turns": "40",
         "policy.base": str(base),
         "sft.max_steps": "2",
         "sft.per_device_train_batch_size": "4",
