@@ -25,6 +25,7 @@ from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig
 from transformers import set_seed
 from trl import GRPOConfig, SFTConfig
+from trl.rewards import get_soft_overlong_punishment
 
 from geli_hf import GeliRewardModel, fit_hindsight, load_sessions, split_sessions
 from geli_hf.affect import add_reactions
@@ -77,6 +78,8 @@ class PolicySettings:
     lora: dict = field(default_factory=lambda: {"r": 16, "lora_alpha": 32})
     likelihood: float = 0.05  # reward of a nat of a reply's likelihood under the fine-tuned policy
     adapter: str | None = None  # to begin the alignment with; unset: sft_adapter
+    # Last tokens of the longest reply in which a reply loses up to 1 (DAPO, arXiv 2503.14476, eq. 13).
+    soft_tokens: int = 28
 
 
 OURS = {"data": DataSettings, "policy": PolicySettings}
@@ -147,8 +150,9 @@ class Recipe:
         if self.policy.likelihood:
             fine_tuned = load_policy(self.output / "sft_adapter", dtype=torch.bfloat16)
             likelihood = ReferenceLikelihood(*fine_tuned, weight=self.policy.likelihood)
-        reward = GeliReward(self.output / "reward", likelihood=likelihood)
         begin, args = self.policy.adapter or self.output / "sft_adapter", self.arguments("grpo")
+        longest = get_soft_overlong_punishment(args.max_completion_length, self.policy.soft_tokens)
+        reward = [GeliReward(self.output / "reward", likelihood=likelihood), longest]
         args.model_init_kwargs = {"dtype": torch.bfloat16}
         how = {"reference": self.output / "sft_adapter", "resume": self.run.resume}
         trainer = align(begin, reward, prompts, args, None, **how)

@@ -8,27 +8,43 @@ and steps, once for each way to give credit and each seed. Only the learning rat
 value of the turns, whatever the reward is: the oracle's values (`--reward true`), or those of a reward model (a
 folder), which is what users have. A finished training is kept, so that a stopped experiment goes on. Writes
 `records.json`, `turn_credit.md` and `turn_credit.png`.
+
+With `--run RUN`, a folder of `train_real_policy.py`, SmolLM2 talks with a second SmolLM2 in the user's role, both
+fine-tuned. It learns from that run's reward model, and the figure is the reward of that run's judge:
+
+    python examples/recipes/turn_credit.py --run RUN --arms session "turn, gamma 0.5" --seeds 0 1 2 --steps 10 \
+        --turns 3 --groups 1 --learning-rates 1.5e-4 --output-dir results/turn_credit_real
 """
 
 import argparse
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset
 from matplotlib.figure import Figure
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 from trl import GRPOConfig
 
-from geli_hf import GeliRewardModel
+from geli_hf import GeliRewardModel, load_sessions
 from geli_hf.alignment import (
     GeliSessionReward,
+    ModelPartner,
     SessionGRPOTrainer,
     SessionRollouts,
     SimulatedPeople,
+    dialogue_prompts,
+    load_policy,
     load_policy_tokenizer,
 )
+from geli_hf.alignment.partners import Partner
+from geli_hf.alignment.policy import load_adapter
 from geli_hf.alignment.shipped import POLICY
+from geli_hf.sessions import Message
 from geli_hf.simulator.dialogues import draw_opening
 
 CONTROL = "session"
@@ -39,17 +55,32 @@ ARMS = {  # how credit is given, and the discount
     "turn, gamma 1": ("turn", 1.0),
 }
 COLOURS = {CONTROL: "#7d7d7d", "turn, gamma 0": "#2f6c9f", "turn, gamma 0.5": "#3f8f5f", "turn, gamma 1": "#b5523b"}
-GROUP, REPLY, PER_TURN = 8, 24, 56  # sessions of a group; tokens of a reply, and of a turn with its answer
+GROUP = 8  # sessions of a group
 SMOOTH, LAST = 7, 10  # steps of the moving average, and at the end
 BOOTSTRAPS = 2000
 
 
+@dataclass
+class World:
+    """What a policy talks with, and learns from."""
+
+    policy: str | PreTrainedModel
+    tokenizer_of: str
+    partner: Partner
+    reward: Callable
+    openings: list[list[Message]]
+    reply: int  # longest, in tokens
+    per_turn: int  # tokens of a turn with its answer
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--policy", type=Path, default=POLICY, help="folder of a policy that speaks the sample's language"
-    )
+    parser.add_argument("--policy", type=Path, default=POLICY, help="a policy that speaks the sample's language")
     parser.add_argument("--reward", default="true", help="'true', or the folder of a reward model")
+    parser.add_argument("--run", type=Path, help="folder of train_real_policy.py, in place of --policy and --reward")
+    parser.add_argument(
+        "--chitchat", help="folder of Chit-Chat's dataset.json (default: the package chitchat-dataset)"
+    )
     parser.add_argument("--output-dir", type=Path, default=Path("runs/turn_credit"))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
@@ -91,15 +122,12 @@ def train(options: argparse.Namespace, arm: str, seed: int, learning_rate: float
     """Train once, and record the true values and the log step by step, of sessions talked before each update."""
     set_seed(seed)
     credit, gamma = ARMS[arm]
-    reward = (
-        true_values if options.reward == "true" else GeliSessionReward(GeliRewardModel.from_pretrained(options.reward))
-    )
+    world = (real_world if options.run else simulated_world)(options, seed)
     sessions = options.groups * GROUP
-    openings = [draw_opening([seed, 7, index]) for index in range(options.steps * options.groups)]
     trainer = SessionGRPOTrainer(
-        str(options.policy),
-        reward,
-        SessionRollouts(SimulatedPeople(seed), turns=options.turns, max_new_tokens=REPLY),
+        world.policy,
+        world.reward,
+        SessionRollouts(world.partner, turns=options.turns, max_new_tokens=world.reply),
         GRPOConfig(
             str(options.output_dir / "checkpoints"),
             max_steps=options.steps,
@@ -108,7 +136,7 @@ def train(options: argparse.Namespace, arm: str, seed: int, learning_rate: float
             per_device_train_batch_size=sessions,
             num_generations=GROUP,
             temperature=options.temperature,
-            max_completion_length=options.turns * PER_TURN,
+            max_completion_length=options.turns * world.per_turn,
             logging_steps=1,
             save_strategy="no",
             seed=seed,
@@ -120,15 +148,51 @@ def train(options: argparse.Namespace, arm: str, seed: int, learning_rate: float
         ),
         gamma=gamma,
         credit=credit,
-        train_dataset=Dataset.from_dict({"prompt": openings}),
-        processing_class=load_policy_tokenizer(options.policy),
+        train_dataset=Dataset.from_dict({"prompt": world.openings}),
+        processing_class=load_policy_tokenizer(world.tokenizer_of),
     )
     trainer.train()
     steps = [entry for entry in trainer.state.log_history if "session/value" in entry]
     names = {"value": "session/value", "recognised": "session/recognised", "turn_reward": "session/turn_reward"}
     names |= {"turns": "session/turns", "tokens": "completions/mean_length", "entropy": "entropy"}
     record = {"arm": arm, "seed": seed, "learning_rate": learning_rate, "sessions_per_step": sessions}
-    return record | {name: [round(entry[key], 5) for entry in steps] for name, key in names.items()}
+    curves = {name: [round(entry[key], 5) for entry in steps] for name, key in names.items() if key in steps[0]}
+    return record | curves
+
+
+def simulated_world(options: argparse.Namespace, seed: int) -> World:
+    """The sample's people, whose grammar knows the true value of a turn."""
+    reward: Callable = true_values
+    if options.reward != "true":
+        reward = GeliSessionReward(GeliRewardModel.from_pretrained(options.reward))
+    openings = [draw_opening([seed, 7, index]) for index in range(options.steps * options.groups)]
+    policy = str(options.policy)
+    return World(policy, policy, SimulatedPeople(seed), reward, openings, reply=24, per_turn=56)
+
+
+def real_world(options: argparse.Namespace, seed: int) -> World:
+    """SmolLM2 with SmolLM2, a reward model of one half of the speakers, and a judge of the other."""
+    adapter = options.run / "sft_adapter"
+    partner, reward, judge = real_models(options.run, options.temperature)
+
+    def judged(rollouts) -> list[list[float]]:
+        for rollout, values in zip(rollouts, judge(rollouts)):
+            rollout.observed["value"] = values
+        return reward(rollouts)
+
+    prompts = dialogue_prompts(load_sessions("chitchat", half="mixed"), context_messages=2)
+    openings = prompts.filter(lambda position: position <= 2, input_columns="position").shuffle(seed=seed)
+    openings = openings.select(range(options.steps * options.groups))["prompt"][:]
+    policy = load_adapter(adapter, trainable=True, dtype=torch.bfloat16)
+    return World(policy, str(adapter), partner, judged, openings, reply=32, per_turn=80)
+
+
+@cache
+def real_models(run: Path, temperature: float) -> tuple[ModelPartner, GeliSessionReward, GeliSessionReward]:
+    speaker = load_policy(run / "sft_adapter", dtype=torch.bfloat16)
+    partner = ModelPartner(*speaker, persona="", max_new_tokens=32, temperature=temperature)
+    reward, judge = (GeliSessionReward(GeliRewardModel.from_pretrained(run / name)) for name in ("reward", "gold"))
+    return partner, reward, judge
 
 
 def true_values(rollouts) -> list[list[float]]:
@@ -178,20 +242,20 @@ def compare(records: list[dict]) -> dict[str, dict]:
     for arm in names:
         table = np.array(drawn[arm])
         low, high = np.quantile(table[1:], [0.025, 0.975], axis=0, method="nearest")
-        result[arm] = {name: [float(table[0, i]), float(low[i]), float(high[i])] for i, name in enumerate(fields)} | {
-            "seeds": seeds
-        }
+        result[arm] = {name: np.array([table[0], low, high])[:, i].tolist() for i, name in enumerate(fields)}
+        result[arm]["seeds"] = seeds
     return result
 
 
 def report(options: argparse.Namespace, records: list[dict]) -> None:
     rows = compare(records)
+    figure = "the judge's reward of a turn" if options.run else "true value of a turn"
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
     record = {"settings": settings, "comparison": rows, "runs": records}
     (options.output_dir / "records.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     lines = [
-        "| credit | true value of a turn at the end | over the control | sessions to the control's last level | as a "
-        "share of the control's | to half of its gain | as a share |",
+        f"| credit | {figure} at the end | over the control | sessions to the control's last level | "
+        "as a share of the control's | to half of its gain | as a share |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for arm, row in rows.items():
@@ -205,7 +269,7 @@ def report(options: argparse.Namespace, records: list[dict]) -> None:
         ]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
     seeds = len(next(iter(rows.values()))["seeds"])
-    reward = "true turn values" if options.reward == "true" else "a reward model"
+    reward = "true turn values" if options.reward == "true" and not options.run else "a reward model"
     lines += [
         "",
         f"{seeds} seeds, {options.steps} steps of {options.groups} groups of {GROUP} sessions, each with "
@@ -214,10 +278,10 @@ def report(options: argparse.Namespace, records: list[dict]) -> None:
         f"the last level over {LAST}).",
     ]
     (options.output_dir / "turn_credit.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    plot(options, records, list(rows))
+    plot(options, records, list(rows), figure)
 
 
-def plot(options: argparse.Namespace, records: list[dict], arms: list[str]) -> None:
+def plot(options: argparse.Namespace, records: list[dict], arms: list[str], label: str) -> None:
     figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for arm in arms:
@@ -228,7 +292,7 @@ def plot(options: argparse.Namespace, records: list[dict], arms: list[str]) -> N
         if seeds > 1:
             spread = 1.96 * values.std(0, ddof=1) / np.sqrt(seeds)
             axes.fill_between(x, mean - spread, mean + spread, color=COLOURS[arm], alpha=0.15, linewidth=0)
-    axes.set(xlabel="sessions talked", ylabel="true value of a turn")
+    axes.set(xlabel="sessions talked", ylabel=label)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(options.output_dir / "turn_credit.png")

@@ -8,8 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from peft import LoraConfig, get_peft_model
+from policy_fixtures import make_sessions
 from scripts import RECIPES, as_module
 from shown import shown
+from tiny import reward_model
+
+from geli_hf.alignment import load_policy, small_policy
 
 ROOT = Path(__file__).parents[2]
 turn_credit = as_module(RECIPES / "turn_credit.py")
@@ -68,8 +73,41 @@ def test_a_run_of_two_steps(tmp_path, monkeypatch):
     assert all(len(run["value"]) == 2 for run in runs)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_real_speakers_learn_from_one_reward_and_are_judged_by_another(tmp_path, monkeypatch):
+    base = tmp_path / "base"
+    sessions = make_sessions(8)
+    for part in small_policy(sessions, hidden_size=32, layers=1, vocab_size=400):
+        part.save_pretrained(base)
+    model, tokenizer = load_policy(base)
+    adapter = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    for part in (adapter, tokenizer):
+        part.save_pretrained(tmp_path / "sft_adapter")
+    models = {name: reward_model(backbone) for name, backbone in (("reward", "bert"), ("gold", "llama"))}
+    for name, made in models.items():
+        made.save_pretrained(tmp_path / name)
+    monkeypatch.setattr(turn_credit, "load_sessions", lambda name, half: sessions)
+    options = argparse.Namespace(
+        run=tmp_path, output_dir=tmp_path / "out", steps=1, turns=2, groups=1, temperature=1.0
+    )
+    scored = []
+    judge = turn_credit.GeliSessionReward(models["gold"].eval())
+    real = turn_credit.SessionRollouts.__call__
+    monkeypatch.setattr(
+        turn_credit.SessionRollouts,
+        "__call__",
+        lambda self, prompts, trainer: scored.append(real(self, prompts, trainer)) or scored[-1],
+    )
+    record = turn_credit.train(options, "turn, gamma 0.5", 0, 1e-3)
+    values = [value for row in judge(scored[0]["rollout"]) for value in row]
+    assert record["value"] == [pytest.approx(np.mean(values), abs=1e-4)]
+    assert record["turn_reward"] != record["value"]
+    assert record["turns"] == [2.0]
+    turn_credit.real_models.cache_clear()
+
+
 def test_the_report_is_written_from_the_records(tmp_path):
-    options = argparse.Namespace(output_dir=tmp_path, reward="true", steps=60, groups=2, turns=6)
+    options = argparse.Namespace(output_dir=tmp_path, run=None, reward="true", steps=60, groups=2, turns=6)
     turn_credit.report(options, records({"session": 0.01, "turn, gamma 0": 0.02}))
     table = (tmp_path / "turn_credit.md").read_text(encoding="utf-8")
     assert "| turn, gamma 0 |" in table
