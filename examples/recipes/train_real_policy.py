@@ -25,12 +25,12 @@ from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig
 from transformers import set_seed
 from trl import GRPOConfig, SFTConfig
-from trl.rewards import get_soft_overlong_punishment
 
 from geli_hf import GeliRewardModel, fit_hindsight, load_sessions, split_sessions
 from geli_hf.affect import add_reactions
 from geli_hf.alignment import GeliReward, ReferenceLikelihood, align, dialogue_prompts, load_policy, save_policy, sft
 from geli_hf.alignment.default import DEFAULT_POLICY
+from geli_hf.alignment.sampling import sample_replies
 from geli_hf.data.chitchat import RATINGS
 from geli_hf.data.private import private_kinds
 from geli_hf.evaluation.methods.folds import Encoded
@@ -78,8 +78,7 @@ class PolicySettings:
     lora: dict = field(default_factory=lambda: {"r": 16, "lora_alpha": 32})
     likelihood: float = 0.05  # reward of a nat of a reply's likelihood under the fine-tuned policy
     adapter: str | None = None  # to begin the alignment with; unset: sft_adapter
-    # Last tokens of the longest reply in which a reply loses up to 1 (DAPO, arXiv 2503.14476, eq. 13).
-    soft_tokens: int = 28
+    length: float = 4.0  # weight of the penalty that holds the mean length of replies, see HeldLength
 
 
 OURS = {"data": DataSettings, "policy": PolicySettings}
@@ -146,13 +145,16 @@ class Recipe:
             sessions.append(self.topical_chat().select_columns(["session_id", "conversation_id", "messages"]))
         prompts = dialogue_prompts(concatenate_datasets(sessions), context_messages=self.data.context_messages)
         prompts = prompts.filter(self.is_short, input_columns="prompt", desc="Leaving out long prompts")
-        likelihood = None
-        if self.policy.likelihood:
-            fine_tuned = load_policy(self.output / "sft_adapter", dtype=torch.bfloat16)
-            likelihood = ReferenceLikelihood(*fine_tuned, weight=self.policy.likelihood)
+        fine_tuned = load_policy(self.output / "sft_adapter", dtype=torch.bfloat16)
+        likelihood = (
+            ReferenceLikelihood(*fine_tuned, weight=self.policy.likelihood) if self.policy.likelihood else None
+        )
         begin, args = self.policy.adapter or self.output / "sft_adapter", self.arguments("grpo")
-        longest = get_soft_overlong_punishment(args.max_completion_length, self.policy.soft_tokens)
-        reward = [GeliReward(self.output / "reward", likelihood=likelihood), longest]
+        limits = {"max_new_tokens": args.max_completion_length, "temperature": args.temperature}
+        asked = prompts.shuffle(seed=self.seed).select(range(min(96, len(prompts))))["prompt"][:]
+        before = sample_replies(*fine_tuned, asked, seed=self.seed, **limits, batch_size=16, progress=True)
+        held = HeldLength([len(reply.token_ids) for reply in before], self.policy.length)
+        reward = [GeliReward(self.output / "reward", likelihood=likelihood), held]
         args.model_init_kwargs = {"dtype": torch.bfloat16}
         how = {"reference": self.output / "sft_adapter", "resume": self.run.resume}
         trainer = align(begin, reward, prompts, args, None, **how)
@@ -210,6 +212,24 @@ class Recipe:
         given = {name: common | self.settings[name]}
         fit_to_cpu(given, [name])
         return build(TRAINERS[name], given[name])
+
+
+class HeldLength:
+    """A reward that holds the mean log length of a batch's replies, and leaves each of them free.
+
+    It is the gradient of the penalty `weight * count / 2 * (mean - target) ** 2` on the mean. Without it the length
+    drifts, though `GeliReward` takes the regression on it out of the rewards: all replies change together when the
+    probability of the end does, so chance moves length first.
+    """
+
+    def __init__(self, lengths: Sequence[int], weight: float):
+        self.target, self.weight = np.log(lengths).mean(), weight
+        self.__name__ = "length"  # logged by TRL
+        print(f"Replies of the fine-tuned policy have {np.exp(self.target):.1f} tokens (geometric mean)", flush=True)
+
+    def __call__(self, completion_ids: Sequence[Sequence[int]], **kwargs) -> list[float]:
+        logs = np.log([max(1, len(ids)) for ids in completion_ids])
+        return (self.weight * (self.target - logs.mean()) * (logs - self.target)).tolist()
 
 
 if __name__ == "__main__":

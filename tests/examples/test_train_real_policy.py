@@ -148,6 +148,17 @@ def test_the_adapters_ship_in_bfloat16_with_figures_and_unpicked_replies(ran):
         assert words in card
 
 
+def test_the_length_reward_is_the_gradient_of_a_penalty_on_the_mean():
+    script = as_module(RECIPES / "train_real_policy.py")
+    held = script.HeldLength([10, 20, 40], 4.0)
+    lengths = torch.tensor([5.0, 0.0, 30.0, 80.0])
+    logs = lengths.clamp(min=1).log().requires_grad_()
+    (-4.0 * len(logs) / 2 * (logs.mean() - torch.tensor(20.0).log()) ** 2).backward()
+    rewards = held([[1] * int(length) for length in lengths])
+    assert rewards == pytest.approx((logs.grad * (logs - torch.tensor(20.0).log())).tolist(), rel=1e-5)
+    assert held([[1] * 20, [1] * 20]) == pytest.approx([0.0, 0.0])
+
+
 def test_private_conversations_are_not_learned(chitchat, base, tmp_path, monkeypatch, capsys):
     script = as_module(RECIPES / "train_real_policy.py")
     learned = []
