@@ -23,8 +23,8 @@ from geli_hf.alignment.pipeline import KlSettings, final_kl
 from geli_hf.models.attribution import HindsightAttribution
 from geli_hf.settings import SettingsError, build
 
-DEFAULT, PAPER = (EXAMPLES / "configs" / f"align_{name}.yaml" for name in ("default", "paper"))
-PRESETS = sorted((EXAMPLES / "configs").glob("align_*.yaml"))
+NAMES = ("align_default", "align_paper", "real_align")
+DEFAULT, PAPER, REAL = PRESETS = [EXAMPLES / "configs" / f"{name}.yaml" for name in NAMES]
 # What takes hours there takes a step or two here.
 CPU = {"bf16": False, "activation_checkpointing": False}
 SHORTER = {
@@ -194,6 +194,17 @@ def test_the_published_preset_runs_and_leaves_an_adapter(published, llama):
     )
     assert model.generate(**tokenizer(text, return_tensors="pt"), max_new_tokens=3, min_new_tokens=3).shape[1] > 3
     assert "An adapter (PEFT) to the chat model" in (published / "policy" / "README.md").read_text()
+
+
+def test_the_preset_of_real_ratings_leaves_an_adapter_and_figures(script, llama, reward, tmp_path):
+    output = tmp_path / "run"
+    small = {"sft.max_steps": 1, "grpo.max_steps": 2, "grpo.max_completion_length": 8}
+    script.main(argv(["--config", str(REAL)], output, llama, reward, **small))
+    config = json.loads((output / "policy" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(output / "sft_policy")
+    history = json.loads((output / "policy_history.json").read_text())
+    assert history[0]["geli/log_likelihood"] < 0
+    assert json.loads((output / "metrics.json").read_text())["steps"] == 2
 
 
 def test_an_adapter_may_be_the_policy(script, published, reward, tmp_path):
