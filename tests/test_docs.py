@@ -33,6 +33,19 @@ SHORTER = {
     "num_generations=8": "num_generations=4",
     "max_completion_length=32": "max_completion_length=4",
 }
+OPEN_WEBUI_CHAT = {
+    "id": "a",
+    "chat": {
+        "history": {
+            "currentId": "2",
+            "messages": {
+                "1": {"id": "1", "parentId": None, "role": "user", "content": "Hi"},
+                "2": {"id": "2", "parentId": "1", "role": "assistant", "content": "Hello"}
+                | {"annotation": {"rating": 1, "details": {"rating": 9}}},
+            },
+        }
+    },
+}
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -58,6 +71,7 @@ def prepared(tmp_path_factory) -> Path:
     shutil.copytree(ROOT / "results/contrast", folder / "results/contrast")
     [rows] = blocks("docs/data.md", "jsonl")
     (folder / "sessions.jsonl").write_text(rows, encoding="utf-8")
+    (folder / "chats.json").write_text(json.dumps([OPEN_WEBUI_CHAT]), encoding="utf-8")
     for video in (folder / "recording.mp4", folder / "talks/ann.mp4"):
         video.parent.mkdir(exist_ok=True)
         film(video)
@@ -117,6 +131,8 @@ def test_the_commands_of_a_page_run(page, quickstart, capsys, be_owner):
     printed = capsys.readouterr().out
     if page == "docs/hub.md":
         assert set(hub.store.repos) == {("model", "owner/reward"), ("dataset", "owner/sessions")}
+    if page == "docs/logs.md":
+        assert [row["score"] for row in load_sessions("sessions.jsonl")] == [9]
     if page == "docs/video.md":
         assert [row["session_id"] for row in load_sessions("recorded.jsonl")] == ["ann"]
     if page == "docs/llm.md":

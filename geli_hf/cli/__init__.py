@@ -14,6 +14,7 @@ COMMANDS = (
     "pairs",
     "decompose",
     "annotate_video",
+    "import_logs",
     "push",
 )
 

@@ -32,10 +32,11 @@ def load_sessions(
         name_or_path: `"candor"`, `"topical_chat"`, `"uss"` or `"esconv"`, which are read from `data_dir`;
             `"chitchat"`, from there or else from the package `chitchat-dataset`; `"sample"`, which the project makes
             itself; or rows that have the Session columns already: a `.jsonl` or `.parquet` file, a folder of such
-            files, or a dataset on the Hub.
+            files, or a dataset on the Hub; or, with `format`, a chat log.
         data_dir: folder of the corpus as it was published.
         cache_dir: folder for what was read. Default: `sessions` under `geli_hf.cache.cache_root()`.
-        options: of the reader, see `geli_hf.data.<name>.open_corpus`; of the sample: `conversations` and `seed`.
+        options: of the reader, see `geli_hf.data.<name>.open_corpus`; of the sample: `conversations` and `seed`; of a
+            chat log: `format`, as "auto", and what else `geli_hf.data.logs.open_corpus` takes.
 
     Returns:
         One row for each session and rater.
@@ -53,7 +54,7 @@ def load_sessions(
         reader = "candor"
         data_dir, options = _sample(cache_dir, **options)
     elif name not in CORPORA:
-        reader, data_dir = "rows", name
+        reader, data_dir = "logs" if "format" in options else "rows", name
     elif data_dir is None and name != "chitchat":
         raise ValueError(f"data_dir: say where {name} lies, as in load_sessions({name!r}, data_dir=...)")
     open_corpus = import_module(f".{reader}", __name__).open_corpus

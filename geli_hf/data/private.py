@@ -4,6 +4,7 @@ Patterns find what has a form. Names, places and employers have none, and remain
 """
 
 import re
+from collections import Counter
 
 from ..sessions import Message
 
@@ -18,6 +19,20 @@ PATTERNS = {
     ),
     "handle": re.compile(r"(?<![\w@.])@\w{2,}"),
 }
+
+MASKED = ("mail", "link", "card", "phone")  # what `redact` replaces, in this order: a mail address has a link's form
+
+
+def redact(text: str) -> tuple[str, Counter[str]]:
+    """Replace mail addresses, links, card and phone numbers by "[mail]" and the like; names remain.
+
+    Returns:
+        The text, and how many of each kind were replaced.
+    """
+    counts = Counter()
+    for kind in MASKED:
+        text, counts[kind] = PATTERNS[kind].subn(f"[{kind}]", text)
+    return text, counts
 
 
 def private_kinds(messages: list[Message]) -> set[str]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -44,13 +44,20 @@ class Skipped(NamedTuple):
     file: str = ""
 
 
+class LeftOut(NamedTuple):
+    """Parts of sessions that a reader left out, such as tool calls, and their number."""
+
+    what: str
+    count: int
+
+
 @dataclass(frozen=True)
 class Corpus:
     """A corpus that is open: the files that decide its rows (absent ones too), its columns, and its rows."""
 
     files: Sequence[Path]
     features: Features
-    rows: Callable[[], Iterator[Session | Skipped]]
+    rows: Callable[[], Iterator[Session | Skipped | LeftOut]]
     where: str = ""  # the corpus in messages
     version: str = ""  # of rows that come from no file
 
@@ -205,12 +212,13 @@ def map_in_order(function: Callable[[Any], Any], items: Iterable, num_proc: int 
 class ReadReport:
     """Counts of the sessions that were read, and of those that were not, by reason, with the files to look at.
 
-    As text it names a few of the files; `files` holds all.
+    As text it names a few of the files; `files` holds all. `left_out` counts what sessions that were read lack.
     """
 
     read: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     files: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         rows = [(self.read, "sessions read")]
@@ -218,6 +226,7 @@ class ReadReport:
             files = self.files.get(reason, [])
             named = [*files[:FILES_NAMED], *["..."] * (len(files) > FILES_NAMED)]
             rows.append((count, f"skipped: {reason}" + f": {', '.join(named)}" * bool(named)))
+        rows += [(count, f"left out: {what}") for what, count in self.left_out.items()]
         width = len(str(max(count for count, _ in rows)))
         return "\n".join(f"{count:>{width}}  {text}" for count, text in rows)
 
@@ -239,7 +248,7 @@ def read_corpus(corpus: Corpus, options: Mapping, cache_dir: str | Path | None =
     sessions.info.description = path.with_suffix(".json").read_text(encoding="utf-8")
     report = read_report(sessions)
     logger.info(f"{corpus.where}\n{report}")
-    if report.skipped:
+    if report.skipped or report.left_out:
         logger.warning(f"Not every session of {corpus.where} could be read:\n{report}")
     return sessions
 
@@ -256,21 +265,35 @@ def read_report(sessions: Dataset) -> ReadReport:
         raise ValueError("sessions: no counts of what was read; expected a dataset of load_sessions") from error
 
 
+def checked_rows(corpus: Corpus, report: ReadReport) -> Iterator[Session]:
+    """Read the sessions of a corpus, each checked, and count in `report` what was read and what was not.
+
+    Raises:
+        SessionError: a row breaks the schema, or no session could be read; the message holds the table of reasons.
+    """
+    ids: dict[str, str] = {}
+    for row in tqdm(corpus.rows(), desc="Reading sessions", unit=" sessions"):
+        if isinstance(row, Skipped):
+            report.skipped[row.reason] = report.skipped.get(row.reason, 0) + 1
+            files = report.files.setdefault(row.reason, []) if row.file else []
+            if row.file and row.file not in files[-1:]:
+                files.append(row.file)
+        elif isinstance(row, LeftOut):
+            report.left_out[row.what] = row.count
+        else:
+            validate_session(row, f"{corpus.where}, row {report.read}", ids)
+            report.read += 1
+            yield row
+    if not report.read:
+        reasons = str(report) if report.skipped else "it holds no session at all"
+        raise SessionError(f"{corpus.where}: no session could be read\n{reasons}")
+
+
 def _write(corpus: Corpus, path: Path) -> ReadReport:
-    skipped, files, ids = Counter(), {}, {}
+    report = ReadReport()
     with ArrowWriter(features=corpus.features, path=str(path), writer_batch_size=256) as writer:
-        for row in tqdm(corpus.rows(), desc="Reading sessions", unit=" sessions"):
-            if isinstance(row, Skipped):
-                skipped[row.reason] += 1
-                if row.file:
-                    files.setdefault(row.reason, {})[row.file] = None
-                continue
-            validate_session(row, f"{corpus.where}, row {len(ids)}", ids)
+        for row in checked_rows(corpus, report):
             writer.write(row)
-        report = ReadReport(len(ids), dict(skipped), {reason: list(names) for reason, names in files.items()})
-        if not ids:
-            reasons = str(report) if skipped else "it holds no session at all"
-            raise SessionError(f"{corpus.where}: no session could be read\n{reasons}")
         writer.finalize()
     return report
 

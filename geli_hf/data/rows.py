@@ -121,7 +121,7 @@ class Rows(NamedTuple):
 def _open_rows(path: Path, split: str) -> Rows:
     if path.is_file():
         if path.suffix not in SUFFIXES:
-            raise ValueError(f"{path}: expected a file that ends in {' or '.join(SUFFIXES)}")
+            raise ValueError(f"{path}: expected a file that ends in {' or '.join(SUFFIXES)}, or a chat log's format")
         files = [path]
     elif path.is_dir():
         files = files_of_rows(path)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from geli_hf.data.private import PATTERNS, private_kinds
+from geli_hf.data.private import PATTERNS, private_kinds, redact
 
 FOUND = {
     "mail": ["write to a.b+c@example.co.uk please", "me@my-host.org"],
@@ -33,3 +33,16 @@ def test_other_text_is_not_private(text):
 
 def test_every_pattern_has_cases():
     assert set(FOUND) == set(PATTERNS)
+
+
+@pytest.mark.parametrize("kind", ["mail", "link", "card", "phone"])
+def test_redaction_leaves_nothing_of_its_kind(kind):
+    for text in FOUND[kind]:
+        masked, counts = redact(text)
+        assert f"[{kind}]" in masked
+        assert counts[kind] == counts.total() == 1
+        assert kind not in private_kinds([{"role": "user", "content": masked}])
+
+
+def test_redaction_leaves_other_text_alone():
+    assert [redact(text)[0] for text in CLEAN] == CLEAN
