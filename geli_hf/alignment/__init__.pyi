@@ -41,3 +41,7 @@ from .trainers import pretrain as pretrain
 from .trainers import save_policy as save_policy
 from .trainers import sft as sft
 from .trainers import sft_rows as sft_rows
+from .turn_rewards import TurnRewards as TurnRewards
+from .turn_rewards import nemo_gym_rewards as nemo_gym_rewards
+from .turn_rewards import trl_reward as trl_reward
+from .turn_rewards import verifiers_reward as verifiers_reward

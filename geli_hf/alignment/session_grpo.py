@@ -59,6 +59,13 @@ def turn_advantages(
     have a turn t, G is `turn_returns`, and std has Bessel's correction, as TRL's has. With `credit="session"` G_{i,t}
     is the sum of all rewards of session i, whatever t, and j runs over the whole group: that is GRPO.
 
+    Where the policy decides when to stop, `scale="none"` is unbiased: the expected gradient of the logits of turn t is
+    the policy gradient times (n_t - 1) / n_t, where n_t sessions have that turn, since one baseline is subtracted from
+    the whole return. Normalising the rewards of each turn over the group, and summing these from t on, is not: the
+    number of baselines then depends on when session i stops, which rewards going on with minus the mean reward of the
+    turns to come (verl issue 7244). Dividing by a deviation is another bias, GRPO's own: the deviation depends on the
+    actions, and with small groups or skewed returns it can turn the sign of a gradient.
+
     Args:
         rewards: (sessions, turns), group after group. NaN after a session's last turn, and in all turns of a session
             that is left out.

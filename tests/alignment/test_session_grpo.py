@@ -1,6 +1,7 @@
 """Credit for each turn: advantages against a hand computation, and the hook of TRL's trainer that they go through."""
 
 import inspect
+import itertools
 import json
 import math
 import os
@@ -360,3 +361,55 @@ class TestSessionReward:
         short, long = GeliSessionReward(reward_model)([Rollout(messages, turns=1), Rollout(longer, turns=2)])
         assert short == [-1.25]
         assert long[0] == -1.25 != long[1]
+
+
+# -- the bias of verl issue 7244, computed exactly: a policy that only decides, after each turn, whether to go on
+
+CONTINUES = [0.7, 0.6]  # probability of a further turn after the first and the second
+TURN_REWARDS = [1.0, 1.0, -1.2]  # of each turn, so that the second pays and the third does not
+GROUP = 3
+
+
+def exact_gradient(advantages_of) -> np.ndarray:
+    """Expected gradient of the logits of going on, over every group of sessions that can come about."""
+    lengths = {1: 1 - CONTINUES[0], 2: CONTINUES[0] * (1 - CONTINUES[1]), 3: CONTINUES[0] * CONTINUES[1]}
+    gradient = np.zeros(2)
+    for group in itertools.product(lengths, repeat=GROUP):
+        probability = math.prod(lengths[length] for length in group)
+        advantages = advantages_of(padded([TURN_REWARDS[:length] for length in group] + [TURN_REWARDS])[:-1]).numpy()
+        for session, length in enumerate(group):
+            for turn in range(min(length, 2)):  # d log p / d logit = went on - p
+                gradient[turn] += probability * advantages[session, turn] * ((length > turn + 1) - CONTINUES[turn])
+    return gradient
+
+
+def policy_gradient() -> np.ndarray:
+    """Gradient of the expected return by the same logits, for a group, by hand."""
+    p, q = CONTINUES
+    second, third = TURN_REWARDS[1:]
+    return GROUP * np.array([p * (1 - p) * (second + q * third), p * q * (1 - q) * third])
+
+
+def summed_over_turns(rewards: torch.Tensor) -> torch.Tensor:
+    """What the issue warns of: each turn's reward less its mean over the group, summed from the turn on."""
+    return turn_returns(rewards - rewards.nanmean(0), 1.0).nan_to_num(0.0)
+
+
+def test_advantages_of_turns_are_not_biased_where_the_policy_decides_when_to_stop():
+    share = CONTINUES[0]  # of the sessions that have a second turn; the baseline takes the weight of one of them
+    binomial = [math.comb(GROUP, n) * share**n * (1 - share) ** (GROUP - n) for n in range(GROUP + 1)]
+    left = np.array([GROUP - 1, sum(p * max(n - 1, 0) for n, p in enumerate(binomial))])
+    unbiased = policy_gradient() * left / (GROUP * np.array([1, share]))
+    assert exact_gradient(lambda rewards: turn_advantages(rewards, GROUP, scale="none")) == pytest.approx(unbiased)
+
+
+def test_the_deviation_of_a_small_group_turns_the_sign():
+    # Of the returns after the first turn .8 is likelier than 2, and a deviation makes the two distances more alike.
+    scaled = exact_gradient(lambda rewards: turn_advantages(rewards, GROUP, scale="group"))
+    assert scaled[0] < 0 < policy_gradient()[0]
+
+
+def test_normalising_each_turn_and_summing_is_biased():
+    biased = exact_gradient(summed_over_turns)
+    assert policy_gradient()[0] > 0.1  # the second turn pays for the third
+    assert biased[0] == pytest.approx(0, abs=1e-12)  # and nothing is learned, since all rewards of a turn are the same
