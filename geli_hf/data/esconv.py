@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..sessions import Session, merge_turns
-from .reading import Corpus, Skipped, find_files, mean_known, read_json, session_of_turns, text_corpus
+from .reading import Corpus, Skipped, find_files, mean_known, number, read_json, session_of_turns, text_corpus
 
 # The published file of failed conversations has other words for the same two people.
 ROLES = {"seeker": "user", "speaker": "user", "supporter": "assistant", "listener": "assistant"}
@@ -41,8 +41,8 @@ def open_corpus(data_dir: str | Path, *, score: str = "empathy", sentiment: bool
 
     def rows() -> Iterator[Session | Skipped]:
         for file in files:
-            for number, conversation in enumerate(read_json(file, list)):
-                yield _session(f"{file.stem}-{number}", conversation, score)
+            for place, conversation in enumerate(read_json(file, list)):
+                yield _session(f"{file.stem}-{place}", conversation, score)
 
     return text_corpus(files, rows, where=data_dir, turn_rating=True, sentiment=sentiment)
 
@@ -83,8 +83,5 @@ def _turn_ratings(dialog: list[dict]) -> list[float]:
 
 def _rating(answer: Any) -> float:
     """Convert an answer, which the files hold as text, to a number from 1 to 5; anything else is NaN."""
-    try:
-        value = float(answer)
-    except (TypeError, ValueError):
-        return math.nan
+    value = number(answer)
     return value if 1 <= value <= 5 else math.nan

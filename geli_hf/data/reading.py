@@ -24,7 +24,7 @@ from transformers.utils import logging
 from ..affect.sentiment import NextTurnSentiment
 from ..cache import atomic_path, cache_root, write_text
 from ..models.geli_reward.text_geli import valid_unicode
-from ..sessions import Session, SessionError, Turn, session_features, validate_session
+from ..sessions import Session, SessionError, Turn, is_number, session_features, validate_session
 
 logger = logging.get_logger(__name__)
 
@@ -177,6 +177,15 @@ def session_of_turns(
 def turns_and_replies(turns: Sequence[Turn], speaker: str) -> list[tuple[Turn, Turn | None]]:
     """Pair each turn of a speaker with the listener's next turn; None after the last one."""
     return [pair for pair in zip(turns, [*turns[1:], None]) if pair[0].speaker == speaker]
+
+
+def number(value: Any) -> float:
+    """Return a number as it stands in a file, perhaps as text; NaN for anything else."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return math.nan
+    return found if is_number(found) else math.nan
 
 
 def mean_known(values: Iterable[float]) -> float:

@@ -22,9 +22,9 @@ from datasets import Features
 from ...models.geli_reward.text_geli import valid_unicode
 from ...sessions import ROLES, Session, SessionError, Turn, merge_turns, session_features
 from ..private import redact as redact_text
-from ..reading import Corpus, LeftOut, Skipped, mean_known, session_of_turns
+from ..reading import Corpus, LeftOut, Skipped, mean_known, number, session_of_turns
 from .files import Store, find_logs, read_objects
-from .formats import CSV_COLUMNS, FORMATS, Chat, Format, Reading, number
+from .formats import CSV_COLUMNS, FORMATS, Chat, Format, Reading
 
 __all__ = ["open_corpus"]
 

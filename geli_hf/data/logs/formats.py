@@ -15,8 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ...sessions import is_number
-from ..reading import mean_known
+from ..reading import mean_known, number
 
 CSV_COLUMNS = ("session", "role", "text", "score", "rater", "time", "turn_rating")  # the first three are needed
 
@@ -148,7 +147,11 @@ def csv_key(row: dict, reading: Reading) -> tuple[str, Any]:
 
 
 def csv(rows: list[dict], reading: Reading) -> Chat:
-    """Read the messages of a session from a table with a row for each, in the order of the file."""
+    """Read the messages of a session from a table with a row for each, in the order of the file.
+
+    Raises:
+        ValueError: the rows have several scores.
+    """
     columns, messages, scores, rater = reading.columns, [], set(), ""
     for row in rows:
         cells = {name: row[title] for name, title in columns.items()} | {name: row[name] for name in reading.signals}
@@ -159,15 +162,6 @@ def csv(rows: list[dict], reading: Reading) -> Chat:
     if len(scores) > 1:
         raise ValueError("several scores in one session")
     return Chat(messages, scores={"score": scores.pop()} if scores else {}, rater=rater)
-
-
-def number(value: Any) -> float:
-    """Return a number as it stands in a log, perhaps as text; NaN for anything else."""
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        return math.nan
-    return found if is_number(found) else math.nan
 
 
 def seconds(time: Any) -> float:
