@@ -2,8 +2,10 @@
 
     python examples/recipes/evaluate_real_policy.py runs/real_policy -o results/real_policy
 
-The judge is the reward model of half B of the speakers, over SmolLM2, which no policy has learned from. It chooses one
-checkpoint on half of the held-out conversations; all figures are on the other half. Written into the output folder:
+The judge is the reward model of half B of the speakers, over SmolLM2, which no policy has learned from. Candidates are
+checkpoints, and points between each and the fine-tuned adapter: interpolated weights have more reward at the same KL
+divergence than an earlier checkpoint (WARP, arXiv 2406.16768, "towards initialization"). The judge chooses one within
+--max-kl on half of the held-out conversations; all figures are on the other half. Written into the output folder:
 
     policies.md, policies.json, over_optimisation.png   the checkpoints beside the fine-tuned policy
     replies.md                                          unpicked replies of the policy as it was downloaded, fine-tuned
@@ -13,17 +15,20 @@ checkpoint on half of the held-out conversations; all figures are on the other h
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from transformers.trainer_utils import sort_checkpoints
 
 from geli_hf import GeliRewardModel, load_sessions, split_sessions
 from geli_hf.alignment import ReferenceLikelihood, load_policy
 from geli_hf.alignment.default import DEFAULT_POLICY
 from geli_hf.alignment.sampling import generate_replies
+from geli_hf.cache import atomic_path
 from geli_hf.evaluation.contrast import contrast_figures, load_contrast, make_foils
 from geli_hf.evaluation.divergence import reply_divergence
 from geli_hf.evaluation.judges.judge import RatingJudge
@@ -45,7 +50,9 @@ def main(argv: list[str] | None = None) -> None:
         "--chitchat", help="folder of Chit-Chat's dataset.json (default: the package chitchat-dataset)"
     )
     parser.add_argument("--replies", type=int, default=300, help="held-out dialogues (default: 300)")
-    parser.add_argument("--steps", type=int, nargs="+", help="checkpoints to judge (default: all)")
+    parser.add_argument("--steps", type=int, nargs="+", help="checkpoints to judge (default: the last)")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.6, 0.8, 1.0], help="of the way to a checkpoint")
+    parser.add_argument("--max-kl", type=float, default=10.0, help="from the fine-tuned policy, in nats per reply")
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--judges", type=Path, nargs="*", default=[], help="more folders of `geli train-judge`")
     options = parser.parse_args(argv)
@@ -57,21 +64,26 @@ def main(argv: list[str] | None = None) -> None:
     # On a CPU small batches of replies to prompts of like length are faster than large ones with much padding.
     sampling = Sampling(options.replies, data["context_messages"], 48, options.temperature, seed, batch_size=16)
 
-    checkpoints = sort_checkpoints(str(options.run / "checkpoints" / "grpo"))
-    if options.steps:
-        checkpoints = [name for name in checkpoints if int(name.rpartition("-")[2]) in options.steps]
+    sft, dtype = options.run / "sft_adapter", torch.bfloat16
+    checkpoints = {int(name.rpartition("-")[2]): name for name in sort_checkpoints(f"{options.run}/checkpoints/grpo")}
+    candidates = {}
+    for step in options.steps or [max(checkpoints)]:
+        for share in options.shares:
+            target = options.run / "candidates" / f"{step}-{share:g}"
+            candidates[str(between(sft, Path(checkpoints[step]), share, target))] = step, share
     gold, reward = RatingJudge(str(options.run / "gold")), GeliRewardModel.from_pretrained(options.run / "reward")
-    sft, dtype = str(options.run / "sft_adapter"), torch.bfloat16
-    evaluation = evaluate_policies(sft, checkpoints, held_out, gold, reward=reward, sampling=sampling, dtype=dtype)
+    how = {"reward": reward, "sampling": sampling, "max_kl": options.max_kl, "dtype": dtype}
+    evaluation = evaluate_policies(str(sft), list(candidates), held_out, gold, **how)
     write_policy_evaluation(options.output, evaluation, policy_markdown(evaluation, sampling))
 
     chosen, asked = evaluation.chosen.name, evaluation.dialogues
-    names = {"downloaded": settings["policy"].get("base", DEFAULT_POLICY), "fine-tuned": sft, "aligned": chosen}
+    names = {"downloaded": settings["policy"].get("base", DEFAULT_POLICY), "fine-tuned": str(sft), "aligned": chosen}
     policies = {name: load_policy(path, dtype=dtype) for name, path in names.items()}
     sampled = {"downloaded": asked.sample(*policies["downloaded"]), "fine-tuned": evaluation.base_replies}
     sampled["aligned"] = evaluation.chosen.replies
     texts = {name: [reply.text for reply in replies] for name, replies in sampled.items()}
-    figures = {"chosen": int(chosen.rpartition("-")[2]), "replies": len(asked.prompts), "sides": {}, "judges": {}}
+    step, share = candidates[chosen]
+    figures = {"step": step, "share": share, "replies": len(asked.prompts), "sides": {}, "judges": {}}
     dialogues = load_contrast(CONTRAST)
     for name, (model, tokenizer) in policies.items():
         figures["sides"][name] = style(texts[name], sampled[name], *policies["downloaded"], asked)
@@ -98,6 +110,17 @@ def main(argv: list[str] | None = None) -> None:
     for name, judged in figures["judges"].items():
         for pair, row in judged.items():
             print(f"{name}: {pair}: win rate {row['win_rate']}, length x {row['length_ratio']:.2f}")
+
+
+def between(start: Path, end: Path, share: float, target: Path) -> Path:
+    """Write the adapter between two of the same shape, at this share of the way from `start` to `end`."""
+    if not target.exists():
+        with atomic_path(target) as partial:
+            shutil.copytree(start, partial)
+            first, last = (load_file(folder / "adapter_model.safetensors") for folder in (start, end))
+            mixed = {name: torch.lerp(first[name].float(), last[name].float(), share) for name in first}
+            save_file(mixed, partial / "adapter_model.safetensors", metadata={"format": "pt"})
+    return target
 
 
 def style(texts: list[str], replies: list, base, tokenizer, asked: HeldOutDialogues) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
     python examples/recipes/ship_real_policy.py runs/real_policy results/real_policy
 
-Writes `geli_hf/weights/sft_adapter`, `geli_hf/weights/aligned_adapter` (the checkpoint that was chosen), both in
+Writes `geli_hf/weights/sft_adapter`, `geli_hf/weights/aligned_adapter` (the candidate that was chosen), both in
 bfloat16, and the card. Their base model is no part of the package.
 """
 
@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 WEIGHTS, PAGE = ROOT / "geli_hf" / "weights", ROOT / "model_cards" / "aligned_policy.md"
 COMMAND = "python examples/recipes/train_real_policy.py --config examples/configs/real_policy.yaml"
 ROWS = {"questions": "with a question", "ended": "ended by the policy", "perplexity": "perplexity under the base"}
+STAGES = "A first stage of 60 steps with 16 replies each, and {step} steps with 32."
 LIMITS = (
     "The base model has 135 M weights: it makes things up, forgets what was said, and may claim to be a student, "
     "as the people were whom it learned small talk from. The adapter was trained on weights that were quantised "
@@ -44,8 +45,8 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     figures = json.loads((options.results / "figures.json").read_text(encoding="utf-8"))
     judged = json.loads((options.results / "policies.json").read_text(encoding="utf-8"))
-    checkpoint = options.run / "checkpoints" / "grpo" / f"checkpoint-{figures['chosen']}"
-    for source, name in ((options.run / "sft_adapter", "sft_adapter"), (checkpoint, "aligned_adapter")):
+    chosen = options.run / "candidates" / f"{figures['step']}-{figures['share']:g}"
+    for source, name in ((options.run / "sft_adapter", "sft_adapter"), (chosen, "aligned_adapter")):
         ship(source, WEIGHTS / name)
     replies = (options.results / "replies.md").read_text(encoding="utf-8").partition("\n")[2].strip()
     agreement = (options.run / "gold.md").read_text(encoding="utf-8").partition("\n\n")[2].split("\n\n")[0]
@@ -109,9 +110,10 @@ def card(figures: dict, judged: dict, agreement: str, replies: str):
         recipe=(
             "Fine-tuned with LoRA on conversations rated 8 or more, then GRPO on the same adapter against a "
             "reward model of half of the speakers, with the likelihood of a reply under the fine-tuned policy, "
-            "without what "
-            f"length explains, and less for repetition. The checkpoint of {figures['chosen']} steps was chosen on "
-            "other held-out conversations than those of the figures."
+            "without what length explains, less for repetition, and a penalty that holds the mean length. "
+            f"{STAGES.format(step=figures['step'])} The weights are {figures['share']:.0%} of the way from the "
+            "fine-tuned adapter to that checkpoint (arXiv 2406.16768), which was chosen, among checkpoints and "
+            "shares within 10 nats, on other held-out conversations than those of the figures."
         ),
         made=describe_origin([], settings={}, seconds=None) | {"command": COMMAND},
         comparison={

@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import fields
+from math import inf
 from typing import TextIO
 
 from .common import (
@@ -35,6 +36,7 @@ def add_parser(commands) -> None:
     add("--reward", metavar="MODEL", help="the reward model of the policy's training, to show beside the judge")
     add("--replies", type=count, default=400, help="dialogues that each policy answers (default: 400)")
     add_sampling(parser)
+    add("--max-kl", type=float, default=inf, help="choose within so many nats per reply of the base (default: any)")
     add("--llm-model", metavar="NAME", help="the language model of --judge llm, as `geli decompose` takes it")
     add_backend(parser)
     add("-o", "--output", metavar="FOLDER", help="folder for the text, all figures, the pictures and the replies")
@@ -74,6 +76,7 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
         judge,
         reward=reward,
         sampling=sampling,
+        max_kl=arguments.max_kl,
         **compute_options(arguments),
     )
     text = policy_markdown(evaluation, sampling, warnings)

@@ -7,6 +7,7 @@ the same dialogues looks better than it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,9 +70,10 @@ class PolicyEvaluation:
     Args:
         base: name of the policy that the others were made from.
         candidates: each aligned policy on the validation dialogues; empty where there is one alone.
-        chosen: the one with the highest validation win rate, or the only one, on the test dialogues.
+        chosen: the one that the validation dialogues chose, or the only one, on the test dialogues.
         dialogues: the test dialogues.
         base_replies: of the base to these, as they were sampled.
+        max_kl: bound of the choice, in nats per reply.
     """
 
     base: str
@@ -79,6 +81,7 @@ class PolicyEvaluation:
     chosen: EvaluatedPolicy
     dialogues: HeldOutDialogues
     base_replies: Sequence[SampledReply]
+    max_kl: float = math.inf
 
 
 class HeldOutDialogues:
@@ -118,11 +121,13 @@ def evaluate_policies(
     *,
     reward: GeliRewardModel | None = None,
     sampling: Sampling = Sampling(),
+    max_kl: float = math.inf,
     **model_kwargs,
 ) -> PolicyEvaluation:
     """Sample replies of policies to the same held-out dialogues, and compare each with the base.
 
-    One of several is chosen by its win rate on half of the conversations.
+    One of several is chosen on half of the conversations: of those within `max_kl` the one with the highest win rate,
+    or the nearest to the base if none is.
 
     Args:
         base: folder or name of the policy that the others were made from.
@@ -131,6 +136,7 @@ def evaluate_policies(
         judge: see `geli_hf.evaluation.judges`.
         reward: the reward model that the policies were trained for, shown beside the judge.
         sampling: how replies are sampled.
+        max_kl: largest KL divergence from the base, in nats per reply.
         model_kwargs: see `open_policy`.
 
     Raises:
@@ -165,10 +171,16 @@ def evaluate_policies(
         return EvaluatedPolicy(name, comparison, figures, judge.notes(dialogues.sessions, comparison), replies)
 
     candidates = [evaluate(name, "validation") for name in aligned] if several else []
-    # Where nothing was judged, the rate is NaN, which is worse than any.
-    best = max(candidates, key=lambda each: np.nan_to_num(each.figures["win_rate"].estimate, nan=-1), default=None)
+
+    def rank(candidate: EvaluatedPolicy) -> tuple[float, float]:
+        kl = candidate.figures["kl"]
+        excess = 0.0 if kl is None else max(0.0, kl.estimate - max_kl)
+        # Where nothing was judged, the rate is NaN, which is worse than any.
+        return -excess, np.nan_to_num(candidate.figures["win_rate"].estimate, nan=-1)
+
+    best = max(candidates, key=rank, default=None)
     chosen = evaluate(best.name if best else aligned[0], "test")
-    return PolicyEvaluation(base, candidates, chosen, asked["test"], base_replies["test"])
+    return PolicyEvaluation(base, candidates, chosen, asked["test"], base_replies["test"], max_kl)
 
 
 def open_policy(

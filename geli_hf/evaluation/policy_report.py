@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -103,7 +104,8 @@ def _choice(evaluation: PolicyEvaluation) -> list[str]:
     conversations = evaluation.candidates[0].comparison.conversation_ids
     text = (
         f"Chosen by the judge on {len(conversations)} dialogues of {len(set(conversations))} other conversations: "
-        f"**{evaluation.chosen.name}**, for the highest win rate."
+        f"**{evaluation.chosen.name}**, for the highest win rate"
+        f"{'' if math.isinf(evaluation.max_kl) else f' within {evaluation.max_kl:g} nats'}."
     )
     if by_reward:
         text += f" The reward that was trained for would have chosen {max(by_reward, key=by_reward.get)}."

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -18,6 +19,7 @@ from geli_hf.alignment import load_policy
 from geli_hf.cli import main
 from geli_hf.data import load_sessions
 from geli_hf.data.rows import write_jsonl
+from geli_hf.evaluation.comparison import JudgedReply
 from geli_hf.evaluation.comparison import judge_by_reward as rewarded
 from geli_hf.evaluation.judges.judge import RatingJudge, TruthJudge, judge_by_truth
 from geli_hf.evaluation.judges.ratings import JudgeReport
@@ -132,6 +134,34 @@ def test_the_judge_chooses_on_other_conversations(evaluate, tmp_path):
     [others] = re.findall(r"on \d+ dialogues of (\d+) other conversations", text)
     assert len(reported) + int(others) <= 12
     assert "## The choice" in text
+
+
+@pytest.mark.parametrize("share", [1.1, 0.9])
+def test_the_choice_may_be_bounded_by_the_divergence(evaluate, monkeypatch, share):
+    """The nearest one is chosen where it alone is within the bound, and where none is."""
+    argv = ["base", "near", "far", "--sessions", "held_out.jsonl", "--judge", "judge"]
+    judged = RatingJudge.compare
+    monkeypatch.setattr(RatingJudge, "compare", prefer_the_second(judged))
+    found, _ = evaluate(*argv)
+    assert found["chosen"] == "far"
+    monkeypatch.setattr(RatingJudge, "compare", prefer_the_second(judged))
+    nearest = found["validation"]["near"]["kl"]["estimate"]
+    found, text = evaluate(*argv, "--max-kl", str(share * nearest))
+    assert found["chosen"] == "near"
+    assert "nats" in text.partition("Chosen by the judge")[2].partition("## ")[0]
+
+
+def prefer_the_second(compare):
+    """A judge for whom every reply of the second policy is better, and every other one of the first."""
+    calls = []
+
+    def preferring(self, dialogues, before, after, *rest):
+        calls.append(len(after))
+        values = [float(len(calls) > 1 or index % 2) for index in range(len(after))]
+        worse, better = [JudgedReply(text, 0.5) for text in before], list(map(JudgedReply, after, values))
+        return replace(compare(self, dialogues, before, after, *rest), before=worse, after=better)
+
+    return preferring
 
 
 def test_the_true_values_as_judge(evaluate, monkeypatch, tmp_path):

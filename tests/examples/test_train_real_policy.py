@@ -17,6 +17,7 @@ from geli_hf import load_sessions
 from geli_hf.alignment import load_policy, small_policy
 
 pytest.importorskip("vaderSentiment")
+SHARES = ("0.5", "1")
 PRIVATE = "write to me@example.com"
 
 
@@ -86,7 +87,7 @@ def ran(chitchat, base, tmp_path_factory):
         few = folder / "contrast.jsonl"
         few.write_text("\n".join(evaluate.CONTRAST.read_text(encoding="utf-8").splitlines()[::28]), encoding="utf-8")
         patch.setattr(evaluate, "CONTRAST", few)
-        output = ["-o", str(folder / "results")]
+        output = ["-o", str(folder / "results"), "--shares", *SHARES]
         assert shown("evaluate_real_policy")[1] == "-o"
         evaluate.main([str(folder / "run"), *output, "--chitchat", str(chitchat), "--replies", "8"])
         ship = as_module(RECIPES / "ship_real_policy.py")
@@ -123,7 +124,7 @@ def test_the_adapters_name_their_base_and_differ(ran, base):
 def test_the_evaluation_has_figures_of_all_three_and_unpicked_replies(ran):
     figures = json.loads((ran / "results" / "figures.json").read_text())
     assert set(figures["sides"]) == {"downloaded", "fine-tuned", "aligned"}
-    assert figures["chosen"] in (1, 2)
+    assert (figures["step"], f"{figures['share']:g}") in {(2, share) for share in SHARES}
     assert set(figures["judges"]["gold"]) == {"aligned over downloaded", "aligned over fine-tuned"}
     for side in figures["sides"].values():
         assert side["perplexity"] > 1
@@ -134,8 +135,9 @@ def test_the_evaluation_has_figures_of_all_three_and_unpicked_replies(ran):
 
 
 def test_the_adapters_ship_in_bfloat16_with_figures_and_unpicked_replies(ran):
-    chosen = json.loads((ran / "results" / "figures.json").read_text())["chosen"]
-    sources = {"sft_adapter": "sft_adapter", "aligned_adapter": f"checkpoints/grpo/checkpoint-{chosen}"}
+    figures = json.loads((ran / "results" / "figures.json").read_text())
+    chosen = f"candidates/{figures['step']}-{figures['share']:g}"
+    sources = {"sft_adapter": "sft_adapter", "aligned_adapter": chosen}
     for name, source in sources.items():
         shipped = load_file(ran / "weights" / name / "adapter_model.safetensors")
         trained = load_file(ran / "run" / source / "adapter_model.safetensors")
@@ -146,6 +148,14 @@ def test_the_adapters_ship_in_bfloat16_with_figures_and_unpicked_replies(ran):
     assert card == (ran / "page.md").read_text(encoding="utf-8")
     for words in ("Q4_1", "win rate", "aligned over fine-tuned, by gold", "perplexity", "fitting answer"):
         assert words in card
+
+
+def test_a_candidate_lies_between_the_adapters(ran):
+    parts = ("sft_adapter", "candidates/2-0.5", "candidates/2-1", "checkpoints/grpo/checkpoint-2")
+    first, half, whole, last = (load_file(ran / "run" / part / "adapter_model.safetensors") for part in parts)
+    for name in last:
+        torch.testing.assert_close(half[name], (first[name].float() + last[name].float()) / 2)
+        torch.testing.assert_close(whole[name], last[name].float())
 
 
 def test_the_length_reward_is_the_gradient_of_a_penalty_on_the_mean():
