@@ -3,7 +3,7 @@
     python examples/recipes/ship_real_policy.py runs/real_policy results/real_policy
 
 Writes `geli_hf/weights/sft_adapter`, `geli_hf/weights/aligned_adapter` (the candidate that was chosen), both in
-bfloat16, and the card. Their base model is no part of the package.
+bfloat16, and their cards. Their base model is no part of the package.
 """
 
 import argparse
@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> None:
     text = str(card(figures, judged, agreement, replies))
     for path in (WEIGHTS / "aligned_adapter" / "README.md", PAGE):
         write_text(path, text)
-    write_text(WEIGHTS / "sft_adapter" / "README.md", str(sft_card()))
+    for path in (WEIGHTS / "sft_adapter" / "README.md", PAGE.with_name("sft_adapter.md")):
+        write_text(path, str(sft_card()))
 
 
 def ship(source: Path, target: Path) -> None:
