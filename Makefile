@@ -15,7 +15,7 @@ real: .venv/ready ## a reward for every turn from real ratings (10 minutes; FULL
 	test -n "$(POLICY)" -a -d $(REAL)/reward_model || \
 		$(BIN)/python examples/real_ratings.py --output_dir $(REAL) $(if $(FULL),--conversations 0 --fit_turns 30000)
 	$(if $(POLICY),$(BIN)/python examples/align_policy.py --config examples/configs/real_align.yaml --resume \
-		--reward.model $(REAL)/reward_model --output_dir $(REAL)_policy)
+		--reward.model $(REAL)/reward_model --output_dir $(REAL)_align)
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal
 
