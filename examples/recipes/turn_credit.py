@@ -55,8 +55,7 @@ ARMS = {  # how credit is given, and the discount
     "turn, gamma 1": ("turn", 1.0),
 }
 COLOURS = {CONTROL: "#7d7d7d", "turn, gamma 0": "#2f6c9f", "turn, gamma 0.5": "#3f8f5f", "turn, gamma 1": "#b5523b"}
-GROUP = 8  # sessions of a group
-SMOOTH, LAST = 7, 10  # steps of the moving average, and at the end
+GROUP, SMOOTH, LAST = 8, 7, 10  # sessions of a group; steps of the moving average, and at the end
 BOOTSTRAPS = 2000
 
 
@@ -153,8 +152,8 @@ def train(options: argparse.Namespace, arm: str, seed: int, learning_rate: float
     )
     trainer.train()
     steps = [entry for entry in trainer.state.log_history if "session/value" in entry]
-    names = {"value": "session/value", "recognised": "session/recognised", "turn_reward": "session/turn_reward"}
-    names |= {"turns": "session/turns", "tokens": "completions/mean_length", "entropy": "entropy"}
+    names = {name: f"session/{name}" for name in ("value", "recognised", "turn_reward", "turns")}
+    names |= {"tokens": "completions/mean_length", "entropy": "entropy"}
     record = {"arm": arm, "seed": seed, "learning_rate": learning_rate, "sessions_per_step": sessions}
     curves = {name: [round(entry[key], 5) for entry in steps] for name, key in names.items() if key in steps[0]}
     return record | curves
@@ -203,8 +202,7 @@ def curves(records: list[dict], arm: str) -> tuple[list[int], np.ndarray]:
     """Return the seeds, and the true values (seeds, steps) as a moving average of the last `SMOOTH` steps."""
     chosen = [record for record in records if record["arm"] == arm]
     values = np.array([record["value"] for record in chosen])
-    sums = np.cumsum(np.pad(values, ((0, 0), (1, 0))), 1)
-    stop = np.arange(1, values.shape[1] + 1)
+    sums, stop = np.cumsum(np.pad(values, ((0, 0), (1, 0))), 1), np.arange(1, values.shape[1] + 1)
     start = np.maximum(0, stop - SMOOTH)
     return [record["seed"] for record in chosen], (sums[:, stop] - sums[:, start]) / (stop - start)
 

@@ -31,6 +31,7 @@ TAKEN = {
     "annotate-video": {"--device"},
     "convert-head": set(),  # it runs nothing
     "push": set(),
+    "import": set(),
 }
 
 

@@ -170,6 +170,7 @@ def test_batches_without_information_leave_the_slope_as_it_was(monkeypatch):
 
 def test_a_faint_signal_leaves_rewards_their_size_where_its_slope_is_learned(trainer):
     """A face that often deceives, of people who smile much or little, at turns that the score tells of exactly."""
+    torch.manual_seed(0)  # of the new heads, before each trainer sets its own
     rng = np.random.default_rng(0)
     sessions = toy_sessions(160, seed=3)
     faces = []
