@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ..cache import atomic_path, cache_root
 from . import VideoAffect, face_classifier, face_detector
 
-VERSION = 1  # to be raised when the same video and settings give another table
+VERSION = 2  # to be raised when the same video and settings give another table
 
 
 def watch_all(videos: Sequence[Path], *how: Any, jobs: int = 1) -> Iterator[pd.DataFrame | Exception]:

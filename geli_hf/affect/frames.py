@@ -18,6 +18,8 @@ import numpy as np
 
 from .faces import NEEDS
 
+MAX_SIDE = 4096  # pixels of a frame that is decoded: a larger one takes gigabytes, whatever the file's size
+MAX_PIXELS = MAX_SIDE**2
 LONGEST_SIDE = 1920  # larger frames are scaled down to it: a face in them is large enough then
 BACK = 1.0  # seconds by which times that go back are those of another recording
 BREAKS_OFF = 1.0  # seconds short of its length from which a video counts as cut off
@@ -54,7 +56,8 @@ class VideoFrames:
     Raises:
         ImportError: PyAV is missing.
         FileNotFoundError: there is no such file.
-        ValueError: it is no video, has no picture, or none that can be decoded, or no times.
+        ValueError: it is no video, has no picture, or none that can be decoded, or no times; or its frames are larger
+            than MAX_SIDE.
     """
 
     def __init__(self, source: Any, fps: float = 5.0):
@@ -83,7 +86,7 @@ class VideoFrames:
                 if slot <= last:
                     continue
                 last = slot
-                yield Frame(time, *scale_down(picture()))
+                yield Frame(time, *picture())
             self.incomplete = self.incomplete or back
         finally:
             if self._container is not None:
@@ -110,6 +113,12 @@ class VideoFrames:
             raise ValueError(f"{self.name}: no video in it")
         self._stream = videos[0]
         self._stream.thread_type = "AUTO"
+        size = (self._stream.width or 0, self._stream.height or 0)
+        if max(size) > MAX_SIDE:
+            self._container.close()
+            raise ValueError(f"{self.name}: expected up to {MAX_SIDE} pixels a side, found {size}; scale it down")
+        # Of frames that are larger than the file says, FFmpeg decodes none.
+        self._stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         start = self._container.start_time
         self._start = None if start is None else start / av.time_base
         length = self._stream.duration
@@ -174,7 +183,7 @@ class VideoFrames:
             where = f"{self.name}, frame {number}"
             if not math.isfinite(time):
                 raise ValueError(f"{where}: expected a time in seconds, found {time!r}")
-            yield float(time), partial(grey, picture, where)
+            yield float(time), lambda picture=picture, where=where: scale_down(grey(picture, where))
 
 
 def grey(picture: np.ndarray, where: str = "picture") -> np.ndarray:
@@ -223,14 +232,20 @@ def _rotation(frame: Any) -> tuple[float, float, float, float]:
     return a, b, c, d
 
 
-def _picture(frame: Any, rotation: tuple[float, float, float, float]) -> np.ndarray:
-    """Return the upright luma of a frame: its point (x, y) goes to (a x + c y, b x + d y)."""
-    image = frame.reformat(format="gray", dst_color_range="JPEG").to_ndarray()  # full range
+def _picture(frame: Any, rotation: tuple[float, float, float, float]) -> tuple[np.ndarray, float]:
+    """Return the upright luma of a frame, of at most LONGEST_SIDE, and its scale.
+
+    The frame's point (x, y) goes to (a x + c y, b x + d y).
+    """
+    scale = min(1.0, LONGEST_SIDE / max(frame.width, frame.height))
+    width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
+    # Full range; scaled in the same step, so that there is never a whole picture beside the frame.
+    image = frame.reformat(width, height, "gray", dst_color_range="JPEG", interpolation="AREA").to_ndarray()
     a, b, c, d = rotation
     across, down = a, d
     if abs(b) > abs(a):
         image, across, down = image.T, c, b
-    return np.ascontiguousarray(image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
+    return np.ascontiguousarray(image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]), scale
 
 
 def _reason(error: Exception) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from .faces import Box, FaceDetector
 
+SMALLEST = 20.0  # pixels of a face's width; in a smaller one no expression can be told
 FACE = 48.0  # pixels to which the face is scaled for the search around its last place
 NEAR = 1.0  # widths of the face by which that search reaches beyond it, on every side
 SCAN_EVERY = 10  # frames from one look at the whole picture to the next, while the face is seen
@@ -33,6 +34,10 @@ class FaceTrack:
         face: which one to follow.
         patience: frames to wait for a face that was lost.
 
+    Attributes:
+        scans (`int`): looks at the whole picture that showed a face.
+        crowded (`int`): those of them that showed another one of about its size.
+
     Raises:
         ValueError: `face` is none of these.
     """
@@ -47,6 +52,7 @@ class FaceTrack:
         self._unseen = 0  # frames since then
         self._frames = 0  # since the last look at the whole picture
         self._rival = 0  # looks in a row that showed a larger face
+        self.scans = self.crowded = 0
 
     def __call__(self, image: np.ndarray) -> Box | None:
         """Find the face in the next frame.
@@ -63,7 +69,10 @@ class FaceTrack:
         if box is not None and not self._admits(box, image):
             box = None
         if box is None or self._frames >= SCAN_EVERY:
-            box = self._choose(self._scan(image, box is None), box, awaited)
+            faces = self._scan(image, box is None)
+            self.scans += bool(faces)
+            self.crowded += sum(_alike(face, max(faces, key=_area)) for face in faces) > 1
+            box = self._choose(faces, box, awaited)
         if box is None:
             self._unseen += 1
         else:
@@ -88,7 +97,7 @@ class FaceTrack:
     def _admits(self, box: Box, image: np.ndarray) -> bool:
         """Tell whether a face may be the one that is asked for."""
         left = box.x + box.width / 2 < image.shape[1] / 2
-        return self._face in ("largest", "left" if left else "right")
+        return box.width >= SMALLEST and self._face in ("largest", "left" if left else "right")
 
     def _scan(self, image: np.ndarray, lost: bool) -> list[Box]:
         """Find all faces that may be the one, at the smallest scale that shows any."""

@@ -79,15 +79,17 @@ class VideoAffect:
         Returns:
             A row for every frame that was looked at: `time` in seconds, `x`, `y`, `width`, `height` of the face in
             pixels of the video, and `prob_face_*`, as in CANDOR's features. All but the time are NaN where no face
-            was seen, and an emotion that the classifier has no label of is NaN everywhere. `attrs["incomplete"]` is
-            the reason why not all of the video could be read, if so.
+            was seen, and the probabilities where it can't be read. An emotion that the classifier has no label of is
+            NaN everywhere. `attrs["incomplete"]` is the reason why not all of the video could be read, if so, and
+            `attrs["crowded"]` the share of looks at the whole picture that showed two faces of about the same size.
 
         Raises:
             FileNotFoundError, ValueError: see `VideoFrames`.
         """
-        frames = VideoFrames(source, self.fps)
-        parts = list(self._batches(frames, progress))
+        frames, track = VideoFrames(source, self.fps), self.track()
+        parts = list(self._batches(frames, track, progress))
         table = pd.DataFrame(np.concatenate(parts) if parts else np.zeros((0, len(COLUMNS))), columns=COLUMNS)
+        table.attrs["crowded"] = track.crowded / max(1, track.scans)
         if frames.incomplete:
             table.attrs["incomplete"] = frames.incomplete
         return table
@@ -100,9 +102,8 @@ class VideoAffect:
         """Make a reader of a camera's frames, of which every viewer needs its own."""
         return LiveAffect(self)
 
-    def _batches(self, frames: VideoFrames, progress: bool) -> Iterator[np.ndarray]:
+    def _batches(self, frames: VideoFrames, track: FaceTrack, progress: bool) -> Iterator[np.ndarray]:
         """Yield the rows of the table, (frames, columns) at a time."""
-        track = self.track()
         rows: list[list[float]] = []
         crops: list[np.ndarray] = []
         places: list[int] = []  # the rows of the crops
@@ -148,11 +149,12 @@ class LiveAffect:
             picture: (height, width) grey or (height, width, 3) RGB, uint8.
 
         Returns:
-            The face's box in pixels, and (8,) probabilities in the order of `EMOTIONS`; None where no face is seen.
+            The face's box in pixels, and (8,) probabilities in the order of `EMOTIONS`; None where no face is seen
+            or none can be read.
         """
         image, scale = scale_down(grey(picture))
         box = self._track(image)
         if box is None:
             return None
         [probabilities] = self._classifier.classify(self._classifier.crop(image, box)[None])
-        return Box(*(value / scale for value in box)), probabilities
+        return None if np.isnan(probabilities).all() else (Box(*(value / scale for value in box)), probabilities)

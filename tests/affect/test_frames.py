@@ -229,17 +229,33 @@ def test_pictures_that_lie_are_turned(folder, angle, flips):
     assert np.abs(frame.image.astype(int) - upright).mean() < 3
 
 
-def test_a_frame_of_8k_is_scaled_once(folder):
+def test_a_frame_of_4k_is_scaled_once(folder):
     """And the face's box is in the video's own pixels."""
-    picture = scene((900, 425, 225, 225), width=1920, height=1080).repeat(4, 0).repeat(4, 1)
-    path = write(folder / "8k.mkv", [picture], codec="mjpeg", pixels="yuvj420p", full=True)
+    picture = scene((900, 425, 225, 225), width=1920, height=1080).repeat(2, 0).repeat(2, 1)
+    path = write(folder / "4k.mkv", [picture], codec="mjpeg", pixels="yuvj420p", full=True)
     _, [frame] = all_frames(path)
     assert frame.image.shape == (1080, 1920)
-    assert frame.scale == pytest.approx(0.25)
+    assert frame.scale == pytest.approx(0.5)
     [row] = VideoAffect()(path).to_dict("records")
-    assert row["x"] == pytest.approx(3600, abs=100)
-    assert row["y"] == pytest.approx(1700, abs=100)
-    assert row["width"] == pytest.approx(900, abs=120)
+    assert row["x"] == pytest.approx(1800, abs=50)
+    assert row["y"] == pytest.approx(850, abs=50)
+    assert row["width"] == pytest.approx(450, abs=60)
+
+
+@pytest.mark.parametrize("shape", [(16, 4112), (4112, 16)])
+def test_a_frame_that_is_too_large_is_refused_before_it_is_decoded(folder, shape, monkeypatch):
+    path = write(folder / f"large{shape[0]}.mkv", [np.zeros((*shape, 3), np.uint8)], codec="mjpeg", pixels="yuvj420p")
+    monkeypatch.setattr(VideoFrames, "_decode", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match=r"large.*4096.*4112"):
+        VideoFrames(path)
+
+
+def test_frames_larger_than_the_file_says_are_not_decoded(folder, monkeypatch):
+    """FFmpeg itself is held to the bound, here with a lower one."""
+    path = write(folder / "plain.mkv", [small(number) for number in range(3)], codec="mjpeg", pixels="yuvj420p")
+    monkeypatch.setattr("geli_hf.affect.frames.MAX_PIXELS", 100)
+    with pytest.raises(ValueError, match=r"plain\.mkv"):
+        list(VideoFrames(path))
 
 
 # Pictures that are given

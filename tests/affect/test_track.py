@@ -84,6 +84,24 @@ def test_no_such_face(face):
         FaceTrack(CascadeDetector(), face)
 
 
+def test_a_face_that_becomes_too_small_is_lost(track):
+    sides = [60 * 0.9**step for step in range(16)]  # down to 12 pixels
+    seen = [track(grey((300, 200, side, side))) is not None for side in sides]
+    assert all(seen[:4])
+    assert not any(seen[-3:])
+
+
+@pytest.mark.parametrize(
+    ("faces", "face", "crowded"),
+    [((LEFT, RIGHT), "largest", True), ((LEFT, RIGHT), "left", False), ((RIGHT,), "largest", False)],
+)
+def test_two_faces_of_about_one_size_are_counted(faces, face, crowded):
+    track = FaceTrack(CascadeDetector(), face)
+    follow(track, *faces, frames=2 * SCAN_EVERY + 1)
+    assert track.scans >= 3
+    assert track.crowded == (track.scans if crowded else 0)
+
+
 def test_leaves_and_comes_back(track):
     assert is_at(follow(track, LEFT, frames=3), LEFT)
     assert follow(track, frames=4) is None
