@@ -15,4 +15,5 @@ from .transcripts import Transcript as Transcript
 from .transcripts import Utterance as Utterance
 from .transcripts import read_transcript as read_transcript
 from .turns import affect_of_turns as affect_of_turns
+from .turns import valence_of_turns as valence_of_turns
 from .video import VideoAffect as VideoAffect

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .emotions import EMOTIONS, HAPPINESS
-from .turns import distinct_faces, rows_of_turns, sums_of_turns
+from .turns import distinct_faces, means_of_turns, rows_in_turns, rows_of_turns
 
 # Shares of a turn's rows that have to show a thing for these words.
 THROUGHOUT = 0.9
@@ -134,24 +134,14 @@ def _parts(times: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Parts:
 
 def _means(values: np.ndarray, parts: Parts) -> np.ndarray:
     """Average `values` (k, n) over the known rows of each part: (parts, k, turns), NaN where too few are known."""
-    known = ~np.isnan(values)
-    both = np.concatenate([np.where(known, values, 0), known])
-    means = []
-    for first, past in parts:
-        sums, count = np.split(sums_of_turns(both, first, past), 2)
-        enough = (count > 0) & (count >= LEAST_KNOWN * (past - first))
-        means.append(np.where(enough, sums / np.maximum(count, 1), np.nan))
-    turn, *thirds = means
+    turn, *thirds = (means_of_turns(values, *part, LEAST_KNOWN) for part in parts)
     without_thirds = np.isnan(turn) | (parts[0][1] - parts[0][0] < LEAST_ROWS)
     return np.stack([turn, *(np.where(without_thirds, np.nan, third) for third in thirds)])
 
 
 def _deviations(values: np.ndarray, turns: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Compute (n,), the distance from the mean over the rows of all turns, in standard deviations; NaN if unknown."""
-    borders = np.zeros(len(values) + 1)
-    np.add.at(borders, turns[0], 1)
-    np.add.at(borders, turns[1], -1)
-    usual = values[(np.cumsum(borders[:-1]) > 0) & ~np.isnan(values)]
+    usual = values[rows_in_turns(len(values), *turns) & ~np.isnan(values)]
     if len(usual) < LEAST_USUAL or np.ptp(usual) < LEAST_SPREAD:
         return np.full(len(values), np.nan)
     return (values - usual.mean()) / usual.std()

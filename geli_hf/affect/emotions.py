@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 HAPPINESS = EMOTIONS.index("happiness")
+NEGATIVE = [EMOTIONS.index(emotion) for emotion in ("anger", "contempt", "disgust", "fear", "sadness")]
 # The columns of CANDOR's features, and of the tables that are made of video.
 FACE_COLUMNS = [f"prob_face_{emotion}" for emotion in EMOTIONS]
 

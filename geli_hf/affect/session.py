@@ -10,7 +10,7 @@ from ..sessions import Session, SessionError, merge_turns, time_span, validate_s
 from .behaviour import behaviour_of_turns
 from .emotions import FACE_COLUMNS
 from .transcripts import Transcript, clean_name
-from .turns import affect_of_turns
+from .turns import affect_of_turns, distinct_faces, rows_in_turns, rows_of_turns, smooth_faces, valence_of_turns
 
 logger = logging.get_logger(__name__)
 
@@ -18,6 +18,7 @@ logger = logging.get_logger(__name__)
 LISTENERS = {"user", "human"}
 AGENTS = {"assistant", "agent", "ai", "bot"}
 MIN_SHARE = 0.25  # of the frames of a turn, which have to show the face
+SMOOTH = 1.0  # seconds of the running median
 
 
 def session_of_recording(
@@ -27,6 +28,8 @@ def session_of_recording(
     listener: str | None = None,
     session_id: str | None = None,
     min_share: float = MIN_SHARE,
+    smooth: float = SMOOTH,
+    own_mean: bool = False,
 ) -> Session:
     """Make the Session row of a conversation of two whose listener was filmed.
 
@@ -37,12 +40,15 @@ def session_of_recording(
             where the speakers' names are roles: of `LISTENERS`, and of `AGENTS`.
         session_id: of the row. Default: the name of the transcript's file.
         min_share: the rule of `affect_of_turns`, of which the published one is 0.
+        smooth: seconds of the running median over the face (see `smooth_faces`), of which the published rule has none.
+        own_mean: measure valence from the listener's own mean (see `valence_of_turns`).
 
     Returns:
         Successive utterances of one speaker are one message. `start` and `stop` are the least and the greatest of a
-        message, so messages may overlap: the face counts for every turn of the `assistant` during which it is seen.
-        `feedback` holds `affect` and `affect_mean`, NaN where nothing was seen, or after the end of the video, and
-        `behaviour` the face in words (see `behaviour_of_turns`). The `score` is NaN.
+        message, so messages may overlap: the face counts for every turn of the `assistant` during which it is seen,
+        but not while the listener talks, since a speaking mouth looks like a smile. `feedback` holds `affect`,
+        `affect_mean` and `valence` (see `valence_of_turns`), NaN where nothing was seen, or after the end of the
+        video, and `behaviour` the face in words (see `behaviour_of_turns`). The `score` is NaN.
 
     Raises:
         ValueError: the table lacks columns, or holds no frame.
@@ -62,9 +68,13 @@ def session_of_recording(
 
     spoken = np.array([turn.speaker != user for turn in turns])
     words = np.array([len(turn.text.split()) for turn in turns])
-    probabilities = table[FACE_COLUMNS].to_numpy(float)
+    times, faces = distinct_faces(times, table[FACE_COLUMNS].to_numpy(float))
+    own = [(each.start, each.stop) for each in transcript.utterances if each.speaker == user]
+    listens = ~rows_in_turns(len(times), *rows_of_turns(times, *np.reshape(own, (-1, 2)).T))
+    times, faces = smooth_faces(times[listens], faces[listens], smooth)
     spans = start[spoken], stop[spoken]
-    affect, mean = affect_of_turns(times, probabilities, *spans, words[spoken], min_share=min_share)
+    affect, mean = affect_of_turns(times, faces, *spans, words[spoken], min_share=min_share)
+    valence = valence_of_turns(times, faces, *spans, min_share=min_share, own_mean=own_mean)
     name = session_id or transcript.path.stem
     session = {
         "session_id": name,
@@ -74,8 +84,8 @@ def session_of_recording(
         "messages": messages,
         "start": start.tolist(),
         "stop": stop.tolist(),
-        "feedback": {"affect": affect.tolist(), "affect_mean": mean.tolist()},
-        "behaviour": behaviour_of_turns(times, *spans, probabilities=probabilities),
+        "feedback": {"affect": affect.tolist(), "affect_mean": mean.tolist(), "valence": valence.tolist()},
+        "behaviour": behaviour_of_turns(times, *spans, probabilities=faces),
     }
     validate_session(session, str(transcript.path), {})
     return session

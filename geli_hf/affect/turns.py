@@ -5,8 +5,9 @@ no face was seen they are NaN, and stay so: nothing is guessed.
 """
 
 import numpy as np
+import pandas as pd
 
-from .emotions import EMOTIONS, HAPPINESS
+from .emotions import EMOTIONS, HAPPINESS, NEGATIVE
 
 # An utterance of so few words is over before a face can answer it, so it counts as neutral (the published rule).
 SHORT_WORDS = 5
@@ -53,15 +54,70 @@ def affect_of_turns(
     times, faces = distinct_faces(seconds, probabilities)
     first, past = rows_of_turns(times, start, stop)
     seen = ~np.isnan(faces[:, HAPPINESS])
-    shown = np.zeros((len(EMOTIONS) + 1, len(times)))
+    shown = np.zeros((len(EMOTIONS), len(times)))
     shown[np.nan_to_num(faces, nan=-1).argmax(1), np.arange(len(times))] = seen
-    shown[-1, seen] = faces[seen, HAPPINESS]
-    *emotions, happiness = sums_of_turns(shown, first, past)
+    emotions = sums_of_turns(shown, first, past)
+    mean = means_of_turns(faces[None, :, HAPPINESS], first, past, min_share)[0]
+    affect = np.where((emotions.argmax(0) == HAPPINESS) & (np.asarray(words) > short_words), 1.0, 0.0)
+    return np.where(np.isnan(mean), np.nan, affect), mean
 
-    count = np.sum(emotions, 0)  # each row that shows a face has one most probable emotion
-    enough = (count > 0) & (count / np.maximum(past - first, 1) >= min_share)
-    affect = np.where((np.argmax(emotions, 0) == HAPPINESS) & (np.asarray(words) > short_words), 1.0, 0.0)
-    return np.where(enough, affect, np.nan), np.where(enough, happiness / np.maximum(count, 1), np.nan)
+
+def face_valence(faces: np.ndarray) -> np.ndarray:
+    """Compute the valence (n,) of faces (n, 8), as in `valence_of_turns`."""
+    negative = faces[:, NEGATIVE]
+    return np.where(np.isnan(negative).all(1), np.nan, faces[:, HAPPINESS] - np.nansum(negative, 1))
+
+
+def valence_of_turns(
+    seconds: np.ndarray,
+    probabilities: np.ndarray,
+    start: np.ndarray,
+    stop: np.ndarray,
+    *,
+    min_share: float = 0.0,
+    own_mean: bool = False,
+) -> np.ndarray:
+    """Compute the valence of the listener's face over each utterance, from -1 to 1.
+
+        valence = P(happiness) - P(anger) - P(contempt) - P(disgust) - P(fear) - P(sadness)
+
+    Args:
+        seconds, probabilities, start, stop, min_share: as in `affect_of_turns`. An emotion that the classifier has no
+            label of adds nothing.
+        own_mean: subtract the mean over all rows that show a face, since some people look sad, or smile, at rest.
+
+    Returns:
+        (turns,): mean over the utterance's rows that show a face. NaN where `affect_of_turns` is, and everywhere where
+        the classifier has no label of any negative emotion.
+    """
+    times, faces = distinct_faces(seconds, probabilities)
+    first, past = rows_of_turns(times, start, stop)
+    values = face_valence(faces)
+    if own_mean and not np.isnan(values).all():
+        values -= np.nanmean(values)
+    return means_of_turns(values[None], first, past, min_share)[0]
+
+
+def smooth_faces(seconds: np.ndarray, probabilities: np.ndarray, window: float) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth probabilities over time by a running median: the mouth of a speaker smiles in single frames.
+
+    Args:
+        seconds, probabilities: (n,) and (n, 8), as in `affect_of_turns`.
+        window: seconds, half before a row and half after it; 0 smooths nothing.
+
+    Returns:
+        Times and faces as of `distinct_faces`. Each emotion is the median over the faces of the window, and they add
+        up to 1 again. A row without a face stays without.
+    """
+    times, faces = distinct_faces(seconds, probabilities)
+    if not window:
+        return times, faces
+    unseen = np.isnan(faces[:, HAPPINESS])
+    table = pd.DataFrame(faces, index=pd.to_timedelta(times, unit="s"))
+    rolling = table.rolling(pd.Timedelta(seconds=window), min_periods=1, center=True, closed="both")
+    median = rolling.median().to_numpy(copy=True)
+    median[unseen] = np.nan
+    return times, median / np.maximum(np.nansum(median, 1, keepdims=True), 1e-9)
 
 
 def distinct_faces(seconds: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,6 +162,25 @@ def rows_of_turns(times: np.ndarray, start: np.ndarray, stop: np.ndarray) -> tup
     first = np.searchsorted(times, start, side="left")
     past = np.searchsorted(times, stop, side="right")
     return first, np.where(start <= stop, past, first)
+
+
+def rows_in_turns(rows: int, first: np.ndarray, past: np.ndarray) -> np.ndarray:
+    """Tell which of the rows, (rows,), lie in any turn, given `rows_of_turns`."""
+    borders = np.zeros(rows + 1)
+    np.add.at(borders, first, 1)
+    np.add.at(borders, past, -1)
+    return np.cumsum(borders[:-1]) > 0
+
+
+def means_of_turns(values: np.ndarray, first: np.ndarray, past: np.ndarray, min_share: float) -> np.ndarray:
+    """Average `values` (k, n) over the known rows first..past-1 of each turn, as (k, turns).
+
+    NaN where none, or less than a share of `min_share` of the rows, is known.
+    """
+    known = ~np.isnan(values)
+    sums, count = np.split(sums_of_turns(np.concatenate([np.where(known, values, 0), known]), first, past), 2)
+    enough = (count > 0) & (count / np.maximum(past - first, 1) >= min_share)
+    return np.where(enough, sums / np.maximum(count, 1), np.nan)
 
 
 def sums_of_turns(values: np.ndarray, first: np.ndarray, past: np.ndarray) -> np.ndarray:

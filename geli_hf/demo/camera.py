@@ -17,7 +17,7 @@ from PIL import Image
 from ..affect import VideoAffect, face_classifier, face_detector
 from ..affect.emotions import EMOTIONS, HAPPINESS
 from ..affect.frames import VideoFrames
-from ..affect.turns import affect_of_turns
+from ..affect.turns import affect_of_turns, valence_of_turns
 from ..affect.video import LiveAffect
 from .conversation import Turn
 
@@ -122,7 +122,7 @@ class Watch:
         return float(emotions[HAPPINESS])
 
     def signals(self, turns: Sequence[Turn]) -> dict[str, list[float]]:
-        """Compute `affect` and `affect_mean` of each turn of the assistant, as `affect_of_turns` does.
+        """Compute `affect`, `affect_mean` and `valence` of each turn of the assistant, as in `geli_hf.affect.turns`.
 
         A turn counts with the face from when it appears until the next turn, for `REACTION_SECONDS` at most. The value
         is NaN where no face was seen, or nobody knows when the turn appeared.
@@ -134,8 +134,10 @@ class Watch:
         emotions = np.array(self.emotions).reshape(-1, len(EMOTIONS))
         # However few its words, a turn lasts until the next: none is too short for a face to answer.
         words = np.ones(len(rewarded))
-        affect, mean = affect_of_turns(np.array(self.seconds), emotions, start, stop, words, short_words=0)
-        return {"affect": affect.tolist(), "affect_mean": mean.tolist()}
+        seconds = np.array(self.seconds)
+        affect, mean = affect_of_turns(seconds, emotions, start, stop, words, short_words=0)
+        valence = valence_of_turns(seconds, emotions, start, stop)
+        return {"affect": affect.tolist(), "affect_mean": mean.tolist(), "valence": valence.tolist()}
 
     def feedback(self, turns: Sequence[Turn]) -> dict[str, list[float]]:
         """Return the `signals`, or an empty dict if no face was seen during any turn."""

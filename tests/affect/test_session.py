@@ -59,8 +59,41 @@ def test_roles_and_feedback_of_either_listener(tmp_path):
 
     other = session_of_recording(FRAMES, talk(tmp_path, *TALK), listener="Ben")
     np.testing.assert_array_equal(other["feedback"]["affect"], [0, 0])
-    # From 2.5 to 3.9: three frames of the smile, and five of the sadness that follows.
-    np.testing.assert_allclose(other["feedback"]["affect_mean"][1], np.mean([0.7] * 2 + [0.05] * 5), atol=1e-9)
+    # Of 2.5 to 3.9 only the sadness counts: until 2.9 Ben talks himself.
+    np.testing.assert_allclose(other["feedback"]["affect_mean"][1], 0.05, atol=1e-9)
+    np.testing.assert_allclose(other["feedback"]["valence"][1], 0.05 - 0.7 - 3 * 0.05, atol=1e-9)
+
+
+def test_the_listeners_own_speech_is_no_reaction(tmp_path):
+    talkative = [("Ben", 1.0, 3.9, "I have something to say, and it is long."), ("Ann", 1.0, 2.9, "Go on, go on.")]
+    quiet = session_of_recording(FRAMES, talk(tmp_path, *talkative), listener="Ann", smooth=0)
+    np.testing.assert_allclose(quiet["feedback"]["affect_mean"], [0.05])  # of the sadness after her own words
+    talkative[1] = ("Ann", 1.0, 4.5, "Go on, go on.")
+    silent = session_of_recording(FRAMES, talk(tmp_path, *talkative), listener="Ann")
+    assert np.isnan([silent["feedback"][name][0] for name in ("affect", "affect_mean", "valence")]).all()
+
+
+def test_the_face_is_smoothed_over_time(tmp_path):
+    table = frames("neutral", "neutral")
+    table.loc[5, ["prob_face_happiness", "prob_face_neutral"]] = [0.7, 0.05]
+    transcript = talk(tmp_path, ("Ben", 0, 1.9, "One two three four five six."), ("Ann", 3, 4, "Yes."))
+    smooth, raw = (
+        session_of_recording(table, transcript, listener="Ann", smooth=window)["feedback"]["affect_mean"]
+        for window in (1.0, 0.0)
+    )
+    np.testing.assert_allclose(smooth, [0.05])
+    np.testing.assert_allclose(raw, [(9 * 0.05 + 0.7) / 10])
+
+
+def test_valence_from_the_listeners_own_mean(tmp_path):
+    transcript = talk(tmp_path, *TALK)
+    plain, own = (
+        session_of_recording(FRAMES, transcript, listener="Ann", smooth=0, own_mean=each)["feedback"]["valence"]
+        for each in (False, True)
+    )
+    # She does not talk from 1.0 to 2.4 s, in 8 frames, and in the last second: a smile of .7, less 4 times .05.
+    assert plain[0] == pytest.approx(0.5)
+    assert own[0] == pytest.approx(0.0)
 
 
 def test_the_least_share_of_frames_with_the_face(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from geli_hf.affect.emotions import EMOTIONS, HAPPINESS
-from geli_hf.affect.turns import affect_of_turns
+from geli_hf.affect.turns import affect_of_turns, smooth_faces, valence_of_turns
 
 
 def by_hand(seconds, probabilities, start, stop, words, min_share=0.0, short_words=5):
@@ -144,3 +144,68 @@ def test_wrong_rules_are_refused():
     nothing = np.zeros(0), np.zeros((0, 8)), np.zeros(0), np.zeros(0), np.zeros(0)
     with pytest.raises(ValueError, match="min_share"):
         affect_of_turns(*nothing, min_share=50)
+
+
+def by_hand_valence(seconds, probabilities, start, stop, min_share, own_mean):
+    """One row at a time, from rows of distinct times."""
+    rows = [
+        (time, face[4] - sum(value for value in (face[0], face[1], face[2], face[3], face[6]) if value == value))
+        for time, face in zip(seconds, probabilities)
+    ]
+    known = [value for _, value in rows if value == value]
+    usual = sum(known) / len(known) if own_mean and known else 0.0
+    found = []
+    for begin, end in zip(start, stop):
+        inside = [value for time, value in rows if begin <= time <= end]
+        seen = [value - usual for value in inside if value == value]
+        found.append(sum(seen) / len(seen) if seen and len(seen) >= min_share * len(inside) else math.nan)
+    return found
+
+
+@pytest.mark.parametrize("min_share", [0.0, 0.6])
+@pytest.mark.parametrize("own_mean", [False, True])
+def test_valence_is_happiness_less_the_negative_emotions(min_share, own_mean):
+    rng = np.random.default_rng(0)
+    seconds = np.arange(40.0)
+    faces = rng.dirichlet(np.ones(8), 40)
+    faces[:, 1] = np.nan  # a classifier without contempt
+    faces[rng.random(40) < 0.4] = np.nan
+    start, stop = np.array([0.0, 3.5, 20, 50, np.nan]), np.array([10.0, 9, 39, 60, 3])
+    found = valence_of_turns(seconds, faces, start, stop, min_share=min_share, own_mean=own_mean)
+    np.testing.assert_allclose(found, by_hand_valence(seconds, faces, start, stop, min_share, own_mean))
+    assert np.isnan(found[-2:]).all()
+    assert not np.isnan(found[0])
+
+
+def test_valence_of_a_smile_detector_is_unknown():
+    faces = np.full((3, 8), np.nan)
+    faces[:, [4, 5]] = [0.9, 0.1]
+    assert np.isnan(valence_of_turns([0, 1, 2], faces, [0.0], [2.0])).all()
+    assert affect_of_turns([0, 1, 2], faces, [0.0], [2.0], [6])[0] == [1]
+
+
+def test_smoothing_is_a_running_median_that_guesses_nothing():
+    rng = np.random.default_rng(1)
+    seconds = np.cumsum(rng.uniform(0.05, 0.4, 60))
+    faces = rng.dirichlet(np.ones(8), 60)
+    faces[:, 1] = np.nan
+    faces[10:20] = np.nan
+    order = rng.permutation(60)
+    times, smooth = smooth_faces(seconds[order], faces[order], 1.0)
+    np.testing.assert_array_equal(times, seconds)
+    for row, time in enumerate(seconds):
+        if 10 <= row < 20:
+            assert np.isnan(smooth[row]).all()
+            continue
+        near = faces[np.abs(seconds - time) <= 0.5]
+        expected = np.median(near[~np.isnan(near[:, 0])], 0)
+        expected /= np.nansum(expected)
+        np.testing.assert_allclose(smooth[row], expected, atol=1e-12)
+    np.testing.assert_array_equal(smooth_faces(seconds, faces, 0)[1], faces)
+
+
+def test_a_smile_in_a_single_frame_is_smoothed_away():
+    faces = np.full((9, 8), 0.02)
+    faces[:, 5] = 0.86
+    faces[4, [4, 5]] = 0.86, 0.02
+    assert smooth_faces(np.arange(9) / 5, faces, 1.0)[1][:, 4].max() < 0.05
