@@ -4,6 +4,7 @@ import argparse
 import math
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -15,9 +16,10 @@ def add_parser(commands) -> None:
         "annotate-video",
         help="read the listener's face in recordings, as feedback on each turn",
         description="Read the listener's face in recordings, match it with their transcripts, and write Session rows "
-        "with the feedback `affect` and `affect_mean` for every turn of the assistant. Images of faces stay in memory "
-        "and are never written. The figures of a video are cached, so a run that was stopped continues. The exit "
-        "status is 1 if a recording failed. It is a smile detector: expressions are not feelings.",
+        "with the feedback `affect`, `affect_mean` and `valence` for every turn of the assistant. Images of faces "
+        "stay in memory and are never written, unless --contact-sheet asks for it. The figures of a video are cached, "
+        "so a run that was stopped continues. The exit status is 1 if a recording failed. Expressions are not "
+        "feelings.",
     )
     add = parser.add_argument
     add("videos", nargs="+", metavar="VIDEO", help="recordings of the listener, one for each session")
@@ -33,12 +35,25 @@ def add_parser(commands) -> None:
     add("--face", default="largest", help="of several faces: largest, left or right")
     add_device(parser, default="cpu")
     add("--plot", metavar="PNG", help="picture of the face and the turns over time; for several videos a folder")
+    add(
+        "--contact-sheet",
+        metavar="PNG",
+        help="picture of the listener's face at the strongest moments, to check; for several videos a folder",
+    )
+    add("--own-mean", action="store_true", help="measure valence from the listener's mean over the recording")
     add("--jobs", type=count, default=1, help="videos at once (default: 1)")
     parser.set_defaults(run=_run)
 
 
+CROWDED = 0.1  # share of the looks at a picture that show two faces of about the same size, from which it is told
+
+
 def _run(arguments: argparse.Namespace, out: TextIO) -> None:
+    import numpy as np
+
     from ..affect.annotate import watch_all
+    from ..affect.contact_sheet import draw_contact_sheet
+    from ..affect.emotions import FACE_COLUMNS
     from ..affect.plot import plot_affect
     from ..affect.session import session_of_recording
     from ..cache import atomic_path
@@ -52,26 +67,34 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     scores = _read_scores(arguments.scores) if arguments.scores else {}
     if unknown := sorted(set(scores) - set(names)):
         raise ValueError(f"--scores: no video is called {unknown[0]!r}; there are {', '.join(names[:10])}")
-    plots = Path(arguments.plot) if arguments.plot else None
-    if plots is not None and plots.suffix and len(videos) > 1:
-        raise ValueError(f"--plot: for {len(videos)} videos name a folder, found {plots}")
+    for flag, path in (("--plot", arguments.plot), ("--contact-sheet", arguments.contact_sheet)):
+        if path and Path(path).suffix and len(videos) > 1:
+            raise ValueError(f"{flag}: for {len(videos)} videos name a folder, found {path}")
 
     settings = arguments.backend, arguments.detector, arguments.fps, arguments.face, arguments.device
     recordings, problems = _open_recordings(arguments, dict(zip(names, videos)), settings)
     tables = watch_all([video for video, _ in recordings.values()], *settings, jobs=arguments.jobs)
     sessions: dict[str, dict] = {}
+    seen: list[bool] = []  # of each frame, whether it shows a face that can be read
     for table, (name, (video, transcript)) in zip(tables, recordings.items()):  # in this order the bar is completed
         try:
             if isinstance(table, Exception):
                 raise table
-            session = session_of_recording(table, transcript, listener=arguments.listener, session_id=name)
+            session = session_of_recording(
+                table, transcript, listener=arguments.listener, session_id=name, own_mean=arguments.own_mean
+            )
             session["score"] = scores.get(name, math.nan)
             sessions[name] = session
             if cut := table.attrs.get("incomplete"):
                 problems.append(f"{video}: {cut}; the session is written up to there")
-            if plots is not None:
-                with atomic_path(plots if plots.suffix else plots / f"{name}.png") as partial:
-                    plot_affect(table, session, partial)
+            seen.extend(table[FACE_COLUMNS].notna().any(axis=1))
+            if table.attrs["crowded"] > CROWDED:
+                out.write(f"{video}: two faces of about the same size; the {arguments.face} one is read (--face)\n")
+            sheet = partial(draw_contact_sheet, video=video, fps=arguments.fps)
+            for path, draw in ((arguments.plot, plot_affect), (arguments.contact_sheet, sheet)):
+                if path:
+                    with atomic_path(Path(path) if Path(path).suffix else Path(path) / f"{name}.png") as picture:
+                        draw(table, session, picture)
         except Exception as error:
             problems.append(_error_text(error, video))
     if sessions:
@@ -80,8 +103,11 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
         known = sum(not math.isnan(value) for value in feedback)
         out.write(
             f"{arguments.output}: {len(sessions)} of {len(videos)} recordings, "
-            f"feedback for {known} of {len(feedback)} turns of the assistant\n"
+            f"feedback for {known} of {len(feedback)} turns of the assistant, "
+            f"a face in {np.mean(seen):.0%} of the frames\n"
         )
+        if arguments.contact_sheet:
+            out.write(f"{arguments.contact_sheet}: shows the listener's face; keep it as safe as the recording\n")
     if problems:
         out.flush()
         sys.exit("\n  ".join(["some recordings have problems:", *problems]))

@@ -41,13 +41,15 @@ def test_two_recordings(annotate, recordings, tmp_path):
     scores, plots = recordings / "scores.csv", tmp_path / "plots"
     out, rows, problem = annotate("one.mp4", "two.mp4", scores=scores, plot=plots)
     assert problem == ""
-    assert out == f"{recordings / 'sessions.jsonl'}: 2 of 2 recordings, feedback for 2 of 4 turns of the assistant\n"
+    assert out.startswith(f"{recordings / 'sessions.jsonl'}: 2 of 2 recordings, feedback for 2 of 4 turns")
+    assert re.search(r"a face in \d\d% of the frames\n$", out)
     assert [(row["session_id"], row["score"]) for row in rows] == [("one", None), ("two", 3.5)]
     for row in rows:
         seen, unseen = row["feedback"]["affect_mean"]
         assert 0.9 < seen <= 1  # the astronaut smiles
         assert unseen is None
         assert row["feedback"]["affect"] == [1.0, None]
+        assert row["feedback"]["valence"][0] > 0.8
         assert (plots / f"{row['session_id']}.png").read_bytes().startswith(b"\x89PNG")
 
     sessions = load_sessions(str(recordings / "sessions.jsonl"))
@@ -55,6 +57,23 @@ def test_two_recordings(annotate, recordings, tmp_path):
         [rows[0]["feedback"]["affect_mean"][0], math.nan], nan_ok=True
     )
     assert not list(tmp_path.rglob("*.jpg"))
+    assert not list(recordings.rglob("*.png"))
+
+
+def test_a_contact_sheet_is_drawn_where_asked_for_and_says_that_it_shows_faces(annotate, recordings, tmp_path):
+    out, _, problem = annotate("one.mp4", "two.mp4", contact_sheet=tmp_path / "sheets")
+    assert problem == ""
+    assert {path.name for path in (tmp_path / "sheets").iterdir()} == {"one.png", "two.png"}
+    assert f"{tmp_path / 'sheets'}: shows the listener's face" in out
+    _, _, problem = annotate("one.mp4", "two.mp4", contact_sheet=tmp_path / "sheet.png")
+    assert "--contact-sheet" in problem
+
+
+def test_two_faces_of_one_size_are_told(annotate, recordings, monkeypatch):
+    always = property(lambda self: self.scans, lambda *_: None)
+    monkeypatch.setattr("geli_hf.affect.track.FaceTrack.crowded", always, raising=False)
+    out, _, _ = annotate("one.mp4")
+    assert "one.mp4: two faces" in out
 
 
 def test_broken_files_do_not_stop_the_rest(annotate, recordings):
