@@ -22,14 +22,12 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from huggingface_hub import ModelCard
+from affect_figures import card, evaluate_affect, figure_table
 from transformers import TrainingArguments, set_seed
 
 from geli_hf.affect.classify import ImageAffect
 from geli_hf.cache import atomic_path
-from geli_hf.evaluation.affect import evaluate_affect
-from geli_hf.hub.cards import Measured, describe_origin, facial_affect_card, read_own_card, save_card
-from geli_hf.metrics import Interval
+from geli_hf.hub.cards import describe_origin, read_own_card, save_card
 from geli_hf.models.facial_affect.configuration_affect import FacialAffectConfig
 from geli_hf.models.facial_affect.image_processing_affect import FacialAffectImageProcessor
 from geli_hf.models.facial_affect.modeling_affect import FacialAffectModel
@@ -37,7 +35,6 @@ from geli_hf.settings import build, parse_settings, reserve_folder
 from geli_hf.training.affect import AffectRecipe, calibrate, label_weights, load_faces, save_affect, train_affect
 from geli_hf.training.script import run_main, setting_errors
 
-FEW = 50  # test pictures of an emotion, below which its figures are marked as unreliable
 PARTS = ("train", "validation", "test")
 
 
@@ -139,67 +136,6 @@ def arguments(given: dict, seed: int, output: Path) -> TrainingArguments:
         "dataloader_pin_memory": torch.accelerator.is_available(),
     }
     return build(TrainingArguments, usual | given | {"seed": seed})
-
-
-def figure_table(figures: dict) -> str:
-    rows = ["| on unseen persons | mean of the seeds | the model here |", "| --- | ---: | ---: |"]
-    own = {str(seed): each for seed, each in figures["test_by_seed"].items()}[str(figures["chosen_seed"])]
-    for name, interval in figures["test"].items():
-        if not name.startswith("recall"):
-            rows.append(f"| {name} | {Interval(*interval)} | {own[name]:.3f} |")
-    return "\n".join(rows)
-
-
-def recall_table(figures: dict) -> str:
-    rows = ["| emotion | pictures to learn from | test pictures | recall |", "| --- | ---: | ---: | ---: |"]
-    for emotion, learnt in figures["train_counts"].items():
-        count = figures["test_counts"].get(emotion, 0)
-        recall = str(Interval(*figures["test"][f"recall {emotion}"])) if count else "–"
-        rows.append(f"| {emotion}{' (unreliable)' if count < FEW else ''} | {learnt} | {count} | {recall} |")
-    return "\n".join(rows)
-
-
-def robustness_table(figures: dict) -> str:
-    names = ["happiness AUC", "happiness balanced accuracy", "happiness ECE"]
-    rows = [f"| faces | {' | '.join(names)} |", "| --- | ---: | ---: | ---: |"]
-    for condition, row in ({"as they are": figures["test"]} | figures["robustness"]).items():
-        rows.append(f"| {condition} | {' | '.join(str(Interval(*row[name])) for name in names)} |")
-    return "\n".join(rows)
-
-
-def card(figures: dict, config: FacialAffectConfig) -> ModelCard:
-    """Render the card of the chosen model from the figures of a run and the model's configuration."""
-    shown = {
-        name: f"{part['pictures']} pictures of {part['persons']} {'other ' if name == 'validation' else ''}persons"
-        for name, part in figures["parts"].items()
-    }
-    headline = {
-        "happiness AUC": "roc_auc",
-        "happiness accuracy": "accuracy",
-        "happiness ECE": "expected_calibration_error",
-    }
-    return facial_affect_card(
-        "facial_affect",
-        config=config,
-        figures=[
-            Measured(f"{name}, mean of {len(figures['seeds'])} seeds", kind, figures["test"][name])
-            for name, kind in headline.items()
-        ],
-        measured_on={"type": "faces", "name": f"pictures of {figures['parts']['test']['persons']} unseen persons"},
-        metadata={"license": figures["license"]},
-        training_data=figures["source"],
-        held_out=f"{shown['test']}, none of whom is in training",
-        learnt=shown["train"],
-        calibrated=shown["validation"],
-        seeds=len(figures["seeds"]),
-        chosen_seed=figures["chosen_seed"],
-        scale=figures["scale"],
-        shift=figures["shift"],
-        figures_table=figure_table(figures),
-        recall=recall_table(figures),
-        robustness=robustness_table(figures),
-        made=figures["made"],
-    )
 
 
 def write_model(output: Path, figures: dict) -> None:

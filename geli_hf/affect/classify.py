@@ -14,6 +14,7 @@ from .emotions import EMOTIONS, emotions_of_labels
 from .faces import Box, square_crop
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "facial_affect"
+LEAST_CONTRAST = 2.0  # deviation of a face's grey levels (0..255), below which light or dark has swallowed it
 BATCH = 64  # faces that go through the model at once; more of them leave a CPU's cache
 # Fields of a configuration that don't change what the model computes.
 _FILE_FIELDS = {"_name_or_path", "architectures", "auto_map", "dtype", "geli_hf_version", "transformers_version"}
@@ -71,11 +72,15 @@ class ImageAffect:
 
     @torch.inference_mode()
     def classify(self, crops: np.ndarray) -> np.ndarray:
-        """Compute the emotions of faces, (n, side, side) uint8 to (n, 8) float32. See `FaceClassifier`."""
+        """Compute the emotions of faces, (n, side, side) uint8 to (n, 8) float32. See `FaceClassifier`.
+
+        A face without contrast (see `LEAST_CONTRAST`) is NaN.
+        """
         result = np.full((len(crops), len(EMOTIONS)), np.nan, np.float32)
         for first in range(0, len(crops), BATCH):
             pixels = self._pixel_values(crops[first : first + BATCH]).to(self.model.device)
             result[first : first + BATCH, self._emotions] = self.model(pixels).logits.softmax(-1).cpu().numpy()
+        result[crops.std((1, 2)) < LEAST_CONTRAST] = np.nan
         return result
 
     def _pixel_values(self, crops: np.ndarray) -> torch.Tensor:

@@ -225,10 +225,11 @@ def calibrate(
     faces: LabelledFaces,
     processor: FacialAffectImageProcessor,
     shares: torch.Tensor,
+    prior: float = 1.0,
 ) -> None:
     """Write the correction of a model's scores into its configuration (Guo et al., arXiv 1706.04599).
 
-        log_prior_shift = log(share in the validation pictures) - log(share in training)
+        log_prior_shift = prior (log(share in the validation pictures) - log(share in training))
 
     Of a person with many pictures each counts less (one over the root of their number), and a few pictures with
     training's shares are added, so that a label without validation pictures stays possible. The temperature is the one
@@ -239,6 +240,8 @@ def calibrate(
         faces: validation pictures.
         processor: of the model.
         shares: (labels,), how often training draws each label.
+        prior: less than 1 where the model is used on faces whose labels are more evenly frequent than those of the
+            validation pictures.
     """
     side = model.config.image_size
     crops = torch.from_numpy(crop_faces(faces, scale=processor.scale, shift=processor.shift, side=side))
@@ -247,7 +250,7 @@ def calibrate(
     weight = torch.from_numpy(pictures[person] ** -0.5).float()
     shares = (shares / shares.sum()).float()
     smoothed = torch.bincount(faces.labels, weight, minlength=len(shares)) + 5 * shares
-    shift = torch.log(smoothed / smoothed.sum()) - torch.log(shares.clamp(min=1e-9))
+    shift = prior * (torch.log(smoothed / smoothed.sum()) - torch.log(shares.clamp(min=1e-9)))
     log_temperature = torch.zeros((), requires_grad=True)
     optimiser = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
 

@@ -12,6 +12,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from geli_hf import ImageAffect
 from geli_hf.affect.classify import BATCH, SHIPPED
+from geli_hf.affect.detect import CascadeDetector
 from geli_hf.affect.emotions import EMOTIONS, HAPPINESS
 from geli_hf.affect.faces import Box, square_crop
 
@@ -40,7 +41,7 @@ def noise(count: int, side: int) -> np.ndarray:
 
 def test_the_shipped_classifier_sees_the_astronaut_smile(shipped):
     crop = shipped.crop(grey_astronaut(), ASTRONAUT_BOX)
-    assert crop.shape == (48, 48)
+    assert crop.shape == (58, 58)
     assert crop.dtype == np.uint8
     read = shipped.classify(crop[None])
     assert read.shape == (1, 8)
@@ -76,6 +77,14 @@ def test_a_batch_is_its_faces_one_by_one(shipped):
     alone = np.concatenate([shipped.classify(crops[i : i + 1]) for i in (0, BATCH, BATCH + 2)])
     np.testing.assert_allclose(together[[0, BATCH, BATCH + 2]], alone, atol=1e-5)
     assert shipped.classify(crops[:0]).shape == (0, 8)
+
+
+def test_a_face_without_contrast_is_no_face(shipped):
+    face = shipped.crop(grey_astronaut(), ASTRONAUT_BOX)
+    faces = np.stack([face, np.full_like(face, 255), (250 + face / 200).astype(np.uint8), face // 128])
+    read = shipped.classify(faces)
+    assert read[0, HAPPINESS] > 0.5
+    assert np.isnan(read[1:]).all()
 
 
 def test_the_crop_is_that_of_the_image_processor(tmp_path):
@@ -120,12 +129,13 @@ def test_the_shipped_files_are_small_half_precision_and_have_a_card():
     files = {path.name for path in SHIPPED.iterdir()}
     assert files == {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "figures.json"}
     weights = (SHIPPED / "model.safetensors").read_bytes()
-    assert len(weights) < 1_000_000
+    assert len(weights) < 1_500_000
     header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
     assert {entry["dtype"] for name, entry in header.items() if name != "__metadata__"} == {"F16", "I64"}
     assert next(ImageAffect().model.parameters()).dtype == torch.float32
     card = (SHIPPED / "README.md").read_text(encoding="utf-8")
     assert "(unreliable)" in card
+    assert "Copyright (c) 2018 Justin Shenk" in card  # whose licence wants it
     assert "2024/1689" in card
 
 
@@ -138,5 +148,12 @@ def test_the_shipped_classifier_on_unseen_people(shipped, shared_data):
     smile = shipped.classify(np.stack([shipped.crop(picture, box) for picture in pictures]))[:, HAPPINESS]
     truth = np.array(rows["label"]) == SEVEN.index("happiness")
     higher = (smile[truth][:, None] > smile[~truth]).mean()  # the area under the curve, counted pair by pair
-    assert higher >= 0.97
+    assert higher >= 0.985
     assert ((smile[truth] > 0.5).mean() + (smile[~truth] <= 0.5).mean()) / 2 >= 0.91
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_tears_are_no_smile(shipped, shared_data, number):
+    picture = np.asarray(Image.open(shared_data / "media" / f"not_a_smile_{number}.png").convert("L"))
+    [box] = CascadeDetector().detect(picture)
+    assert shipped.classify(shipped.crop(picture, box)[None])[0, HAPPINESS] <= 0.3

@@ -80,7 +80,8 @@ def test_a_run_leaves_models_figures_and_a_card(ran):
     assert figures["test_counts"] == {"happiness": 12, "neutral": 6, "surprise": 6}
     assert figures["train_counts"]["surprise"] == 8
     assert figures["train_counts"]["fear"] == 0
-    assert len(figures["robustness"]) == 8
+    assert figures["train_persons"]["surprise"] == 8
+    assert len(figures["robustness"]) == 9
     chosen = ran / f"seed_{figures['chosen_seed']}"
     assert figures["validation_log_loss"][str(figures["chosen_seed"])] == min(figures["validation_log_loss"].values())
     assert (ran / "model" / "model.safetensors").read_bytes() == (chosen / "model.safetensors").read_bytes()
@@ -90,7 +91,7 @@ def test_a_run_leaves_models_figures_and_a_card(ran):
     }
     card = ModelCard.load(ran / "model" / "README.md")
     assert f"seed {figures['chosen_seed']}" in card.text
-    assert "| surprise (unreliable) | 8 | 6 |" in card.text
+    assert "| surprise (unreliable) | 8 of 8 persons | 6 of 6 persons |" in card.text
 
 
 def test_the_figures_are_those_of_the_saved_model(ran, faces):

@@ -15,7 +15,7 @@ from peft import LoraConfig, get_peft_model
 from tiny import reward_model, session
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from geli_hf import HindsightAttribution
+from geli_hf import FacialAffectConfig, HindsightAttribution
 from geli_hf.alignment import small_policy
 from geli_hf.data.rows import write_jsonl
 from geli_hf.hub import cards
@@ -43,7 +43,8 @@ TOLD = {
     "judge": "the sample's own truth",
     "learnt": "9 pictures",
     "calibrated": "8 pictures",
-    "net": "a net",
+    "config": FacialAffectConfig(xception_sizes=[8, 16]),
+    "negatives": "| against | AUC |",
     "seeds": 3,
     "chosen_seed": 1,
     "scale": 0.8,

@@ -44,7 +44,7 @@ def rendered() -> dict[str, ModelCard]:
         for name in ("facial_affect", "policy", "reward")
     }
     config = FacialAffectConfig.from_pretrained(WEIGHTS / "facial_affect")
-    faces = script("train_affect.py").card(figures["facial_affect"], config)
+    faces = script("affect_figures.py").card(figures["facial_affect"], config)
     own = {"facial_affect": faces, "reward": script("ship_reward.py").card(figures["reward"])}
     return own | script("policy_cards.py", "train_policy.py").cards(figures["policy"], WEIGHTS)
 

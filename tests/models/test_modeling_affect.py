@@ -1,5 +1,6 @@
 """The classifier of facial affect as an image classifier of transformers."""
 
+import json
 import math
 
 import numpy as np
@@ -31,6 +32,42 @@ def test_the_small_net_is_small():
 def test_a_wrong_calibration_is_refused():
     with pytest.raises(ValueError, match="temperature: expected a positive number"):
         FacialAffectConfig(temperature=0.0)
+
+
+def test_a_crop_outside_of_the_picture_is_refused():
+    with pytest.raises(ValueError, match=r"crop_size.*48.*49"):
+        FacialAffectConfig(image_size=48, crop_size=49)
+
+
+@torch.no_grad()
+def test_scores_are_the_mean_over_a_face_and_its_mirror_image():
+    plain, mirrored = affect_model(), affect_model(mirror=True)
+    expected = (plain(faces()).logits + plain(faces().flip(-1)).logits) / 2
+    np.testing.assert_allclose(mirrored(faces()).logits, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(mirrored(faces()).logits, mirrored(faces().flip(-1)).logits, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(plain(faces()).logits, plain(faces().flip(-1)).logits, atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_checkpoint_of_before_the_mixture_opens(tmp_path):
+    folder = affect_checkpoint(tmp_path)
+    expected = FacialAffectModel.from_pretrained(folder)(faces()).logits
+    config = json.loads((folder / "config.json").read_text())
+    for name in ("crop_size", "xception_sizes", "mirror", "geli_hf_version"):
+        config.pop(name, None)
+    (folder / "config.json").write_text(json.dumps(config | {"backbone": "small"}))
+    torch.testing.assert_close(FacialAffectModel.from_pretrained(folder)(faces()).logits, expected)
+
+
+@pytest.mark.parametrize("side", [48, 58, 64])
+def test_a_mixture_is_saved_and_trained_as_one_model(tmp_path, side):
+    model = affect_model(image_size=side, crop_size=16, xception_sizes=[8, 8, 16])
+    model.save_pretrained(tmp_path)
+    again = AutoModelForImageClassification.from_pretrained(tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(again(faces(side=side)).logits, model(faces(side=side)).logits)
+    model.train()(faces(side=side), labels=torch.tensor([0, 1, 2])).loss.backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
 
 
 def test_logits_are_calibrated_and_the_loss_is_not():

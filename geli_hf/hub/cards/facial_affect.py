@@ -18,6 +18,5 @@ def facial_affect_card(repo_id: str, *, config: FacialAffectConfig, **facts: Any
         config: of the classifier.
         facts: variables of the template, where they are known, and arguments of `render_card`.
     """
-    net = f"a small residual net on grey faces of {config.image_size} x {config.image_size} pixels"
-    unknown = dict.fromkeys(("scale", "shift", "learnt", "figures_table"))
-    return render_card("facial_affect", repo_id, **unknown | {"net": net} | facts)
+    unknown = dict.fromkeys(("scale", "shift", "learnt", "figures_table", "negatives"))
+    return render_card("facial_affect", repo_id, **unknown | {"config": config} | facts)

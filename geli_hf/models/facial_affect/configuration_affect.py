@@ -25,6 +25,13 @@ class FacialAffectConfig(PreTrainedConfig):
             eight, since torch 2.15 crashes in training with others in the memory layout that is fast on a CPU.
         dropout (`float`, *optional*, defaults to 0.2):
             Dropout on the input of the net's last layer.
+        crop_size (`int`, *optional*):
+            Side of the middle of the input, in pixels, that the net reads. `None`: all of it.
+        xception_sizes (`list[int]`, *optional*):
+            Channels of the first layers and of the blocks of a mini-XCEPTION (Arriaga et al., arXiv 1710.07557), which
+            reads all of the input and whose scores are added. `None`: there is none.
+        mirror (`bool`, *optional*, defaults to `False`):
+            Whether scores are the mean of those of a face and of its mirror image, except in training.
         temperature (`float`, *optional*, defaults to 1.0):
             Divides the scores of the classes.
         log_prior_shift (`list[float]`, *optional*):
@@ -37,6 +44,9 @@ class FacialAffectConfig(PreTrainedConfig):
     image_size: int = 48
     hidden_sizes: list[int] | tuple[int, ...] = (24, 32, 64, 128)
     dropout: float = 0.2
+    crop_size: int | None = None
+    xception_sizes: list[int] | tuple[int, ...] | None = None
+    mirror: bool = False
     temperature: float = 1.0
     log_prior_shift: list[float] | tuple[float, ...] | None = None
 
@@ -67,6 +77,8 @@ class FacialAffectConfig(PreTrainedConfig):
         self.geli_hf_version = TOOLKIT_VERSION
         if not self.temperature > 0:
             raise ValueError(f"temperature: expected a positive number, found {self.temperature}")
+        if self.crop_size is not None and not 0 < self.crop_size <= self.image_size:
+            raise ValueError(f"crop_size: expected 1 to image_size ({self.image_size}), found {self.crop_size}")
 
 
 __all__ = ["FacialAffectConfig"]

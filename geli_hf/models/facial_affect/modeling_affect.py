@@ -11,7 +11,9 @@ from transformers import PreTrainedModel, initialization
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from .configuration_affect import FacialAffectConfig
-from .image_processing_affect import FacialAffectImageProcessor
+from .image_processing_affect import FacialAffectImageProcessor, standardise
+
+XCEPTION_SIDE = 64  # pixels to which a mini-XCEPTION scales its input
 
 
 class _Block(nn.Module):
@@ -49,6 +51,48 @@ class SmallNet(nn.Module):
         return self.classifier(self.dropout(x.mean((2, 3))))
 
 
+def _separable(inside: int, outside: int) -> nn.Sequential:
+    """Make a depthwise 3 x 3 and a pointwise convolution, normalised."""
+    depthwise = nn.Conv2d(inside, inside, 3, padding=1, groups=inside, bias=False)
+    return nn.Sequential(depthwise, nn.Conv2d(inside, outside, 1, bias=False), nn.BatchNorm2d(outside, eps=1e-3))
+
+
+class _XceptionBlock(nn.Module):
+    """Residual block of two separable convolutions. It halves the picture, with the padding of Keras."""
+
+    def __init__(self, inside: int, outside: int):
+        super().__init__()
+        self.conv1 = _separable(inside, outside)
+        self.conv2 = _separable(outside, outside)
+        self.shortcut = nn.Conv2d(inside, outside, 1, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(outside, eps=1e-3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = self.conv2(functional.relu(self.conv1(x)))
+        pooled = functional.max_pool2d(inner, 3, 2, padding=x.shape[-1] % 2, ceil_mode=True)
+        return pooled + self.norm(self.shortcut(x))
+
+
+class MiniXception(nn.Module):
+    """mini-XCEPTION (Arriaga et al., arXiv 1710.07557) from (n, 1, side, side) to (n, labels)."""
+
+    def __init__(self, config: FacialAffectConfig):
+        super().__init__()
+        first, *others = config.xception_sizes
+        self.conv1 = nn.Conv2d(1, first, 3, bias=False)
+        self.norm1 = nn.BatchNorm2d(first, eps=1e-3)
+        self.conv2 = nn.Conv2d(first, first, 3, bias=False)
+        self.norm2 = nn.BatchNorm2d(first, eps=1e-3)
+        self.blocks = nn.Sequential(*map(_XceptionBlock, config.xception_sizes[:-1], others))
+        self.classifier = nn.Conv2d(config.xception_sizes[-1], config.num_labels, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute scores (n, labels) of faces (n, 1, side, side)."""
+        x = functional.interpolate(x, (XCEPTION_SIDE, XCEPTION_SIDE), mode="bilinear")
+        x = functional.relu(self.norm2(self.conv2(functional.relu(self.norm1(self.conv1(x))))))
+        return self.classifier(self.blocks(x)).mean((2, 3))
+
+
 class FacialAffectModel(PreTrainedModel):
     """Emotions of a face, as a `transformers` image classifier.
 
@@ -56,7 +100,8 @@ class FacialAffectModel(PreTrainedModel):
 
         logits = scores / temperature + log_prior_shift
 
-    The loss is the cross-entropy of the scores, without calibration.
+    The scores are those of a residual net (`model`), and with `xception_sizes` the sum of those and of a
+    mini-XCEPTION's (`xception`). The loss is the cross-entropy of the scores, without calibration.
     """
 
     config_class = FacialAffectConfig
@@ -68,6 +113,7 @@ class FacialAffectModel(PreTrainedModel):
     def __init__(self, config: FacialAffectConfig):
         super().__init__(config)
         self.model = SmallNet(config)
+        self.xception = None if config.xception_sizes is None else MiniXception(config)
         self.post_init()
 
     @torch.no_grad()
@@ -100,12 +146,22 @@ class FacialAffectModel(PreTrainedModel):
         Returns:
             `logits` (batch, labels), and the `loss` if there are labels.
         """
-        scores = self.model(pixel_values)
+        scores = self._scores(pixel_values)
+        if self.config.mirror and not self.training:
+            scores = (scores + self._scores(pixel_values.flip(-1))) / 2
         loss = None if labels is None else functional.cross_entropy(scores, labels)
         logits = scores / self.config.temperature
         if self.config.log_prior_shift is not None:
             logits = logits + logits.new_tensor(self.config.log_prior_shift)
         return ImageClassifierOutput(loss=loss, logits=logits)
+
+    def _scores(self, faces: torch.Tensor) -> torch.Tensor:
+        middle, side = faces, self.config.crop_size
+        if side is not None:
+            edge = (faces.shape[-1] - side) // 2
+            middle = standardise(faces[:, 0, edge : edge + side, edge : edge + side])
+        scores = self.model(middle)
+        return scores if self.xception is None else scores + self.xception(faces)
 
 
 __all__ = ["FacialAffectModel"]
