@@ -11,6 +11,7 @@ from faces import SEVEN, affect_checkpoint
 from huggingface_hub import ModelCard
 from numpy.lib.stride_tricks import sliding_window_view
 from scripts import RECIPES, as_module
+from shown import shown
 from test_train_affect import arguments, faces, pictures  # noqa: F401
 
 from geli_hf import FacialAffectModel, ImageAffect
@@ -178,6 +179,7 @@ def test_a_run_leaves_a_mixture_with_its_figures_and_card(script, hdf5, faces, t
     given = arguments(
         faces, tmp_path / "run", "--trained", str(ours), "--hdf5", str(hdf5), "--folds", "2", "--seeds", "[0]"
     )
+    assert {word for word in shown("mix_affect") if word.startswith("--")} <= set(given)
     script.main(given)
     folder = tmp_path / "run" / "model"
     figures = json.loads((folder / "figures.json").read_text())
