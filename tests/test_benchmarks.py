@@ -52,3 +52,18 @@ def test_a_video_is_read_as_by_a_loop_over_its_frames(tmp_path, monkeypatch):
     assert len(happy) == 10
     assert happy.notna().all()
     assert happy.mean() == pytest.approx(np.mean(theirs), abs=0.05)
+
+
+def test_peers_that_can_not_run_say_why(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DEEPFACE_HOME", str(tmp_path))
+    pictures = as_module(EXAMPLES.parent / "tests" / "examples" / "test_train_affect.py").pictures
+    pictures(0, 3).to_parquet(tmp_path / "test.parquet")
+    as_module(BENCHMARKS / "facial_peers.py").main(
+        [str(tmp_path / "test.parquet"), "--hdf5", str(tmp_path / "no.hdf5")]
+    )
+    rows = {line.split(" | ")[0]: line for line in capsys.readouterr().out.splitlines()[2:]}
+    assert "did not run" not in rows["| ours"]
+    assert all("did not run" in rows[f"| {name}"] for name in ("fer", "DeepFace", "py-feat"))
+    assert "no.hdf5" in rows["| fer"]
+    assert str(tmp_path) in rows["| DeepFace"]
+    assert "happiness (6)" in rows["| "]
