@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("av")
 pytest.importorskip("cv2")
 
-from geli_hf.affect.emotions import FACE_COLUMNS
+from geli_hf.affect.emotions import EMOTIONS, FACE_COLUMNS
 from geli_hf.affect.video import COLUMNS
 from geli_hf.demo import facial_html
 from geli_hf.demo.facial import SCRIPT, Decomposition, LiveSession, decompose, explain
@@ -40,6 +40,14 @@ def see(session: LiveSession, smiles: dict[float, float]) -> LiveSession:
     session.watch.seconds += list(smiles)
     session.watch.emotions += map(face, smiles.values())
     return session
+
+
+def test_the_page_shows_no_emotion_that_the_classifier_can_not_tell():
+    table = pd.DataFrame(np.full((3, len(COLUMNS)), 0.1), columns=COLUMNS)
+    shown = facial_html.recorded_curve(table) + facial_html.live_curve(see(LiveSession(), {1.0: 0.2}), 2.0)
+    shown += facial_html.turns(TALK, Decomposition(), [0.9, 0.1])
+    assert "smile" in shown
+    assert not [each for each in EMOTIONS if each in shown.lower()]
 
 
 # ------------------------------------------------------------------------------------------------ decomposition
