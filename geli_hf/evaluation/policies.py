@@ -127,7 +127,7 @@ def evaluate_policies(
     """Sample replies of policies to the same held-out dialogues, and compare each with the base.
 
     One of several is chosen on half of the conversations: of those within `max_kl` the one with the highest win rate,
-    or the nearest to the base if none is.
+    or the nearest to the base if none is. A policy of other tokens, whose divergence is unknown, is farther than any.
 
     Args:
         base: folder or name of the policy that the others were made from.
@@ -174,7 +174,7 @@ def evaluate_policies(
 
     def rank(candidate: EvaluatedPolicy) -> tuple[float, float]:
         kl = candidate.figures["kl"]
-        excess = 0.0 if kl is None else max(0.0, kl.estimate - max_kl)
+        excess = 0.0 if math.isinf(max_kl) else math.inf if kl is None else max(0.0, kl.estimate - max_kl)
         # Where nothing was judged, the rate is NaN, which is worse than any.
         return -excess, np.nan_to_num(candidate.figures["win_rate"].estimate, nan=-1)
 

@@ -101,11 +101,15 @@ def _choice(evaluation: PolicyEvaluation) -> list[str]:
         rows.append([candidate.name, *(format_figure(figures[key]) for key in keys)])
         rows[-1].append(format_figure(reward.get("win_rate")))
     titles = ["", "win rate", "at equal length", "gain in value", "KL", "length ratio", "win rate by the reward"]
-    conversations = evaluation.candidates[0].comparison.conversation_ids
+    conversations, reason = evaluation.candidates[0].comparison.conversation_ids, "the highest win rate"
+    if not math.isinf(evaluation.max_kl):
+        bound = f"within {evaluation.max_kl:g} nats"
+        diverged = [candidate.figures["kl"] for candidate in evaluation.candidates]
+        within = any(kl is not None and kl.estimate <= evaluation.max_kl for kl in diverged)
+        reason = f"the highest win rate {bound}" if within else f"the smallest divergence, since none is {bound}"
     text = (
         f"Chosen by the judge on {len(conversations)} dialogues of {len(set(conversations))} other conversations: "
-        f"**{evaluation.chosen.name}**, for the highest win rate"
-        f"{'' if math.isinf(evaluation.max_kl) else f' within {evaluation.max_kl:g} nats'}."
+        f"**{evaluation.chosen.name}**, for {reason}."
     )
     if by_reward:
         text += f" The reward that was trained for would have chosen {max(by_reward, key=by_reward.get)}."
