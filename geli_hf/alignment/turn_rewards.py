@@ -15,6 +15,8 @@ from ..models.geli_reward.text_geli import message_text
 from .dialogue import cut_reply, without_opening
 from .rewards import reward_floor
 
+ROLES = ("system", "developer", "user", "assistant", "tool")  # of OpenAI's messages
+
 
 class TurnRewards:
     """Reward of each message of the assistant, from one pass of the reward model over the dialogue.
@@ -43,12 +45,17 @@ class TurnRewards:
             on in a later message, a message only calls tools, or the reward is not a number.
 
         Raises:
-            ValueError: a part of a message is neither text nor thought.
+            ValueError: something is no message, or a part of a message is neither text nor thought.
         """
+        for number, message in enumerate(messages):
+            if not isinstance(message, Mapping) or message.get("role") not in ROLES:
+                role = message.get("role") if isinstance(message, Mapping) else message
+                raise ValueError(f"messages[{number}]: expected a dict whose role is in {ROLES}, found {role!r:.60}")
         rewards: list[float | None] = []
         dialogue: list[dict[str, str]] = []
         places: list[int] = []  # in `rewards`, of each turn
-        for message in without_opening([message for message in messages if message["role"] != "tool"]):
+        said = [message for message in messages if message["role"] not in ("tool", "developer")]
+        for message in without_opening(said):
             role, text = message["role"], message_text(message.get("content") or "")
             if role == "assistant":
                 text = cut_reply(text)
@@ -103,9 +110,8 @@ def nemo_gym_rewards(turn_rewards: TurnRewards, request: Mapping[str, Any]) -> d
     """
     asked = request["responses_create_params"]["input"]
     prompt = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
-    roles = {"developer": "system"}
     items = [item for item in (*prompt, *request["response"]["output"]) if item.get("type", "message") == "message"]
-    messages = [{"role": roles.get(item["role"], item["role"]), "content": _text(item["content"])} for item in items]
+    messages = [{"role": item["role"], "content": _text(item["content"])} for item in items]
     steps = sum(item.get("type") == "message" for item in request["response"]["output"])
     rewards = turn_rewards(messages)[-steps:] if steps else []
     return {"reward": _mean(rewards) or 0.0, "step_rewards": rewards}

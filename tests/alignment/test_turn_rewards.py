@@ -46,6 +46,16 @@ def test_plain_turns_have_the_models_rewards(turn_rewards, expected):
     assert turn_rewards(opened) == expected(TALK[1:])
 
 
+def test_the_developers_words_are_left_out(turn_rewards, expected):
+    assert turn_rewards([{"role": "developer", "content": "Be kind."}, *TALK]) == expected(TALK)
+
+
+@pytest.mark.parametrize("wrong", [{"content": "Hello"}, {"role": "bot", "content": "Hello"}, "Hello"])
+def test_what_is_no_message_is_named(turn_rewards, wrong):
+    with pytest.raises(ValueError, match=r"messages\[1\]: .*developer"):
+        turn_rewards([TALK[0], wrong])
+
+
 def test_thoughts_parts_and_words_for_the_user_are_cut(turn_rewards, expected):
     said = [{"type": "text", "text": "<think>Rain.</think>What did you do? User: I cried."}]
     assert turn_rewards([*TALK[:3], TALK[3] | {"content": said}]) == expected(TALK)
