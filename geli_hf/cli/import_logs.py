@@ -9,7 +9,13 @@ OPTIONS = ("format", "score", "signals", "columns", "roles", "scale", "redact") 
 
 
 def add_parser(commands) -> None:
-    parser = commands.add_parser("import", help="make sessions of chat logs")
+    parser = commands.add_parser(
+        "import",
+        help="make sessions of chat logs",
+        description="Make sessions of chat logs, with the ratings, thumbs and edits that they carry: OpenAI messages, "
+        "ShareGPT, WildChat, LMSYS, Langfuse, Open WebUI, or a CSV whose columns you name. A report says what was "
+        "read, and what was left out and why.",
+    )
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="JSON, JSON lines, Parquet or CSV of one format; or a folder of them")
     add("-o", "--output", required=True, type=Path, help="file for the sessions, as JSON lines")

@@ -71,9 +71,14 @@ def open_corpus(
     """
     files = find_logs([paths] if isinstance(paths, str | Path) else paths)
     name, columns = _format_of(files, format), dict(columns or {})
-    if not (set(CSV_COLUMNS[:3]) if name == "csv" else set()) <= set(columns) <= set(CSV_COLUMNS):
-        needed, further = ", ".join(CSV_COLUMNS[:3]), ", ".join(CSV_COLUMNS[3:])
-        raise ValueError(f"columns: expected those of a CSV for {needed}, and perhaps {further}, found {columns}")
+    if columns and name != "csv":
+        raise ValueError(f"columns (--columns) are those of a CSV, and {files[0]} is {name}: leave them out")
+    if name == "csv" and not set(CSV_COLUMNS[:3]) <= set(columns) <= set(CSV_COLUMNS):
+        names = [f"{column}=NAME" for column in CSV_COLUMNS]
+        raise ValueError(
+            f"{files[0]}: say in columns (--columns) which of its columns are {', '.join(names[:3])}, and perhaps "
+            f"{', '.join(names[3:])}; found {columns or 'none'}"
+        )
     features = session_features(
         [*FORMATS[name].signals, *signals],
         times=name == "langfuse" or "time" in columns,
@@ -104,7 +109,7 @@ def _format_of(files: Sequence[Path], chosen: str) -> str:
     if chosen in FORMATS:
         return chosen
     if chosen != "auto":
-        raise ValueError(f"format: expected auto or one of {', '.join(FORMATS)}, found {chosen!r}")
+        raise ValueError(f"format (--format): expected auto or one of {', '.join(FORMATS)}, found {chosen!r}")
     found: dict[str, Path] = {}
     for file in files:
         rows = [row for _, row in islice(read_objects(file), ROWS_LOOKED_AT) if isinstance(row, dict)]

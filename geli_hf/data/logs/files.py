@@ -82,6 +82,8 @@ def find_logs(paths: Iterable[str | Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or folder")
         files += sorted(file for file in path.iterdir() if file.suffix in READERS) if path.is_dir() else [path]
     if not files:
         raise FileNotFoundError(f"{', '.join(map(str, paths))}: no {', '.join(READERS)} file")
