@@ -23,7 +23,11 @@ TYPES = (bool, int, float, str, list, dict, NoneType)
 OTHERS = ("builtins", "transformers", "trl")  # packages that document their hundreds of arguments themselves
 
 
-class SettingsError(ValueError):
+class UserError(ValueError):
+    """Error of what the user gave; scripts show its message without a traceback."""
+
+
+class SettingsError(UserError):
     """Error of a setting that does not exist or can't be read. It names the setting and its source."""
 
 

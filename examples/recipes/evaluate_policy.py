@@ -28,6 +28,7 @@ from geli_hf.metrics.texts import distinct_ngrams
 from geli_hf.models.features import score_cached
 from geli_hf.sessions import assistant_turns
 from geli_hf.simulator.oracle import true_turn_value
+from geli_hf.training.script import run_main
 
 SAMPLING = {"max_new_tokens": 48, "temperature": 0.7}
 
@@ -141,4 +142,4 @@ def spearman(model: GeliRewardModel, sessions: Dataset) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

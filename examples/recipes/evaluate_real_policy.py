@@ -37,6 +37,7 @@ from geli_hf.evaluation.policy_report import policy_markdown, write_policy_evalu
 from geli_hf.evaluation.report import write_text
 from geli_hf.metrics.metrics import bootstrap
 from geli_hf.metrics.table import aligned_table, as_json
+from geli_hf.training.script import run_main
 
 CONTRAST = Path(__file__).parents[2] / "results" / "contrast" / "dialogues.jsonl"
 SHOWN = 40
@@ -159,4 +160,4 @@ def one_line(text: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -20,6 +20,7 @@ from geli_hf.evaluation.report import write_text
 from geli_hf.hub.cards import describe_origin, policy_card
 from geli_hf.metrics.metrics import Interval
 from geli_hf.metrics.table import aligned_table, format_figure
+from geli_hf.training.script import run_main
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS, PAGE = ROOT / "geli_hf" / "weights", ROOT / "model_cards" / "aligned_policy.md"
@@ -145,4 +146,4 @@ def sft_card():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -46,6 +46,7 @@ from geli_hf.alignment.policy import load_adapter
 from geli_hf.alignment.shipped import POLICY
 from geli_hf.sessions import Message
 from geli_hf.simulator.dialogues import draw_opening
+from geli_hf.training.script import run_main
 
 CONTROL = "session"
 ARMS = {  # how credit is given, and the discount
@@ -55,13 +56,12 @@ ARMS = {  # how credit is given, and the discount
     "turn, gamma 1": ("turn", 1.0),
 }
 COLOURS = {CONTROL: "#7d7d7d", "turn, gamma 0": "#2f6c9f", "turn, gamma 0.5": "#3f8f5f", "turn, gamma 1": "#b5523b"}
-GROUP, SMOOTH, LAST = 8, 7, 10  # sessions of a group; steps of the moving average, and at the end
-BOOTSTRAPS = 2000
+GROUP, SMOOTH, LAST, BOOTSTRAPS = 8, 7, 10, 2000  # sessions of a group; steps of the moving average, and at the end
 
 
 @dataclass
 class World:
-    """What a policy talks with, and learns from."""
+    """The policy's partner, and the reward and value of their sessions."""
 
     policy: str | PreTrainedModel
     tokenizer_of: str
@@ -72,7 +72,7 @@ class World:
     per_turn: int  # tokens of a turn with its answer
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--policy", type=Path, default=POLICY, help="a policy that speaks the sample's language")
     parser.add_argument("--reward", default="true", help="'true', or the folder of a reward model")
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=6, help="of the policy in a session")
     parser.add_argument("--groups", type=int, default=2, help=f"of {GROUP} sessions, in a step")
     parser.add_argument("--temperature", type=float, default=0.7)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
 
     chosen = {arm: best_learning_rate(options, arm) for arm in options.arms}
     records = []
@@ -297,4 +297,4 @@ def plot(options: argparse.Namespace, records: list[dict], arms: list[str], labe
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

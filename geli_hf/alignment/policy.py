@@ -25,6 +25,7 @@ from transformers.utils import cached_file, find_adapter_config_file
 
 from ..cache import offline_hint
 from ..sessions import Session
+from ..settings import UserError
 from .default import DEFAULT_POLICY, INSTALL, local_policy
 from .dialogue import OPENING
 
@@ -46,8 +47,8 @@ SMALL_TEMPLATE = (
 HUB_KWARGS = {"revision", "trust_remote_code", "token", "cache_dir"}
 
 
-class PolicyError(ValueError):
-    """A name or folder that is not a policy's."""
+class PolicyError(UserError):
+    """Error of a name or folder that is not a policy's."""
 
 
 def load_policy(name_or_path: str | Path, **model_kwargs) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -12,14 +12,14 @@ from accelerate import PartialState
 from transformers.integrations import get_available_reporting_integrations
 
 from ..sessions import SessionError
-from ..settings import SettingsError, reserve_folder
+from ..settings import SettingsError, UserError, reserve_folder
 
 
 def run_main(main: Callable[[list[str]], None]) -> None:
     """Run a script's `main` on the command line; an error of the user ends it in one line, without a traceback."""
     try:
         main(sys.argv[1:])
-    except (SettingsError, SessionError, FileNotFoundError, MemoryError) as error:
+    except (UserError, SessionError, FileNotFoundError, MemoryError) as error:
         sys.exit(f"{Path(sys.argv[0]).stem}: {error}")
 
 

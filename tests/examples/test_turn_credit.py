@@ -15,6 +15,7 @@ from shown import shown
 from tiny import reward_model
 
 from geli_hf.alignment import load_policy, small_policy
+from geli_hf.training.script import run_main
 
 ROOT = Path(__file__).parents[2]
 turn_credit = as_module(RECIPES / "turn_credit.py")
@@ -71,6 +72,13 @@ def test_a_run_of_two_steps(tmp_path, monkeypatch):
     runs = [json.loads(file.read_text(encoding="utf-8")) for file in Path("runs/turn_credit/runs").glob("*.json")]
     assert sorted(run["arm"] for run in runs) == ["session", "turn, gamma 0"]
     assert all(len(run["value"]) == 2 for run in runs)
+
+
+def test_a_missing_stage_is_named_in_one_line(tmp_path, monkeypatch):
+    run = ["--run", str(tmp_path), "--seeds", "0", "--arms", "session", "--output-dir", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["turn_credit.py", *run, "--learning-rates", "1e-3"])
+    with pytest.raises(SystemExit, match="sft_adapter"):
+        run_main(turn_credit.main)
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
