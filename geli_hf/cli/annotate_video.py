@@ -10,6 +10,8 @@ from typing import TextIO
 
 from .common import add_device, count
 
+CROWDED = 0.1  # share of the looks at a picture that show two faces of about the same size, from which it is told
+
 
 def add_parser(commands) -> None:
     parser = commands.add_parser(
@@ -43,9 +45,6 @@ def add_parser(commands) -> None:
     add("--own-mean", action="store_true", help="measure valence from the listener's mean over the recording")
     add("--jobs", type=count, default=1, help="videos at once (default: 1)")
     parser.set_defaults(run=_run)
-
-
-CROWDED = 0.1  # share of the looks at a picture that show two faces of about the same size, from which it is told
 
 
 def _run(arguments: argparse.Namespace, out: TextIO) -> None:

@@ -391,7 +391,7 @@ def policy_gradient() -> np.ndarray:
 
 
 def summed_over_turns(rewards: torch.Tensor) -> torch.Tensor:
-    """What the issue warns of: each turn's reward less its mean over the group, summed from the turn on."""
+    """The biased way: each turn's reward less its mean over the group, summed from the turn on."""
     return turn_returns(rewards - rewards.nanmean(0), 1.0).nan_to_num(0.0)
 
 

@@ -52,7 +52,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """What opens a model, in these modules, and with which arguments."""
+    """The calls that open a model in these modules, with their arguments."""
     calls = []
 
     def spy(name, **how):
