@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..affect.sentiment import NextTurnSentiment
+from ..affect.transcripts import read_text
 from ..cache import atomic_path, cache_root, write_text
 from ..models.geli_reward.text_geli import valid_unicode
 from ..sessions import Session, SessionError, Turn, is_number, session_features, validate_session
@@ -119,12 +120,10 @@ def read_json(path: Path, kind: type) -> Any:
         SessionError: it is no JSON, breaks off, or holds something else; the message names the file and the line.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
         content = valid_json(json.loads(text), text)
     except json.JSONDecodeError as error:
         raise SessionError(f"{path}, line {error.lineno}: no JSON ({error.msg}); was it downloaded whole?") from error
-    except UnicodeDecodeError as error:
-        raise SessionError(f"{path}: no UTF-8 text ({error})") from error
     if not isinstance(content, kind):
         raise SessionError(f"{path}: expected a {kind.__name__} of conversations, found a {type(content).__name__}")
     return content

@@ -13,9 +13,11 @@ Skipped: dialogues without an overall score, without a turn of either side, or w
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
-from ..sessions import Session, SessionError, merge_turns
+from ..affect.transcripts import read_text
+from ..sessions import Session, merge_turns
 from .reading import Corpus, Skipped, find_files, mean_known, session_of_turns, text_corpus, turns_and_replies
 
 ROLES = {"USER": "user", "SYSTEM": "assistant"}
@@ -45,19 +47,9 @@ def open_corpus(data_dir: str | Path, *, split: str | Sequence[str] = "MWOZ", se
 
 def _dialogues(file: Path) -> Iterator[list[list[str]]]:
     """Split a file into dialogues, each a list of lines, each a list of cells."""
-    lines: list[list[str]] = []
-    try:
-        with file.open(encoding="utf-8-sig") as stream:
-            for line in stream:
-                if line.strip():
-                    lines.append(line.rstrip("\r\n").split("\t"))
-                elif lines:
-                    yield lines
-                    lines = []
-    except UnicodeDecodeError as error:
-        raise SessionError(f"{file}: no UTF-8 text ({error})") from error
-    if lines:
-        yield lines
+    for spoken, lines in groupby(read_text(file).split("\n"), lambda line: bool(line.strip())):
+        if spoken:
+            yield [line.split("\t") for line in lines]
 
 
 def _session(name: str, lines: list[list[str]]) -> Session | Skipped:

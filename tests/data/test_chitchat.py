@@ -214,7 +214,7 @@ def test_an_option_of_another_value_is_named(tmp_path, option, value):
         (json.dumps([GOOD]).encode(), "expected a dict of conversations, found a list"),
         (b'{"c0": {"messages": [', r"dataset\.json, line 1: no JSON .* downloaded whole"),
         (b"", r"dataset\.json, line 1: no JSON"),
-        ('{"c0": "caf\u00e9"}'.encode("latin-1"), r"dataset\.json: no UTF-8"),
+        ('{"c0": "caf\u00e9"}'.encode("latin-1"), r"dataset\.json, line 1: no UTF-8"),
         (b"{}", "no session at all"),
         (json.dumps({"c0": rated(None)}).encode(), "no ratings"),
     ],
