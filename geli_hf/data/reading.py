@@ -9,10 +9,10 @@ import hashlib
 import json
 import math
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ logger = logging.get_logger(__name__)
 # Part of the cache's name: raise it when a reader gives other rows for the same files.
 READERS_VERSION = 5
 FILES_NAMED = 5  # of each reason, in the text of a report
-TASKS_AHEAD = 4  # results of each process that wait in memory at most
+TASKS_AHEAD = 16  # results of each process that wait in memory at most
 
 
 class Skipped(NamedTuple):
@@ -204,16 +204,10 @@ def map_in_order(function: Callable[[Any], Any], items: Iterable, num_proc: int 
     if num_proc == 1:
         yield from map(function, items)
         return
-    pool, waiting = ProcessPoolExecutor(num_proc), deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= TASKS_AHEAD * num_proc:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    items = iter(items)
+    with ProcessPoolExecutor(num_proc) as pool:
+        while some := list(islice(items, TASKS_AHEAD * num_proc)):
+            yield from pool.map(function, some)
 
 
 @dataclass
