@@ -10,6 +10,7 @@ import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from ..models.facial_affect.image_processing_affect import FacialAffectImageProcessor, standardise
+from ..models.geli_reward.joined_geli import weights_digest
 from .emotions import EMOTIONS, emotions_of_labels
 from .faces import Box, square_crop
 
@@ -57,14 +58,9 @@ class ImageAffect:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the weights, the configuration and the way in which a face is cut out."""
-        digest = hashlib.blake2b(digest_size=16)
-        for name, weight in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         config = {name: value for name, value in self.model.config.to_dict().items() if name not in _FILE_FIELDS}
-        rest = [config, self.processor.to_dict(), self.scale, self.shift]
-        digest.update(json.dumps(rest, sort_keys=True).encode())
-        return digest.hexdigest()
+        parts = [weights_digest(self.model), config, self.processor.to_dict(), self.scale, self.shift]
+        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def crop(self, image: np.ndarray, box: Box) -> np.ndarray:
         """Cut out a face, (side, side) uint8, from a picture of (height, width) uint8. See `FaceClassifier`."""

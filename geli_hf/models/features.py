@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from ..cache import atomic_path, cache_root
 from ..sessions import assistant_turns
+from .geli_reward.joined_geli import weights_digest
 from .geli_reward.modeling_geli import GeliRewardModel
 
 logger = logging.get_logger(__name__)
@@ -182,9 +183,7 @@ def features_key(model: GeliRewardModel, sessions: Dataset, dtype: torch.dtype) 
     digest.update(json.dumps({name: getattr(model.config, name) for name in READING_FIELDS}).encode())
     digest.update(f"{dtype} {model.tokenizer.chat_template}".encode())
     digest.update(json.dumps(model.tokenizer.get_vocab(), sort_keys=True).encode())
-    for name, tensor in model.model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    digest.update(weights_digest(model.model).encode())
     for messages in sessions["messages"]:
         digest.update(json.dumps(messages, sort_keys=True).encode())
     return digest.hexdigest()
