@@ -6,8 +6,7 @@ only each other.
 
 import numpy as np
 import torch
-from PIL import Image
-from torch.nn import functional
+from PIL import Image, ImageOps
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
@@ -53,8 +52,8 @@ class FacialAffectImageProcessor(BaseImageProcessor):
             `pixel_values` (pictures, 1, height, width), float32, each picture of mean 0 and deviation 1.
         """
         images = images if isinstance(images, (list, tuple)) else [images]
-        size = [self.size["height"], self.size["width"]]
-        faces = torch.cat([_resized(_grey(image), size) for image in images])
+        size = self.size["width"], self.size["height"]
+        faces = torch.cat([_grey(image, size) for image in images])
         return BatchFeature({"pixel_values": standardise(faces)}, tensor_type=return_tensors)
 
 
@@ -66,22 +65,10 @@ def standardise(faces: torch.Tensor) -> torch.Tensor:
     return (values / deviation.clamp(min=1e-3)).view(len(faces), 1, *faces.shape[1:])
 
 
-def _grey(image) -> torch.Tensor:
-    """Convert a picture to luma, (1, height, width), uint8."""
+def _grey(image, size: tuple[int, int]) -> torch.Tensor:
+    """Convert a picture to luma, and its middle to this width and height: (1, height, width), uint8."""
     image = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
-    return torch.from_numpy(np.array(image.convert("L")))[None]
-
-
-def _resized(image: torch.Tensor, size: list[int]) -> torch.Tensor:
-    """Crop (1, height, width) to the square in the middle, and resize it."""
-    if list(image.shape[1:]) == size:
-        return image
-    height, width = image.shape[1:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = image[None, :, top : top + side, left : left + side].float()
-    resized = functional.interpolate(square, size, mode="bilinear", antialias=True)
-    return resized[0].round().clamp(0, 255).to(torch.uint8)
+    return torch.from_numpy(np.array(ImageOps.fit(image.convert("L"), size, Image.Resampling.BILINEAR)))[None]
 
 
 __all__ = ["FacialAffectImageProcessor"]
