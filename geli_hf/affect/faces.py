@@ -88,6 +88,17 @@ class FaceClassifier(Protocol):
         """
 
 
+def scaled(image: np.ndarray, factor: float) -> tuple[np.ndarray, float]:
+    """Scale a picture (height, width), and return the true factor too: sides are whole pixels."""
+    height, width = image.shape
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    if size == (width, height):
+        return image, 1.0
+    cv2 = opencv()
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    return cv2.resize(image, size, interpolation=method), size[0] / width
+
+
 def square_crop(image: np.ndarray, box: Box, *, scale: float = 1.0, shift: float = 0.0, side: int) -> np.ndarray:
     """Cut out a square around a face. Outside of the picture its edge is repeated.
 

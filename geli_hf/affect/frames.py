@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .faces import NEEDS
+from .faces import NEEDS, scaled
 
 MAX_SIDE = 4096  # pixels of a frame that is decoded: a larger one takes gigabytes, whatever the file's size
 MAX_PIXELS = MAX_SIDE**2
@@ -213,14 +213,7 @@ def grey(picture: np.ndarray, where: str = "picture") -> np.ndarray:
 
 def scale_down(image: np.ndarray) -> tuple[np.ndarray, float]:
     """Scale a picture (height, width) to at most LONGEST_SIDE, and return the factor too."""
-    side = max(image.shape)
-    if side <= LONGEST_SIDE:
-        return image, 1.0
-    import cv2
-
-    factor = LONGEST_SIDE / side
-    size = tuple(max(1, round(length * factor)) for length in image.shape[::-1])
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), factor
+    return scaled(image, min(1.0, LONGEST_SIDE / max(image.shape)))
 
 
 def _rotation(frame: Any) -> tuple[float, float, float, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .faces import Box, FaceDetector
+from .faces import Box, FaceDetector, scaled
 
 SMALLEST = 20.0  # pixels of a face's width; in a smaller one no expression can be told
 FACE = 48.0  # pixels to which the face is scaled for the search around its last place
@@ -106,7 +106,7 @@ class FaceTrack:
         small_too = lost and self._unseen % SCAN_EVERY == 0
         sides = sorted({min(side, longer) for side in (SIDE, *(LARGER_SIDES if small_too else ()))})
         for side in sides:
-            small, factor = _scaled(image, side / longer)
+            small, factor = scaled(image, side / longer)
             faces = [Box(*(value / factor for value in box)) for box in self._detector.detect(small)]
             faces = [face for face in faces if self._admits(face, image)]
             if faces := [face for face in faces if self._confirms(image, face)]:
@@ -130,21 +130,9 @@ class FaceTrack:
         around = image[top:bottom, left:right]
         if not around.size:  # the picture has become smaller
             return []
-        small, factor = _scaled(around, FACE / place.width)
+        small, factor = scaled(around, FACE / place.width)
         boxes = self._detector.detect(small, size)
         return [Box(x / factor + left, y / factor + top, w / factor, h / factor) for x, y, w, h in boxes]
-
-
-def _scaled(image: np.ndarray, factor: float) -> tuple[np.ndarray, float]:
-    """Scale a picture, and return the true factor too: sides are whole pixels."""
-    height, width = image.shape
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    if size == (width, height):
-        return image, 1.0
-    import cv2
-
-    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    return cv2.resize(image, size, interpolation=method), size[0] / width
 
 
 def _area(box: Box) -> float:
