@@ -1,7 +1,5 @@
 """Face classifiers and detectors by the names that a command line or a demo gives them."""
 
-from pathlib import Path
-
 from .faces import FaceClassifier, FaceDetector
 
 
@@ -39,8 +37,4 @@ def face_detector(name: str = "cascade") -> FaceDetector:
     """
     from .detect import CascadeDetector, YuNetDetector
 
-    if name == "cascade":
-        return CascadeDetector()
-    if Path(name).suffix == ".onnx":
-        return YuNetDetector(name)
-    raise ValueError(f"detector: expected cascade, or a path to YuNet's .onnx, found {name!r}")
+    return CascadeDetector() if name == "cascade" else YuNetDetector(name)
