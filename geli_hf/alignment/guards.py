@@ -61,12 +61,9 @@ def repeated_share(reply: str, earlier: Sequence[str] = (), *, n: int = 3) -> fl
     Returns:
         0 to 1; 0 of a reply without words.
     """
-    seen = {gram for turn in earlier for gram in _ngrams(turn, n)}
-    grams, repeated = _ngrams(reply, n), 0
-    for gram in grams:
-        repeated += gram in seen
-        seen.add(gram)
-    return repeated / len(grams) if grams else 0.0
+    grams = _ngrams(reply, n)
+    new = set(grams).difference(*(_ngrams(turn, n) for turn in earlier))
+    return (len(grams) - len(new)) / len(grams) if grams else 0.0
 
 
 def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
