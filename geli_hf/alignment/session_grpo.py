@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from transformers.utils import logging
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import nanstd
 
 from .rewards import reward_floor
 from .rollouts import PARTNERS_TOKEN, Rollout, SessionRollouts
@@ -86,17 +87,10 @@ def turn_advantages(
     groups = returns.view(-1, group_size, returns.shape[1])  # (groups, sessions of one, turns)
     deviations = groups - groups.nanmean(1, keepdim=True)
     if scale == "group":
-        deviations = deviations / (_deviation(deviations, dim=1) + EPSILON)
+        deviations = deviations / (nanstd(groups, dim=1, keepdim=True) + EPSILON)
     elif scale == "batch":
-        spread = returns - returns[~returns.isnan()].mean()
-        deviations = deviations / (_deviation(spread.flatten(), dim=0) + EPSILON)
+        deviations = deviations / (nanstd(returns) + EPSILON)
     return deviations.view_as(returns).nan_to_num(0.0).expand_as(rewards).masked_fill(~spoken, 0.0)
-
-
-def _deviation(centred: torch.Tensor, dim: int) -> torch.Tensor:
-    """Standard deviation of centred values, with Bessel's correction; 0 of fewer than two values."""
-    count = (~centred.isnan()).sum(dim, keepdim=True)
-    return (centred.square().nansum(dim, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
 
 
 def over_tokens(advantages: torch.Tensor, token_turns: Sequence[Sequence[int]], tokens: int) -> torch.Tensor:

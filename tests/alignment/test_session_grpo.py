@@ -88,7 +88,8 @@ class TestAdvantages:
         found = turn_advantages(padded(ROWS), 4, gamma=gamma)
         assert found.dtype == torch.float64
         for row, expected in zip(found, by_hand(ROWS, 4, gamma)):
-            assert row[: len(expected)].tolist() == pytest.approx(expected, abs=1e-12)
+            # TRL corrects the deviation for the number of sessions in float32.
+            assert row[: len(expected)].tolist() == pytest.approx(expected, abs=1e-6)
             assert not row[len(expected) :].any()
 
     def test_a_return_counts_later_turns_only(self):
