@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from .backends import face_classifier, face_detector
 from .emotions import EMOTIONS, FACE_COLUMNS
 from .faces import Box, FaceClassifier, FaceDetector
 from .frames import VideoFrames, grey, scale_down
@@ -50,18 +51,11 @@ class VideoAffect:
         face: str = "largest",
         batch_size: int = 64,
     ):
-        if classifier is None:
-            from .classify import ImageAffect
-
-            classifier = ImageAffect()
-        if detector is None:
-            from .detect import CascadeDetector
-
-            detector = CascadeDetector()
         if not fps > 0:
             raise ValueError(f"fps: expected a number of frames per second above 0, found {fps}")
-        self.classifier, self.detector, self.fps, self.face = classifier, detector, fps, face
-        self.batch_size = batch_size
+        self.classifier = face_classifier() if classifier is None else classifier
+        self.detector = face_detector() if detector is None else detector
+        self.fps, self.face, self.batch_size = fps, face, batch_size
         self.track()  # a wrong `face` is an error now
 
     @property
