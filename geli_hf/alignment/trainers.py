@@ -224,7 +224,7 @@ def align(
         prompts: rows of `dialogue_prompts`.
         args: of TRL. `beta`, the weight of the KL penalty, must not be 0, GRPO's default.
         peft_config: adapter to train. None trains all weights, or the adapter that `policy` is, with a copy as
-            reference.
+            reference: it can't get another, unless `load_policy` has merged it.
         reference: adapter of the same shape that is the reference in place of `policy`, which is an adapter; such as
             the fine-tuned one, when a second stage begins with the adapter of the first.
         callbacks: of the trainer; `AdaptiveKL` and `StopAtKL` get its `trainer`. A `StopAtKL()` is added if there is
@@ -249,11 +249,6 @@ def align(
     where = hub_kwargs({"trust_remote_code": args.trust_remote_code} | (args.model_init_kwargs or {}))
     check_policy(policy, **where)
     adapter = is_adapter(policy, **where)
-    if adapter and peft_config is not None:
-        raise ValueError(
-            f"policy: {policy} is an adapter, which can't get another. Leave out peft_config to train it on, or merge "
-            "it: load_policy(policy) returns a merged model and its tokenizer to save in a new folder"
-        )
     if reference is not None and not adapter:
         raise ValueError(f"reference: for an adapter that is trained on; {policy} is a model, and its own reference")
     tokenizer = load_policy_tokenizer(policy, **where)

@@ -298,7 +298,7 @@ class TestWhatIsWritten:
         with pytest.raises(FileExistsError, match="adapter"):
             save_policy(trained, tmp_path / "adapter", merge=False)
         prompts, args = dialogue_prompts(sessions), rl_args(GRPOConfig, tmp_path / "next")
-        with pytest.raises(ValueError, match="adapter is an adapter"):
+        with pytest.raises(ValueError, match=r"PeftModel.*peft_config"):
             align(tmp_path / "adapter", GeliReward(reward_model), prompts, args, lora())
 
     def test_an_adapter_is_trained_on_and_its_state_before_is_the_reference(
