@@ -40,11 +40,6 @@ class TurnFeatureCache:
         self.features = features
         self.spans = np.stack([first[:-1], first[1:]], 1)  # (sessions, 2): first turn, one past the last
 
-    @classmethod
-    def read(cls, folder: Path) -> "TurnFeatureCache":
-        """Open the cache in a folder."""
-        return cls(np.load(folder / "features.npy", mmap_mode="r"), np.load(folder / "first.npy"))
-
     def __len__(self) -> int:
         return len(self.spans)
 
@@ -123,7 +118,7 @@ def cached_turn_features(
         with atomic_path(folder) as partial:
             partial.mkdir()
             _write(model, sessions, partial, dtype, batch_size)
-    return TurnFeatureCache.read(folder)
+    return TurnFeatureCache(np.load(folder / "features.npy", mmap_mode="r"), np.load(folder / "first.npy"))
 
 
 @torch.inference_mode()
