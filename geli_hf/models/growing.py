@@ -28,8 +28,8 @@ class GrowingScorer:
     the keys and values of a dialogue and the features of its turns. A dialogue that is longer than the context of a
     decoder with `context_messages=None` is read anew each time, since all its windows move.
 
-    What is kept depends on the model's weights, device and precision: call `clear` after a change. It is kept in
-    memory alone, the words as text and as token ids, until newer ones take its place. Threads that share a scorer
+    What is kept depends on the model's weights, device and precision: make a new scorer after a change. It is kept
+    in memory alone, the words as text and as token ids, until newer ones take its place. Threads that share a scorer
     score one after the other.
 
     Args:
@@ -88,20 +88,11 @@ class GrowingScorer:
             ValueError: a message has another form, none is the assistant's, or the model is in training mode.
         """
         if self.model.training:
-            raise ValueError(
-                "model: expected eval mode, found training mode; call model.eval(), and clear() if it was trained"
-            )
+            raise ValueError("model: expected eval mode, found training mode; make a new scorer after model.eval()")
         with self._lock:
             ids = torch.tensor([self._tokenize(messages)], device=self.model.device)
             encoded = self.model.encode_turns(ids, read=self.read)
             return self.model(turn_features=encoded.features, turn_mask=encoded.mask)
-
-    def clear(self) -> None:
-        """Forget all that was read, as after a change of the model's weights, device or precision."""
-        with self._lock:
-            self._features.clear()
-            self._pasts.clear()
-            self._tokens.cache_clear()
 
     def _tokenize(self, messages: list[Message]) -> list[int]:
         """Tokenize message by message, which gives the same tokens, since a special token opens each."""
