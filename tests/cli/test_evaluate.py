@@ -16,6 +16,7 @@ from geli_hf.cli import main
 from geli_hf.data.rows import write_jsonl
 from geli_hf.evaluation import rewards as judging
 from geli_hf.evaluation.methods.comparison import compare_scored
+from geli_hf.metrics import metrics
 from geli_hf.models.attribution import HindsightAttribution, SignalTrust
 
 MODELS = {"first": 5.0, "second": 4.0}  # and the mean of the scores that each learned from
@@ -41,7 +42,7 @@ def evaluate(folder, tmp_path, monkeypatch, capsys):
     """Run the command on such sessions: the records by row, and the Markdown."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("GELI_HF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(compare_scored.__kwdefaults__, "resamples", 100)
+    monkeypatch.setattr(metrics, "RESAMPLES", 100)
 
     def evaluate(sessions: Dataset, *argv: str, models=("first",)) -> tuple[dict[str, dict], str]:
         path, output = tmp_path / "sessions.jsonl", tmp_path / "out"
@@ -239,7 +240,7 @@ def test_a_listener_who_never_answers(evaluate):
 def test_the_circularity_of_uss_is_noted(folder):
     sessions = toy_sessions(4)
     runs = judging.run_models(sessions, {"mine": str(folder / "first")})
-    rows = compare_scored(sessions, sessions, runs, against="mine", resamples=10)
+    rows = compare_scored(sessions, sessions, runs, against="mine")
     text = judging.markdown(sessions, rows, against="mine", corpus="uss")
     assert "Circularity: the turn ratings of USS stand on the user's next line" in text
 

@@ -76,14 +76,7 @@ class Scored(NamedTuple):
     about: Mapping[str, Any]
 
 
-def compare(
-    design: Design,
-    runs: Runs,
-    *,
-    against: str,
-    feedback: str | None = None,
-    resamples: int = metrics.RESAMPLES,
-) -> dict[str, dict[str, Any]]:
+def compare(design: Design, runs: Runs, *, against: str, feedback: str | None = None) -> dict[str, dict[str, Any]]:
     """Compute the figures of every row.
 
     Args:
@@ -92,7 +85,6 @@ def compare(
         against: the row that all are compared with, session by session.
         feedback: signal of the local difference, positive above its mean over the training sessions. Default: the
             first that the sessions carry.
-        resamples: of the bootstrap.
 
     Returns:
         See `compare_scored`; with `seconds` (mean over seeds), `seeds`, `settings`, `folds`, `data` (fingerprints) and
@@ -102,8 +94,7 @@ def compare(
         ValueError: there is no row `against`.
     """
     scored = {name: each if isinstance(each, NotRun) else _scored(design, each) for name, each in runs.items()}
-    options = {"against": against, "feedback": feedback, "resamples": resamples}
-    rows = compare_scored(design.judged, design.train, scored, **options)
+    rows = compare_scored(design.judged, design.train, scored, against=against, feedback=feedback)
     for name, row in rows.items():
         if name.endswith(SHUFFLED) and "not_run" not in row:
             row["shuffled"] = among_shuffled(design.judged, runs[name], rows.get(name.removesuffix(SHUFFLED), {}))
@@ -130,14 +121,13 @@ def compare_scored(
     *,
     against: str,
     feedback: str | None = None,
-    resamples: int = metrics.RESAMPLES,
 ) -> dict[str, dict[str, Any]]:
     """Compute the figures of every row from its rewards.
 
     Args:
         judged, train: Session rows.
         scored: by row.
-        against, feedback, resamples: see `compare`.
+        against, feedback: see `compare`.
 
     Returns:
         By row, the figures of `evaluate_runs`, `difference` (of the within-session Spearman), `corrected` (the same,
@@ -151,8 +141,7 @@ def compare_scored(
     if against not in scored:
         raise ValueError(f"against: expected one of {', '.join(scored)}, found {against!r}")
     ratings, conversations = table.turn_ratings(judged), judged["conversation_id"][:]
-    if len(set(conversations)) < CONVERSATIONS_NEEDED:
-        resamples = 0
+    resamples = metrics.RESAMPLES if len(set(conversations)) >= CONVERSATIONS_NEEDED else 0
     feedback = feedback or next(iter(feedback_names(judged)), None)
     options = {"feedback": feedback, "feedback_threshold": mean_signal(train, feedback), "resamples": resamples}
     rows: dict[str, dict[str, Any]] = {}
@@ -278,26 +267,19 @@ def join_parts(data: str, tables: Sequence[str], notes: Sequence[str], corpus: s
 
 
 def write_comparison(
-    folder: str | Path,
-    design: Design,
-    runs: Runs,
-    *,
-    against: str,
-    corpus: str = "",
-    feedback: str | None = None,
-    resamples: int = metrics.RESAMPLES,
+    folder: str | Path, design: Design, runs: Runs, *, against: str, corpus: str = "", feedback: str | None = None
 ) -> str:
     """Write `comparison.json`, `comparison.png` (a forest plot) and `comparison.md` into the folder.
 
     Args:
         folder: to write into.
-        design, runs, against, feedback, resamples: see `compare`.
+        design, runs, against, feedback: see `compare`.
         corpus: name of the corpus, for the notes on it.
 
     Returns:
         The Markdown.
     """
-    rows = compare(design, runs, against=against, feedback=feedback, resamples=resamples)
+    rows = compare(design, runs, against=against, feedback=feedback)
     text = markdown(design, rows, against=against, corpus=corpus)
     write_files(Path(folder) / "comparison", text, rows)
     return text

@@ -29,6 +29,13 @@ from geli_hf.metrics import metrics
 SEEDS = (0, 3)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "RESAMPLES", 300)
+        yield
+
+
 @pytest.fixture(scope="module")
 def sessions():
     return toy_sessions(30, seed=0)
@@ -60,7 +67,7 @@ def runs(sessions):
 
 @pytest.fixture(scope="module")
 def rows(sessions, runs):
-    return compare(Design(sessions), runs, against="bad", resamples=300)
+    return compare(Design(sessions), runs, against="bad")
 
 
 def test_figures_are_means_over_seeds_and_differences_are_paired(sessions, runs, rows):
@@ -89,7 +96,7 @@ def test_figures_are_means_over_seeds_and_differences_are_paired(sessions, runs,
 
 def test_the_corrected_interval_is_wider_the_more_rows_there_are(sessions, runs):
     many = runs | {f"another {number}": runs["good"] for number in range(9)}
-    row = compare(Design(sessions), many, against="bad", resamples=300)["good"]
+    row = compare(Design(sessions), many, against="bad")["good"]
     assert row["corrected"].low < row["difference"].low
     assert row["corrected"].estimate == row["difference"].estimate
 
@@ -127,7 +134,7 @@ def test_tables_and_notes(sessions, rows):
 
 
 def test_records_are_json(sessions, rows, runs, tmp_path):
-    write_comparison(tmp_path, Design(sessions), runs, against="bad", resamples=300)
+    write_comparison(tmp_path, Design(sessions), runs, against="bad")
     good, bad, away = json.loads((tmp_path / "comparison.json").read_text())
     assert (good["row"], good["run"], good["seeds"]) == ("good", True, [0, 3])
     assert good["data"] == {"train": "t", "judged": "j"}
@@ -140,7 +147,7 @@ def test_records_are_json(sessions, rows, runs, tmp_path):
 def test_a_row_among_fits_to_shuffled_scores(sessions, runs):
     controls = [*noisy(sessions, 20.0), *noisy(sessions, 0.1)[:1]]  # one is better than the row
     with_control = {"good": runs["good"], "good, scores shuffled": controls, "bad": runs["bad"]}
-    rows = compare(Design(sessions), with_control, against="bad", resamples=100)
+    rows = compare(Design(sessions), with_control, against="bad")
     found = rows["good, scores shuffled"]["shuffled"]
     each = [
         np.nanmean(
@@ -160,7 +167,7 @@ def test_a_row_among_fits_to_shuffled_scores(sessions, runs):
     assert rows["good, scores shuffled"]["seconds"] == (10 + 13 + 10) / 2
     # A control claims nothing, so that it is no reason to correct for.
     assert np.isnan(rows["good, scores shuffled"]["corrected"].estimate)
-    alone = compare(Design(sessions), {"good": runs["good"], "bad": runs["bad"]}, against="bad", resamples=100)
+    alone = compare(Design(sessions), {"good": runs["good"], "bad": runs["bad"]}, against="bad")
     assert rows["good"]["corrected"] == alone["good"]["corrected"]
     text = markdown(Design(sessions), rows, against="bad")
     cells = [" ".join(line.split()) for line in text.split("With shuffled scores, mean")[1].splitlines()]
@@ -176,14 +183,14 @@ def test_a_control_without_its_row_and_one_of_a_single_fit(sessions, runs):
         "bad": runs["bad"],
         "away, scores shuffled": NotRun("no server"),
     }
-    text = markdown(Design(sessions), compare(Design(sessions), control, against="bad", resamples=100), against="bad")
+    text = markdown(Design(sessions), compare(Design(sessions), control, against="bad"), against="bad")
     mean = f"{np.nanmean(metrics.spearman_per_session(runs['bad'][0].turn_rewards, sessions['turn_rating'])):.3f}"
     assert f"| gone | – | {mean} | – | 1 | – |" in re.sub(" +", " ", text)
     assert "*not run*: no server (away, scores shuffled)." in text
 
 
 def test_written_files(sessions, runs, tmp_path):
-    text = write_comparison(tmp_path, Design(sessions), runs, against="good", corpus="sample", resamples=100)
+    text = write_comparison(tmp_path, Design(sessions), runs, against="good", corpus="sample")
     assert (tmp_path / "comparison.md").read_text() == text
     assert "The sample is simulated" in text
     assert len(json.loads((tmp_path / "comparison.json").read_text())) == 3
@@ -211,9 +218,9 @@ def table(tmp_path_factory):
             run_rows(rows, design, {"train": encoded, "judged": encoded}, [0], tmp_path_factory.mktemp("runs"))
         )
         folder = tmp_path_factory.mktemp("table")
-        text = write_comparison(folder, design, found, against=AGAINST, resamples=100)
+        text = write_comparison(folder, design, found, against=AGAINST)
         assert (folder / "comparison.png").exists()
-        return compare(design, found, against=AGAINST, resamples=100), text
+        return compare(design, found, against=AGAINST), text
 
     return table
 
