@@ -66,16 +66,15 @@ def affect_statistics(probabilities: np.ndarray, emotions: np.ndarray) -> dict[s
     return {name: lambda times, of=of: of(times[known]) for name, of in statistics.items()}
 
 
-def interval_over_persons(statistics: list[Statistic], persons: np.ndarray, resamples: int | None = None) -> Interval:
+def interval_over_persons(statistics: list[Statistic], persons: np.ndarray) -> Interval:
     """Compute the mean of a statistic over models, with its 95 % bootstrap interval over persons.
 
     Args:
         statistics: one for each model.
         persons: (n,), a name for each picture.
-        resamples: of the bootstrap. Default: `RESAMPLES`.
     """
 
     def means(weights: np.ndarray) -> np.ndarray:
         return np.array([np.mean([statistic(times) for statistic in statistics]) for times in weights])
 
-    return bootstrap_statistic(means, persons, np.ones(len(persons), bool), resamples=resamples or RESAMPLES)
+    return bootstrap_statistic(means, persons, np.ones(len(persons), bool), resamples=RESAMPLES)

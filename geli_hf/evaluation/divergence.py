@@ -16,6 +16,7 @@ ESTIMATOR = (
     "KL(aligned || base) in nats per reply: over replies that the aligned policy sampled, the sum over their tokens "
     "of the exact divergence of the two next-token distributions, at the temperature of sampling"
 )
+BATCH_SIZE = 16  # replies that are read together
 
 
 def same_tokens(
@@ -33,7 +34,6 @@ def reply_divergence(
     replies: Sequence[SampledReply],
     *,
     temperature: float = 1.0,
-    batch_size: int = 16,
     progress: bool = False,
 ) -> np.ndarray:
     """KL divergence from the base along each reply that the policy sampled.
@@ -50,7 +50,6 @@ def reply_divergence(
         policy, base: on the same vocabulary, see `same_tokens`.
         replies: of the policy.
         temperature: of sampling; of greedy replies, 0, it is the divergence at temperature 1.
-        batch_size: replies that are read together.
         progress: show a progress bar.
 
     Returns:
@@ -64,7 +63,7 @@ def reply_divergence(
     base.eval()
     result = np.zeros(len(replies))
     order = sorted(range(len(replies)), key=lambda index: len(replies[index].prompt_ids + replies[index].token_ids))
-    batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    batches = [order[first : first + BATCH_SIZE] for first in range(0, len(order), BATCH_SIZE)]
     for batch in tqdm(batches, desc="Measuring the divergence", unit="batch", disable=not progress):
         prompts, completions = zip(*((replies[index].prompt_ids, replies[index].token_ids) for index in batch))
         both = [completion_logits(model, prompts, completions) for model in (policy, base)]

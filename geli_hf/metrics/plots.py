@@ -21,7 +21,8 @@ from ..plotting import BLUE, DPI, GREY, INK, LIGHT, MINUS, RED, fonts, new_figur
 from ..sessions import Session, assistant_turns
 from .intervals import Interval
 
-MAX_LINES = 8  # of one message in `plot_session`
+# In `plot_session`: messages, and lines of one message.
+MAX_MESSAGES, MAX_LINES = 24, 8
 
 
 def plot_session(
@@ -29,10 +30,10 @@ def plot_session(
     turn_rewards: Sequence[float],
     path: str | Path,
     quantiles: Sequence[float] | None = None,
-    *,
-    max_messages: int = 24,
 ) -> Figure:
     """Draw a dialogue as text, with a bar beside each turn of the assistant: blue above 0, red below.
+
+    A session of more than `MAX_MESSAGES` messages is cut after so many, and the picture says so.
 
     Args:
         session: a Session row.
@@ -40,12 +41,11 @@ def plot_session(
         path: of the PNG.
         quantiles: (101,), quantiles 0..100 % of the rewards of the training turns (`config.reward_quantiles`). With
             them each bar says how many training turns it beats, and all pictures share one scale of colours.
-        max_messages: a longer session is cut after so many messages, and the picture says so.
 
     Raises:
         ValueError: there is not one reward per assistant turn.
     """
-    messages = session["messages"][:max_messages]
+    messages = session["messages"][:MAX_MESSAGES]
     turns = len(assistant_turns(session["messages"]))
     if len(turn_rewards) != turns:
         raise ValueError(f"turn_rewards: expected one per assistant turn, {turns}, found {len(turn_rewards)}")

@@ -44,7 +44,7 @@ def evaluate_rewards(
         predicted_scores: (sessions,), in units of the score. None for a method that predicts none: it then has no
             global loss, and its session Spearman is that of its mean reward.
         train_mean: mean score of the training sessions, for the floor of the global loss; out of fold, (sessions,).
-        options: `feedback`, `feedback_threshold`, `resamples` and `seed` of `evaluate_runs`.
+        options: `feedback`, `feedback_threshold` and `resamples` of `evaluate_runs`.
 
     Returns:
         See `evaluate_runs`.
@@ -67,7 +67,6 @@ def evaluate_runs(
     feedback: str | None = None,
     feedback_threshold: float = 0.0,
     resamples: int = metrics.RESAMPLES,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Compute all metrics of a method as means over several runs on the same sessions.
 
@@ -78,7 +77,7 @@ def evaluate_runs(
         train_means: per run, the mean score of the training sessions; or, out of fold, (sessions,).
         feedback: name of the signal for the local difference. Default: the first that the sessions carry.
         feedback_threshold: feedback above it is positive, see `metrics.local_difference`.
-        resamples, seed: of the bootstrap.
+        resamples: of the bootstrap.
 
     Returns:
         `Interval`s under the keys of `COLUMNS`, but a float under global_loss_floor; `sessions`, their number; and
@@ -90,7 +89,7 @@ def evaluate_runs(
     conversations, scores = sessions["conversation_id"][:], np.asarray(sessions["score"][:], float)
     ratings, messages = turn_ratings(sessions), sessions.select_columns("messages")
     length, place = log_length(messages), position(messages)
-    draw = {"resamples": resamples, "seed": seed}
+    draw = {"resamples": resamples}
     row: dict[str, Any] = {"sessions": len(scores)}
     values = {
         "within_session_spearman": [metrics.spearman_per_session(run, ratings) for run in runs],

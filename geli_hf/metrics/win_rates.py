@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from .intervals import LEVEL, RESAMPLES, Interval, bootstrap_statistic
+from .intervals import LEVEL, Interval, bootstrap_statistic
 
 # Prior precision of both coefficients, in units of one observation's weight: nothing beside a few dozen pairs, and
 # finite where one side won them all.
@@ -18,12 +18,7 @@ POWER = 0.8
 
 
 def length_controlled_win_rate(
-    wins: Sequence[float],
-    log_length_ratio: Sequence[float],
-    conversation_ids: Sequence[str],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    wins: Sequence[float], log_length_ratio: Sequence[float], conversation_ids: Sequence[str]
 ) -> Interval:
     """Win rate at equal length: 1 / (1 + exp(-a)) of the logistic regression
 
@@ -38,7 +33,6 @@ def length_controlled_win_rate(
         wins: (pairs,), 1, .5 or 0, or a mean of such; NaN is left out.
         log_length_ratio: (pairs,), log of the length after over the length before.
         conversation_ids: (pairs,); the interval resamples conversations.
-        resamples, seed: of the bootstrap.
 
     Returns:
         From 0 to 1, with its interval.
@@ -51,13 +45,7 @@ def length_controlled_win_rate(
     known = ~(np.isnan(wins) | np.isnan(ratio))
     wins, ratio = wins[known], ratio[known]
     unit = (ratio.std() if len(ratio) else 0.0) or 1.0
-    return bootstrap_statistic(
-        lambda weights: _at_equal_length(wins, ratio / unit, weights),
-        conversation_ids,
-        known,
-        resamples=resamples,
-        seed=seed,
-    )
+    return bootstrap_statistic(lambda weights: _at_equal_length(wins, ratio / unit, weights), conversation_ids, known)
 
 
 def _at_equal_length(wins: np.ndarray, ratio: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -22,5 +22,5 @@ def test_the_auc_and_the_calibration_error_by_hand():
 
 def test_the_interval_draws_persons():
     """Two persons with a picture each: a resample is one of them, both, or the other one."""
-    interval = interval_over_persons([lambda times: times @ [0.0, 1.0] / times.sum()], np.array(["a", "b"]), 500)
+    interval = interval_over_persons([lambda times: times @ [0.0, 1.0] / times.sum()], np.array(["a", "b"]))
     assert interval == (0.5, 0.0, 1.0)

@@ -36,7 +36,7 @@ def test_the_mean_is_the_divergence_of_whole_replies(temperature):
     p = np.array([log_probability(policy, reply, temperature) for reply in replies])
     q = np.array([log_probability(base, reply, temperature) for reply in replies])
     sampled = [SampledReply("", PROMPT, reply) for reply in replies]
-    found = reply_divergence(policy, base, sampled, temperature=temperature, batch_size=7)
+    found = reply_divergence(policy, base, sampled, temperature=temperature)
     assert np.exp(p).sum() == pytest.approx(1)
     assert np.exp(p) @ found == pytest.approx(np.exp(p) @ (p - q), rel=1e-4)
     assert (found >= 0).all()

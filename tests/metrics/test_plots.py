@@ -75,11 +75,11 @@ def test_quantiles_rank_a_turn_and_fix_the_scale(picture):
 def test_a_long_session_is_cut_with_a_note(picture):
     messages = [{"role": ("user", "assistant")[i % 2], "content": f"Message {i}."} for i in range(3000)]
     session = {"session_id": "long", "messages": messages, "score": np.nan}
-    figure = plot_session(session, np.ones(1500), picture, max_messages=10)
+    figure = plot_session(session, np.ones(1500), picture)
     words = texts(figure)
-    assert "no score, first 10 of 3000 messages" in words
-    assert "Message 9." in words
-    assert "Message 10." not in words
+    assert "no score, first 24 of 3000 messages" in words
+    assert "Message 23." in words
+    assert "Message 24." not in words
     with pytest.raises(ValueError, match="turn_rewards"):
         plot_session(session, [1, 2, 3], picture)
 
