@@ -28,7 +28,6 @@ def add_parser(commands) -> None:
     add("--overlap", type=count, default=8, help="turns that neighbouring questions share (default: 8)")
     add("--attempts", type=count, default=3, help="tries before a session counts as failed (default: 3)")
     add("--max-concurrency", type=count, default=8, help="sessions in work at once (default: 8)")
-    add("--cache-dir", help="folder of the answers (default: llm in the cache of geli_hf)")
     add("--limit", type=count, help="the first so many sessions only")
     add_corpus(parser)
     add("--dry-run", action="store_true", help="estimate the calls and tokens, and send nothing")
@@ -53,7 +52,6 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
         window=arguments.window,
         overlap=arguments.overlap,
         attempts=arguments.attempts,
-        cache_dir=arguments.cache_dir,
     )
     sessions = load_corpus(arguments)
     if arguments.limit is not None:
