@@ -4,7 +4,6 @@ The fields of the first dataclass stand at the top of the file and are given as 
 stand in a section of their own and are given as `--section.name value`. Values are read as YAML either way.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
@@ -116,25 +115,6 @@ def reserve_folder(folder: Path, settings: Mapping[str, Any], resume: bool) -> N
     if folder.exists() and any(path.suffix != ".partial" for path in folder.iterdir()):
         raise SettingsError(f"output_dir: {folder} holds files of something else; choose an empty or a new folder")
     write_text(record, yaml.safe_dump(settings))
-
-
-def json_object(text: str, argument: str) -> dict[str, Any]:
-    """Parse a command's argument as a JSON object.
-
-    Args:
-        text: value of the argument.
-        argument: its name, for the error.
-
-    Raises:
-        ValueError: the text is no JSON object.
-    """
-    try:
-        read = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{argument}: not JSON ({error})") from None
-    if not isinstance(read, dict):
-        raise ValueError(f"{argument}: expected a JSON object, found {text!r}")
-    return read
 
 
 def _help(main: type, sections: Mapping[str, type]) -> str:

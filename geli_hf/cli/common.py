@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,19 @@ def at_least(least: float) -> Callable[[str], float]:
         return value
 
     return number
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Read a JSON object, as the type of an argument.
+
+    Raises:
+        ArgumentTypeError: it is another value.
+        ValueError: it is not JSON, which argparse says.
+    """
+    read = json.loads(text)
+    if not isinstance(read, dict):
+        raise argparse.ArgumentTypeError(f"expected a JSON object, found {text!r}")
+    return read
 
 
 def device_name(text: str) -> str:
@@ -113,21 +127,20 @@ def new_reward_model(arguments: argparse.Namespace) -> GeliRewardModel:
 def add_corpus(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that `load_corpus` reads beside `sessions`."""
     parser.add_argument("--data-dir", help="folder of the corpus, if SESSIONS names one")
-    parser.add_argument("--options", metavar="JSON", default="{}", help="options of the corpus's reader")
+    help_text = "options of the corpus's reader"
+    parser.add_argument("--options", type=json_object, metavar="JSON", default="{}", help=help_text)
 
 
 def load_corpus(arguments: argparse.Namespace) -> Dataset:
     """Load the sessions that the arguments `sessions`, `data_dir` and `options` name.
 
     Raises:
-        ValueError: the options are no JSON object, or the reader does not have one.
+        ValueError: the reader does not have one of the options.
     """
     from ..data import load_sessions
-    from ..settings import json_object
 
-    options = json_object(arguments.options, "--options")
     try:
-        return load_sessions(arguments.sessions, data_dir=arguments.data_dir, **options)
+        return load_sessions(arguments.sessions, data_dir=arguments.data_dir, **arguments.options)
     except TypeError as error:
         raise ValueError(f"--options: {error}") from error
 
@@ -139,7 +152,8 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     place.add_argument("--provider", help="Inference Provider of the Hub, or auto")
     add = parser.add_argument
     add("--token-env", metavar="VARIABLE", help="environment variable of the key (default for a provider: HF_TOKEN)")
-    add("--parameters", metavar="JSON", default="{}", help="of the request, such as max_tokens; null removes one")
+    help_text = "of the request, such as max_tokens; null removes one"
+    add("--parameters", type=json_object, metavar="JSON", default="{}", help=help_text)
     add("--timeout", type=float, default=120.0, help="seconds to wait for an answer (default: 120)")
 
 
@@ -150,19 +164,17 @@ def backend_of(arguments: argparse.Namespace, model: str) -> Backend:
         ValueError: the arguments do not fit together.
     """
     from ..llm import Endpoint, LocalModel
-    from ..settings import json_object
 
-    parameters = json_object(arguments.parameters, "--parameters")
     if arguments.base_url is None and arguments.provider is None:
-        if arguments.token_env is not None or not {"max_tokens"}.issuperset(parameters):
+        if arguments.token_env is not None or not {"max_tokens"}.issuperset(arguments.parameters):
             raise ValueError("--token-env, --parameters: a model on this machine takes max_tokens alone")
-        return LocalModel(model, **parameters, **compute_options(arguments))
+        return LocalModel(model, **arguments.parameters, **compute_options(arguments))
     return Endpoint(
         model,
         base_url=arguments.base_url,
         provider=arguments.provider,
         token_variable=arguments.token_env,
-        parameters=parameters,
+        parameters=arguments.parameters,
         timeout=arguments.timeout,
     )
 

@@ -61,11 +61,9 @@ def _push_dataset(arguments: argparse.Namespace, out: TextIO) -> None:
     from ..hub.cards import card_title, corpus_licence, dataset_card
     from ..hub.push import check_repo_id, is_private, read_card
     from ..hub.sessions import SessionsPush, from_candor, hash_raters, read_splits, without_schema, write_parquet
-    from ..settings import json_object
 
     check_repo_id(arguments.repo)
-    options = json_object(arguments.options, "--options")
-    splits = read_splits(arguments.sessions, data_dir=arguments.data_dir, options=options)
+    splits = read_splits(arguments.sessions, data_dir=arguments.data_dir, options=arguments.options)
     if from_candor(arguments.sessions, splits) and not arguments.i_have_the_rights:
         private = None if arguments.dry_run else is_private(arguments.repo, "dataset")
         if not (arguments.private if private is None else private):

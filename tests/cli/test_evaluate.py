@@ -256,8 +256,6 @@ def test_errors_come_before_a_model_is_loaded(problem, tmp_path):
         ("--model", ["--model", "first", backbone("bert")]),
         ("--model", ["--model", "first", "first/"]),
         ("--output", ["--model", "first", "-o", sessions]),
-        ("--options", ["--model", "first", "--options", "{"]),
-        ("--options", ["--model", "first", "--options", "[1]"]),
         ("--options", ["--model", "first", "--options", '{"speed": 1}']),
     ):
         assert problem(sessions, *words).startswith(f"geli evaluate: {argument}: ")

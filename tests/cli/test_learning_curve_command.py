@@ -51,7 +51,6 @@ def test_a_corpus_with_its_options(run):
     ("argument", "words"),
     [
         ("--output", ["-o", "SESSIONS"]),
-        ("--options", ["--options", "{"]),
         ("--backbone", ["--backbone", "./none"]),
         ("--backbone", ["--backbone", backbone("bert"), "--context-messages", "-1"]),
         ("sessions", ["--backbone", backbone("bert")]),

@@ -155,7 +155,6 @@ def test_recorded_replies_without_a_reward_are_left_out(pairs, monkeypatch):
         (["--policy", "reward"], "--policy: reward"),
         (["--reward", "policy"], "--reward: "),
         (["--reward", "./nowhere"], "--reward: "),
-        (["--options", "{"], "--options: "),
     ],
 )
 def test_errors_name_the_option(problem, argv, named):
