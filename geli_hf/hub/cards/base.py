@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ SOURCES = {
 METADATA = ("license", "language", "datasets")
 # Variables of templates that may stay away.
 UNKNOWN = ("made", "recipe", "adapter", "ratings", "guard", "method", "reward_model", "held_out", "limits")
-VERSIONS = ("geli-hf", "torch", "transformers", "trl", "peft", "datasets")
+VERSIONS = ("torch", "transformers", "trl", "peft", "datasets")
 TOKEN = re.compile(r"\bhf_\w{3,}")
 _templates = Environment(
     loader=FileSystemLoader(TEMPLATES),
@@ -143,7 +143,7 @@ def describe_origin(
     return {
         "command": shlex.join(_public(word) for word in command),
         "settings": shown,
-        "versions": ", ".join(f"{name} {_version(name)}" for name in VERSIONS),
+        "versions": ", ".join([f"geli-hf {__version__}", *(f"{name} {version(name)}" for name in VERSIONS)]),
         "date": datetime.now(UTC).date().isoformat(),
         "minutes": None if seconds is None else round(seconds / 60, 1),
     }
@@ -178,10 +178,3 @@ def _public(value: Any) -> Any:
     option, equals, value = str(value).rpartition("=") if str(value).startswith("--") else ("", "", str(value))
     value = TOKEN.sub("hf_***", value)
     return option + equals + (Path(value).name if Path(value).is_absolute() else value)
-
-
-def _version(name: str) -> str:
-    try:
-        return __version__ if name == "geli-hf" else version(name)
-    except PackageNotFoundError:
-        return "(not installed)"
