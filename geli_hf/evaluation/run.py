@@ -13,14 +13,15 @@ from transformers.utils import logging
 
 from ..metrics import TURN_BASELINES, evaluate_rewards
 from ..models.attribution import HindsightAttribution
-from ..models.features import cached_turn_features, score_cached
+from ..models.features import score_cached
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..sessions import feedback_names
 from ..settings import SettingsError, build
-from ..training import GeliRewardArguments, cached_reaction_features
+from ..training import GeliRewardArguments
 from ..training.pipeline import Parts, RewardModelSettings, ablations, train_geli
 from ..training.script import is_finished
 from .methods.comparison import mean_signal
+from .methods.folds import Encoded
 from .report import THIS_MODEL
 
 logger = logging.get_logger(__name__)
@@ -81,11 +82,7 @@ def evaluate_run(
     if main and (output / "attribution").exists():
         teacher = HindsightAttribution.from_pretrained(output / "attribution")
         teacher.model.to(PartialState().device)
-        features = {
-            "turns": cached_turn_features(teacher.model, test, **options),
-            "reactions": cached_reaction_features(teacher.model, test, **options),
-        }
-        scores[TEACHER] = teacher.score_sessions(test, features=features)
+        scores[TEACHER] = teacher.score_sessions(test, features=Encoded(teacher.model, test, **options).features)
     for name, sessions, changes in ablations(model, args, parts) if model.compare else ():
         folder = str(compared / re.sub(r"\W+", "_", name))
         other, _ = train_geli(model, {**reward, "output_dir": folder, **changes}, sessions, resume=resume)
