@@ -37,6 +37,7 @@ CRITERIA = {
 CHOICES = ("A", "B", "tie")
 ATTEMPTS = 3  # of a question, each with the problem of the last answer, before a pair counts as failed
 NOTHING = "(says nothing)"
+CONCURRENCY = 8  # pairs that are asked about at once
 
 
 class LlmJudge:
@@ -48,26 +49,14 @@ class LlmJudge:
         criteria: name of a question -> the question.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        model: str = "",
-        *,
-        criteria: Mapping[str, str] = CRITERIA,
-    ):
+    def __init__(self, backend: Backend, model: str = "", *, criteria: Mapping[str, str] = CRITERIA):
         self.backend, self.criteria, self.answers = backend, dict(criteria), AnswerCache()
         self.name = f"the language model {model}"
         self._template = files(llm).joinpath("prompts", "comparison.txt").read_text(encoding="utf-8")
         self.report = LlmReport()
 
     def compare(
-        self,
-        dialogues: Dialogues,
-        before: Sequence[str],
-        after: Sequence[str],
-        conversation_ids: Sequence[str],
-        *,
-        max_concurrency: int = 8,
+        self, dialogues: Dialogues, before: Sequence[str], after: Sequence[str], conversation_ids: Sequence[str]
     ) -> PolicyComparison:
         """Judge two replies to each dialogue. Equal texts are a tie, without a question.
 
@@ -77,7 +66,6 @@ class LlmJudge:
             dialogues: messages before the replies.
             before, after: (dialogues,), the replies.
             conversation_ids: (dialogues,).
-            max_concurrency: pairs that are asked about at once.
 
         Raises:
             BackendError: no call can succeed. The answers so far are cached for the next run.
@@ -94,7 +82,7 @@ class LlmJudge:
             return list(zip(self._ask(asking, dialogues[index], a, b), self._ask(asking, dialogues[index], b, a)))
 
         with tqdm(total=len(differ), desc="Comparing replies", unit=" pairs") as bar:
-            for index, answers in zip(differ, asking.ask_all(differ, str, ask_in_both_orders, max_concurrency)):
+            for index, answers in zip(differ, asking.ask_all(differ, str, ask_in_both_orders, CONCURRENCY)):
                 if answers is not None:
                     wins[index] = [{("B", "A"): 1.0, ("A", "B"): 0.0}.get(answer, 0.5) for answer in answers]
                 bar.set_postfix(failed=self.report.failures, refresh=False)

@@ -38,7 +38,9 @@ def prefers(*words: str):
 
 
 @pytest.fixture
-def judge(server):
+def judge(server, monkeypatch):
+    monkeypatch.setattr("geli_hf.evaluation.judges.llm.CONCURRENCY", 1)  # answers in the order of a script
+
     def make(*script, answer=None, **options):
         at = server(*script, answer=answer or prefers("sorry", "sorry"))
         endpoint = Endpoint("m", base_url=at.url, tries=2, backoff=0.001, timeout=5.0)
@@ -47,10 +49,10 @@ def judge(server):
     return make
 
 
-def wins(judge: LlmJudge, first: list[str], second: list[str], **options) -> list[list[float]]:
+def wins(judge: LlmJudge, first: list[str], second: list[str]) -> list[list[float]]:
     """(pairs, criteria): verdicts on replies to `DIALOGUE`."""
     ids = [str(index) for index in range(len(first))]
-    comparison = judge.compare([DIALOGUE] * len(first), first, second, ids, **options)
+    comparison = judge.compare([DIALOGUE] * len(first), first, second, ids)
     assert list(comparison.verdicts) == list(judge.criteria)
     return np.stack(list(comparison.verdicts.values()), 1).tolist()
 
@@ -72,7 +74,7 @@ def test_the_better_reply_wins_in_either_order(judge):
 )
 def test_answers_that_depend_on_the_order_are_a_tie(judge, answers):
     asked, _ = judge(*answers)
-    assert wins(asked, ["Okay."], ["I am sorry."], max_concurrency=1) == [[0.5, 1]]
+    assert wins(asked, ["Okay."], ["I am sorry."]) == [[0.5, 1]]
 
 
 def test_equal_texts_are_not_asked_about(judge):
@@ -95,7 +97,7 @@ def test_the_question(judge):
 
 def test_an_unusable_answer_is_asked_again(judge):
     asked, server = judge("both are fine", '{"warm": "B", "fluent": "B"}', answer=prefers("sorry", "sorry"))
-    assert wins(asked, ["Okay."], ["I am sorry."], max_concurrency=1) == [[1, 1]]
+    assert wins(asked, ["Okay."], ["I am sorry."]) == [[1, 1]]
     assert "can't be used" in server.requests[1]["messages"][2]["content"]
 
 
@@ -107,7 +109,7 @@ def test_a_pair_that_fails_is_left_out(judge):
     assert "1 pairs could not be judged" in asked.notes([], None)[1]
 
     asked, _ = judge('{"warm": "B", "fluent": "B"}', *["?"] * 3)  # in the other order alone
-    assert np.isnan(wins(asked, ["Okay."], ["I am sorry."], max_concurrency=1)).all()
+    assert np.isnan(wins(asked, ["Okay."], ["I am sorry."])).all()
     assert asked.report.failures == 1
 
 
