@@ -13,8 +13,8 @@ from huggingface_hub import CommitInfo, ModelCard
 
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from .cards import for_repo, read_own_card, reward_model_card
-from .folders import ModelPush, kind_and_config
-from .push import CARD, full_name, send
+from .folders import ModelPush, open_folder
+from .push import full_name, send
 
 if TYPE_CHECKING:
     from ..models.attribution import HindsightAttribution
@@ -50,12 +50,10 @@ def push_to_hub(
     with tempfile.TemporaryDirectory(prefix="geli_push_") as scratch:
         folder = Path(scratch)
         model.save_pretrained(folder, max_shard_size=max_shard_size)
-        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        files.pop(CARD, None)  # a form of PEFT
+        kind, files = open_folder(folder)
         known = _card_with_weights(Path(loaded_from), files) if loaded_from else None
         described = card(repo_id) if known is None else ModelCard(for_repo(known, repo_id))
         described.data.tags = list(dict.fromkeys([*(described.data.tags or []), *tags]))
-        kind, _ = kind_and_config(folder)
         push = ModelPush(repo=repo_id, what=kind, files=files, card=str(described), token=token, **how)
         return send(push).commit
 
