@@ -25,7 +25,7 @@ def _register_reward_model(module: ModuleType) -> None:
 
     for auto_class in (AutoModel, AutoModelForSequenceClassification):
         auto_class.register(module.GeliRewardConfig, module.GeliRewardModel)
-    module.GeliRewardModel.push_to_hub = _method("hub.models", "push_reward_model")
+    module.GeliRewardModel.push_to_hub = push_to_hub
 
 
 def _register_face_classifier(module: ModuleType) -> None:
@@ -44,17 +44,12 @@ def _register_image_processor(module: ModuleType) -> None:
 
 
 def _complete_attribution(module: ModuleType) -> None:
-    module.HindsightAttribution.push_to_hub = _method("hub.models", "push_attribution")
+    module.HindsightAttribution.push_to_hub = push_to_hub
 
 
-def _method(module: str, name: str) -> Callable:
-    """Return a function of a module as a method. The module is imported at the first call."""
-
-    def method(self, *args, **kwargs):
-        return getattr(import_module(f"geli_hf.{module}"), name)(self, *args, **kwargs)
-
-    method.__name__, method.__doc__ = name, f"See `geli_hf.{module}.{name}`."
-    return method
+def push_to_hub(self, *args, **kwargs):
+    """Push this model to the Hub with its card; see `geli_hf.hub.models.push_to_hub`."""
+    return import_module("geli_hf.hub.models").push_to_hub(self, *args, **kwargs)
 
 
 def _import(*modules: str) -> Callable:

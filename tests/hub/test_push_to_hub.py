@@ -12,7 +12,6 @@ from geli_hf import GeliRewardModel, HindsightAttribution
 from geli_hf.hub import cards
 from geli_hf.hub.cards.update import is_form
 from geli_hf.hub.folders import open_folder
-from geli_hf.hub.models import push_attribution
 from geli_hf.models.geli_reward.joined_geli import save_head
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -113,7 +112,7 @@ def test_the_card_of_its_folder_goes_along_while_the_weights_are_those(model, hu
 
 
 def test_an_attribution_goes_with_its_card(model, hub):
-    push_attribution(HindsightAttribution(model, np.zeros(32), np.ones(32), signals={}), "owner/teacher")
+    HindsightAttribution(model, np.zeros(32), np.ones(32), signals={}).push_to_hub("owner/teacher")
     assert commits(hub, "owner/teacher") == ["initial commit", "geli push: attribution"]
     assert "**no reward for a policy**" in card_of(hub, "owner/teacher").text
     with pytest.raises(ValueError, match="another kind of model"):
