@@ -69,10 +69,7 @@ class JudgeReport:
     @classmethod
     def read(cls, name: str) -> JudgeReport | None:
         """Read the report of the judge in a folder or on the Hub; None beside a reward model that is no judge."""
-        try:
-            file = cached_file(name, JUDGE_FILE)
-        except OSError:
-            return None
+        file = cached_file(name, JUDGE_FILE, _raise_exceptions_for_missing_entries=False)
         if file is None:
             return None
         saved = json.loads(Path(file).read_text(encoding="utf-8"))
