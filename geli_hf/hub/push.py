@@ -105,10 +105,7 @@ class Pushed:
 
 def check_repo_id(repo: str) -> None:
     """Raise a ValueError unless a name is owner/name, as the Hub takes it."""
-    try:
-        validate_repo_id(repo)
-    except ValueError as error:
-        raise ValueError(f"--repo: {error}") from None
+    validate_repo_id(repo)
     if repo.count("/") != 1:
         raise ValueError(f"--repo: expected owner/name, found {repo!r}")
 

@@ -304,7 +304,7 @@ def test_the_shipped_adapter_loads_where_the_package_is_not(here, push, tmp_path
 
 @pytest.mark.parametrize("repo", ["reward", "a/b/c", "owner/-x", "owner/a b"])
 def test_a_name_that_is_none_is_refused(repo, model, here, refusal):
-    assert refusal("model", model, f"--repo={repo}").startswith("geli push: --repo: ")
+    assert repo in refusal("model", model, f"--repo={repo}")
     assert here.requests == []
 
 
