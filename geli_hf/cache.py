@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from huggingface_hub import constants
 
 
@@ -29,7 +30,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}{_suffix(os.getpid())}")
     for path in target.parent.glob(f".*{_suffix('[0-9]*')}"):
-        if path == partial or not _is_running(int(path.suffixes[-2][1:])):
+        if path == partial or not psutil.pid_exists(int(path.suffixes[-2][1:])):
             _remove(path)
     try:
         yield partial
@@ -67,16 +68,6 @@ def offline_hint(name: str | os.PathLike, command: str = "hf download {}") -> st
 def _suffix(process: int | str) -> str:
     """Name process and machine: only this machine's processes can be asked if they are running."""
     return f".{socket.gethostname()}.{process}.partial"
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _remove(path: Path) -> None:
