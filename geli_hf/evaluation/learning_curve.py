@@ -146,7 +146,6 @@ def learning_curve(
     *,
     seed: int = 0,
     features: Features | None = None,
-    resamples: int = RESAMPLES,
     batch_size: int = 32,
 ) -> LearningCurve:
     """Fit hindsight to more and more sessions, and measure each fit on the same held-out conversations.
@@ -159,7 +158,6 @@ def learning_curve(
         sessions: Session rows; those without a score are left out.
         seed: of the split and of all draws.
         features: of `sessions`, as for `fit_hindsight`. Default: encoded, or from the cache.
-        resamples: of the bootstrap.
         batch_size: sessions that are encoded together.
 
     Raises:
@@ -200,7 +198,7 @@ def learning_curve(
     used = [of_size for of_size in fits.values() if of_size]
     if len(used) < 2:
         raise SessionError(f"sessions: nothing can be learned from fewer than all {len(train)}; are scores alike?")
-    draw = {"resamples": resamples if len(set(ids)) >= CONVERSATIONS_NEEDED else 0}
+    draw = {"resamples": RESAMPLES if len(set(ids)) >= CONVERSATIONS_NEEDED else 0}
 
     def agreement(predicted: Sequence[Sequence[float]]) -> Interval:
         return session_spearman_interval(predicted, score, ids, **draw)

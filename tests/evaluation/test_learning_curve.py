@@ -52,6 +52,13 @@ def drawn(conversations: int, *, seed: int = 0, noise: float = 0.3) -> tuple[Dat
     return Dataset.from_list(rows, features=session_features()), caches
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geli_hf.evaluation.learning_curve.RESAMPLES", 200)
+        yield
+
+
 @pytest.fixture(scope="module")
 def model():
     return reward_model("bert", context_messages=1)
@@ -64,7 +71,7 @@ def corpus():
 
 @pytest.fixture(scope="module")
 def curve(model, corpus):
-    return learning_curve(model, corpus[0], features=corpus[1], resamples=200)
+    return learning_curve(model, corpus[0], features=corpus[1])
 
 
 # ------------------------------------------------------------------------------------------------ training sets
@@ -150,7 +157,7 @@ def test_more_sessions_help_where_there_is_something_to_learn(curve):
 def test_scores_of_chance_give_no_gain(model, corpus):
     sessions, features = corpus
     chance = with_column(sessions, "score", np.random.default_rng(3).normal(size=len(sessions)).tolist())
-    curve = learning_curve(model, chance, features=features, resamples=200)
+    curve = learning_curve(model, chance, features=features)
     assert curve.gain.low <= 0
     assert "no measurable gain" in curve.advice
 
@@ -168,7 +175,7 @@ def test_sessions_without_a_score_are_left_out(model, corpus, curve):
         )
         for name in features
     }
-    again = learning_curve(model, both, features=joined, resamples=200)
+    again = learning_curve(model, both, features=joined)
     for row, same in zip(again.rows, curve.rows, strict=True):
         np.testing.assert_allclose(row.agreement, same.agreement, atol=1e-6)
 
@@ -176,13 +183,13 @@ def test_sessions_without_a_score_are_left_out(model, corpus, curve):
 def test_the_model_stays_as_it_is(corpus):
     model = reward_model("bert", context_messages=1, score_mean=3.0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    learning_curve(model, corpus[0], features=corpus[1], resamples=10)
+    learning_curve(model, corpus[0], features=corpus[1])
     assert all((tensor == before[name]).all() for name, tensor in model.state_dict().items())
     assert model.config.score_mean == 3.0
 
 
 def test_a_seed_changes_the_split(model, corpus, curve):
-    options = {"features": corpus[1], "resamples": 200}
+    options = {"features": corpus[1]}
     assert learning_curve(model, corpus[0], **options).rows[0] == curve.rows[0]
     assert learning_curve(model, corpus[0], seed=1, **options).rows[0].agreement != curve.rows[0].agreement
 
@@ -203,12 +210,12 @@ def test_a_small_set_of_equal_scores_is_left_out(model, corpus):
     sessions, features = corpus
     trained = dict.fromkeys(sessions.select(out_of_fold(sessions, 4, 0)[0].train)["conversation_id"])
     rare = next(each for each in trained if 0 < draws_with(sessions, each, 37) < draws_with(sessions, each, 75) < 5)
-    curve = learning_curve(model, one_other(sessions, rare), features=features, resamples=10)
+    curve = learning_curve(model, one_other(sessions, rare), features=features)
     assert [row.draws for row in curve.rows] == [draws_with(sessions, rare, size) for size in (37, 75)] + [1]
     assert np.isnan(curve.gain.estimate)  # the held-out scores are all the same
     rarest = next(each for each in trained if not draws_with(sessions, each, 75))
     with pytest.raises(SessionError, match="fewer than all 150"):
-        learning_curve(model, one_other(sessions, rarest), features=features, resamples=10)
+        learning_curve(model, one_other(sessions, rarest), features=features)
 
 
 # ------------------------------------------------------------------------------------------------ too little data
