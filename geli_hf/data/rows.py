@@ -16,6 +16,7 @@ from huggingface_hub.errors import HTTPError
 from transformers.utils import logging
 
 from ..cache import atomic_path, offline_hint
+from ..metrics.table import as_json
 from ..models.geli_reward.text_geli import message_text, valid_unicode
 from ..sessions import (
     OPTIONAL_COLUMNS,
@@ -95,15 +96,7 @@ def write_jsonl(sessions: Dataset | Iterable[Session], path: str | Path) -> Path
 
 def to_json_line(session: Session) -> str:
     """Write a Session row as one line of JSON, without the line break."""
-    return valid_unicode(json.dumps(_nan_to_null(session), ensure_ascii=False, allow_nan=False))
-
-
-def _nan_to_null(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _nan_to_null(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_nan_to_null(entry) for entry in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return valid_unicode(json.dumps(as_json(session), ensure_ascii=False, allow_nan=False))
 
 
 class Rows(NamedTuple):
