@@ -37,7 +37,7 @@ class LlmDecomposer:
         cache_dir: folder of the answers. Default: `llm` under `geli_hf.cache.cache_root()`.
 
     Raises:
-        ValueError: the overlap does not fit the window, or the scale is empty.
+        ValueError: the overlap does not fit the window.
     """
 
     def __init__(
@@ -53,8 +53,6 @@ class LlmDecomposer:
         cache_dir: str | Path | None = None,
     ):
         split_windows(1, window, overlap)
-        if scale is not None and not scale[0] < scale[1]:
-            raise ValueError(f"scale: expected the lowest and the highest possible score, found {scale}")
         self.backend, self.with_behaviour = backend, with_behaviour
         self.prompt = prompt or Prompt.default(with_behaviour)
         self.scale, self.window, self.overlap = scale, window, overlap
@@ -113,7 +111,7 @@ class LlmDecomposer:
 
         Raises:
             SessionError: the sessions have a signal of that name, lack the column `behaviour`, or have scores beyond
-                the scale.
+                the scale; or the scale is empty.
             BackendError: no call can succeed. Earlier answers are kept, and the next run continues from there.
         """
         name = name or self.name
@@ -160,7 +158,7 @@ class LlmDecomposer:
         known = [score for score in scores if not math.isnan(score)]
         lowest, highest = self.scale or (min(known, default=math.nan), max(known, default=math.nan))
         if not lowest < highest:
-            raise SessionError(f"scale: the scores range from {lowest:g} to {highest:g}; give the ends of their scale")
+            raise SessionError(f"scale: found {lowest:g} to {highest:g}; give the ends of the scale, lowest first")
         for row, score in enumerate(scores):
             if score < lowest or score > highest:
                 raise SessionError(f"scale: row {row} has the score {score:g}, beyond {lowest:g} to {highest:g}")
