@@ -144,8 +144,6 @@ def kind_and_config(folder: Path) -> tuple[str, dict]:
     path = folder / "adapter_config.json"
     if not path.exists():
         path = folder / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{folder}: no config.json and no adapter_config.json; expected a model's folder")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -254,7 +254,7 @@ def test_a_folder_that_is_incomplete_or_unsafe_is_refused(name, model, here, ref
     change, expected = SPOILED[name]
     change(model)
     said = refusal("model", model, "--repo", "owner/reward")
-    assert said.startswith(f"geli push: {model}")
+    assert str(model) in said
     assert expected in said
     assert here.requests == []
 
