@@ -23,7 +23,7 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 PERSON = re.compile(r"[0-9a-f]{24}", re.IGNORECASE)
 
 
-def read_splits(name: str, *, data_dir: str | None = None, options: Mapping | None = None) -> dict[str, Dataset]:
+def read_splits(name: str, *, data_dir: str | None, options: Mapping) -> dict[str, Dataset]:
     """Read sessions by split: those of a folder whose file names begin with a split, else all as "train".
 
     Args:
@@ -31,7 +31,6 @@ def read_splits(name: str, *, data_dir: str | None = None, options: Mapping | No
         data_dir: folder of the corpus.
         options: of the reader; a `split` selects one.
     """
-    options = dict(options or {})
     folder = Path(name)
     if name not in CORPORA and folder.is_dir() and "split" not in options:
         files = files_of_rows(folder)

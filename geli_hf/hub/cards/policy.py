@@ -50,7 +50,7 @@ def policy_card(
         "policy",
         repo_id,
         figures=figures,
-        metadata={"base_model": hub_name(base_model)},
+        metadata={"base_model": hub_name(base_model), "library_name": "peft" if adapter else None},
         method=method,
         reward_model=reward_model,
         judge=judge,
@@ -60,6 +60,4 @@ def policy_card(
         **facts,
     )
     card.data.tags += ["trl", method] if method else []
-    if adapter:
-        card.data.library_name = "peft"
     return card

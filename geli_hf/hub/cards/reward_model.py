@@ -51,11 +51,12 @@ def reward_model_card(
     figures = [figure for figure in figures if not math.isnan(figure.estimate)]
     if figures and table is None:
         table = "\n".join(["| | |", "| --- | ---: |", *(f"| {each.name} | {each.estimate:.3f} |" for each in figures)])
-    card = render_card(
+    base = config.text_config._name_or_path if config else None
+    return render_card(
         "reward_model" if signals is None else "attribution",
         repo_id,
         figures=figures,
-        metadata={"base_model": hub_name(config and config.text_config._name_or_path)},
+        metadata={"base_model": hub_name(base), "library_name": "peft" if adapter else None},
         rating=_rating_of(config),
         ratings=", ".join(f"`{name}`" for name in (config and config.ratings) or ()),
         guard=bool(config and config.fit_hidden_size and not adapter),
@@ -64,9 +65,6 @@ def reward_model_card(
         adapter=adapter and _from_backbone(config),
         **facts,
     )
-    if adapter:
-        card.data.library_name = "peft"
-    return card
 
 
 def _rating_of(config: GeliRewardConfig | None) -> str:
