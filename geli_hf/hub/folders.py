@@ -1,7 +1,6 @@
 """Folders of models to push: their kind, the files that others need, and what is refused."""
 
 import json
-import re
 import zipfile
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from ..models.facial_affect.configuration_affect import FacialAffectConfig
 from ..models.geli_reward.configuration_geli import GeliRewardConfig
 from .cards import for_repo, is_form, read_own_card, updated, with_base
+from .cards.base import hub_name
 from .push import CARD, Push, read_card
 
 PACKAGE = Path(__file__).parents[1]
@@ -182,7 +182,7 @@ def _weights(folder: Path, kind: str) -> set[str]:
 
 
 def _check_base(folder: Path, base: str | None) -> None:
-    if not base or Path(base).exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", base):
+    if hub_name(base) is None:
         raise ValueError(
             f"{folder / ADAPTER_CONFIG}: the base model is {base!r}, expected a name on the Hub. Push the base model "
             "first and name it with --base OWNER/NAME, or push the merged model"
