@@ -97,7 +97,7 @@ def test_a_persons_words_on_the_hub_stay(model, hub, owner):
 
 def test_the_card_of_its_folder_goes_along_while_the_weights_are_those(model, hub, tmp_path):
     model.save_pretrained(tmp_path / "saved")
-    told = cards.reward_model_card("runs/it", training_data="12 sessions of ours.", license="mit")
+    told = cards.reward_model_card("runs/it", config=model.config, training_data="12 sessions of ours.", license="mit")
     cards.save_card(told, tmp_path / "saved")
     loaded = GeliRewardModel.from_pretrained(tmp_path / "saved")
     loaded.push_to_hub("owner/reward")

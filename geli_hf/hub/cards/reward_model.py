@@ -29,7 +29,7 @@ OF_BACKBONE = (
 def reward_model_card(
     repo_id: str,
     *,
-    config: GeliRewardConfig | None = None,
+    config: GeliRewardConfig,
     adapter: bool = False,
     row: Mapping[str, Any] | None = None,
     table: str | None = None,
@@ -51,15 +51,15 @@ def reward_model_card(
     figures = [figure for figure in figures if not math.isnan(figure.estimate)]
     if figures and table is None:
         table = "\n".join(["| | |", "| --- | ---: |", *(f"| {each.name} | {each.estimate:.3f} |" for each in figures)])
-    base = config.text_config._name_or_path if config else None
+    base = hub_name(config.text_config._name_or_path)
     return render_card(
         "reward_model" if signals is None else "attribution",
         repo_id,
         figures=figures,
-        metadata={"base_model": hub_name(base), "library_name": "peft" if adapter else None},
+        metadata={"base_model": base, "library_name": "peft" if adapter else None},
         rating=_rating_of(config),
-        ratings=", ".join(f"`{name}`" for name in (config and config.ratings) or ()),
-        guard=bool(config and config.fit_hidden_size and not adapter),
+        ratings=", ".join(f"`{name}`" for name in config.ratings or ()),
+        guard=bool(config.fit_hidden_size and not adapter),
         figures_table=table,
         signals=", ".join(f"`{name}`" for name in signals or ()) or "none",
         adapter=adapter and _from_backbone(config),
@@ -67,8 +67,8 @@ def reward_model_card(
     )
 
 
-def _rating_of(config: GeliRewardConfig | None) -> str:
-    if config is None or (config.score_mean, config.score_std) == (0.0, 1.0):  # before training
+def _rating_of(config: GeliRewardConfig) -> str:
+    if (config.score_mean, config.score_std) == (0.0, 1.0):  # before training
         return NOT_TOLD
     return f"its mean was {config.score_mean:.3g}, and its standard deviation {config.score_std:.3g}."
 
