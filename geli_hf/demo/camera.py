@@ -145,19 +145,17 @@ class Watch:
         return {} if np.isnan(signals["affect_mean"]).all() else signals
 
 
-def read_frame(frame: dict | None) -> np.ndarray | None:
+def read_frame(url: object) -> np.ndarray | None:
     """Decode a frame of a browser's camera; None if it is no picture, or too large.
 
-    Gradio would decode it too, and where it can't, write a part of it into the server's log.
-
     Args:
-        frame: as Gradio passes it on. Its `url` holds the picture itself (`data:image/jpeg;base64,...`). A file or an
+        url: a data URL (`data:image/jpeg;base64,...`), or anything that a browser may send in its place. A file or an
             address that it names is not opened.
 
     Returns:
         (height, width) uint8, grey.
     """
-    kind, _, content = str((frame or {}).get("url")).partition(",")
+    kind, _, content = str(url).partition(",")
     if not kind.startswith("data:image/"):
         return None
     try:

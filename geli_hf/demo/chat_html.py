@@ -1,121 +1,89 @@
-"""The chat page as HTML: the conversation with its rewards, their chart, and the predicted rating."""
+"""The chat page as HTML: the session at a glance, what another reply would have been worth, and the finish."""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from .conversation import ALIGNED, BASE, PERSON, Choice, Conversation, Reply
-from .look import HIGHEST, LOWEST, note, panel, plain, predicted_rating, reward_chip, scrollable, side, timeline, turn
-from .policies import Models
+import matplotlib as mpl
+from PIL import Image, ImageDraw, ImageFont
 
-NAMES = {ALIGNED: "Aligned policy", BASE: "Base policy", PERSON: "Edited", "": "Assistant"}
-EMPTY = (
-    '<div class="g-empty"><strong>Say something about your day</strong>Each reply gets a reward: how much better or '
-    "worse it should make you feel about the conversation than an average one.</div>"
-)
+from .conversation import ALIGNED, BASE, TIE, Conversation, Turn
+from .look import HIGHEST, LOWEST, NO_BREAK, bar, chip, gauge, note, panel, percent, plain, side, timeline
+
+VOTED = {ALIGNED: "You chose the one after training.", BASE: "You chose the one before training.", TIE: "A tie."}
+CARD_SIZE = (1200, 630)  # as social networks show pictures of links
+INK, PAPER, QUIET = "#ffffff", "#312e81", "#c7c5f7"
 
 
-def thread(conversation: Conversation, models: Models, typing: Sequence[Reply] = (), *, blind: bool = False) -> str:
-    """Return the conversation.
+def reply_chip(share: float, turn: Turn) -> str:
+    """Return what stands beneath a reply: what it is worth, and whom the visitor chose."""
+    vote = f' <span class="g-quiet">{VOTED[turn.vote]}</span>' if turn.vote else ""
+    return f'<div class="g-foot">{chip(share)}{vote}</div>'
+
+
+def marks(turn: Turn) -> str:
+    """Return signs for what the visitor did with a reply."""
+    thumb = "" if math.isnan(turn.thumb) else "👍" if turn.thumb else "👎"
+    return thumb + "↻" * min(3, turn.regenerated) + "✎" * bool(turn.rewrite) + "⧉" * bool(turn.copied)
+
+
+def session(conversation: Conversation, shares: Sequence[float], deviation: float, votes: Mapping[str, int]) -> str:
+    """Return the predicted rating, the timeline, and the visitor's votes."""
+    count = len(conversation.replies)
+    if not count:
+        return panel("My guess of your rating", '<p class="g-quiet">It comes with the first reply.</p>')
+    body = gauge(min(max(conversation.score, LOWEST), HIGHEST), deviation) + "<h2>Reply by reply</h2>"
+    body += timeline(shares, [marks(turn) for turn in conversation.replies])
+    if total := sum(votes.values()):
+        body += f'<p class="g-votes">Of your {total} blind votes, {votes[ALIGNED]} were for “after training”, '
+        body += f"{votes[BASE]} for “before”, {votes[TIE]} for neither.</p>"
+    # The style sheet shows what can be done after so many replies.
+    return f'<div data-replies="{min(count, 3)}">{panel("My guess of your rating", body)}</div>'
+
+
+def finished(conversation: Conversation, shares: Sequence[float], kept: str) -> str:
+    """Return how a rated conversation ended.
 
     Args:
-        conversation: its turns and the open choice.
-        models: give the percentiles of rewards.
-        typing: replies that are being written.
-        blind: hide their authors.
+        conversation: with the visitor's rating.
+        shares: share of replies that each reply is better than.
+        kept: what became of the session.
     """
-    parts = []
-    rewards, before = iter(conversation.rewards), iter(conversation.before)
-    for index, message in enumerate(conversation.turns):
-        kind, who, foot = "g-user", "You", ""
-        if message.role == "assistant":
-            reward = next(rewards, math.nan)
-            kind, who = f"g-assistant g-{side(reward)}", NAMES[message.source]
-            foot = _chip(models, reward, next(before, math.nan))
-            if message.vote:
-                preferred = "a tie" if message.vote == "tie" else f"you preferred the {NAMES[message.vote].lower()}"
-                who += f" · blind vote: {preferred}"
-        if not typing and not conversation.closed:
-            foot += _button("edit", index, "Edit", f"Edit message {index + 1}")
-        parts.append(turn(kind, who, message.text, foot, index=index))
-    if typing:
-        cards = [
-            turn("g-assistant", _author(place, reply, blind), reply.text, typing=True)
-            for place, reply in enumerate(typing)
-        ]
-        parts.append(f'<div class="g-choice">{"".join(cards)}</div>' if len(cards) > 1 else cards[0])
-    elif conversation.choice is not None:
-        parts.append(_choice(conversation.choice, models))
-    busy = "true" if typing else "false"
-    return (
-        f'<div class="g-thread" role="log" aria-label="Conversation" aria-busy="{busy}" tabindex="0">'
-        f"{''.join(parts) or EMPTY}</div>"
-    )
+    body = f'<p class="g-rating">You said {conversation.rating:.0f}. I guessed {conversation.score:.1f}.</p>'
+    for name, index in zip(("This turn helped", "This turn cost"), extremes(shares)):
+        quote = plain(textwrap.shorten(conversation.replies[index].text, 160, placeholder="…"))
+        body += f"<p><b>{name} the most:</b> “{quote}” {chip(shares[index])}</p>"
+    return f"<div data-finished>{panel('Finished', body + note(kept))}</div>"
 
 
-def _button(act: str, index: int, label: str, description: str, main: bool = False) -> str:
-    return (
-        f'<button type="button" class="g-act{" g-main" if main else ""}" data-act="{act}" data-index="{index}" '
-        f'aria-label="{plain(description)}">{label}</button>'
-    )
+def extremes(shares: Sequence[float]) -> tuple[int, int]:
+    """Return the places of the greatest and the least share; 0 where none is known."""
+    places = [place for place, share in enumerate(shares) if not math.isnan(share)] or [0]
+    return max(places, key=shares.__getitem__), min(places, key=shares.__getitem__)
 
 
-def _chip(models: Models, reward: float, before: float = math.nan) -> str:
-    return reward_chip(reward, models.reward.percentile(reward), before)
+def what_if(share: float, others: Mapping[str, float], rewritten: bool) -> str:
+    """Return bars: what a reply is worth, and what others in its place would be.
+
+    Args:
+        share: share of replies that it is better than.
+        others: shares by name.
+        rewritten: whether the first of them is the visitor's.
+    """
+    verdict = "You beat it!" if rewritten and next(iter(others.values())) > share else "The reply still wins."
+    rows = {"The reply": share, **others}
+    bars = "".join(bar(plain(name), value, side(value - 0.5)) for name, value in rows.items())
+    return (f'<p role="status"><b>{verdict}</b></p>' if rewritten else "") + bars
 
 
-def _choice(choice: Choice, models: Models) -> str:
-    cards = votes = ""
-    for place, reply in enumerate(choice.replies):
-        # A reward beside a blind reply would reveal which one the reward model likes, and so who wrote it.
-        kind, foot = "g-assistant", ""
-        if not choice.blind:
-            label = f"Go on with the reply of the {NAMES[reply.source].lower()}"
-            kind += f" g-{side(reply.reward)}"
-            foot = _chip(models, reply.reward) + _button("choose", place, "Go on with this", label, True)
-        cards += turn(kind, _author(place, reply, choice.blind), reply.text, foot)
-    if choice.blind:
-        votes = "".join(
-            _button("vote", place, f"{name} is better", f"Reply {name} is better", True)
-            for place, name in enumerate("AB")
-        )
-        votes += _button("vote", -1, "They are alike", "The replies are equally good")
-        votes = f'<div class="g-vote" role="group" aria-label="Which reply is better?">{votes}</div>'
-    return f'<div class="g-choice">{cards}{votes}</div>'
-
-
-def _author(place: int, reply: Reply, blind: bool) -> str:
-    return f"Reply {'AB'[place]}" if blind else NAMES[reply.source]
-
-
-def rating(conversation: Conversation, models: Models) -> str:
-    """Return the predicted rating of the session with its standard deviation, and the votes."""
-    body = '<p class="g-quiet">There is a prediction as soon as there is a reply.</p>'
-    if not math.isnan(conversation.score):
-        body = predicted_rating(min(max(conversation.score, LOWEST), HIGHEST), models.uncertainty)
-    aligned, base, tie = conversation.votes.values()
-    if aligned + base + tie:
-        body += f'<h2>Blind votes</h2><p class="g-votes">Aligned {aligned} · base {base} · alike {tie}</p>'
-    return panel("How you might rate this session", body)
-
-
-def chart(conversation: Conversation, smiles: Sequence[float] | None = None) -> str:
-    """Return the chart of the session: a bar for each reply, and the smile that it met."""
-    explanation = "Up: better than a turn of an average session; down: worse. In standard deviations of the ratings."
-    if smiles is not None:
-        explanation += " The dots are your smile while the reply was on the screen."
-    drawn = scrollable(timeline(conversation.rewards, signal=smiles), "Timeline")
-    return panel("Rewards, reply by reply", f'{drawn}<p class="g-quiet">{explanation}</p>')
-
-
-def thanks(key: str, repo: str | None, minutes: float) -> str:
-    """Return the note on a session that was collected: where it goes, and the key that deletes it."""
-    where = "It is kept in a folder of this server, and is uploaded nowhere."
-    if repo:
-        where = f"It will be uploaded to a private dataset within {minutes:g} minutes; see the section Your data."
-    html = f'<code class="g-key">{plain(key)}</code><br><span class="g-quiet">{where}</span>'
-    return note("Thank you: the session was kept. Its key, by which you can delete it: ", html=html)
+def kept(repo: str | None, minutes: float) -> str:
+    """Return where a session that was collected goes."""
+    where = f"will be uploaded to a private dataset within {minutes:g} minutes" if repo else "stays on this server"
+    return f"Thank you: the session was kept. It {where}. Your data, below, has its key, by which you can delete it."
 
 
 # By the result of `Collection.delete`.
@@ -125,4 +93,23 @@ DELETED = {
     "before, or a model learned from it, can't be recalled.",
     "unknown": "There is no session of that key here. Was it copied whole, and was the session kept at all?",
 }
-CONSENT = "Keep this session with my rating, to train reward models. Without this tick nothing is kept."
+
+
+def share_card(quote: str, share: float, link: str) -> bytes:
+    """Draw a picture to share, as PNG: a reply, what it is worth, and where this is."""
+    image = Image.new("RGB", CARD_SIZE, PAPER)
+    draw = ImageDraw.Draw(image)
+
+    def write(place: tuple[int, int], text: str, size: int, colour: str = INK) -> None:
+        font = ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size)
+        draw.multiline_text(place, text, colour, font, spacing=size // 3)
+
+    lines = textwrap.wrap(" ".join(quote.split()), 46, max_lines=4, placeholder=" …")
+    write((70, 60), "A reward for every turn", 34, QUIET)
+    write((70, 140), "“" + "\n".join(lines) + "”", 40)
+    write((70, 400), percent(share).replace(NO_BREAK, " "), 110)
+    write((420, 455), "of replies are\nworse than this one", 36)
+    write((70, 570), link, 26, QUIET)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()

@@ -1,7 +1,7 @@
-"""A conversation with a policy as a value: every change makes a new one, and undo returns to the old one.
+"""A conversation with a policy as a value: every change makes a new one.
 
-Each turn of the assistant gets a reward from the reward model. Where two policies answer, the conversation holds both
-replies until one of them is chosen, so it stays one dialogue and can be a Session row.
+Each turn of the assistant gets a reward from the reward model. The assistant's turns are never edited, so what is
+collected is what the policies wrote: a visitor's rewriting of one is kept beside it.
 """
 
 from __future__ import annotations
@@ -9,35 +9,28 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..models.geli_reward.text_geli import valid_unicode
-from ..sessions import Message, Session, assistant_turns, validate_session
+from ..sessions import Message, Session, validate_session
 
-BASE, ALIGNED, PERSON = "base", "aligned", "edited"  # sources of a reply
-UNDO_STEPS = 30
-
-Score = Callable[[list[Message]], list[float]]  # a reward for every turn of the assistant
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A reply of the policy `source`."""
-
-    source: str
-    text: str
-    reward: float = math.nan
+BASE, ALIGNED, TIE = "base", "aligned", "tie"  # policies, and a vote for neither
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A message.
+    """A message, and what the visitor did with it.
 
     Attributes:
+        source: policy of a reply.
         at: when it appeared, in seconds since the epoch; NaN if unknown.
-        vote: in a blind comparison the preferred source, or "tie".
+        vote: in a blind comparison the preferred policy, or "tie".
+        thumb: 1 up, 0 down; NaN for neither.
+        regenerated: number of replies before it that the visitor sent back.
+        copied: times that it was copied.
+        rewrite: the visitor's words in its place.
     """
 
     role: str
@@ -45,14 +38,10 @@ class Turn:
     source: str = ""
     at: float = math.nan
     vote: str = ""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Replies of two policies to the same dialogue, one of which continues the conversation."""
-
-    replies: tuple[Reply, ...]
-    blind: bool
+    thumb: float = math.nan
+    regenerated: int = 0
+    copied: int = 0
+    rewrite: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,20 +50,18 @@ class Conversation:
 
     Attributes:
         key: deletes the session once it is collected; "" until the first message.
+        choice: replies of two policies, in random order, one of which continues the conversation.
         rewards: one for each turn of the assistant.
-        before: the rewards before the last edit; empty if the last change was none.
         score: predicted rating.
-        past: earlier states, for `undo`.
+        rating: of the visitor, who has finished the conversation; NaN before.
     """
 
     key: str = ""
     turns: tuple[Turn, ...] = ()
-    choice: Choice | None = None
+    choice: tuple[Turn, ...] = ()
     rewards: tuple[float, ...] = ()
-    before: tuple[float, ...] = ()
     score: float = math.nan
-    closed: bool = False
-    past: tuple[Conversation, ...] = field(default=(), repr=False)
+    rating: float = math.nan
 
     @property
     def session_id(self) -> str:
@@ -82,90 +69,83 @@ class Conversation:
         return session_id_of(self.key)
 
     @property
+    def closed(self) -> bool:
+        return not math.isnan(self.rating)
+
+    @property
     def messages(self) -> list[Message]:
         return messages_of(self.turns)
 
     @property
-    def replies(self) -> list[int]:
-        """Indices of the turns that are rewarded."""
-        return assistant_turns(self.messages)
-
-    @property
-    def votes(self) -> dict[str, int]:
-        """Votes in blind comparisons by preferred policy."""
-        votes = [turn.vote for turn in self.turns]
-        return {name: votes.count(name) for name in (ALIGNED, BASE, "tie")}
-
-    def change(self, **changes) -> Conversation:
-        """Apply the changes, with this state to go back to."""
-        past = (*self.past, replace(self, past=()))[-UNDO_STEPS:]
-        return replace(self, **{"before": (), **changes}, past=past)
-
-    def undo(self) -> Conversation:
-        """Return to the state before the last change."""
-        return replace(self.past[-1], past=self.past[:-1]) if self.past else self
+    def replies(self) -> list[Turn]:
+        return [turn for turn in self.turns if turn.role == "assistant"]
 
     def add_message(self, text: str, now: float) -> Conversation:
-        """Add a message of the user. If a choice is open, the aligned policy's reply is chosen."""
-        conversation = self
-        if self.choice is not None:
-            sources = [reply.source for reply in self.choice.replies]
-            conversation = self._choose(sources.index(ALIGNED) if ALIGNED in sources else 0, now)
-        turns = conversation.turns
-        if turns and turns[-1].role == "user":  # it has no answer yet, and roles alternate
-            turns, text = turns[:-1], f"{turns[-1].text} {text}"
+        """Add a message of the user; a last one without an answer is replaced, since roles alternate."""
+        turns = self.turns[:-1] if self.turns and self.turns[-1].role == "user" else self.turns
         # Made here, so that no two conversations share the key of an initial state.
         key = self.key or secrets.token_urlsafe(18)
-        return conversation.change(key=key, turns=(*turns, Turn("user", valid_unicode(text), at=now)))
+        return replace(self, key=key, turns=(*turns, Turn("user", valid_unicode(text), at=now)), choice=())
 
-    def add_reply(self, reply: Reply, now: float) -> Conversation:
-        """Add the assistant's reply. Undo takes it back together with the message before it."""
-        return replace(self, turns=(*self.turns, Turn("assistant", reply.text, reply.source, now)))
+    def add_reply(self, reply: Turn) -> Conversation:
+        return replace(self, turns=(*self.turns, reply), choice=())
 
-    def offer(self, replies: Sequence[Reply], blind: bool) -> Conversation:
-        """Wait for one of the replies to be chosen."""
-        return replace(self, choice=Choice(tuple(replies), blind))
+    def decide(self, vote: str, now: float) -> Conversation:
+        """Continue with the preferred reply of a blind comparison; with the first for "tie", any other is no vote.
 
-    def decide(self, index: int, now: float) -> Conversation:
-        """Continue with the reply at `index`; in a blind comparison that is a vote, and -1 a tie.
-
-        An index that names no reply changes nothing.
+        Args:
+            vote: "0" or "1", the place of the reply, or "tie".
+            now: time in seconds.
         """
-        if self.choice is None or index not in range(-1 if self.choice.blind else 0, len(self.choice.replies)):
+        if not self.choice or vote not in ("0", "1", TIE):
             return self
-        if not self.choice.blind:
-            return self._choose(index, now)
-        if index == -1:  # blind replies come in random order, so the first is as good as any
-            return self._choose(0, now, "tie")
-        return self._choose(index, now, self.choice.replies[index].source)
+        reply = self.choice[0 if vote == TIE else int(vote)]
+        return self.add_reply(replace(reply, at=now, vote=TIE if vote == TIE else reply.source))
 
-    def _choose(self, index: int, now: float, vote: str = "") -> Conversation:
-        reply = self.choice.replies[index]
-        turn = Turn("assistant", reply.text, reply.source, now, vote)
-        return self.change(turns=(*self.turns, turn), choice=None)
+    def mark(self, index: int, **changes) -> Conversation:
+        """Note what the visitor did with the reply at `index` of the turns."""
+        turn = replace(self.turns[index], **changes)
+        return replace(self, turns=(*self.turns[:index], turn, *self.turns[index + 1 :]))
 
-    def edit(self, index: int, text: str) -> Conversation:
-        """Replace the text of a turn; the turns after it stay as they are."""
-        old = self.turns[index]
-        turn = replace(old, text=valid_unicode(text), source=PERSON if old.role == "assistant" else "", vote="")
-        return self.change(turns=(*self.turns[:index], turn, *self.turns[index + 1 :]), before=self.rewards)
+    def cut(self, length: int) -> Conversation:
+        """Keep the first turns."""
+        return replace(self, turns=self.turns[:length], choice=())
 
-    def drop_reply(self) -> Conversation:
-        """Return to the last message of the user, without the reply or the choice of replies to it."""
-        turns = self.turns[:-1] if self.turns[-1].role == "assistant" else self.turns
-        return self.change(turns=turns, choice=None)
+    def rescore(
+        self, score: Callable[[list[Message]], list[float]], rating: Callable[[list[Message]], float]
+    ) -> Conversation:
+        """Compute the rewards of the turns and the predicted rating."""
+        if not self.replies:
+            return replace(self, rewards=(), score=math.nan)
+        return replace(self, rewards=tuple(score(self.messages)), score=rating(self.messages))
 
-    def rescore(self, score: Score, rating: Callable[[list[Message]], float]) -> Conversation:
-        """Compute the rewards of the turns and of the replies that wait to be chosen, and the predicted rating."""
-        messages, choice = self.messages, self.choice
-        rewards = tuple(score(messages)) if self.replies else ()
-        if choice is not None:
-            rewarded = (
-                replace(reply, reward=score([*messages, {"role": "assistant", "content": reply.text}])[-1])
-                for reply in choice.replies
-            )
-            choice = replace(choice, replies=tuple(rewarded))
-        return replace(self, rewards=rewards, choice=choice, score=rating(messages) if rewards else math.nan)
+    def row(self, names: Mapping[str, str], feedback: Mapping[str, list[float]]) -> Session:
+        """Build the Session row.
+
+        Args:
+            names: of the policies by `BASE` and `ALIGNED`, and of the reward model by "reward", with revisions.
+            feedback: signals of the face.
+
+        Raises:
+            SessionError: there is no turn of the assistant.
+        """
+        replies = self.replies
+        signals = {
+            "thumb": [turn.thumb for turn in replies],
+            "regenerated": [float(turn.regenerated) for turn in replies],
+            "copied": [float(turn.copied) for turn in replies],
+            "rewritten": [float(bool(turn.rewrite)) for turn in replies],
+        }
+        return session_row(
+            self.session_id,
+            self.turns,
+            score=self.rating,
+            feedback={**feedback, **signals},
+            policies=[names.get(turn.source, turn.source) for turn in replies],
+            reward_model=names.get("reward", ""),
+            votes=[turn.vote for turn in replies],
+            rewrites=[turn.rewrite for turn in replies],
+        )
 
 
 def messages_of(turns: Sequence[Turn]) -> list[Message]:
@@ -175,7 +155,7 @@ def messages_of(turns: Sequence[Turn]) -> list[Message]:
 
 def session_id_of(key: str) -> str:
     """Hash a key into the session's id, which does not reveal the key."""
-    return hashlib.sha256(key.encode()).hexdigest()[:24]
+    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:24]
 
 
 def session_row(session_id: str, turns: Sequence[Turn], *, score: float = math.nan, **columns: Any) -> Session:
@@ -185,13 +165,12 @@ def session_row(session_id: str, turns: Sequence[Turn], *, score: float = math.n
         session_id: of the row.
         turns: the dialogue.
         score: the person's rating; NaN if there is none.
-        columns: further columns, such as `feedback` with one value for each turn of the assistant; empty ones are
-            left out.
+        columns: further columns, such as `feedback` with one value for each turn of the assistant.
 
     Raises:
         SessionError: the dialogue has no turn of the assistant.
     """
     row = {"session_id": session_id, "conversation_id": session_id, "rater_id": "", "messages": messages_of(turns)}
-    row |= {"score": float(score)} | {name: values for name, values in columns.items() if values}
+    row |= {"score": float(score), **columns}
     validate_session(row, "this conversation", {})
     return row

@@ -10,12 +10,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..alignment.default import local_policy
 from ..alignment.dialogue import context_window, cut_reply
 from ..alignment.policy import is_adapter, load_policy
 from ..models.geli_reward.modeling_geli import GeliRewardModel
@@ -100,10 +102,12 @@ class Models:
     Args:
         policies: by `BASE` and `ALIGNED`; the first may be missing.
         reward: gives each turn its reward and predicts the rating.
+        names: of the policies, and of the reward model by "reward", with the revision of each.
     """
 
     policies: Mapping[str, Policy]
     reward: GeliRewardModel
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def stream(self, source: str, messages: Sequence[Message], options: Mapping) -> Iterator[str]:
         """Sample a reply of the policy `source`, see `Policy.stream`."""
@@ -160,7 +164,20 @@ def load_models(
     else:
         policies[ALIGNED] = load_policy(policy, dtype=dtype)
     loaded = {source: Policy(model.to(device).eval(), tokenizer) for source, (model, tokenizer) in policies.items()}
-    return Models(loaded, load_reward_model(reward, device=device))
+    scorer = load_reward_model(reward, device=device)
+    sources = {BASE: (base, policies.get(BASE, [None])[0]), ALIGNED: (policy, policies[ALIGNED][0])}
+    names = {source: _with_revision(name, model) for source, (name, model) in sources.items() if name is not None}
+    return Models(loaded, scorer, names | {"reward": _with_revision(reward, scorer)})
+
+
+def _with_revision(name: str | Path, model: PreTrainedModel) -> str:
+    """Return name@revision: the commit of a model on the Hub, or the hash of the weights in a folder."""
+    folder = Path(local_policy(name))
+    if not folder.is_dir():
+        return f"{name}@{getattr(model.config, '_commit_hash', None) or 'unknown'}"
+    files = sorted(folder.glob("*.safetensors"))
+    digest = sha256(b"".join(sha256(file.read_bytes()).digest() for file in files))
+    return f"{Path(name).name}@{digest.hexdigest()[:12]}"
 
 
 def load_reward_model(reward: str | Path, *, device: str | torch.device = "cpu") -> GeliRewardModel:

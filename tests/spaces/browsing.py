@@ -14,8 +14,12 @@ import torch
 from scripts import as_module
 from tiny import reward_model
 
+gr = pytest.importorskip("gradio", reason="needs gradio, of the demo extra, for the browser tests")
+
 from geli_hf.demo.conversation import ALIGNED, BASE
+from geli_hf.demo.limits import Limits
 from geli_hf.demo.policies import Models
+from geli_hf.demo.serving import serve
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120_000  # ms; a wait is no measurement, and the machine may be busy
@@ -41,9 +45,9 @@ def load_app(name: str) -> ModuleType:
 
 
 @contextmanager
-def serving(demo, options: dict, at_once: int = 4) -> Iterator[str]:
-    """Serve the page at an address of this machine, with `at_once` events side by side."""
-    demo.queue(default_concurrency_limit=at_once).launch(prevent_thread_lock=True, quiet=True, **options)
+def serving(demo, limits: Limits | None = None, **options) -> Iterator[str]:
+    """Serve the page at an address of this machine; `options` are those of `serve`."""
+    serve(demo, limits or Limits(), prevent_thread_lock=True, quiet=True, **options)
     yield demo.local_url
     demo.close()
 
@@ -82,12 +86,13 @@ def tiny_models() -> Models:
         ALIGNED: Scripted("I am so happy for you and your dog"),
         BASE: Scripted("the old garden was quiet yesterday"),
     }
-    return Models(policies, model.eval())
+    names = {ALIGNED: "after@1", BASE: "before@2", "reward": "judge@3"}
+    return Models(policies, model.eval(), names)
 
 
 def open_page(page, address: str) -> None:
     page.goto(address)
-    page.wait_for_selector(".g-thread")
+    page.get_by_label("Your message").wait_for()
     page.wait_for_function("!!window.sessionStorage")
 
 
@@ -105,21 +110,24 @@ def wait_for_toast(page, text: str) -> None:
 
 
 def wait_for_rewards(page, count: int) -> None:
-    page.wait_for_function(f"document.querySelectorAll('.g-chip').length === {count}")
+    page.wait_for_function(f"document.querySelectorAll('#chat .g-chip').length === {count}")
 
 
 def texts(page) -> list[str]:
     """Return the messages on the page."""
-    return page.locator(".g-text").all_inner_texts()
+    return [text.replace("\u2060", "") for text in page.locator("#chat .message-content").all_inner_texts()]
+
+
+def talk(page, *said: str) -> None:
+    """Say these messages, and wait for the reply to each."""
+    for text in said:
+        count = page.locator("#chat .g-chip").count()
+        say(page, text)
+        wait_for_rewards(page, count + 1)
 
 
 def rewards(page) -> list[str]:
-    return page.locator(".g-chip").all_inner_texts()
-
-
-def act(page, label: str) -> None:
-    """Click a button of the conversation by its name."""
-    page.locator(".g-thread").get_by_role("button", name=label, exact=True).click()
+    return page.locator("#chat .g-chip").all_inner_texts()
 
 
 def open_section(page, section: str) -> None:
