@@ -1,4 +1,4 @@
-"""Event handlers of the chat page. Most end with `view`: the message box, the conversation, its chat, the session."""
+"""Event handlers of the chat page. Most return its `view`: message box, conversation, its chat, session, and bars."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ from .serving import address_of, for_browser, guarded, html, on_gpu, refuse
 AFTER, BEFORE, BLIND = "After training", "Before training", "Blind: A or B"
 MODES = {AFTER: (ALIGNED,), BEFORE: (BASE,), BLIND: (ALIGNED, BASE)}
 RATED_TURNS = 3  # replies before the rating is asked for
-UNCHANGED = (gr.skip(),) * 4  # of a `view`
+UNCHANGED = (gr.skip(),) * 5  # of a `view`
 STARTERS = (
     "My dog won a prize at the village show!",
     "I failed my driving test today.",
     "What should I do with a rainy Sunday?",
 )
 OPTIONS = [
-    {"label": "A is better", "value": "0"},
-    {"label": "B is better", "value": "1"},
-    {"label": "They are alike", "value": TIE},
+    {"label": label, "value": value}
+    for label, value in (("A is better", "0"), ("B is better", "1"), ("They are alike", TIE))
 ]
 DISMISSAL, QUESTION = "Whatever. That is not important.", "Oh! How did you feel about it? Tell me more."
 SAY, JOINER = "Say something", "\u2060"
@@ -72,33 +71,32 @@ class ChatEvents:
 
     # What the visitor sees
 
-    def view(self, conversation: Conversation, visit: Visit) -> tuple:
+    def view(self, conversation: Conversation, visit: Visit, bars: object = "") -> tuple:
         shares = self._shares(conversation)
         session = chat_html.session(conversation, shares, self.models.uncertainty, visit.votes)
-        return (
-            gr.update(interactive=True, placeholder="Say something"),
-            conversation,
-            self._chat(conversation),
-            session,
-        )
+        return gr.skip(), conversation, self._chat(conversation), session, bars
 
     def _shares(self, conversation: Conversation) -> list[float]:
         return [self.models.reward.percentile(reward) for reward in conversation.rewards]
 
-    def _chat(self, conversation: Conversation, typing: Mapping[str, str] | None = None) -> list[dict]:
-        """Return the messages as Gradio's Chatbot takes them, with those that are being written."""
+    def _chat(self, conversation: Conversation, typing: Mapping[str, str] | None = None) -> dict:
+        """Update the chat: the messages, and those that are being written."""
         shares, messages = iter(self._shares(conversation)), []
-        for turn in conversation.turns:
+        for index, turn in enumerate(conversation.turns):
             messages.append({"role": turn.role, "content": [as_text(turn.text)]})
             if turn.role == "assistant":
-                messages[-1]["content"] += [self._html(chat_html.reply_chip(next(shares, math.nan), turn))]
+                foot = chat_html.reply_foot(index, next(shares, math.nan), turn)
+                messages[-1]["content"].append(self._html(foot))
         texts = typing.values() if typing else [reply.text for reply in conversation.choice]
         parts = [as_text(text) or "…" for text in texts]
         if len(parts) > 1:  # blind: a number beside a reply would tell which one the reward model likes
             parts = [part for name, text in zip("AB", parts) for part in (self._html(f"<b>{name}</b>"), text)]
+        if typing:
+            parts.append(self._html(chat_html.WRITING))
         if parts:
             messages.append({"role": "assistant", "content": parts, "options": OPTIONS if conversation.choice else []})
-        return messages
+        thumbs = [{1.0: "Like", 0.0: "Dislike"}.get(reply.thumb) for reply in conversation.replies]
+        return gr.update(value=messages, feedback_value=thumbs)
 
     def _html(self, value: str) -> dict:
         """Return a part of a message: cheaper than a component, which Gradio would make anew for every token."""
@@ -111,14 +109,21 @@ class ChatEvents:
         if not self.quota.take(address_of(request), kind, most):
             raise refuse(BUSY)
 
-    def _answer(self, conversation: Conversation, visit: Visit, options: tuple, regenerated: int = 0) -> Iterator:
-        """Show the replies to the last message while they are written, then add one, or offer the choice."""
-        number, (mode, temperature, length) = visit.begin(), options
-        sources = random.sample(MODES[mode], len(MODES[mode]))
-        settings = {"temperature": temperature, "max_new_tokens": int(length)}
-        streams = {source: self._stream(source, conversation.messages, settings) for source in sources}
+    def _answer(self, conversation, visit, mode, request, **history) -> Iterator:
+        """Show the replies to the last message while they are written, then add one, or offer the choice.
+
+        Args:
+            conversation: ends with the user.
+            visit: of the tab.
+            mode: one of `MODES`.
+            request: of the visitor.
+            history: fields of the reply that it has from the one in whose place it comes.
+        """
+        self._take(request, "reply", self.limits.replies_per_minute)
+        number, sources = visit.begin(), random.sample(MODES[mode], len(MODES[mode]))
+        streams = {source: self._stream(source, conversation.messages) for source in sources}
         texts = dict.fromkeys(sources, "")
-        yield gr.update(value=""), conversation, self._chat(conversation, texts), gr.skip()
+        yield gr.update(value=""), conversation, self._chat(conversation, texts), gr.skip(), ""
         while streams and not visit.stopped and visit.latest == number:
             for source in list(streams):
                 text = next(streams[source], None)
@@ -126,14 +131,13 @@ class ChatEvents:
                     del streams[source]
                 else:
                     texts[source] = text
-            yield gr.skip(), conversation, self._chat(conversation, texts), gr.skip()
+            yield gr.skip(), conversation, self._chat(conversation, texts), gr.skip(), gr.skip()
         for stream in streams.values():
             stream.close()
         if visit.latest != number:  # the visitor has changed the conversation meanwhile
             yield UNCHANGED
             return
-        replies = [Turn("assistant", text, source, time.time()) for source, text in texts.items() if text]
-        replies = [replace(reply, regenerated=regenerated) for reply in replies]
+        replies = [Turn("assistant", text, source, time.time(), **history) for source, text in texts.items() if text]
         if not replies:
             gr.Info("Stopped before a word was said." if visit.stopped else "There was no answer. Try again.")
         elif len(replies) > 1:
@@ -143,32 +147,41 @@ class ChatEvents:
         yield self.view(conversation, visit)
 
     @guarded
-    def send(self, text, conversation, visit, mode, temperature, length, request: gr.Request):
+    def send(self, text, conversation, visit, mode, request: gr.Request, **history):
         """Add the visitor's message and the reply to it."""
         problem = CLOSED if conversation.closed else self.limits.problem(text, len(conversation.turns))
         if conversation.choice:
             problem = "Vote first: the conversation goes on with the reply that you prefer."
         if problem:
             raise refuse(problem)
-        self._take(request, "reply", self.limits.replies_per_minute)
         conversation = conversation.add_message(text.replace(JOINER, "").strip(), time.time())
-        yield from self._answer(conversation, visit, (mode, temperature, length))
+        yield from self._answer(conversation, visit, mode, request, **history)
 
     @guarded
-    def start(self, conversation, visit, mode, temperature, length, event: gr.SelectData, request: gr.Request):
+    def start(self, conversation, visit, mode, event: gr.SelectData, request: gr.Request):
         """Begin with one of the starters."""
-        yield from self.send(event.value["text"], conversation, visit, mode, temperature, length, request)
+        yield from self.send(event.value["text"], conversation, visit, mode, request)
 
     @guarded
-    def retry(self, conversation, visit, mode, temperature, length, request: gr.Request):
+    def retry(self, conversation, visit, mode, request: gr.Request):
         """Write another reply to the last message."""
         if conversation.closed or not conversation.turns:
             raise refuse(CLOSED if conversation.closed else "There is no reply to write again.")
-        self._take(request, "reply", self.limits.replies_per_minute)
-        last = conversation.turns[-1]
-        again = last.role == "assistant"
-        conversation = conversation.cut(len(conversation.turns) - again)
-        yield from self._answer(conversation, visit, (mode, temperature, length), last.regenerated + again)
+        last, history = conversation.turns[-1], {}
+        if last.role == "assistant":
+            conversation = conversation.cut(len(conversation.turns) - 1)
+            history = {"regenerated": last.regenerated + 1, "edited": last.edited}
+        yield from self._answer(replace(conversation, choice=()), visit, mode, request, **history)
+
+    @guarded
+    def edit(self, conversation, visit, mode, event: gr.EditData, request: gr.Request):
+        """Say one of the visitor's messages in other words, and go on from there."""
+        turns, index = conversation.turns, event.index
+        if type(index) is not int or index not in range(0, len(turns), 2):
+            raise refuse("Only what you said can be said again.")
+        history = {"edited": turns[index + 1].edited + 1} if index + 1 < len(turns) else {}
+        conversation = conversation if conversation.closed else conversation.cut(index)
+        yield from self.send(event.value, conversation, visit, mode, request, **history)
 
     def stop(self, visit):
         """Keep what is written of the reply."""
@@ -177,9 +190,9 @@ class ChatEvents:
     @guarded
     def undo(self, conversation, visit):
         """Take back the last message and its reply."""
-        visit.begin()
         if conversation.closed:
             raise refuse(CLOSED)
+        visit.begin()
         asked = [index for index, turn in enumerate(conversation.turns) if turn.role == "user"]
         return self.view(conversation.cut(asked[-1] if asked else 0).rescore(self._score, self._rating), visit)
 
@@ -187,63 +200,60 @@ class ChatEvents:
     def clear(self, visit):
         """Begin a new conversation, of which nothing is rated or agreed to yet."""
         visit.begin()
-        return *self.view(Conversation(), visit), Watch(), None, False, "", ""
+        _, *rest = self.view(Conversation(), visit)
+        return gr.update(value=""), *rest, Watch(), None, False, ""
 
-    @guarded
-    def edit(self, conversation, visit, mode, temperature, length, event: gr.EditData, request: gr.Request):
-        """Say one of the visitor's messages in other words, and go on from there."""
-        index = event.index
-        if conversation.closed or type(index) is not int or index not in range(0, len(conversation.turns), 2):
-            raise refuse(CLOSED if conversation.closed else "Only what you said can be said again.")
-        yield from self.send(event.value, conversation.cut(index), visit, mode, temperature, length, request)
+    # What the visitor does with replies
 
     @guarded
     def vote(self, conversation, visit, event: gr.EventData):
         """Continue with the reply that the visitor prefers."""
         chosen = conversation.decide(str(_data(event).get("value")), time.time())
-        if chosen is not conversation:
-            visit.votes[chosen.turns[-1].vote] += 1
+        if chosen is conversation:
+            return UNCHANGED
+        visit.votes[chosen.turns[-1].vote] += 1
         return self.view(chosen.rescore(self._score, self._rating), visit)
 
     @guarded
     def feel(self, conversation, visit, event: gr.LikeData):
         """Note the thumb of a reply."""
-        index, liked = event.index, event.liked
-        if not conversation.closed and type(index) is int and index in range(1, len(conversation.turns), 2):
-            conversation = conversation.mark(index, thumb=float(liked) if isinstance(liked, bool) else math.nan)
-        return self.view(conversation, visit)
+        thumb = float(event.liked) if isinstance(event.liked, bool) else math.nan
+        return self._mark(conversation, visit, event.index, lambda turn: {"thumb": thumb})
 
     @guarded
     def copied(self, conversation, visit, event: gr.EventData):
-        """Note that the visitor copied from a reply."""
-        text = str(_data(event).get("text")).replace(JOINER, "").strip()
-        for index, turn in enumerate(conversation.turns):
-            if turn.role == "assistant" and text and text in turn.text and not conversation.closed:
-                conversation = conversation.mark(index, copied=turn.copied + 1)
-        return self.view(conversation, visit)
+        """Note that the visitor copied a reply."""
+        return self._mark(conversation, visit, _data(event).get("index"), lambda turn: {"copied": turn.copied + 1})
+
+    def _mark(self, conversation, visit, index, changes) -> tuple:
+        if conversation.closed or type(index) is not int or index not in range(1, len(conversation.turns), 2):
+            return UNCHANGED
+        marked = conversation.mark(index, **changes(conversation.turns[index]))
+        return self.view(marked, visit, bars=gr.skip())
 
     @guarded
-    def beat(self, text, conversation, visit):
+    def beat(self, text, conversation, visit, request: gr.Request):
         """Compare the last reply with the visitor's own words in its place, and with what others would say."""
         text = valid_unicode(text.replace(JOINER, "").strip())
-        if not conversation.replies or conversation.closed or len(text) > self.limits.characters:
-            raise refuse("There is no reply to beat." if not conversation.replies else CLOSED)
-        index = max(index for index, turn in enumerate(conversation.turns) if turn.role == "assistant")
+        index = max((index for index, turn in enumerate(conversation.turns) if turn.role == "assistant"), default=0)
+        if not index or conversation.closed or len(text) > self.limits.characters:
+            raise refuse(CLOSED if conversation.closed else "There is nothing to compare yet.")
+        self._take(request, "comparison", self.limits.replies_per_minute)
         said = conversation.turns[index - 1].text
-        others = {f"Yours: “{text}”": text} if text else {}
-        others |= {f"Dismiss: “{DISMISSAL}”": DISMISSAL, f"Echo: “{said}”": said, f"Ask: “{QUESTION}”": QUESTION}
-        before, shares = conversation.messages[:index], {}
+        others = {"You": text} if text else {}
+        others |= {"A brush-off": DISMISSAL, "An echo": said, "A question": QUESTION}
+        before, rows = conversation.messages[:index], [("The reply", "", self._shares(conversation)[-1])]
         for name, other in others.items():
             reward = self._score([*before, {"role": "assistant", "content": other}])[-1]
-            shares[name] = self.models.reward.percentile(reward)
+            rows.append((name, other, self.models.reward.percentile(reward)))
         if text:
             conversation = conversation.mark(index, rewrite=text)
-        return *self.view(conversation, visit), chat_html.what_if(self._shares(conversation)[-1], shares, bool(text))
+        return self.view(conversation, visit, chat_html.what_if(rows))
 
     # Sessions
 
     @guarded
-    def rate(self, conversation, visit, watch, rating, consent, request: gr.Request):
+    def rate(self, conversation, visit, watch, rating, consent, keys, request: gr.Request):
         """Finish the conversation; with consent, and only then, write it."""
         if conversation.closed or conversation.choice or len(conversation.replies) < RATED_TURNS:
             raise refuse(CLOSED if conversation.closed else "Talk a little more: it is rated after three replies.")
@@ -254,17 +264,18 @@ class ChatEvents:
         closed, kept = replace(conversation, rating=float(rating)), "Nothing was kept."
         if consent is True:
             self.collection.add(closed.row(self.models.names, watch.feedback(closed.turns)))
-            kept = chat_html.kept(self.collection.repo, self.collection.minutes)
-        message = gr.update(interactive=False, placeholder="This conversation is finished")
-        result = chat_html.finished(closed, self._shares(closed), kept)
-        return message, closed, self._chat(closed), result, closed.key if consent is True else gr.skip()
+            kept, keys = chat_html.kept(self.collection), f"{keys} {closed.key}".strip()
+        finished = chat_html.finished(closed, self._shares(closed), kept)
+        return gr.skip(), closed, self._chat(closed), finished, "", keys
 
     @guarded
-    def delete(self, key, visit):
-        """Delete a collected session: here, on the Hub, and in the browser."""
-        result = self.collection.delete(key.strip()) if key.strip() else "unknown"
-        cleared = (gr.skip(),) * 10 if result == "unknown" else ("", *self.clear(visit))
-        return note(chat_html.DELETED[result]), *cleared
+    def delete(self, keys, visit, request: gr.Request):
+        """Delete collected sessions: here, on the Hub, and in the browser."""
+        self._take(request, "deletion", self.limits.ratings_per_minute)
+        results = {self.collection.delete(key) for key in keys.split()[:20]} or {"unknown"}
+        if results == {"unknown"}:
+            return note(chat_html.DELETED["unknown"]), *(gr.skip(),) * 10
+        return note(chat_html.DELETED["hub" if "hub" in results else "here"]), "", *self.clear(visit)
 
     @guarded
     def download(self, conversation, watch):
@@ -284,12 +295,13 @@ class ChatEvents:
     @guarded
     def see(self, watch, event: gr.EventData, request: gr.Request):
         """Read the smile in a frame of the camera."""
-        picture = read_frame(_data(event).get("url"))
-        if self.faces is None or picture is None:
+        address = address_of(request)
+        if self.faces is None or not self.quota.take(address, "frame", self.limits.frames_per_minute):
             return gr.skip()
-        if not self.cameras.admit(address_of(request), str(request.session_hash)):
+        if not self.cameras.admit(address, str(request.session_hash)):
             return note(ALL_IN_USE)
-        return smile_meter(watch.see(self.faces, picture, time.time()))
+        picture = read_frame(_data(event).get("url"))
+        return gr.skip() if picture is None else smile_meter(watch.see(self.faces, picture, time.time()))
 
 
 def _data(event: gr.EventData) -> dict:

@@ -29,6 +29,7 @@ class Turn:
         vote: in a blind comparison the preferred policy, or "tie".
         thumb: 1 up, 0 down; NaN for neither.
         regenerated: number of replies before it that the visitor sent back.
+        edited: times that the visitor has put the message before it in other words.
         copied: times that it was copied.
         rewrite: the visitor's words in its place.
     """
@@ -40,6 +41,7 @@ class Turn:
     vote: str = ""
     thumb: float = math.nan
     regenerated: int = 0
+    edited: int = 0
     copied: int = 0
     rewrite: str = ""
 
@@ -130,12 +132,9 @@ class Conversation:
             SessionError: there is no turn of the assistant.
         """
         replies = self.replies
-        signals = {
-            "thumb": [turn.thumb for turn in replies],
-            "regenerated": [float(turn.regenerated) for turn in replies],
-            "copied": [float(turn.copied) for turn in replies],
-            "rewritten": [float(bool(turn.rewrite)) for turn in replies],
-        }
+        acts = ("thumb", "regenerated", "edited", "copied")
+        signals = {act: [float(getattr(turn, act)) for turn in replies] for act in acts}
+        signals["rewritten"] = [float(bool(turn.rewrite)) for turn in replies]
         return session_row(
             self.session_id,
             self.turns,

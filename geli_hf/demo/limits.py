@@ -30,6 +30,7 @@ class Limits:
     messages: int = 80  # of a conversation, both sides
     replies_per_minute: int = 30
     ratings_per_minute: int = 6
+    frames_per_minute: int = 300
     requests_per_minute: int = 900
     cameras: int = 8  # of all visitors
     cameras_per_address: int = 2
@@ -100,7 +101,10 @@ class Cameras:
 
 def network_of(host: str) -> str:
     """Return the address whose requests are counted together: of IPv6 the network, which belongs to one customer."""
-    return ":".join(ip_address(host).exploded.split(":")[:4]) if ":" in host else host
+    try:
+        return ":".join(ip_address(host).exploded.split(":")[:4]) if ":" in host else host
+    except ValueError:  # a proxy may write what it likes, such as a port
+        return host.partition(":")[0]
 
 
 class Guard:

@@ -42,7 +42,7 @@ class Policy:
 
     @torch.inference_mode()
     def stream(
-        self, messages: Sequence[Message], *, max_new_tokens: int = 40, temperature: float = 0.8
+        self, messages: Sequence[Message], *, max_new_tokens: int = 60, temperature: float = 0.8
     ) -> Iterator[str]:
         """Sample a reply, token by token.
 
@@ -109,9 +109,9 @@ class Models:
     reward: GeliRewardModel
     names: Mapping[str, str] = field(default_factory=dict)
 
-    def stream(self, source: str, messages: Sequence[Message], options: Mapping) -> Iterator[str]:
+    def stream(self, source: str, messages: Sequence[Message]) -> Iterator[str]:
         """Sample a reply of the policy `source`, see `Policy.stream`."""
-        yield from self.policies[source].stream(messages, **options)
+        yield from self.policies[source].stream(messages)
 
     @cached_property
     def _scorer(self) -> GrowingScorer:

@@ -42,6 +42,14 @@ logger = logging.get_logger("geli_hf.demo")
 HERE = Path(__file__).parent
 STATE_SECONDS = 3 * 3600
 CONSENT = "Keep this conversation with my rating, to train models. Without this tick nothing is kept."
+BEAT = "Rewrite the last reply: can you beat it?"
+BRUSH_OFF = "What would a brush-off, an echo or a question have scored?"
+# In the tab alone, for as long as it is open; what it holds is shown.
+RESTORE = "() => sessionStorage.getItem('geli-keys') || ''"
+REMEMBER = """(keys) => {
+  sessionStorage.setItem('geli-keys', keys || '');
+  return {__type__: 'update', open: !!keys};
+}"""
 
 
 def build_demo(
@@ -62,51 +70,43 @@ def build_demo(
     with gr.Blocks(title="A reward for every turn", analytics_enabled=False) as demo:
         # Each tab has copies. A function in place of a value would run late on a busy server, and replace a state that
         # is in use: Stop would then reach a visit that nobody looks at.
-        conversation = gr.State(Conversation(), time_to_live=STATE_SECONDS)
-        visit = gr.State(Visit(), time_to_live=STATE_SECONDS)
-        watch = gr.State(Watch(), time_to_live=STATE_SECONDS)
+        conversation, visit, watch = (
+            gr.State(value, time_to_live=STATE_SECONDS) for value in (Conversation(), Visit(), Watch())
+        )
         file = gr.Textbox(visible="hidden")
         html(HERE / "head.html")
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 mode = gr.Radio(modes, value=AFTER, label="Who answers", elem_id="mode")
-                # Its `copy` has no replies, since they hold HTML too; see copy.js.
                 chat = gr.Chatbot(
-                    show_label=False,
                     label="Conversation",
+                    show_label=False,
                     height=480,
                     editable="user",
                     render_markdown=False,
                     latex_delimiters=[],
                     allow_tags=False,
-                    buttons=[],
+                    buttons=[],  # `copy` leaves out replies, since they hold HTML too; see copy.js
                     examples=[{"text": text} for text in STARTERS],
-                    placeholder="**Say something about your day,** and see how many replies the answer beats.",
+                    placeholder="**How was your day?** Say it, or begin with one of these.",
                     elem_id="chat",
                 )
+                said = {"max_length": limits.characters, "max_lines": 6}
                 message = gr.Textbox(
                     label="Your message",
                     show_label=False,
                     placeholder=SAY,
-                    max_lines=6,
-                    max_length=limits.characters,
                     submit_btn="Send",
-                    autofocus=True,
                     elem_id="message",
+                    **said,
                 )
                 with gr.Row(elem_classes="g-tools"):
-                    stop, new = gr.Button("Stop", size="md"), gr.Button("New conversation", size="md", elem_id="new")
-                with gr.Group(elem_id="beat"):
-                    mine = gr.Textbox(
-                        label="Rewrite this reply: can you beat it?",
-                        placeholder="What would you have answered?",
-                        max_lines=4,
-                        max_length=limits.characters,
-                        submit_btn="Compare",
-                    )
-                    compare = gr.Button("What would dismissing, echoing or asking have been worth?", size="md")
-                    bars = html(elem_id="bars")
+                    stop, new = gr.Button("Stop", elem_id="stop"), gr.Button("New conversation", elem_id="new")
             with gr.Column(scale=2, min_width=320):
+                with gr.Group(elem_id="beat"):
+                    mine = gr.Textbox(label=BEAT, placeholder="Say it better", submit_btn="Compare", **said)
+                    compare = gr.Button(BRUSH_OFF, size="md")
+                    bars = html(elem_id="bars")
                 session = html(session_html(Conversation(), [], 0, {}), elem_id="session")
                 with gr.Group(elem_id="rate"):
                     rating = gr.Radio(
@@ -118,50 +118,40 @@ def build_demo(
                     consent = gr.Checkbox(False, label=CONSENT, elem_id="consent")
                     rate = gr.Button("Rate and finish", variant="primary")
                 with gr.Row(elem_id="finish"):
-                    share, download = gr.Button("Card to share (PNG)"), gr.Button("Conversation (JSONL)")
+                    share, download = gr.Button("Card to share"), gr.Button("Conversation as JSONL")
                 if faces is not None:
                     with gr.Accordion("Camera: let your face give feedback", open=False):
                         html(HERE / "about_camera.html")
                         face, meter = camera(), html(elem_id="meter")
-                with gr.Accordion("Settings", open=False):
-                    temperature = gr.Slider(
-                        0, 1.5, 0.8, step=0.1, label="Surprise", info="0: always the likeliest word"
-                    )
-                    length = gr.Slider(8, 120, 60, step=4, label="Longest reply, in pieces of words")
-                with gr.Accordion("Your data", open=False):
+                with gr.Accordion("Your data", open=False) as data:
                     html(HERE / "about_data.html")
-                    key = gr.Textbox(
-                        label="Key of your session", max_length=64, max_lines=1, buttons=["copy"], elem_id="key"
-                    )
-                    delete = gr.Button("Delete my session", size="md", variant="stop")
+                    keys = gr.Textbox(label="Keys of your sessions", max_length=600, buttons=["copy"], elem_id="keys")
+                    delete = gr.Button("Delete my sessions", size="md", variant="stop")
                     deleted = html(elem_id="deleted")
         html(HERE / "about.html")
         copies = html(js=HERE / "copy.js")
 
-        view = [message, conversation, chat, session]
-        options = [conversation, visit, mode, temperature, length]
-        cleared = [*view, watch, rating, consent, mine, bars]
-        # A visitor who has to wait sees the place in the queue.
-        waits = QUIET | {"show_progress": "minimal", "show_progress_on": message}
-        # A message that is sent while a reply is written waits for its end.
-        message.submit(events.send, [message, *options], view, trigger_mode="always_last", **waits)
-        chat.example_select(events.start, options, view, **waits)
-        chat.edit(events.edit, options, view, **waits)
-        chat.retry(events.retry, options, view, **waits)
-        chat.undo(events.undo, [conversation, visit], view, **QUIET)
-        chat.option_select(events.vote, [conversation, visit], view, **QUIET)
-        chat.like(events.feel, [conversation, visit], view, **QUICK)
-        copies.copied(events.copied, [conversation, visit], view, **QUICK)
+        view = [message, conversation, chat, session, bars]
+        here, cleared = [conversation, visit], [*view, watch, rating, consent, mine]
+        # A visitor who has to wait sees the place in the queue. What is sent while a reply is written waits for its end.
+        replying = QUIET | {"concurrency_id": "reply", "show_progress": "minimal", "show_progress_on": message}
+        message.submit(events.send, [message, *here, mode], view, trigger_mode="always_last", **replying)
+        chat.example_select(events.start, [*here, mode], view, **replying)
+        chat.edit(events.edit, [*here, mode], view, **replying)
+        chat.retry(events.retry, [*here, mode], view, **replying)
+        chat.undo(events.undo, here, view, **QUICK)
+        chat.option_select(events.vote, here, view, **QUICK)
+        chat.like(events.feel, here, view, **QUICK)
+        copies.copied(events.copied, here, view, **QUICK)
         stop.click(events.stop, visit, **AT_ONCE)
         new.click(events.clear, visit, cleared, **QUICK)
-        gr.on([mine.submit, compare.click], events.beat, [mine, conversation, visit], [*view, bars], **QUIET)
-        rate.click(events.rate, [conversation, visit, watch, rating, consent], [*view, key], **QUICK)
-        delete.click(events.delete, [key, visit], [deleted, key, *cleared], **QUICK)
+        gr.on([mine.submit, compare.click], events.beat, [mine, *here], view, **QUICK)
+        rate.click(events.rate, [*here, watch, rating, consent, keys], [*view, keys], **QUICK)
+        delete.click(events.delete, [keys, visit], [deleted, keys, *cleared], **QUICK)
         on_download(download, events.download, [conversation, watch], file)
         on_download(share, events.card, conversation, file)
-        # In the tab alone, for as long as it is open.
-        demo.load(None, None, key, js="() => sessionStorage.getItem('geli-key') || ''")
-        key.change(None, key, None, js="(key) => { sessionStorage.setItem('geli-key', key || ''); }")
+        demo.load(None, None, keys, js=RESTORE)
+        keys.change(None, keys, data, js=REMEMBER)
         if faces is not None:
             face.frame(events.see, watch, meter, **AT_ONCE)
     return demo
