@@ -91,20 +91,20 @@ def build_demo(
                     placeholder="**How was your day?** Say it, or begin with one of these.",
                     elem_id="chat",
                 )
-                said = {"max_length": limits.characters, "max_lines": 6}
+                text = {"max_length": limits.characters, "max_lines": 6}
                 message = gr.Textbox(
                     label="Your message",
                     show_label=False,
                     placeholder=SAY,
                     submit_btn="Send",
                     elem_id="message",
-                    **said,
+                    **text,
                 )
                 with gr.Row(elem_classes="g-tools"):
                     stop, new = gr.Button("Stop", elem_id="stop"), gr.Button("New conversation", elem_id="new")
             with gr.Column(scale=2, min_width=320):
                 with gr.Group(elem_id="beat"):
-                    mine = gr.Textbox(label=BEAT, placeholder="Say it better", submit_btn="Compare", **said)
+                    mine = gr.Textbox(label=BEAT, placeholder="Say it better", submit_btn="Compare", **text)
                     compare = gr.Button(BRUSH_OFF, size="md")
                     bars = html(elem_id="bars")
                 session = html(session_html(Conversation(), [], 0, {}), elem_id="session")
@@ -133,7 +133,7 @@ def build_demo(
 
         view = [message, conversation, chat, session, bars]
         here, cleared = [conversation, visit], [*view, watch, rating, consent, mine]
-        # A visitor who has to wait sees the place in the queue. What is sent while a reply is written waits for its end.
+        # Who has to wait sees the place in the queue. What is sent while a reply is written waits for its end.
         replying = QUIET | {"concurrency_id": "reply", "show_progress": "minimal", "show_progress_on": message}
         message.submit(events.send, [message, *here, mode], view, trigger_mode="always_last", **replying)
         chat.example_select(events.start, [*here, mode], view, **replying)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import httpx
 import pytest
 import torch
 from scripts import as_module
@@ -66,7 +69,7 @@ class Scripted:
 
     line: str
 
-    def stream(self, messages, *, max_new_tokens, temperature):
+    def stream(self, messages, *, max_new_tokens=60):
         words = f"{self.line} {len(messages)}".split()
         slowly = "slowly" in messages[-1]["content"]
         words = words * 40 if slowly else words[:max_new_tokens]
@@ -88,6 +91,39 @@ def tiny_models() -> Models:
     }
     names = {ALIGNED: "after@1", BASE: "before@2", "reward": "judge@3"}
     return Models(policies, model.eval(), names)
+
+
+class Tab:
+    """A tab without a browser: posts events to the page, with its own inputs or those of an attacker."""
+
+    def __init__(self, address: str, **headers: str):
+        self.client = httpx.Client(base_url=address, headers=headers, timeout=60)
+        self.session = secrets.token_hex(6)
+        config = self.client.get("config").json()
+        self.functions = {each["api_name"]: each for each in config["dependencies"] if each["api_name"]}
+        self.components = {each["id"]: each for each in config["components"]}
+
+    def post(self, name: str, data: dict[int, object] | None = None, event: object = None, route: str = "queue/join"):
+        """Post an event; `data` replaces inputs by their place."""
+        function = self.functions[name]
+        asked = [self.components[each] for each in function["inputs"]]
+        inputs = [None if each["type"] == "state" else each["props"].get("value") for each in asked]
+        for place, value in (data or {}).items():
+            inputs[place] = value
+        body = {"fn_index": function["id"], "session_hash": self.session, "data": inputs, "event_data": event}
+        return self.client.post(f"gradio_api/{route}", content=json.dumps(body | {"trigger_id": None}))
+
+    def call(self, name: str, data: dict[int, object] | None = None, event: object = None) -> dict:
+        """Post an event, wait for its end, and return the last message of the queue."""
+        joined = self.post(name, data, event)
+        assert joined.status_code == 200, joined.text
+        with self.client.stream("GET", "gradio_api/queue/data", params={"session_hash": self.session}) as lines:
+            messages = (json.loads(line[5:]) for line in lines.iter_lines() if line.startswith("data:"))
+            return next(message for message in messages if message["msg"] in ("process_completed", "close_stream"))
+
+    def talk(self, *said: str) -> None:
+        for text in said:
+            assert self.call("send", {0: text})["success"]
 
 
 def open_page(page, address: str) -> None:
@@ -133,12 +169,3 @@ def rewards(page) -> list[str]:
 def open_section(page, section: str) -> None:
     """Open one of the page's sections."""
     page.get_by_role("button", name=section).click()
-
-
-def slide(page, label: str, value: int) -> None:
-    """Give a slider this value, once its section stands still: what is typed before that is lost."""
-    number = page.get_by_label(label).first
-    number.click()
-    number.fill(str(value))
-    number.press("Tab")
-    page.wait_for_function("([number, text]) => number.value === text", arg=[number.element_handle(), str(value)])

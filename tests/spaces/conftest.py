@@ -28,7 +28,7 @@ def app():
 def served(app, tmp_path_factory):
     """(address, folder of the collection): the page, with scripted policies."""
     folder = tmp_path_factory.mktemp("collected")
-    with serving(app.build_demo(tiny_models(), Collection(folder), app.camera_faces()), app.LAUNCH) as address:
+    with serving(app.build_demo(tiny_models(), Collection(folder), app.camera_faces())) as address:
         yield address, folder
 
 

@@ -1,6 +1,6 @@
 """Conversations with rewards that are easy to compute."""
 
-from geli_hf.demo.conversation import ALIGNED, Conversation, Reply
+from geli_hf.demo.conversation import ALIGNED, Conversation, Turn
 
 
 def lengths(messages) -> list[float]:
@@ -18,7 +18,7 @@ def dialogue(*texts: str) -> Conversation:
     conversation = Conversation()
     for second, text in enumerate(texts):
         if second % 2:
-            conversation = conversation.add_reply(Reply(ALIGNED, text), float(second))
+            conversation = conversation.add_reply(Turn("assistant", text, ALIGNED, float(second)))
         else:
             conversation = conversation.add_message(text, float(second))
     return conversation.rescore(lengths, mean)

@@ -84,7 +84,7 @@ def data_url(picture: np.ndarray, kind: str) -> str:
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
 def test_a_frame_is_read_as_its_luma(kind):
-    frame = read_frame({"path": None, "url": data_url(smiling(), kind)})
+    frame = read_frame(data_url(smiling(), kind))
     assert frame.dtype == np.uint8
     assert np.abs(frame.astype(int) - grey(smiling())).mean() < 2.5  # the codec's loss
 
@@ -94,5 +94,5 @@ def test_only_a_picture_in_the_frame_itself_is_opened(tmp_path):
     Image.fromarray(smiling()).save(file)
     large = data_url(np.zeros((4000, 4000), np.uint8), "png")
     wrong = [file.as_uri(), str(file), None, 7, "data:image/png;base64,AAAA", "data:image/png", "data:image/png;,é"]
-    for frame in [None, {}, {"path": str(file)}, *({"url": url, "path": str(file)} for url in [*wrong, large])]:
+    for frame in [{}, {"path": str(file)}, [str(file)], *wrong, large]:
         assert read_frame(frame) is None

@@ -15,7 +15,7 @@ from transformers import DynamicCache, MistralConfig, MistralForCausalLM
 from geli_hf.alignment import load_policy
 from geli_hf.alignment.policy import small_policy
 from geli_hf.demo import policies, prefix_cache
-from geli_hf.demo.conversation import ALIGNED, BASE, Reply
+from geli_hf.demo.conversation import ALIGNED, BASE, Turn
 from geli_hf.demo.policies import CONTEXT_MESSAGES, DROPPED_MESSAGES, Models, Policy, load_models
 from geli_hf.demo.prefix_cache import PrefixCache
 from geli_hf.models.growing import common_length
@@ -323,6 +323,11 @@ def test_an_adapter_changes_the_aligned_policy_alone(policy, folders):
     torch.testing.assert_close(logits[ALIGNED], logits_of(adapted["aligned"]), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(logits[ALIGNED], logits[BASE])
     assert set(load_models(folder / "base", None, folder / "reward", **options).policies) == {ALIGNED}
+    # With revisions, which follow the weights.
+    assert {name.partition("@")[0] for name in models.names.values()} == {"aligned", "base", "reward"}
+    others = load_models(folder / "sft", folder / "base", folder / "reward", **options).names
+    assert (others["reward"], others[BASE]) == (models.names["reward"], models.names[BASE])
+    assert others[ALIGNED].partition("@")[2] != models.names[ALIGNED].partition("@")[2]
 
 
 def test_the_policy_before_alignment_may_be_an_adapter_too(folders):
@@ -341,7 +346,7 @@ def test_a_cpu_computes_in_bfloat16_where_it_has_instructions_for_it(folders, mo
     models = load_models(folder / "aligned", folder / "base", folder / "reward", device="cpu")
     assert {each.model.dtype for each in models.policies.values()} == {dtype}
     with passes_of(models.policies[ALIGNED]) as passes:
-        list(models.stream(ALIGNED, PROMPT, {"max_new_tokens": 4}))
+        next(models.stream(ALIGNED, PROMPT))
     assert all(logits.isfinite().all() for _, logits in passes)
     assert passes
     assert models.reward.dtype == torch.float32
@@ -364,11 +369,11 @@ def test_of_a_conversation_that_goes_on_only_what_is_new_is_read():
     model.model.register_forward_pre_hook(
         lambda _, args, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
-    longer = conversation.add_message("why", 1.0).add_reply(Reply(ALIGNED, "maybe"), 1.0)
+    longer = conversation.add_message("why", 1.0).add_reply(Turn("assistant", "maybe", ALIGNED))
     longer = longer.rescore(models.score, models.rating)
     whole = model.tokenize([longer.messages])["input_ids"].numel()
     before = model.tokenize([conversation.messages])["input_ids"].numel()
     assert tokens == [whole - before]
     assert longer.rewards[:2] == pytest.approx(conversation.rewards, abs=1e-5)
-    assert longer.undo().rescore(models.score, models.rating).rewards == pytest.approx(conversation.rewards, abs=1e-5)
+    assert longer.cut(4).rescore(models.score, models.rating).rewards == pytest.approx(conversation.rewards, abs=1e-5)
     assert len(tokens) == 1

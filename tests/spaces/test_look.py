@@ -1,22 +1,24 @@
-"""Pieces of HTML and SVG: rewards in words and to scale, and text from outside that stays text."""
+"""Pieces of HTML and SVG: shares in words and to scale, and text from outside that stays text."""
 
 import html
+import io
 import math
 from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
-from browsing import tiny_models
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from talks import dialogue
 
 from geli_hf.demo import chat_html
-from geli_hf.demo.conversation import ALIGNED, BASE, Reply
-from geli_hf.demo.look import note, plain, reward_chip, signed, timeline
+from geli_hf.demo.conversation import ALIGNED, BASE, TIE
+from geli_hf.demo.look import bar, chip, gauge, note, plain, signed, timeline
 
 EVIL = "<script>alert(1)</script> ${x} {{y}} {{#each}} `z` @children \" ' & <img src=x onerror=alert(2)>"
+VOTES = {ALIGNED: 2, BASE: 1, TIE: 0}
 
 
 class Reader(HTMLParser):
@@ -49,58 +51,94 @@ def test_signed(value, text):
     assert signed(value) == text
 
 
-def test_a_reward_in_words():
-    assert "▲ +0.8, better than 79\u00a0% of turns<" in reward_chip(0.8, 0.79)
-    assert "▼ −1.0<" in reward_chip(-1.0, math.nan)  # of an untrained model
-    assert "no reward yet" in reward_chip(math.nan, math.nan)
-    assert "was −0.2" in reward_chip(0.8, 0.79, before=-0.2)
-    assert "was" not in reward_chip(0.8, 0.79, before=0.81)
+@pytest.mark.parametrize(
+    ("share", "kind", "text"),
+    [
+        (0.79, "above", "79\u00a0%"),
+        (0.4, "below", "40\u00a0%"),
+        (0.52, "even", "52\u00a0%"),
+        (math.nan, "unknown", "no"),
+    ],
+)
+def test_one_number_is_coloured_around_a_half(share, kind, text):
+    read = Reader(chip(share))
+    assert text in read.text
+    assert f"g-{kind}" in chip(share)
+    assert not set("▲▼+−") & set(read.text)
 
 
 def bars(svg: str) -> list[tuple[float, float]]:
     """Return (y, height) of each bar."""
-    return [(float(bar.get("y")), float(bar.get("height"))) for bar in ElementTree.fromstring(svg).iter("rect")]
+    drawn = ElementTree.fromstring(svg.replace("&nbsp;", " "))
+    return [(float(bar.get("y")), float(bar.get("height"))) for bar in drawn.iter("rect")]
 
 
 def test_the_timeline_is_to_scale():
-    (up, high), (down, low), (_, greatest) = bars(timeline([1.0, -0.5, -4.0]))
-    axis = down
+    drawn = timeline([1.0, 0.25, 0.0, math.nan], ["👍", "", "", "✎"])
+    (up, high), (axis, low), (_, least) = bars(drawn)  # none for NaN
     assert up + high == pytest.approx(axis, abs=0.1)
     assert high / low == pytest.approx(2, abs=0.05)
-    assert greatest / low == pytest.approx(8, abs=0.1)
-    assert len(bars(timeline([1.0, math.nan]))) == 1
-    root = ElementTree.fromstring(timeline([1.0, -0.5], signal=[0.5, math.nan]))
-    assert "turn 1 +1.0" in root.get("aria-label")
-    assert len(list(root.iter("circle"))) == 1
+    assert least / low == pytest.approx(2, abs=0.05)
+    assert "👍" in drawn
+    assert "✎" in drawn
+
+
+def test_bars_and_gauge_are_to_scale():
+    assert "width:25%" in bar("a", 0.25, "below")
+    assert "width:0%" in bar("a", math.nan, "unknown")
+    assert "width:50%" in gauge(5.5, math.nan)
+    assert "give or take 1.2" in gauge(5.5, 1.2)
 
 
 def test_text_from_outside_stays_text():
-    models = tiny_models()
-    conversation = dialogue(EVIL, EVIL).rescore(models.score, models.rating)
-    choosing = conversation.add_message(EVIL, 3.0).offer([Reply(ALIGNED, EVIL), Reply(BASE, EVIL)], blind=False)
-    chosen = choosing.rescore(models.score, models.rating).decide(0, 4.0).rescore(models.score, models.rating)
-    for shown in (
+    conversation = replace(dialogue(EVIL, EVIL), rating=3.0, score=4.0)
+    shown = [
         note(EVIL),
-        chat_html.thread(conversation, models),
-        chat_html.thread(choosing, models),
-        chat_html.thread(chosen, models),
-        chat_html.thread(conversation, models, [Reply(ALIGNED, EVIL)]),
-    ):
-        read = Reader(shown)
+        chat_html.finished(conversation, [0.5], EVIL),
+        chat_html.what_if([("The reply", "", 0.5), ("You", EVIL[:70], 0.5)]),
+    ]
+    for part in shown:
+        read = Reader(part)
         assert not read.tags & {"script", "img"}
         assert "onerror" not in read.names
-        assert EVIL in read.text
+        assert EVIL[:40] in read.text
 
 
-def test_blind_replies_reveal_nothing_of_their_authors():
-    models = tiny_models()
-    replies = [Reply(BASE, "hm"), Reply(ALIGNED, "great")]
-    conversation = dialogue("hi").offer(replies, blind=True).rescore(models.score, models.rating)
-    shown = chat_html.thread(conversation, models) + chat_html.thread(dialogue("hi"), models, replies, blind=True)
-    for clue in ("ligned", "ase policy", "better than", "g-above", "g-below"):
-        assert clue not in shown
+def test_the_page_speaks_of_training_and_not_of_policies():
+    conversation = dialogue("hi", "hello", "how", "well")
+    pages = [chat_html.session(conversation, [0.5, 0.7], 1.2, VOTES), chat_html.HOW, *chat_html.VOTED.values()]
+    text = " ".join(Reader(page).text for page in pages).lower()
+    for word in ("policy", "aligned", "base", "standard deviation", "reward model"):
+        assert word not in text
+    assert "2 of 3" in text
 
 
-def test_a_closed_conversation_offers_no_change():
-    shown = chat_html.thread(replace(dialogue("hi", "hello"), closed=True), tiny_models())
-    assert "data-act" not in shown
+def test_the_finish_names_what_helped_and_what_cost():
+    conversation = replace(dialogue("hi", "hello", "how", "well", "so", "hm"), rating=3.0, score=7.12)
+    text = Reader(chat_html.finished(conversation, [0.4, 0.9, math.nan], "Nothing was kept.")).text
+    assert "You said 3. I guessed 7.1." in text
+    assert text.index("helped") < text.index("well") < text.index("cost") < text.index("hello")
+    assert "hm" not in text
+
+
+def test_what_the_visitor_did_is_on_the_timeline():
+    turn = dialogue("hi", "hello").turns[1]
+    assert chat_html.marks(turn) == ""
+    assert chat_html.marks(replace(turn, thumb=1.0)) == "👍"
+    assert chat_html.marks(replace(turn, thumb=0.0, regenerated=2, rewrite="a", copied=1)) == "👎↻✎⧉"
+
+
+@pytest.mark.parametrize("rewritten", [0.3, 0.7])
+def test_the_comparison_says_who_won(rewritten):
+    text = Reader(
+        chat_html.what_if([("The reply", "", 0.5), ("You", "mine", rewritten), ("A question", "why", 0.4)])
+    ).text
+    assert ("beat" in text) == (rewritten > 0.5)
+    assert ("still wins" in text) == (rewritten < 0.5)
+    assert "wins" not in Reader(chat_html.what_if([("The reply", "", 0.5), ("A question", "why", 0.4)])).text
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, math.nan])
+def test_the_card_is_a_picture_of_a_fixed_size(share):
+    quote = "A long reply, " * 40 + " 🐕 \ud83d"
+    assert Image.open(io.BytesIO(chat_html.share_card(quote, share, "host"))).size == chat_html.CARD_SIZE
