@@ -111,7 +111,9 @@ class Tab:
         for place, value in (data or {}).items():
             inputs[place] = value
         body = {"fn_index": function["id"], "session_hash": self.session, "data": inputs, "event_data": event}
-        return self.client.post(f"gradio_api/{route}", content=json.dumps(body | {"trigger_id": None}))
+        # Of ASCII alone, so that half a character goes through as it is.
+        content, kind = json.dumps(body | {"trigger_id": None}), {"Content-Type": "application/json"}
+        return self.client.post(f"gradio_api/{route}", content=content, headers=kind)
 
     def call(self, name: str, data: dict[int, object] | None = None, event: object = None) -> dict:
         """Post an event, wait for its end, and return the last message of the queue."""

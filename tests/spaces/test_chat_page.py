@@ -306,7 +306,9 @@ def test_the_page_fits_a_phone_and_a_laptop(browser, served, width, scheme, tmp_
 @pytest.fixture
 def private(app, tmp_path):
     """(address, folder, limits) of a page of its own, whose counts no other test has used."""
-    limits = Limits(cameras=4, cameras_per_address=4, camera_seconds=2.0, ratings_per_minute=3)
+    limits = Limits(
+        cameras=4, cameras_per_address=4, camera_seconds=8.0, ratings_per_minute=3, requests_per_minute=400
+    )
     demo = app.build_demo(tiny_models(), Collection(tmp_path), app.camera_faces(), limits)
     with serving(demo, limits) as address:
         yield address, tmp_path, limits
@@ -370,15 +372,15 @@ def test_half_an_emoji_hangs_nothing(private):
     assert "success" in last
 
 
-@pytest.mark.parametrize("index", [-1, 0, 2, 99, True, None, "1", [1, 0], 1e300])
-def test_events_of_other_messages_change_nothing(private, index):
+def test_events_of_other_messages_change_nothing(private):
     tab = Tab(private[0])
     tab.talk("hello")
-    tab.call("feel", event={"index": index, "value": "", "liked": True})
-    tab.call("copied", event={"index": index})
-    tab.call("vote", event={"index": index, "value": str(index)})
-    if index != 0 or type(index) is not int:
-        assert not tab.call("edit", event={"index": index, "value": "x", "previous_value": ""})["success"]
+    for index in (-1, 0, 2, 99, True, None, "1", [1, 0], 1e300):
+        tab.call("feel", event={"index": index, "value": "", "liked": True})
+        tab.call("copied", event={"index": index})
+        tab.call("vote", event={"index": index, "value": str(index)})
+        if index is True or index != 0:
+            assert not tab.call("edit", event={"index": index, "value": "x", "previous_value": ""})["success"]
     tab.talk("still here")
 
 
