@@ -131,7 +131,8 @@ class ChatEvents:
                     del streams[source]
                 else:
                     texts[source] = text
-            yield gr.skip(), conversation, self._chat(conversation, texts), gr.skip(), gr.skip()
+            if visit.latest == number:
+                yield gr.skip(), gr.skip(), self._chat(conversation, texts), gr.skip(), gr.skip()
         for stream in streams.values():
             stream.close()
         if visit.latest != number:  # the visitor has changed the conversation meanwhile

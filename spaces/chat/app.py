@@ -103,12 +103,12 @@ def build_demo(
                 with gr.Row(elem_classes="g-tools"):
                     stop, new = gr.Button("Stop", elem_id="stop"), gr.Button("New conversation", elem_id="new")
             with gr.Column(scale=2, min_width=320):
-                with gr.Group(elem_id="beat"):
+                with gr.Column(elem_id="beat"):
                     mine = gr.Textbox(label=BEAT, placeholder="Say it better", submit_btn="Compare", **text)
                     compare = gr.Button(BRUSH_OFF, size="md")
                     bars = html(elem_id="bars")
                 session = html(session_html(Conversation(), [], 0, {}), elem_id="session")
-                with gr.Group(elem_id="rate"):
+                with gr.Column(elem_id="rate"):
                     rating = gr.Radio(
                         [(str(number), number) for number in range(LOWEST, HIGHEST + 1)],
                         label="How did you feel during this conversation, all in all?",
@@ -127,7 +127,7 @@ def build_demo(
                     html(HERE / "about_data.html")
                     keys = gr.Textbox(label="Keys of your sessions", max_length=600, buttons=["copy"], elem_id="keys")
                     delete = gr.Button("Delete my sessions", size="md", variant="stop")
-                    deleted = html(elem_id="deleted")
+                deleted = html(elem_id="deleted")
         html(HERE / "about.html")
         copies = html(js=HERE / "copy.js")
 

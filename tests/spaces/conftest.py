@@ -12,6 +12,7 @@ from toy import toy_sessions
 
 from geli_hf import GeliRewardModel
 from geli_hf.demo.collection import Collection
+from geli_hf.demo.limits import Limits
 from geli_hf.models.attribution import HindsightAttribution
 from geli_hf.training import fit_hindsight
 
@@ -28,7 +29,9 @@ def app():
 def served(app, tmp_path_factory):
     """(address, folder of the collection): the page, with scripted policies."""
     folder = tmp_path_factory.mktemp("collected")
-    with serving(app.build_demo(tiny_models(), Collection(folder), app.camera_faces())) as address:
+    limits = Limits(replies_per_minute=1_000, ratings_per_minute=100)  # the tests are one address
+    demo = app.build_demo(tiny_models(), Collection(folder), app.camera_faces(), limits)
+    with serving(demo, limits) as address:
         yield address, folder
 
 

@@ -96,20 +96,20 @@ def test_a_starter_and_a_message_get_rewards(page):
 def test_edit_retry_undo_thumbs_and_copies(page, context):
     context.grant_permissions(["clipboard-read", "clipboard-write", "camera"])
     talk(page, *SAID[:2])
-    page.get_by_label("Edit").first.click()
+    page.get_by_role("button", name="Edit").first.click()
     page.locator("#chat .user textarea").fill("I never liked the winter")
-    page.get_by_label("Submit").click()
+    page.get_by_role("button", name="Submit").click()
     wait_for_rewards(page, 1)
     page.wait_for_function("document.querySelector('#chat .user .message-content').innerText.includes('winter')")
     assert texts(page) == ["I never liked the winter", f"{HAPPY} 1"]
-    page.get_by_label("Retry").click()
-    page.locator("#session").get_by_text("↻✎").wait_for()
-    page.get_by_label("Dislike", exact=True).click()
-    page.locator("#session").get_by_text("👎").wait_for()
+    page.get_by_role("button", name="Retry").click()
+    page.locator("#session .g-tick").get_by_text("↻✎").wait_for()
+    page.get_by_role("button", name="Dislike").click()
+    page.locator("#session .g-tick").get_by_text("👎").wait_for()
     page.get_by_role("button", name="Copy", exact=True).click()
-    page.locator("#session").get_by_text("⧉").wait_for()
+    page.locator("#session .g-tick").get_by_text("⧉").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == f"{HAPPY} 1"
-    page.get_by_label("Undo").click()
+    page.get_by_role("button", name="Undo").click()
     page.wait_for_function("!document.querySelector('#chat .message')")
 
 
@@ -167,7 +167,7 @@ def test_the_reply_can_be_rewritten_and_compared(page):
     assert page.locator(".g-verdict").is_visible()
     assert "<b>with</b>" in page.locator("#bars").inner_text()
     assert texts(page) == [SAID[0], f"{HAPPY} 1"]  # what was said stays
-    page.locator("#session").get_by_text("✎").wait_for()
+    page.locator("#session .g-tick").get_by_text("✎").wait_for()
     talk(page, SAID[1])
     assert not page.locator("#bars .g-row").count()  # they were of another reply
 
@@ -194,7 +194,8 @@ def test_a_session_is_finished_kept_and_deleted_by_its_key(page, served, tmp_pat
     assert key not in path.name + path.read_text()
 
     monkeypatch.setenv("GELI_HF_CACHE", str(tmp_path / "cache"))
-    [row] = load_sessions(served[1])
+    assert load_sessions(served[1])["score"][:] == [3]
+    row = json.loads(path.read_text())
     assert (row["score"], row["policies"], row["reward_model"]) == (3, ["after@1"] * 3, "judge@3")
     assert row["rewrites"] == ["", "", "my own words"]
     assert [message["content"] for message in row["messages"]] == texts(page)
@@ -234,6 +235,7 @@ def test_the_smile_meter_rises_with_a_smile(page, served):
 
     both_faces()
     talk(page, *SAID)
+    both_faces()
     both_faces()
     rate(page, 7, consent=True)
     newest = max(files(served[1]), key=lambda path: path.stat().st_mtime)
