@@ -60,24 +60,25 @@ def wait_for(address: str, app: subprocess.Popen) -> str:
 
 
 def chat(page: Page) -> None:
-    """Let both policies answer, then the base policy, then both; at temperature 0 the replies are always the same."""
-    page.get_by_role("button", name="Settings").click()
-    page.get_by_label("Temperature").first.fill("0")
-    page.get_by_label("Temperature").first.press("Tab")
-    page.get_by_role("button", name="Settings").click()
+    """Begin with a starter, vote blind, go on, and try to beat the last reply."""
 
-    def say(mode: str, text: str, rewards: int) -> None:
-        page.get_by_label(mode).check()
-        page.get_by_label("Your message").fill(text)
-        page.get_by_label("Your message").press("Enter")
-        page.wait_for_function(f"document.querySelectorAll('.g-chip').length === {rewards}")
+    def replies(count: int) -> None:
+        page.wait_for_function(f"document.querySelectorAll('#chat .g-chip').length === {count}")
 
-    say("Side by side", "Hello, my coach dropped me from the team, and I feel awful.", 2)
-    page.get_by_role("button", name="Go on with the reply of the aligned policy").click()
-    page.wait_for_selector(".g-choice", state="detached")
-    say("Base", "I worked so hard for it.", 2)
-    say("Side by side", "And now my knee hurts so much.", 4)
-    page.get_by_label("6", exact=True).check()
+    page.get_by_role("button", name="I failed my driving test today.").click()
+    replies(1)
+    page.get_by_label("Blind").check()
+    page.get_by_label("Your message").fill("I was so nervous that I stalled the car twice.")
+    page.get_by_label("Your message").press("Enter")
+    page.get_by_role("button", name="A is better").click()
+    replies(2)
+    page.get_by_label("After training").check()
+    page.get_by_label("Your message").fill("My sister says I should try again.")
+    page.get_by_label("Your message").press("Enter")
+    replies(3)
+    page.get_by_label("Rewrite").fill("She is right! You know what to do better now, so you will be calm.")
+    page.get_by_role("button", name="Compare").click()
+    page.wait_for_selector(".g-verdict")
 
 
 def facial_signal(page: Page) -> None:
@@ -100,7 +101,7 @@ def take(browser: Browser, name: str, use) -> None:
         page = browser.new_page(viewport=SCREEN, color_scheme="light", permissions=["camera"])
         page.set_default_timeout(1000 * TIMEOUT)
         page.goto(address)
-        page.wait_for_selector(".g-thread")
+        page.wait_for_selector(".g-head")
         use(page)
         page.mouse.move(0, 0)
         page.evaluate("document.activeElement.blur()")

@@ -14,3 +14,9 @@ document.addEventListener('copy', () => {
   const place = document.getSelection().anchorNode;
   note(place && place.parentElement && place.parentElement.closest('#chat .bot'));
 });
+// Gradio calls the starters a list, but none of them an item of it.
+const mend = () => document.querySelectorAll('#chat .examples[role=list]').forEach((each) => {
+  each.setAttribute('role', 'group'); each.setAttribute('aria-label', 'Ways to begin');
+});
+new MutationObserver(mend).observe(document.body, {childList: true, subtree: true});
+mend();
