@@ -149,7 +149,11 @@ class ChatEvents:
 
     @guarded
     def send(self, text, conversation, visit, mode, request: gr.Request, **history):
-        """Add the visitor's message and the reply to it."""
+        """Add the visitor's message and the reply to it.
+
+        Raises:
+            refuse: the message is empty or too long, or the conversation is finished or awaits a vote.
+        """
         problem = CLOSED if conversation.closed else self.limits.problem(text, len(conversation.turns))
         if conversation.choice:
             problem = "Vote first: the conversation goes on with the reply that you prefer."
@@ -165,7 +169,11 @@ class ChatEvents:
 
     @guarded
     def retry(self, conversation, visit, mode, request: gr.Request):
-        """Write another reply to the last message."""
+        """Write another reply to the last message.
+
+        Raises:
+            refuse: there is no message, or the conversation is finished.
+        """
         if conversation.closed or not conversation.turns:
             raise refuse(CLOSED if conversation.closed else "There is no reply to write again.")
         last, history = conversation.turns[-1], {}
@@ -176,7 +184,11 @@ class ChatEvents:
 
     @guarded
     def edit(self, conversation, visit, mode, event: gr.EditData, request: gr.Request):
-        """Say one of the visitor's messages in other words, and go on from there."""
+        """Say one of the visitor's messages in other words, and go on from there.
+
+        Raises:
+            refuse: it is no message of the visitor.
+        """
         turns, index = conversation.turns, event.index
         if type(index) is not int or index not in range(0, len(turns), 2):
             raise refuse("Only what you said can be said again.")
@@ -190,7 +202,11 @@ class ChatEvents:
 
     @guarded
     def undo(self, conversation, visit):
-        """Take back the last message and its reply."""
+        """Take back the last message and its reply.
+
+        Raises:
+            refuse: the conversation is finished.
+        """
         if conversation.closed:
             raise refuse(CLOSED)
         visit.begin()
@@ -234,7 +250,11 @@ class ChatEvents:
 
     @guarded
     def beat(self, text, conversation, visit, request: gr.Request):
-        """Compare the last reply with the visitor's own words in its place, and with what others would say."""
+        """Compare the last reply with the visitor's own words in its place, and with what others would say.
+
+        Raises:
+            refuse: there is no reply, or the conversation is finished.
+        """
         text = valid_unicode(text.replace(JOINER, "").strip())
         index = max((index for index, turn in enumerate(conversation.turns) if turn.role == "assistant"), default=0)
         if not index or conversation.closed or len(text) > self.limits.characters:
@@ -255,7 +275,11 @@ class ChatEvents:
 
     @guarded
     def rate(self, conversation, visit, watch, rating, consent, keys, request: gr.Request):
-        """Finish the conversation; with consent, and only then, write it."""
+        """Finish the conversation; with consent, and only then, write it.
+
+        Raises:
+            refuse: the conversation is too short or finished, or the rating is none.
+        """
         if conversation.closed or conversation.choice or len(conversation.replies) < RATED_TURNS:
             raise refuse(CLOSED if conversation.closed else "Talk a little more: it is rated after three replies.")
         if type(rating) is not int or not LOWEST <= rating <= HIGHEST:
