@@ -17,7 +17,7 @@ import torch
 from scripts import as_module
 from tiny import reward_model
 
-gr = pytest.importorskip("gradio", reason="needs gradio, of the demo extra, for the browser tests")
+pytest.importorskip("gradio", reason="needs gradio, of the demo extra, for the browser tests")
 
 from geli_hf.demo.conversation import ALIGNED, BASE
 from geli_hf.demo.limits import Limits
