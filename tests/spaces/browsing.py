@@ -25,7 +25,7 @@ from geli_hf.demo.policies import Models
 from geli_hf.demo.serving import serve
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 40_000  # ms; a wait is no measurement, and the machine may be busy
+PATIENCE = 120_000  # ms; a wait is no measurement, and the machine may be busy
 # Toasts go after some seconds, in which a busy machine may not come to look; one that is closing is used for the next.
 TOASTS_JS = """
 window.toasts = [];
