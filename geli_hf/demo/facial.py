@@ -5,39 +5,52 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from ..models.attribution import HindsightAttribution
+import numpy as np
+import pandas as pd
+
+from ..affect.contact_sheet import MARGIN, SIDE, strongest_moments
+from ..affect.emotions import FACE_COLUMNS
+from ..affect.faces import Box, square_crop
+from ..affect.frames import VideoFrames
+from ..affect.session import SMOOTH
+from ..affect.transcripts import Transcript
+from ..affect.turns import face_valence, smooth_faces
+from ..models.attribution import SignalTrust
 from ..models.geli_reward.configuration_geli import GeliRewardConfig
 from ..models.geli_reward.text_geli import valid_unicode
 from ..models.growing import GrowingScorer
 from ..sessions import Message, Session, assistant_turns
-from .camera import Watch
+from .camera import VIDEO_FPS, Watch
 from .conversation import Turn, messages_of, session_row
-
-PARTS = {"turn": "words", "reaction": "answers"}  # of an attribution; all others are of the face
 
 
 @dataclass(frozen=True)
 class Decomposition:
-    """The predicted rating of a session as the mean rating and a contribution of each turn of the assistant.
+    """The predicted rating of a session as the mean rating and two contributions of each turn of the assistant.
 
     Attributes:
-        rewards: of the turns, in units of the standardised rating.
-        percentiles: share of the training turns that each is better than; NaN if the model doesn't have it.
-        contributions: in the units of the rating; `base` and all of these add up to `rating`.
+        words: contributions of the words, in the units of the rating.
+        face: contributions of the face that met each turn, in the same units; 0 where none was seen.
         base: the mean rating, which is that of a session without turns.
-        rating: predicted.
         deviation: of a held-out session's rating from its prediction; NaN if the model doesn't have it.
-        parts: with hindsight the sums over all turns of the words, the answers to them and the face; else empty.
     """
 
-    rewards: tuple[float, ...] = ()
-    percentiles: tuple[float, ...] = ()
-    contributions: tuple[float, ...] = ()
+    words: tuple[float, ...] = ()
+    face: tuple[float, ...] = ()
     base: float = math.nan
-    rating: float = math.nan
     deviation: float = math.nan
-    parts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def by_words(self) -> float:
+        """The rating that the words alone predict."""
+        return self.base + sum(self.words)
+
+    @property
+    def rating(self) -> float:
+        """The rating that words and face predict."""
+        return self.by_words + sum(self.face)
 
 
 def decompose(scorer: GrowingScorer, messages: Sequence[Message]) -> Decomposition:
@@ -47,49 +60,88 @@ def decompose(scorer: GrowingScorer, messages: Sequence[Message]) -> Decompositi
     model's `aggregation` is `mean`, and m + s sum_t r_t where it is `sum`: so a turn contributes s r_t / T, or s r_t.
     What a guard takes is no part of r_t here.
     """
-    config = scorer.model.config
-    if not assistant_turns(messages):
-        return _decomposition(config, [], [])
-    output = scorer.output(list(messages))
-    rewards, losses = output.turn_rewards[0].tolist(), None if output.losses is None else output.losses[0].tolist()
-    percentiles = [scorer.model.percentile(reward) for reward in rewards]
-    return _decomposition(config, rewards, percentiles, losses, mean=config.aggregation == "mean")
-
-
-def explain(attribution: HindsightAttribution, session: Session) -> Decomposition:
-    """Decompose the rating with hindsight, into each turn's words, the answer to it, and the face that it met.
-
-    A turn's value is that of `HindsightAttribution`, and contributes as in `decompose` of a mean.
-    """
-    turns = len(assistant_turns(session["messages"]))
-    if not turns:
-        return Decomposition()
-    # A signal that this session lacks was not observed; naming it here avoids a warning for every turn.
-    unseen = {name: [math.nan] * turns for name in attribution.signals}
-    [row] = attribution.score_sessions([session | {"feedback": unseen | session.get("feedback", {})}])
-    config = attribution.model.config
-    parts = {"words": 0.0, "answers": 0.0, "face": 0.0}
-    for name, values in row["parts"].items():
-        parts[PARTS.get(name, "face")] += config.score_std / turns * sum(values)
-    return _decomposition(config, row["turn_rewards"], [math.nan] * turns, parts=parts)
-
-
-def _decomposition(
-    config: GeliRewardConfig,
-    rewards: Sequence[float],
-    percentiles: Sequence[float],
-    losses: Sequence[float] | None = None,
-    mean: bool = True,
-    **parts,
-) -> Decomposition:
-    """Decompose the rating into its parts; what a guard has taken from the rewards is no part of it."""
-    scale = config.score_std / (max(1, len(rewards)) if mean else 1)
-    contributions = tuple(scale * (reward + loss) for reward, loss in zip(rewards, losses or [0.0] * len(rewards)))
-    rating = config.score_mean + sum(contributions)
+    config, words = scorer.model.config, ()
+    if turns := len(assistant_turns(messages)):
+        output = scorer.output(list(messages))
+        rewards = output.turn_rewards[0] if output.losses is None else (output.turn_rewards + output.losses)[0]
+        scale = config.score_std / (turns if config.aggregation == "mean" else 1)
+        words = tuple(scale * reward for reward in rewards.tolist())
     deviation = math.nan if config.residual_std is None else config.residual_std
-    return Decomposition(
-        tuple(rewards), tuple(percentiles), contributions, config.score_mean, rating, deviation, **parts
-    )
+    return Decomposition(words, (0.0,) * len(words), config.score_mean, deviation)
+
+
+def add_face(
+    steps: Decomposition,
+    trust: Mapping[str, SignalTrust],
+    feedback: Mapping[str, Sequence[float]],
+    config: GeliRewardConfig,
+) -> Decomposition:
+    """Add what the face says of each turn, as hindsight adds it.
+
+    The face contributes s/T sum_k beta_k (l_tk - habit_k l-bar_k) to the rating, with the signals l_k in deviations
+    from their mean, their means l-bar_k over the session, and the deviation s of the rating. The trust beta_k is the
+    slope of rated sessions' standardised ratings on the signal, with what the words let expect of the signal held
+    fixed (see `SignalTrust` and `training.hindsight`). It may come from another corpus than the reward model.
+
+    Args:
+        steps: by the words.
+        trust: of each signal.
+        feedback: the signals of each turn, NaN where nothing was seen; a missing one adds nothing.
+        config: of the reward model.
+    """
+    turns = len(steps.words)
+    if not turns:
+        return steps
+    face, first, unseen = np.zeros(turns), np.array([0, turns]), [math.nan] * turns
+    for name, signal in trust.items():
+        face += signal.beta * signal.standardise(np.asarray(feedback.get(name, unseen), float), first)
+    return replace(steps, face=tuple((config.score_std / turns * face).tolist()))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Recorded
+WEAK = 0.1  # valence that is no moment to show
+
+
+@dataclass
+class Recording:
+    """A video's numbers and its transcript in one tab, both without a picture.
+
+    Attributes:
+        table: of `VideoAffect`.
+        transcript: of the same recording, whose path is no visitor's file name.
+        listener: speaker whose face it is; None where the speakers' names are roles.
+        session: the row of both, once both are there.
+    """
+
+    table: pd.DataFrame | None = None
+    transcript: Transcript | None = None
+    listener: str | None = None
+    session: Session | None = None
+
+
+def strongest_faces(table: pd.DataFrame, video: str | Path) -> list[tuple[float, float, np.ndarray]]:
+    """Cut out the listener's face at the strongest moments of a recording.
+
+    Args:
+        table: of `FaceReader.read_video`.
+        video: of which the table was made.
+
+    Returns:
+        Time in seconds, valence and picture (SIDE, SIDE) of each: the positive moments, then the negative ones.
+    """
+    times, faces = smooth_faces(table["time"].to_numpy(float), table[FACE_COLUMNS].to_numpy(float), SMOOTH)
+    valence = face_valence(faces)
+    rows = [row for row in strongest_moments(times, valence) if abs(valence[row]) > WEAK]
+    strength = {float(times[row]): float(valence[row]) for row in rows}
+    boxes, pictures = table.set_index("time")[list(Box._fields)], {}
+    for frame in VideoFrames(video, VIDEO_FPS) if strength else ():
+        if frame.time in strength:
+            box = Box(*(boxes.loc[frame.time] * frame.scale))
+            pictures[frame.time] = square_crop(frame.image, box, scale=MARGIN, side=SIDE)
+        if frame.time >= max(strength):
+            break
+    return [(time, value, pictures[time]) for time, value in strength.items()]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -104,14 +156,12 @@ class LiveSession:
         turns: the dialogue, with times on the clock of the camera.
         watch: the facial expressions.
         words: decomposition of the rating by the words.
-        hindsight: the same with hindsight; None without an attribution.
         script: number of the partner's lines that are used up.
     """
 
     turns: list[Turn] = field(default_factory=list)
     watch: Watch = field(default_factory=Watch)
     words: Decomposition = field(default_factory=Decomposition)
-    hindsight: Decomposition | None = None
     script: int = 0
 
     @property
@@ -126,15 +176,19 @@ class LiveSession:
         else:
             self.turns.append(Turn(role, text, at=now))
 
-    def add_from_script(self, now: float) -> bool:
+    def add_from_script(self, script: Sequence[tuple[str, str]], now: float) -> bool:
         """Add the scripted partner's next turn, and the listener's before it unless the visitor has typed one.
+
+        Args:
+            script: the listener's lines, and the partner's answer to each.
+            now: time in seconds.
 
         Returns:
             False at the end of the script.
         """
-        if self.script == len(SCRIPT):
+        if self.script == len(script):
             return False
-        listener, partner = SCRIPT[self.script]
+        listener, partner = script[self.script]
         self.script += 1
         if not self.turns or self.turns[-1].role == "assistant":
             self.add("user", listener, now)
@@ -154,26 +208,3 @@ class LiveSession:
         start = [turn.at - self.turns[0].at for turn in self.turns]
         stop = [*start[1:], max(start[-1], now - self.turns[0].at)] if start else []
         return session_row(session_id, self.turns, start=start, stop=stop, feedback=self.watch.signals(self.turns))
-
-
-# The listener's line, and the scripted partner's answer, which is good, bad, good and so on.
-SCRIPT = (
-    (
-        "I passed my driving test last week, and I'm so happy.",
-        "I'm so happy for you about your driving test! How do you feel about it now?",
-    ),
-    ("I'm so proud when I think of it.", "Anyway, my cat learned a new trick this week."),
-    (
-        "Oh, that's nice. It took me half a year, you know.",
-        "Honestly, nobody cares that much about your driving test.",
-    ),
-    (
-        "Well, I do. And my dog is still giving me a lot of trouble.",
-        "I'm so sorry about your dog. How do things stand with your dog now?",
-    ),
-    (
-        "Things are still very bad, but I needed that question.",
-        "I'm here if you want to talk. It must be hard on you, this thing with your dog.",
-    ),
-    ("Thank you. You are a good friend.", "It's hardly worth talking about."),
-)

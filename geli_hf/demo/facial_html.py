@@ -1,153 +1,181 @@
-"""The facial-signal page as HTML: the smile over time, the turns with both signals, and the steps of the rating."""
+"""The facial-signal page as HTML: the smile over time, the rating by words and by words and face, and the turns."""
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from ..affect.emotions import FACE_COLUMNS, HAPPINESS
-from ..sessions import Message, assistant_turns
+from ..affect.turns import face_valence
+from ..sessions import Message, Session, assistant_turns
 from .facial import Decomposition, LiveSession
-from .look import (
-    NO_BREAK,
-    panel,
-    percent,
-    predicted_rating,
-    reward_chip,
-    scrollable,
-    side,
-    signed,
-    svg_line,
-    svg_text,
-    timeline,
-    turn,
-)
+from .look import HIGHEST, panel, percent, plain, side, signed, svg_line, svg_text
 
 SHOWN_SECONDS = 180.0  # of the live curve
 GAP = 3.0  # seconds without a frame at which a curve breaks
-PROMISED = (
-    "The steps come from the words of the turns alone; the dots beneath are how much of a smile they met. Where the "
-    "two disagree, learning from both has something to gain."
-)
-HINDSIGHT = (
-    "They come from what was said, what was answered, and what the face showed, as far as rated sessions have shown "
-    "that each tells of the rating. What was not answered or not seen adds nothing. Since this looks at what came "
-    "after a turn, it explains, and never rewards a policy."
-)
+NEVER = 1e9  # start of a turn whose time is unknown
+ONLY_HERE = "Valence from −1 to 1. Only this page has these pictures: the server keeps none."
+RATINGS = {"words": "By the words alone", "both": "By words and face"}
 
 
-def live_curve(session: LiveSession, now: float) -> str:
-    """Draw the smile over the last minutes, and when the partner began each turn."""
+def live(session: LiveSession, steps: Decomposition, now: float) -> tuple[str, str, str]:
+    """Return the rating, the curves over the last minutes, and the turns of a live session."""
     marks = [session.turns[index].at - now for index in assistant_turns(session.messages)]
     times = np.array(session.watch.seconds) - now
-    return _curve(
-        "Your smile over the last minutes", times, np.array(session.watch.smiles), -SHOWN_SECONDS, 0.0, marks
-    )
+    first = max(-SHOWN_SECONDS, min([-30.0, *times[:1]]))
+    curves = _curves(times, np.array(session.watch.smiles), (first, 0.0), marks, steps)
+    said = turns(session.messages, steps, session.watch.signals(session.turns)["affect_mean"])
+    return rating(steps), panel("Your smile over the last minutes", curves), said
 
 
-def recorded_curve(table: pd.DataFrame, marks: Sequence[float] = ()) -> str:
-    """Draw the smile over a recording.
+def recorded(table: pd.DataFrame, session: Session | None, steps: Decomposition) -> str:
+    """Return the numbers of a recording, and the track that the player beside them follows.
 
     Args:
         table: of `VideoAffect`.
-        marks: when the partner began each turn, in seconds.
+        session: of `session_of_recording`; without one only the curve is shown.
+        steps: of its rating.
     """
-    times, smiles = table["time"].to_numpy(float), table[FACE_COLUMNS[HAPPINESS]].to_numpy(float)
-    return _curve("Timeline", times, smiles, 0.0, max(1.0, float(np.nanmax(times))), marks)
+    faces, times = table[FACE_COLUMNS].to_numpy(float), table["time"].to_numpy(float)
+    last, smiles = max(1.0, float(np.nanmax(times))), faces[:, HAPPINESS]
+    track = {"times": times.round(2).tolist(), "last": last, "turns": []}
+    for name, values in (("smile", smiles), ("valence", face_valence(faces))):
+        track[name] = [None if math.isnan(value) else round(value, 3) for value in values.tolist()]
+    if session is None:
+        shown = panel("Timeline", _curves(times, smiles, (0.0, last), [], steps))
+    else:
+        messages = session["messages"]
+        start = np.nan_to_num(session["start"], nan=NEVER).tolist()
+        marks = [start[index] for index in assistant_turns(messages)]
+        track["turns"] = [[at, each["role"] == "assistant", each["content"]] for at, each in zip(start, messages)]
+        track |= {"marks": marks, **_running(steps)}
+        shown = rating(steps) + panel("Timeline", _curves(times, smiles, (0.0, last), marks, steps))
+        shown += turns(messages, steps, session["feedback"]["affect_mean"], start)
+    return f'<div class="f-recorded" data-track="{plain(json.dumps(track))}">{shown}</div>'
 
 
-def _curve(
-    title: str, times: np.ndarray, smiles: np.ndarray, first: float, last: float, marks: Sequence[float]
-) -> str:
-    """Draw a curve that breaks where no face was seen or no frame came, with a numbered line at each mark."""
-    width, left, top, bottom = 440, 50, 26, 136
+def _running(steps: Decomposition) -> dict[str, list[float]]:
+    """Return the rating by words, and by both, before the first turn and after each."""
+    both = np.add(steps.words, steps.face).tolist()
+    return {
+        name: list(accumulate(each, initial=steps.base)) for name, each in (("words", steps.words), ("both", both))
+    }
+
+
+def rating(steps: Decomposition) -> str:
+    """Return the rating by words alone, and by words and face, side by side."""
+    boxes, moved = "", "Each answer of the partner moves the rating: by what is said, and by the smile that it meets."
+    for (name, title), value in zip(RATINGS.items(), (steps.by_words, steps.rating)):
+        shown = f"{value:.2f}" if steps.words else "–"
+        boxes += (
+            f'<div class="f-sum f-{name}"><h3>{title}</h3><p class="g-rating" data-number="{name}" '
+            f'data-score="{value:.4f}"><span>{shown}</span> <small>of {HIGHEST}</small></p></div>'
+        )
+    if steps.words:
+        error = "" if math.isnan(steps.deviation) else f"; a prediction errs by {steps.deviation:.1f} or so"
+        moved = f"The face moves it by <b>{signed(sum(steps.face), 2)}</b>{error}."
+    return panel("The rating of the conversation", f'<div class="f-sums">{boxes}</div><p>{moved}</p>')
+
+
+def _curves(times: np.ndarray, smiles: np.ndarray, span: tuple, marks: Sequence[float], steps: Decomposition) -> str:
+    """Draw the smile, which breaks where no face was seen, a numbered line at each turn, and the rating beneath."""
+    (first, last), (left, right, height) = span, (50, 424, 228 if steps.words else 142)
     times, smiles = times[times >= first], smiles[times >= first]
+    ratings = _running(steps) if steps.words else {}
+    low, high = (function([value for line in ratings.values() for value in line] or [0]) for function in (min, max))
 
     def x(time: float) -> float:
-        return left + (width - left - 16) * (time - first) / (last - first)
+        return left + (right - left) * (min(max(time, first), last) - first) / (last - first)
 
-    def y(share: float) -> float:
-        return bottom - share * (bottom - top)
+    def level(value: float) -> float:
+        return height - 32 - 56 * (value - low) / max(high - low, 1e-9)
 
-    parts, path, before = [], "", -math.inf
-    for share in (0, 0.5, 1):
-        parts.append(svg_line((left, width - 16), (y(share), y(share))))
-        parts.append(svg_text(left - 6, y(share) + 4, percent(share), "end"))
+    drawn, path, before = "", "", -math.inf
+    for share, y in ((0, 116), (0.5, 71), (1, 26)):
+        drawn += svg_line((left, right), (y, y)) + svg_text(left - 6, y + 4, percent(share), "end")
+    for time in np.linspace(first, last, 5):
+        drawn += svg_text(x(time), height - 8, f"{time:.0f} s")
     for number, mark in enumerate(marks, 1):
         if first <= mark <= last:
-            parts.append(svg_line((x(mark), x(mark)), (top - 6, bottom), "f-mark"))
-            parts.append(svg_text(x(mark), top - 11, str(number)))
-    for time in np.linspace(first, last, 5):
-        parts.append(svg_text(x(time), bottom + 18, f"{time:.0f} s"))
-    seen = ~np.isnan(smiles)
+            drawn += svg_line((x(mark), x(mark)), (20, height - 24), "f-mark") + svg_text(x(mark), 15, str(number))
     for time, smile in zip(times, smiles):
-        if math.isnan(smile):
-            before = -math.inf
-            continue
-        pen = "M" if time - before > GAP else "L"
-        path += f"{pen}{x(time):.1f} {y(smile):.1f}"
-        before = time
-    average = "no face was seen"
+        if not math.isnan(smile):
+            path += f"{'M' if time - before > GAP else 'L'}{x(time):.1f} {116 - 90 * smile:.1f}"
+        before = -math.inf if math.isnan(smile) else time
+    for value in {low, high} if ratings else ():
+        drawn += svg_text(left - 6, level(value) + 4, f"{value:.1f}", "end")
+    for name, line in ratings.items():
+        ends = [x(first), *map(x, marks), x(last)]
+        points = " ".join(
+            f"{a:.1f},{level(value):.1f} {b:.1f},{level(value):.1f}" for a, b, value in zip(ends, ends[1:], line)
+        )
+        drawn += f'<polyline class="f-step f-{name}" points="{points}"/>'
+    seen, average = ~np.isnan(smiles), "no face was seen"
     if seen.any():
         average = f"{percent(smiles[seen].mean())} on average; a face was seen in {percent(seen.mean())} of the frames"
-    legend = f"Probability of a smile: {average}. Numbered lines: when the partner began a turn."
-    return panel(
-        title,
-        f'<svg class="f-plot" viewBox="0 0 {width} {bottom + 26}" role="img" aria-label="{legend}">{"".join(parts)}'
-        f'<path class="f-curve" d="{path}"/></svg><p class="g-quiet">{legend}</p>',
+    legend = f"Smile: {average}. Numbers: turns of the partner"
+    below = '. Beneath, the rating <i class="f-words">by words</i> and <i class="f-both">by words and face</i>'
+    return (
+        f'<svg class="f-plot" viewBox="0 0 440 {height}" role="img" aria-label="{legend}" data-left="{left}" '
+        f'data-right="{right}">{drawn}<path class="f-curve" d="{path}"/><line class="f-now" x1="-9" x2="-9" y1="20" '
+        f'y2="{height - 24}"/></svg><p class="g-quiet">{legend}{below if ratings else ""}.</p>'
     )
 
 
-def turns(messages: Sequence[Message], words: Decomposition, smiles: Sequence[float]) -> str:
-    """Return the dialogue, with the reward of its text and the smile beside each turn of the partner.
+def turns(
+    messages: Sequence[Message], steps: Decomposition, smiles: Sequence[float], start: Sequence[float] = ()
+) -> str:
+    """Return the dialogue as a table, with what each turn of the partner adds to the rating.
 
     Args:
         messages: the dialogue.
-        words: decomposition of the rating by the words; it may lack the last turn.
+        steps: of its rating.
         smiles: at each turn of the partner.
+        start: of each message in the recording, in seconds.
     """
     if not messages:
-        return (
-            '<div class="g-thread"><div class="g-empty"><strong>Nothing has been said yet</strong>Let the scripted '
-            "partner say something, good or bad, and let your face answer. Or type what was said.</div></div>"
-        )
+        return panel("Turns", '<p class="g-quiet">Nothing has been said yet.</p>')
     rows, number = "", 0
-    for message in messages:
+    for index, message in enumerate(messages):
+        begin = f'<tr data-at="{start[index]:.2f}"' if start else "<tr"
+        text = plain(message["content"])
         if message["role"] != "assistant":
-            rows += turn("g-user", "Listener", message["content"])
+            rows += f'{begin} class="f-user"><td colspan="4">{text}</td></tr>'
             continue
-        reward = percentile = math.nan
-        if number < len(words.rewards):
-            reward, percentile = words.rewards[number], words.percentiles[number]
-        chips = reward_chip(reward, percentile) + smile_chip(smiles[number])
+        word, face, smile = steps.words[number], steps.face[number], smiles[number]
         number += 1
-        rows += turn(f"g-assistant g-{side(reward)}", f"Partner, turn {number}", message["content"], chips)
-    return f'<div class="g-thread" role="log" aria-label="Turns" tabindex="0">{rows}</div>'
+        seen = "no face seen" if math.isnan(smile) else percent(smile)
+        rows += (
+            f'{begin} class="f-partner"><td><b>{number}</b> {text}</td>{_cell("words", signed(word, 2), word)}'
+            f"{_cell('smile', seen)}{_cell('face', signed(face, 2), face)}</tr>"
+        )
+    head = "<tr><th>Said by the partner, and by the listener (grey)</th><th>Words</th><th>Smile</th><th>Face</th></tr>"
+    table = f'<table class="f-turns"><thead>{head}</thead><tbody>{rows}</tbody></table>'
+    log = f'<div class="f-log" tabindex="0" role="log" aria-label="Turns">{table}</div>'
+    return panel("What each turn adds to the rating", log)
 
 
-def smile_chip(smile: float) -> str:
-    """Return the Local Implicit value of a turn as a label: the mean probability of a smile."""
-    if math.isnan(smile):
-        return '<span class="g-chip g-unknown">no face seen</span>'
-    return f'<span class="g-chip f-smile" data-smile="{smile:.3f}">smile {percent(smile, NO_BREAK)}</span>'
+def _cell(label: str, text: str, value: float = 0.0) -> str:
+    kind = {"above": "f-up", "below": "f-down"}.get(side(10 * value), "")
+    return f'<td class="f-number {kind}" data-label="{label}">{text}</td>'
 
 
-def rating_steps(steps: Decomposition, smiles: Sequence[float]) -> str:
-    """Draw what each turn adds to the mean rating, with the smile beneath, and the predicted rating."""
-    title = "What the predicted rating is made of"
-    if not steps.contributions:
-        return panel(title, '<p class="g-quiet">Each turn of the partner is a step away from an average rating.</p>')
-    label, explanation = "What the words promise", PROMISED
-    if steps.parts:
-        each = ", ".join(f"{name} {signed(value, 2)}" for name, value in steps.parts.items())
-        label, explanation = "With hindsight", f"Of all steps together: {each}. {HINDSIGHT}"
-    adds = " ".join(signed(value, 2) for value in steps.contributions)
-    return panel(
-        title,
-        f'<p class="g-quiet">{label}</p>{predicted_rating(steps.rating, steps.deviation)}'
-        f"{scrollable(timeline(steps.contributions, signal=smiles, limit=0.5), 'Steps of the rating')}"
-        f'<p class="g-quiet">{steps.base:.2f} {adds} = {steps.rating:.2f}. {explanation}</p>',
-    )
+def contact_sheet(moments: Sequence[tuple[float, float, np.ndarray]]) -> str:
+    """Return the faces at the strongest moments, which are in the page alone, and lead the player there."""
+    figures = ""
+    for time, valence, picture in moments:
+        Image.fromarray(picture).save(file := io.BytesIO(), "jpeg")
+        image = base64.b64encode(file.getvalue()).decode()
+        figures += (
+            f'<button type="button" data-at="{time:.2f}"><img alt="The listener at {time:.0f} s" '
+            f'src="data:image/jpeg;base64,{image}">{time:.0f} s, {signed(valence)}</button>'
+        )
+    return panel("Strongest moments", f'<div class="f-sheet">{figures}</div><p class="g-quiet">{ONLY_HERE}</p>')

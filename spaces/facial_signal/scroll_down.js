@@ -1,1 +1,0 @@
-watch('value', () => { const box = element.querySelector('.g-thread'); if (box) box.scrollTop = box.scrollHeight; });
