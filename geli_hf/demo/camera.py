@@ -134,7 +134,7 @@ class Watch:
         emotions = np.array(self.emotions).reshape(-1, len(EMOTIONS))
         # However few its words, a turn lasts until the next: none is too short for a face to answer.
         words = np.ones(len(rewarded))
-        seconds = np.array(self.seconds)
+        seconds = np.array(self.seconds[: len(emotions)])  # a frame may be on its way in another thread
         affect, mean = affect_of_turns(seconds, emotions, start, stop, words, short_words=0)
         valence = valence_of_turns(seconds, emotions, start, stop)
         return {"affect": affect.tolist(), "affect_mean": mean.tolist(), "valence": valence.tolist()}
