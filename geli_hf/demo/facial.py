@@ -155,13 +155,13 @@ class LiveSession:
     Attributes:
         turns: the dialogue, with times on the clock of the camera.
         watch: the facial expressions.
-        words: decomposition of the rating by the words.
+        scored: turns whose words were scored, and the decomposition: in one, since the camera goes on meanwhile.
         script: number of the partner's lines that are used up.
     """
 
     turns: list[Turn] = field(default_factory=list)
     watch: Watch = field(default_factory=Watch)
-    words: Decomposition = field(default_factory=Decomposition)
+    scored: tuple[Sequence[Turn], Decomposition] = ((), Decomposition())
     script: int = 0
 
     @property

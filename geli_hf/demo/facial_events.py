@@ -59,11 +59,13 @@ class FacialEvents:
     # Live
 
     def view(self, session: LiveSession, now: float) -> tuple:
-        steps = add_face(session.words, self.trust, session.watch.signals(session.turns), self.model.config)
-        return facial_html.live(session, steps, now)
+        turns, words = session.scored
+        signals = session.watch.signals(turns)
+        steps = add_face(words, self.trust, signals, self.model.config)
+        return facial_html.live(turns, session.watch, steps, signals["affect_mean"], now)
 
     def _rescore(self, session: LiveSession, now: float) -> tuple:
-        session.words = self._decompose(session.messages)
+        session.scored = list(session.turns), self._decompose(session.messages)
         return self.view(session, now)
 
     @guarded
@@ -107,7 +109,7 @@ class FacialEvents:
     @guarded
     def keep(self, session: LiveSession):
         """Download the live session as a row."""
-        if not session.words.words:
+        if not session.scored[1].words:
             raise refuse("There is nothing to download yet: let the partner say something.")
         return _download(session.row(f"live-{secrets.token_hex(4)}", time.time()))
 

@@ -16,7 +16,9 @@ from PIL import Image
 from ..affect.emotions import FACE_COLUMNS, HAPPINESS
 from ..affect.turns import face_valence
 from ..sessions import Message, Session, assistant_turns
-from .facial import Decomposition, LiveSession
+from .camera import Watch
+from .conversation import Turn, messages_of
+from .facial import Decomposition
 from .look import HIGHEST, panel, percent, plain, side, signed, svg_line, svg_text
 
 SHOWN_SECONDS = 180.0  # of the live curve
@@ -26,14 +28,13 @@ ONLY_HERE = "Valence from −1 to 1. Only this page has these pictures: the serv
 RATINGS = {"words": "By the words alone", "both": "By words and face"}
 
 
-def live(session: LiveSession, steps: Decomposition, now: float) -> tuple[str, str, str]:
+def live(said: Sequence[Turn], watch: Watch, steps: Decomposition, smiles: Sequence[float], now: float) -> tuple:
     """Return the rating, the curves over the last minutes, and the turns of a live session."""
-    marks = [session.turns[index].at - now for index in assistant_turns(session.messages)]
-    times = np.array(session.watch.seconds) - now
-    first = max(-SHOWN_SECONDS, min([-30.0, *times[:1]]))
-    curves = _curves(times, np.array(session.watch.smiles), (first, 0.0), marks, steps)
-    said = turns(session.messages, steps, session.watch.signals(session.turns)["affect_mean"])
-    return rating(steps), panel("Your smile over the last minutes", curves), said
+    seen, messages = np.array(watch.smiles), messages_of(said)
+    times = np.array(watch.seconds[: len(seen)]) - now  # a frame may be on its way
+    marks = [said[index].at - now for index in assistant_turns(messages)]
+    curves = _curves(times, seen, (max(-SHOWN_SECONDS, min([-30.0, *times[:1]])), 0.0), marks, steps)
+    return rating(steps), panel("Your smile over the last minutes", curves), turns(messages, steps, smiles)
 
 
 def recorded(table: pd.DataFrame, session: Session | None, steps: Decomposition) -> str:
@@ -164,8 +165,7 @@ def turns(
 
 
 def _cell(label: str, text: str, value: float = 0.0) -> str:
-    kind = {"above": "f-up", "below": "f-down"}.get(side(10 * value), "")
-    return f'<td class="f-number {kind}" data-label="{label}">{text}</td>'
+    return f'<td class="f-number f-{side(10 * value)}" data-label="{label}">{text}</td>'
 
 
 def contact_sheet(moments: Sequence[tuple[float, float, np.ndarray]]) -> str:

@@ -29,9 +29,8 @@ from transformers.utils import cached_file
 from geli_hf import GeliRewardModel
 from geli_hf.affect import read_transcript
 from geli_hf.alignment.shipped import REWARD
-from geli_hf.demo import facial_html
 from geli_hf.demo.camera import FaceReader
-from geli_hf.demo.facial import Decomposition, LiveSession, Recording
+from geli_hf.demo.facial import LiveSession, Recording
 from geli_hf.demo.facial_events import PARTNER, YOU, FacialEvents
 from geli_hf.demo.limits import Limits
 from geli_hf.demo.look import smile_meter
@@ -59,14 +58,13 @@ def build_demo(
     script = list(csv.reader((HERE / "script.csv").open(encoding="utf-8")))
     events = FacialEvents(model, faces, limits, load_trust(HERE) if trust is None else trust, script)
     example = Recording(pd.read_csv(HERE / "example_face.csv"), read_transcript(HERE / "example_talk.csv"))
-    rating, curves, turns = facial_html.live(LiveSession(), Decomposition(), time.time())
+    rating, curves, turns = events.view(LiveSession(), time.time())
 
     with gr.Blocks(title="Does a smile change the rating?", analytics_enabled=False, delete_cache=SWEEP) as demo:
         session = gr.State(LiveSession(), time_to_live=3600)
         recording = gr.State(Recording(), time_to_live=3600)
         file = gr.Textbox(visible="hidden")
         html(HERE / "head.html")
-        html(HERE / "style.html")
         with gr.Tabs():
             with gr.Tab("Example"):
                 html(HERE / "player.html", js=HERE / "player.js", elem_classes="f-place")
@@ -97,7 +95,7 @@ def build_demo(
                     save = gr.Button("Session (JSONL)", size="md")
                 with gr.Column(scale=3, min_width=320):
                     html(HERE / "player.html", js=HERE / "player.js", elem_classes="f-place")
-                    rec_note, result = html(elem_id="rec-note"), html(elem_id="result")
+                    rec_note, result = html(elem_id="rec-note"), html(HERE / "video.html", elem_id="result")
                     moments = html(elem_id="moments")
         html(HERE / "about.html")
 
@@ -122,9 +120,8 @@ def build_demo(
 
 def load_trust(attribution: str | Path) -> dict[str, SignalTrust]:
     """Read the trust in each signal from an attribution's folder, here or on the Hub, without its model."""
-    path = cached_file(str(attribution), SIGNALS_FILE)
-    signals = json.loads(Path(path).read_text(encoding="utf-8"))["signals"]
-    return {name: SignalTrust(**signal) for name, signal in signals.items()}
+    text = Path(cached_file(str(attribution), SIGNALS_FILE)).read_text(encoding="utf-8")
+    return {name: SignalTrust(**signal) for name, signal in json.loads(text)["signals"].items()}
 
 
 def own_uploads() -> None:
