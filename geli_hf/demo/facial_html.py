@@ -82,7 +82,7 @@ def rating(steps: Decomposition) -> str:
         )
     if steps.words:
         error = "" if math.isnan(steps.deviation) else f"; a prediction errs by {steps.deviation:.1f} or so"
-        moved = f"The face moves it by <b>{signed(sum(steps.face), 2)}</b>{error}."
+        moved = f"In all the face moves it by <b>{signed(sum(steps.face), 2)}</b>{error}."
     return panel("The rating of the conversation", f'<div class="f-sums">{boxes}</div><p>{moved}</p>')
 
 
