@@ -82,17 +82,10 @@ def chat(page: Page) -> None:
 
 
 def facial_signal(page: Page) -> None:
-    """Let the scripted partner speak while the face before the camera smiles now and then."""
-    page.get_by_text("Click to Access Webcam").click()
-    page.get_by_text("Record", exact=True).click()
-    smile = "Number(document.querySelector('#now [data-smile]')?.dataset.smile)"
-    for count in range(1, 7):
-        page.wait_for_function(f"{smile} {'> 0.6' if count % 2 else '< 0.4'}")
-        page.get_by_role("button", name="Let the partner speak").click()
-        page.wait_for_function(f"document.querySelectorAll('#dialogue .g-assistant').length === {count}")
-        page.wait_for_timeout(1000 * (FACE_SECONDS - 3))  # in which the face is seen
-    page.wait_for_function(f"{smile} > 0.6")
-    page.wait_for_timeout(1500)  # the smile on the page is a moment behind the camera
+    """Let the example play until the listener smiles at the fourth turn."""
+    page.wait_for_selector(".f-ready")
+    page.get_by_role("button", name="Pause").click()
+    page.locator("#example .f-partner").nth(3).click()
 
 
 def take(browser: Browser, name: str, use) -> None:

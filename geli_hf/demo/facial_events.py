@@ -108,7 +108,11 @@ class FacialEvents:
 
     @guarded
     def keep(self, session: LiveSession):
-        """Download the live session as a row."""
+        """Download the live session as a row.
+
+        Raises:
+            refuse: nothing has been said yet.
+        """
         if not session.scored[1].words:
             raise refuse("There is nothing to download yet: let the partner say something.")
         return _download(session.row(f"live-{secrets.token_hex(4)}", time.time()))
@@ -125,7 +129,7 @@ class FacialEvents:
         """Read the face in an uploaded video, and delete it."""
         try:
             if not self.quota.take(address_of(request), "video", VIDEOS_PER_MINUTE):
-                raise ValueError("That was a lot of videos within a minute. Please wait a moment.")
+                return note("That was a lot of videos within a minute. Please wait a moment."), "", ""
             recording.table = self.faces.read_video(video, minutes=self.limits.video_minutes)
             moments = strongest_faces(recording.table, video) if sheet else []
         except (ValueError, OSError) as error:
@@ -144,7 +148,7 @@ class FacialEvents:
             return ask, *self.show(recording)
         try:
             if file.stat().st_size > self.limits.file_bytes:
-                raise ValueError(f"A transcript may have {self.limits.file_bytes // 1000} kB here.")
+                return ask, note(f"A transcript may have {self.limits.file_bytes // 1000} kB here."), gr.skip()
             # No log shall name a visitor's file.
             recording.transcript = said = replace(read_transcript(file), path=Path("transcript"))
         except (ValueError, OSError) as error:
@@ -204,7 +208,11 @@ class FacialEvents:
 
     @guarded
     def save(self, recording: Recording):
-        """Download the recorded session as a row."""
+        """Download the recorded session as a row.
+
+        Raises:
+            refuse: there is no session yet.
+        """
         if recording.session is None:
             raise refuse("There is no session yet: it takes a video and a transcript.")
         return _download(recording.session)

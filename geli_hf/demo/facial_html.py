@@ -169,7 +169,11 @@ def _cell(label: str, text: str, value: float = 0.0) -> str:
 
 
 def contact_sheet(moments: Sequence[tuple[float, float, np.ndarray]]) -> str:
-    """Return the faces at the strongest moments, which are in the page alone, and lead the player there."""
+    """Return the faces at the strongest moments, which are in the page alone, and lead the player there.
+
+    Args:
+        moments: of `strongest_faces`, each with a picture (side, side), uint8.
+    """
     figures = ""
     for time, valence, picture in moments:
         Image.fromarray(picture).save(file := io.BytesIO(), "jpeg")

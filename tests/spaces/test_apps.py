@@ -94,7 +94,7 @@ def of_the_face(root: str, stand_in: str | None) -> dict:
     session = LiveSession()
     list(speak(session))
     late = getattr(zero, "torch_was_there", None)
-    return {"shown": session.words.rewards, "lent": [len(lent), *set(lent)], "torch": late}
+    return {"shown": session.scored[1].words, "lent": [len(lent), *set(lent)], "torch": late}
 
 
 @pytest.mark.parametrize("compute", [of_the_chat, of_the_face])
