@@ -19,7 +19,6 @@ import numpy as np
 from ..affect import read_transcript, session_of_recording
 from ..affect.session import listener_of
 from ..data.rows import to_json_line
-from ..models.attribution import SignalTrust
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..models.growing import GrowingScorer
 from ..sessions import Session
@@ -30,7 +29,6 @@ from .limits import Cameras, Limits, Quota
 from .look import note, smile_meter
 from .serving import address_of, for_browser, guarded, on_gpu, refuse
 
-Trusts, Script = Mapping[str, SignalTrust], Sequence[tuple[str, str]]
 PARTNER, YOU = "Partner", "You"
 UNCHANGED = (gr.skip(),) * 3  # of a `view`
 FRAMES_PER_VIEW = 4  # the turns change slowly, and the visitor may be reading them
@@ -45,11 +43,11 @@ class FacialEvents:
         model: rewards the words of each turn.
         faces: reads faces.
         limits: of an address.
-        trust: of the face's signals.
+        trust: `SignalTrust` by the name of the face's signal.
         script: the listener's lines, and the partner's answer to each.
     """
 
-    def __init__(self, model: GeliRewardModel, faces: FaceReader, limits: Limits, trust: Trusts, script: Script):
+    def __init__(self, model: GeliRewardModel, faces: FaceReader, limits: Limits, trust: Mapping, script: Sequence):
         self.model, self.faces, self.limits, self.trust, self.script = model, faces, limits, trust, script
         self.quota, self.cameras = Quota(), Cameras(limits)
         self.uploads: set[tuple[str | None, Path]] = set()  # that lie on the disk, with their tabs
