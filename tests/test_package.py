@@ -58,7 +58,7 @@ FLOORS = [
     {"alignment"},
     {"evaluation"},
     {"hub"},
-    {"demo"},
+    {"demo", "serving"},
     {"cli"},
     {"_registration"},  # it registers the models, and names modules of higher rooms as text
     {"__init__"},

@@ -24,6 +24,7 @@ from .policy import is_adapter as is_adapter
 from .policy import load_policy as load_policy
 from .policy import load_policy_tokenizer as load_policy_tokenizer
 from .policy import small_policy as small_policy
+from .remote import RemoteRewardModel as RemoteRewardModel
 from .rewards import GeliReward as GeliReward
 from .rollouts import Rollout as Rollout
 from .rollouts import SessionRollouts as SessionRollouts

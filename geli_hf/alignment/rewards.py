@@ -29,6 +29,7 @@ from .dialogue import cut_reply, speaks_for_user, without_opening
 from .guards import RunningMoments, repeated_share, without_length_slope
 from .likelihood import ReferenceLikelihood
 from .policy import hub_kwargs
+from .remote import RemoteRewardModel
 
 if TYPE_CHECKING:
     from transformers import TrainerState
@@ -72,6 +73,8 @@ class GeliReward:
 
     Args:
         model: the reward model, a PEFT adapter on one, or its name or folder. It is put into eval mode.
+        server: URL of `geli serve`, in place of a model; see `RemoteRewardModel`.
+        api_key: of the server, if it has one.
         likelihood: reward of replies that the policy finds likely before training; see `ReferenceLikelihood`.
         length_neutral: see `without_length_slope`. Better rewards for longer or shorter replies alone teach nothing.
         repetition_penalty: loss of a reply that only repeats itself or earlier turns of the agent, in units of the
@@ -91,8 +94,10 @@ class GeliReward:
 
     def __init__(
         self,
-        model: GeliRewardModel | PeftModel | str | Path,
+        model: GeliRewardModel | PeftModel | str | Path | None = None,
         *,
+        server: str | None = None,
+        api_key: str | None = None,
         likelihood: ReferenceLikelihood | None = None,
         length_neutral: bool = True,
         repetition_penalty: float = 1.0,
@@ -100,17 +105,23 @@ class GeliReward:
         clip: float | None = None,
         name: str = "geli",
     ):
-        if isinstance(model, str | Path):
-            model = GeliRewardModel.from_pretrained(model)
-        # The layers of an adapter are inside the model that it was put on.
-        self.model = (model.get_base_model() if isinstance(model, PeftModel) else model).eval()
-        self.model.check_tokenizer()  # here, and not after the first generation
+        if (model is None) == (server is None):
+            raise ValueError("model, server: give one of them, to say where the reward comes from")
+        if server is not None:
+            self.model = RemoteRewardModel(server, api_key=api_key)
+            self.floor = self.model.floor
+        else:
+            if isinstance(model, str | Path):
+                model = GeliRewardModel.from_pretrained(model)
+            # The layers of an adapter are inside the model that it was put on.
+            self.model = (model.get_base_model() if isinstance(model, PeftModel) else model).eval()
+            self.model.check_tokenizer()  # here, and not after the first generation
+            self.floor = reward_floor(self.model)
         self.likelihood = likelihood
         self.length_neutral, self.repetition_penalty = length_neutral, repetition_penalty
         self.normalise, self.clip = normalise, clip
         self.moments, self._states = RunningMoments(), {}
         self.__name__ = name  # TRL logs `rewards/<name>/mean`
-        self.floor = reward_floor(self.model)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the reward model, and beside it `geli_reward.json` with the guards, the scale and the name.
@@ -244,12 +255,13 @@ class GeliReward:
         spoken = [index for index, reply in enumerate(replies) if reply]
         rewards = [self.floor] * len(replies)
         if spoken:
-            self.model.eval()  # a trainer that has the module too may have put it into train mode
+            if isinstance(self.model, GeliRewardModel):
+                self.model.eval()  # a trainer that has the module too may have put it into train mode
             answered = [
                 [*without_opening(dialogues[index]), {"role": "assistant", "content": replies[index]}]
                 for index in spoken
             ]
-            scores = self.model.score_messages(answered, last_turn_only=True)
+            scores = self.model.score_messages(answered)
             for index, score in zip(spoken, scores.tolist()):
                 rewards[index] = score
         return rewards
@@ -306,8 +318,10 @@ class GeliReward:
 
     def _place(self) -> None:
         """Move the models to the trainer's device, which a process does not know before."""
-        for model in [self.model] if self.likelihood is None else [self.model, self.likelihood.policy]:
-            if model.device.type == "cpu" and PartialState().device != model.device:
+        models = [self.model] if self.likelihood is None else [self.model, self.likelihood.policy]
+        for model in models:
+            local = not isinstance(model, RemoteRewardModel)
+            if local and model.device.type == "cpu" and PartialState().device != model.device:
                 model.to(PartialState().device)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..models.geli_reward.modeling_geli import GeliRewardModel
 from ..models.geli_reward.text_geli import message_text
@@ -16,6 +16,27 @@ from .dialogue import cut_reply, without_opening
 from .rewards import reward_floor
 
 ROLES = ("system", "developer", "user", "assistant", "tool")  # of OpenAI's messages
+
+
+class PreparedDialogue(NamedTuple):
+    """Dialogue of alternating turns for the reward model.
+
+    Args:
+        dialogue: the turns.
+        rewards: of each message of the assistant, where it is known before: the lowest for one without a word.
+        places: in `rewards`, of each turn of the assistant.
+    """
+
+    dialogue: list[dict[str, str]]
+    rewards: list[float | None]
+    places: list[int]
+
+    def finish(self, scores: Sequence[float]) -> list[float | None]:
+        """Put the rewards of the turns in their places; None for what is no number."""
+        rewards = list(self.rewards)
+        for place, score in zip(self.places, scores, strict=True):
+            rewards[place] = score if math.isfinite(score) else None
+        return rewards
 
 
 class TurnRewards:
@@ -47,6 +68,20 @@ class TurnRewards:
         Raises:
             ValueError: something is no message, or a part of a message is neither text nor thought.
         """
+        prepared = self.prepare(messages)
+        if not prepared.places:
+            return prepared.rewards
+        return prepared.finish(self.model.score_messages([prepared.dialogue], last_turn_only=False)[0].tolist())
+
+    def prepare(self, messages: Sequence[Mapping[str, Any]]) -> PreparedDialogue:
+        """Make the dialogue that the reward model reads.
+
+        Args:
+            messages: see `__call__`.
+
+        Raises:
+            ValueError: see `__call__`.
+        """
         for number, message in enumerate(messages):
             if not isinstance(message, Mapping) or message.get("role") not in ROLES:
                 role = message.get("role") if isinstance(message, Mapping) else message
@@ -68,11 +103,7 @@ class TurnRewards:
             else:
                 dialogue.append({"role": role, "content": text})
             places += [len(rewards) - 1] if role == "assistant" else []
-        if places:
-            scores = self.model.score_messages([dialogue], last_turn_only=False)[0].tolist()
-            for place, score in zip(places, scores, strict=True):
-                rewards[place] = score if math.isfinite(score) else None
-        return rewards
+        return PreparedDialogue(dialogue, rewards, places)
 
 
 def verifiers_reward(turn_rewards: TurnRewards, trace: Any) -> float:

@@ -16,6 +16,7 @@ COMMANDS = (
     "annotate_video",
     "import_logs",
     "push",
+    "serve",
 )
 
 

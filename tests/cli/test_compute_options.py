@@ -32,6 +32,7 @@ TAKEN = {
     "convert-head": set(),  # it runs nothing
     "push": set(),
     "import": set(),
+    "serve": ALL - {"--batch-size"},
 }
 
 
