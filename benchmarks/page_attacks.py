@@ -32,7 +32,7 @@ async def ends(page: Page, function: str, given: dict, *, event=None) -> dict:
 
 
 async def cameras_that_nobody_reads(client: httpx.AsyncClient, config: dict) -> str:
-    """H1: joins without a reader, and then one honest message, deletion and camera."""
+    """Joins without a reader, and then one honest message, deletion and camera."""
     frame = frame_of(data.astronaut())
     for page in [Page(client, config) for _ in range(4)]:
         await asyncio.gather(*(page.post("see", {}, event=frame) for _ in range(20)))
@@ -47,7 +47,7 @@ async def cameras_that_nobody_reads(client: httpx.AsyncClient, config: dict) -> 
 
 
 async def invented_conversations(client: httpx.AsyncClient, config: dict) -> str:
-    """H2: a forged state, and ratings that are none."""
+    """A forged state, and ratings that are none."""
     turn = {"role": "assistant", "text": "forged", "source": "aligned"}
     kept = 0
     for number in (7, True, 99, "7"):
@@ -59,7 +59,7 @@ async def invented_conversations(client: httpx.AsyncClient, config: dict) -> str
 
 
 async def closed_doors(client: httpx.AsyncClient, config: dict) -> str:
-    """M2, M3, M4: uploads, the page written to the disk, and a body of 100 MB."""
+    """Uploads, the page written to the disk, and a body of 100 MB."""
     headers = Page(client, config).headers
     upload = await client.post("/gradio_api/upload", files={"files": ("a", b"x")}, headers=headers)
     link = await client.get("/gradio_api/deep_link", headers=headers)
@@ -73,7 +73,7 @@ async def closed_doors(client: httpx.AsyncClient, config: dict) -> str:
 
 
 async def ever_new_tabs(client: httpx.AsyncClient, config: dict) -> str:
-    """M4: one address with a new session for each request."""
+    """One address with a new session for each request."""
     page, answers = Page(client, config), []
     for count in range(2_000):
         page.name = f"tab{count}"
@@ -84,7 +84,7 @@ async def ever_new_tabs(client: httpx.AsyncClient, config: dict) -> str:
 
 
 async def half_an_emoji(client: httpx.AsyncClient, config: dict) -> str:
-    """M6: a text that Gradio can't encode, and the message after it."""
+    """A text that Gradio can't encode, and the message after it."""
     page = Page(client, config)
     for text in ("a \ud83d b", "and now?"):
         assert (await ends(page, "send", {0: text}))["success"], "no reply"
