@@ -60,6 +60,6 @@ def main(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--address", default="http://127.0.0.1:7860")
-    parser.add_argument("--ready", default=".g-thread", help="selector of what comes last")
+    parser.add_argument("--ready", default=".g-panel", help="selector of what comes last")
     parser.add_argument("--visits", type=int, default=5)
     main(parser.parse_args())

@@ -13,12 +13,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
 
-import httpx2
 import numpy as np
 
 from geli_hf import load_sessions
@@ -74,34 +75,39 @@ def serve(rows: list, model: list[str], clients: int) -> tuple[float, list[list[
         port = free.getsockname()[1]
     server = subprocess.Popen([*GELI, "serve", *model, "--port", str(port)], stderr=subprocess.DEVNULL)
     try:
-        with httpx2.Client(
-            base_url=f"http://127.0.0.1:{port}", timeout=300, limits=httpx2.Limits(max_connections=clients)
-        ) as client:
-            wait_for(client)
+        wait_for(port)
+        connections = threading.local()
 
-            def ask(messages: list) -> tuple[list[float], float]:
-                began = time.perf_counter()
-                answer = client.post("/v1/turn_rewards", json={"messages": messages}).raise_for_status().json()
-                return answer["turn_rewards"], time.perf_counter() - began
+        def ask(messages: list) -> tuple[list[float], float]:
+            # A light client, since it has the server's cores.
+            if not hasattr(connections, "own"):
+                connections.own = HTTPConnection("127.0.0.1", port, timeout=300)
+            began = time.perf_counter()
+            body = json.dumps({"messages": messages})
+            connections.own.request("POST", "/v1/turn_rewards", body, {"Content-Type": "application/json"})
+            answer = connections.own.getresponse()
+            content = answer.read()
+            assert answer.status == 200, content
+            return json.loads(content)["turn_rewards"], time.perf_counter() - began
 
-            ask(rows[0])
-            with ThreadPoolExecutor(clients) as pool:
-                began = time.perf_counter()
-                answers = list(pool.map(ask, rows))
-                seconds = time.perf_counter() - began
+        ask(rows[0])
+        with ThreadPoolExecutor(clients) as pool:
+            began = time.perf_counter()
+            answers = list(pool.map(ask, rows))
+            seconds = time.perf_counter() - began
         return seconds, [rewards for rewards, _ in answers], [waited for _, waited in answers]
     finally:
         server.terminate()
         server.wait(60)
 
 
-def wait_for(client: httpx2.Client) -> None:
+def wait_for(port: int) -> None:
     """Wait until the server answers."""
     for _ in range(600):
         try:
-            client.get("/health").raise_for_status()
-            return
-        except httpx2.TransportError:
+            with socket.create_connection(("127.0.0.1", port)):
+                return
+        except OSError:
             time.sleep(0.2)
     raise TimeoutError("the server did not start")
 
