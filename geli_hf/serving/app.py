@@ -184,7 +184,10 @@ def create_app(
         if (asked.input is None) == (asked.messages is None):
             raise HTTPException(400, "expected either input or messages")
         if asked.messages is not None:
-            texts = [tokens_of_dialogue(prepare(asked.messages).dialogue)]
+            prepared = prepare(asked.messages)
+            if not prepared.places:
+                raise HTTPException(400, "messages: no turn of the assistant has a word")
+            texts = [tokens_of_dialogue(prepared.dialogue)]
         else:
             texts = list(map(tokens_of, [asked.input] if isinstance(asked.input, str) else asked.input))
         if len(texts) > limits.dialogues:
