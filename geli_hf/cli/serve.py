@@ -39,7 +39,7 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> None:
     name = arguments.model or str(REWARD)
     if is_attribution(name, "MODEL"):
         raise ValueError(f"MODEL: {name} is an attribution, which needs reactions; give the reward model beside it")
-    model = open_model(name, **compute_options(arguments)).eval()
+    model = open_model(name, **compute_options(arguments))
     key = arguments.api_key or os.environ.get("GELI_API_KEY")
     if key is None and arguments.host not in ("127.0.0.1", "localhost", "::1"):
         sys.stderr.write("No --api-key: whoever reaches this address can use the server.\n")

@@ -18,7 +18,7 @@ from tiny import talk
 
 from geli_hf.alignment import GeliReward, TurnRewards
 from geli_hf.alignment.remote import RemoteRewardModel
-from geli_hf.serving.app import Limits, create_app
+from geli_hf.serving.app import RequestLimits, create_app
 from geli_hf.serving.batches import Batches, Full
 
 SECRET = "my dog is called Bartholomew"
@@ -116,7 +116,7 @@ def test_each_wrong_request_has_a_clear_answer(client, path, body, status, named
 
 
 def test_large_requests_are_refused(model):
-    limits = Limits(messages=4, dialogues=1)
+    limits = RequestLimits(messages=4, dialogues=1)
     with TestClient(create_app(model, "tiny", limits=limits)) as client:
         answer = client.post("/v1/turn_rewards", json={"messages": talk(6)})
         assert (answer.status_code, "4 messages" in error(answer)) == (413, True)

@@ -94,7 +94,7 @@ def test_the_face_adds_what_hindsight_says(model):
 
 
 def test_the_face_adds_what_an_attribution_adds(attribution):
-    """Of a whole attribution, loaded from its folder, the parts of the face are the same."""
+    """The parts of the face are those of a whole attribution, loaded from its folder."""
     feedback = {"affect": [0.0, 1.0], "noise": [0.3, 0.4]}
     [row] = attribution.score_sessions([{"messages": TALK, "feedback": feedback}])
     expected = (

@@ -1,4 +1,4 @@
-"""What one address may ask for, places of cameras, and what a request may hold."""
+"""Limits of an address, places of cameras, and bounds of a request."""
 
 import asyncio
 import json
